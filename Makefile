@@ -1,0 +1,102 @@
+# "make help" lists what there is to make.
+
+PYTHON ?= python3
+# Options of the relay for "make run", e.g. ARGS='--token secret'.
+ARGS ?=
+# Options and paths for pytest, e.g. PYTEST_ARGS='-x tests/test_relay.py'.
+PYTEST_ARGS ?=
+NPM ?= npm
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+METADATA := setup.cfg pyproject.toml $(wildcard src/twisted/plugins/*.py)
+ACEBASE := tests/acebase
+
+# npm itself keeps this file up to date: it says what "npm ci" installed.
+NODE_MODULES := $(ACEBASE)/node_modules/.package-lock.json
+
+# Only a run of all the tests can be asked for the coverage of all the code.
+COVERAGE := --cov --cov-report=term-missing:skip-covered
+ifneq ($(strip $(PYTEST_ARGS)),)
+COVERAGE += --cov-fail-under=0
+endif
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help run test lint package node-modules clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+
+run: $(VENV)/.run ## Install into .venv and start the relay (ARGS='--help' shows its options)
+	@exec $(BIN)/twistd -n --pidfile= acebase-ipc $(ARGS)
+
+test: $(VENV)/.test node-modules ## Run the tests and measure their coverage (PYTEST_ARGS='...' for some of them)
+	$(BIN)/python -m pytest -m "not packaging" $(COVERAGE) $(PYTEST_ARGS)
+
+lint: $(VENV)/.lint ## Check style, types, documents and the news fragment
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	@for document in $(wildcard *.rst docs/*.rst newsfragments/*.rst); do \
+	    $(BIN)/python -m docutils --halt=warning $$document > /dev/null || exit; \
+	done
+	@.ci/check-news $(BIN)/towncrier
+
+package: $(VENV)/.test ## Build the wheel and run it from a fresh environment
+	$(BIN)/python -m pytest -m packaging tests/packaging
+
+clean: ## Remove all that make, the tests and the tools have left behind
+	rm -rf $(VENV) build dist .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(ACEBASE)/node_modules src/*.egg-info src/twisted/plugins/dropin.cache
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo >&2 "acebase-ipc needs Python 3.11 or newer, but '$(PYTHON)' is $$($(PYTHON) --version 2>&1)."; \
+	    echo >&2 "Install one and name it:  make PYTHON=python3.12 $(MAKECMDGOALS)"; \
+	    exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || { \
+	    echo >&2 "'$(PYTHON)' cannot create virtual environments."; \
+	    echo >&2 "On Debian and Ubuntu, this adds what is missing:  apt install python3-venv"; \
+	    exit 1; }
+	@echo "Creating $(VENV) ..."
+	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+# Editable, so that a changed source needs no new installation. Listing twistd's
+# options once writes the cache of plugins, and shows that ours is found.
+$(VENV)/.run: $(VENV)/.created $(METADATA)
+	@echo "Installing acebase-ipc ..."
+	@$(PIP) install --editable .
+	@$(BIN)/twistd --help | grep -q acebase-ipc || { \
+	    echo >&2 "twistd does not list acebase-ipc."; exit 1; }
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run
+	@echo "Installing what the tests need ..."
+	@$(PIP) install --editable '.[test]'
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.test
+	@echo "Installing the linters ..."
+	@$(PIP) install --editable '.[lint]'
+	@touch $@
+
+# Without npm the tests that need AceBase are skipped; in CI that is an error.
+node-modules:
+	@if [ ! -f $(ACEBASE)/package-lock.json ]; then :; \
+	elif command -v $(NPM) > /dev/null; then \
+	    $(MAKE) --no-print-directory $(NODE_MODULES); \
+	elif [ -n "$$CI" ]; then \
+	    echo >&2 "The tests with real AceBase processes need Node.js and npm."; exit 1; \
+	else \
+	    echo "npm is not installed: the tests with real AceBase processes are skipped."; \
+	fi
+
+$(NODE_MODULES): $(ACEBASE)/package-lock.json
+	@echo "Installing AceBase ..."
+	@cd $(ACEBASE) && $(NPM) ci --no-audit --no-fund --no-update-notifier --loglevel=error
+	@touch $@

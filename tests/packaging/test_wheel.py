@@ -1,0 +1,207 @@
+"""The built wheel, installed where nothing else is, gives twistd the relay.
+
+An editable install would find plugins that the wheel does not hold, so only
+the wheel is asked here, and from a directory that holds nothing but a key.
+"""
+
+import datetime
+import ipaddress
+import os
+import re
+import selectors
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+import venv
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+pytestmark = pytest.mark.packaging
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+INSTALL_SECONDS = 300
+"""Building and installing fetch packages, over whatever line there is."""
+
+COMMAND_SECONDS = 60
+"""A cold twistd takes about one second; a loaded machine may take many."""
+
+LISTENING = re.compile(r"listening on wss://\S+:\d+")
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment, without what would lead Python back to the source tree."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTHON", "COV_", "COVERAGE_", "PYTEST_", "ACEBASE_IPC_"))
+        and name != "VIRTUAL_ENV"
+    }
+
+
+def run(*command: str | Path, cwd: Path, timeout: float = COMMAND_SECONDS) -> str:
+    """What the command wrote; the test fails with it when the command fails."""
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the source distribution and the wheel made from it."""
+    directory = tmp_path_factory.mktemp("dist")
+    run(
+        sys.executable,
+        *("-m", "build", "--outdir", directory, PROJECT),
+        cwd=directory,
+        timeout=INSTALL_SECONDS,
+    )
+    return directory
+
+
+@pytest.fixture(scope="module")
+def wheel(distributions: Path) -> Path:
+    (wheel,) = distributions.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def twistd(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The twistd of an environment that holds the wheel and its dependencies."""
+    environment = tmp_path_factory.mktemp("clean") / "venv"
+    venv.create(environment, with_pip=True)
+    run(
+        environment / "bin" / "python",
+        *("-m", "pip", "--disable-pip-version-check", "install", "--quiet", wheel),
+        cwd=environment,
+        timeout=INSTALL_SECONDS,
+    )
+    return environment / "bin" / "twistd"
+
+
+def lines_until(process: subprocess.Popen[bytes], deadline: float) -> Iterator[str]:
+    """The lines the process writes, until it ends; fails when the deadline passes first."""
+    assert process.stdout is not None
+    unfinished = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while True:
+            if not selector.select(max(0.0, deadline - time.monotonic())):
+                pytest.fail(f"{process.args!r} wrote no more lines in time")
+            received = os.read(process.stdout.fileno(), 65536)
+            *lines, unfinished = (unfinished + received).split(b"\n")
+            yield from (line.decode() for line in lines)
+            if not received:
+                yield unfinished.decode()
+                return
+
+
+def write_self_signed(path: Path) -> None:
+    """Write a key and a certificate for it, good for this machine alone, into one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    loopback = x509.IPAddress(ipaddress.IPv4Address("127.0.0.1"))
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([loopback]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        + certificate.public_bytes(serialization.Encoding.PEM)
+    )
+
+
+def test_wheel_holds_the_package_and_its_plugins_and_nothing_of_twisted(wheel: Path) -> None:
+    packed = set(zipfile.ZipFile(wheel).namelist())
+
+    ours = {
+        str(path.relative_to(PROJECT / "src"))
+        for path in (PROJECT / "src").rglob("*.py")
+        if "egg-info" not in str(path)
+    }
+    assert {name for name in packed if name.endswith(".py")} == ours
+    assert "acebase_ipc/py.typed" in packed
+    assert not packed & {"twisted/__init__.py", "twisted/plugins/__init__.py"}
+
+
+def test_source_distribution_holds_what_its_own_tests_need(distributions: Path) -> None:
+    (archive,) = distributions.glob("*.tar.gz")
+    with tarfile.open(archive) as packed:
+        names = {name.partition("/")[2] for name in packed.getnames()}
+
+    assert {
+        ".ci/run",
+        "CHANGELOG.rst",
+        "LICENSE",
+        "Makefile",
+        "newsfragments/README.rst",
+        "pyproject.toml",
+        "setup.cfg",
+        "src/twisted/plugins/acebase_ipc_service.py",
+        "tests/packaging/test_wheel.py",
+    } <= names
+    assert not [name for name in names if "node_modules" in name or "__pycache__" in name]
+
+
+def test_twistd_lists_the_plugin(twistd: Path, tmp_path: Path) -> None:
+    assert re.search(r"^ +acebase-ipc ", run(twistd, "--help", cwd=tmp_path), re.MULTILINE)
+
+
+def test_the_plugin_explains_its_options(twistd: Path, tmp_path: Path) -> None:
+    assert "--port" in run(twistd, "-n", "acebase-ipc", "--help", cwd=tmp_path)
+
+
+def test_listens_on_tls_and_ends_cleanly_on_sigterm(twistd: Path, tmp_path: Path) -> None:
+    write_self_signed(tmp_path / "key.pem")
+    deadline = time.monotonic() + COMMAND_SECONDS
+    with subprocess.Popen(
+        [twistd, "-n", "acebase-ipc", "--port", "ssl:0:privateKey=key.pem"],
+        cwd=tmp_path,
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        try:
+            log = []
+            for line in lines_until(process, deadline):
+                log.append(line)
+                if LISTENING.search(line):
+                    process.send_signal(signal.SIGTERM)
+            status = process.wait(max(0.0, deadline - time.monotonic()))
+        finally:
+            process.kill()
+
+    text = "\n".join(log)
+    assert LISTENING.search(text), text
+    assert "Server Shut Down." in text
+    assert "Traceback" not in text
+    # After its shutdown, twistd ends itself with the signal it was sent.
+    assert status == -signal.SIGTERM, text

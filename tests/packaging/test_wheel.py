@@ -10,6 +10,7 @@ import os
 import re
 import selectors
 import signal
+import ssl
 import subprocess
 import sys
 import tarfile
@@ -17,6 +18,7 @@ import time
 import venv
 import zipfile
 from collections.abc import Iterator
+from http.client import HTTPSConnection
 from pathlib import Path
 
 import pytest
@@ -34,7 +36,7 @@ INSTALL_SECONDS = 300
 COMMAND_SECONDS = 60
 """A cold twistd takes about one second; a loaded machine may take many."""
 
-LISTENING = re.compile(r"listening on wss://\S+:\d+")
+LISTENING = re.compile(r"listening on wss://\S+:(\d+)")
 
 
 def clean_environment() -> dict[str, str]:
@@ -139,6 +141,21 @@ def write_self_signed(path: Path) -> None:
     )
 
 
+def status_of_plain_connect(port: int, authority: Path) -> int:
+    """The status with which the relay refuses a connect request without an upgrade."""
+    connection = HTTPSConnection(
+        "127.0.0.1",
+        port,
+        timeout=COMMAND_SECONDS,
+        context=ssl.create_default_context(cafile=str(authority)),
+    )
+    try:
+        connection.request("GET", "/db/connect")
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
 def test_wheel_holds_the_package_and_its_plugins_and_nothing_of_twisted(wheel: Path) -> None:
     packed = set(zipfile.ZipFile(wheel).namelist())
 
@@ -179,9 +196,12 @@ def test_the_plugin_explains_its_options(twistd: Path, tmp_path: Path) -> None:
     assert "--port" in run(twistd, "-n", "acebase-ipc", "--help", cwd=tmp_path)
 
 
-def test_listens_on_tls_and_ends_cleanly_on_sigterm(twistd: Path, tmp_path: Path) -> None:
-    write_self_signed(tmp_path / "key.pem")
+def test_serves_tls_and_ends_cleanly_on_sigterm(twistd: Path, tmp_path: Path) -> None:
+    key = tmp_path / "key.pem"
+    write_self_signed(key)
     deadline = time.monotonic() + COMMAND_SECONDS
+    log = []
+    statuses = []
     with subprocess.Popen(
         [twistd, "-n", "acebase-ipc", "--port", "ssl:0:privateKey=key.pem"],
         cwd=tmp_path,
@@ -190,18 +210,19 @@ def test_listens_on_tls_and_ends_cleanly_on_sigterm(twistd: Path, tmp_path: Path
         stderr=subprocess.STDOUT,
     ) as process:
         try:
-            log = []
             for line in lines_until(process, deadline):
                 log.append(line)
-                if LISTENING.search(line):
+                if listening := LISTENING.search(line):
+                    # An answer shows that the reactor runs; before that, a signal is not caught.
+                    statuses.append(status_of_plain_connect(int(listening[1]), key))
                     process.send_signal(signal.SIGTERM)
-            status = process.wait(max(0.0, deadline - time.monotonic()))
+            exit_status = process.wait(max(0.0, deadline - time.monotonic()))
         finally:
             process.kill()
 
     text = "\n".join(log)
-    assert LISTENING.search(text), text
+    assert statuses == [426], text
     assert "Server Shut Down." in text
     assert "Traceback" not in text
     # After its shutdown, twistd ends itself with the signal it was sent.
-    assert status == -signal.SIGTERM, text
+    assert exit_status == -signal.SIGTERM, text

@@ -89,7 +89,7 @@ $(VENV)/.lint: $(VENV)/.test
 node-modules:
 	@if [ ! -f $(ACEBASE)/package-lock.json ]; then :; \
 	elif command -v $(NPM) > /dev/null; then \
-	    $(MAKE) --no-print-directory $(NODE_MODULES); \
+	    $(MAKE) --silent --no-print-directory $(NODE_MODULES); \
 	elif [ -n "$$CI" ]; then \
 	    echo >&2 "The tests with real AceBase processes need Node.js and npm."; exit 1; \
 	else \

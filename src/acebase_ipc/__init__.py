@@ -1,0 +1,47 @@
+"""A relay ("post office") for AceBase database processes that share database files.
+
+The names are imported when they are first used: Twisted loads this package's
+plugins, and with them this module, before it chooses a reactor.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from acebase_ipc.dialect import Dialect
+    from acebase_ipc.errors import ConfigError, IPCError
+    from acebase_ipc.limits import Limits
+    from acebase_ipc.relay import Client
+    from acebase_ipc.service import AceBaseIPCServer, AceBaseIPCServerConfig, SSLConfig
+
+__all__ = [
+    "AceBaseIPCServer",
+    "AceBaseIPCServerConfig",
+    "Client",
+    "ConfigError",
+    "Dialect",
+    "IPCError",
+    "Limits",
+    "SSLConfig",
+]
+
+_MODULES = {
+    "AceBaseIPCServer": "service",
+    "AceBaseIPCServerConfig": "service",
+    "Client": "relay",
+    "ConfigError": "errors",
+    "Dialect": "dialect",
+    "IPCError": "errors",
+    "Limits": "limits",
+    "SSLConfig": "service",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

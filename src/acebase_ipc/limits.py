@@ -1,0 +1,166 @@
+"""Every bound of the relay: its name, unit, default, and what exceeding it means.
+
+The options of the command line, the fields of the configuration and the table
+in the documentation are all made from the one list here.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from acebase_ipc.errors import ConfigError
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+DEFAULT_MAX_PAYLOAD = 16 * KIB
+"""UTF-16 code units; the original server's default, which clients assume."""
+
+DEFAULT_MAX_PAYLOAD_TLS = 16 * MIB
+"""UTF-16 code units. Published clients POST larger messages over plain HTTP even
+when told to use TLS, and die of the error; so over TLS all must fit a frame."""
+
+MAX_UTF8_PER_UNIT = 3
+"""Bytes of UTF-8 that one UTF-16 code unit needs at most (a pair needs 4)."""
+
+MAX_WEBSOCKET_PAYLOAD = GIB
+"""UTF-16 code units; above it clients refuse to receive (ws: 100 MiB by default)."""
+
+_SIZE = re.compile(r"(\d+)\s*(?:(K|M|G)iB|B)?", re.IGNORECASE)
+_FACTORS = {None: 1, "K": KIB, "M": MIB, "G": GIB}
+
+
+def parse_size(text: str) -> int:
+    """Read a size such as ``16384``, ``16KiB`` or ``16 MiB``.
+
+    :raises ConfigError: if it is anything else.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ConfigError(f"{text!r} is not a size: write 16384, 16KiB, 16MiB or 1GiB")
+    unit = match[2]
+    return int(match[1]) * _FACTORS[unit and unit.upper()]
+
+
+def format_size(size: float) -> str:
+    """*size* as :func:`parse_size` reads it, in the largest unit that divides it."""
+    for unit, factor in (("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
+        if size >= factor and size % factor == 0:
+            return f"{size // factor:g}{unit}"
+    return f"{size:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What is known about one bound.
+
+    :ivar summary: what is bounded, for ``--help``.
+    :ivar unit: what its value counts.
+    :ivar exceeded: what happens beyond it.
+    :ivar reason: why it exists, and where its default comes from.
+    :ivar minimum: the smallest value that makes sense.
+    :ivar maximum: the largest value accepted.
+    """
+
+    summary: str
+    unit: str
+    exceeded: str
+    reason: str
+    minimum: float = 1
+    maximum: float = 2**53
+
+
+def _limit(default: float | None, **known: Any) -> Any:
+    return field(default=default, metadata={"limit": Limit(**known)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """The bounds of one relay; see each field's :class:`Limit` for its unit.
+
+    :raises ConfigError: if a value is not a number or out of its range.
+    """
+
+    max_payload: int | None = _limit(
+        None,
+        summary="the largest WebSocket message",
+        unit="UTF-16 code units",
+        exceeded="the connection is closed with 1009",
+        reason="clients POST what is larger; 16 KiB, or 16 MiB as soon as a port is TLS",
+        maximum=MAX_WEBSOCKET_PAYLOAD,
+    )
+    max_message: int = _limit(
+        16 * MIB,
+        summary="the largest body of a POST",
+        unit="bytes",
+        exceeded="413",
+        reason="a POST body is held in memory until it is complete",
+    )
+    max_stored: int = _limit(
+        256 * MIB,
+        summary="all large messages that wait to be downloaded, together",
+        unit="bytes",
+        exceeded="the POST is paused, then 503 after 30 s",
+        reason="what recipients do not fetch must not fill the memory",
+    )
+    message_ttl: float = _limit(
+        60.0,
+        summary="how long a large message waits to be downloaded",
+        unit="seconds",
+        exceeded="the message is dropped and counted",
+        reason="a recipient fetches a large message at once or never",
+    )
+    max_backlog: int = _limit(
+        64 * MIB,
+        summary="what one peer may leave unread",
+        unit="bytes",
+        exceeded="that peer's connection is cut",
+        reason="a peer that stops reading must neither slow the others nor fill the memory",
+    )
+    http_idle: float = _limit(
+        20.0,
+        summary="how long an HTTP connection may be idle",
+        unit="seconds",
+        exceeded="the connection is closed",
+        reason="Node.js keeps a connection for reuse up to 15 s",
+    )
+    keepalive_interval: float = _limit(
+        25.0,
+        summary="how long a peer may be silent",
+        unit="seconds",
+        exceeded="the peer is pinged",
+        reason="below the 30 s after which common proxies and NATs forget a connection",
+    )
+    keepalive_timeout: float = _limit(
+        10.0,
+        summary="how long a peer may take to answer a ping",
+        unit="seconds",
+        exceeded="the peer is cut",
+        reason="published clients give up a silent server after 10 s, too",
+    )
+
+    def __post_init__(self) -> None:
+        for name, limit in describe_limits().items():
+            value = getattr(self, name)
+            if value is None and name == "max_payload":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ConfigError(f"{name} must be a number of {limit.unit}, not {value!r}")
+            if not limit.minimum <= value <= limit.maximum:
+                raise ConfigError(
+                    f"{name} must be from {limit.minimum:g} to {limit.maximum:g} {limit.unit},"
+                    f" not {value}"
+                )
+
+    @property
+    def payload_limit(self) -> int:
+        """``max_payload``, or its default without TLS where none was set."""
+        return DEFAULT_MAX_PAYLOAD if self.max_payload is None else self.max_payload
+
+
+def describe_limits() -> dict[str, Limit]:
+    """Every bound's description by its name, in the order of the documentation."""
+    return {each.name: each.metadata["limit"] for each in fields(Limits)}

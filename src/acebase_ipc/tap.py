@@ -1,0 +1,175 @@
+"""The command line: ``twistd acebase-ipc``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
+from twisted.application.service import IService
+from twisted.internet.error import CannotListenError
+from twisted.python import usage
+
+from acebase_ipc.dialect import Dialect
+from acebase_ipc.errors import ConfigError
+from acebase_ipc.limits import Limit, Limits, format_size, parse_size
+from acebase_ipc.service import (
+    DEFAULT_HOST,
+    DEFAULT_PORT,
+    AceBaseIPCServer,
+    AceBaseIPCServerConfig,
+    __version__,
+)
+from acebase_ipc.tokens import read_token_file
+
+DEFAULT_ENDPOINT = f"tcp:{DEFAULT_PORT}:interface={DEFAULT_HOST}"
+TOKEN_VARIABLE = "ACEBASE_IPC_TOKEN"
+
+
+LONGDESC = f"""
+Relays lock requests, cache notifications and data events between AceBase
+processes that share database files. Without options it listens on
+{DEFAULT_ENDPOINT}, for processes of this machine only.
+
+Two examples:
+
+    twistd -n acebase-ipc --port tcp:9163:interface=127.0.0.1
+    twistd -n acebase-ipc --port ssl:9163:privateKey=key.pem --token-file token.txt
+
+A port is a Twisted endpoint string: tcp:, ssl:, tls:, unix:, systemd: and more,
+and pfx:9163:path=server.pfx:passphraseFile=secret.txt for a PKCS#12 bundle.
+An encrypted PEM key cannot be given to ssl:, which knows no passphrase: put it
+into a bundle for pfx: with
+
+    openssl pkcs12 -export -inkey key.pem -in cert.pem -out server.pfx
+
+Without --token and --token-file the token is taken from the environment
+variable {TOKEN_VARIABLE}. Sizes are numbers, or like 16KiB, 16MiB, 1GiB.
+"""
+
+
+def limit_parameters() -> Iterator[list[Any]]:
+    """An option for every limit."""
+    for each in fields(Limits):
+        limit: Limit = each.metadata["limit"]
+        is_time = limit.unit == "seconds"
+        default = "16KiB, with TLS 16MiB"
+        if isinstance(each.default, int | float):
+            default = format_size(each.default)
+        text = f"{limit.unit.capitalize()}: {limit.summary}. [default: {default}]"
+        yield [each.name.replace("_", "-"), None, None, text, float if is_time else parse_size]
+
+
+def dialect(text: str) -> Dialect | None:
+    """Coerce a dialect; ``auto`` is ``None``."""
+    if text == "auto":
+        return None
+    try:
+        return Dialect(text)
+    except ValueError:
+        raise ConfigError("it is auto, documented or acebase") from None
+
+
+class Options(usage.Options):
+    """The options of ``twistd acebase-ipc``."""
+
+    synopsis = "[--port <endpoint>]… [--token-file <file>] [options]"
+
+    longdesc: str = LONGDESC
+
+    optParameters: list[list[Any]] = [
+        ["token", None, None, "The secret that clients must present; visible in 'ps'."],
+        ["token-file", None, None, "Read the token from the first line of this file."],
+        [
+            "dialect",
+            None,
+            None,
+            "All peers are 'documented' or 'acebase' clients. [default: auto, recognise it]",
+            dialect,
+        ],
+        *limit_parameters(),
+    ]
+
+    compData = usage.Completions(
+        optActions={
+            "token-file": usage.CompleteFiles(),
+            "dialect": usage.CompleteList(["auto", "documented", "acebase"]),
+        }
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["ports"] = []
+        self["origins"] = []
+
+    def opt_port(self, description: str) -> None:
+        """An endpoint to listen on; may be given more than once."""
+        self["ports"].append(description)
+
+    opt_p = opt_port
+
+    def opt_allow_origin(self, origin: str) -> None:
+        """Let web pages of this origin, like https://example.org, use the relay."""
+        self["origins"].append(origin)
+
+    def opt_version(self) -> None:
+        """Print the version and exit."""
+        sys.stdout.write(f"acebase-ipc {__version__}\n")
+        raise SystemExit(0)
+
+    def getUsage(self, width: int | None = None) -> str:
+        """The help; Twisted would join the paragraphs of a description into one."""
+        self.longdesc = ""
+        return f"{super().getUsage(width)}{LONGDESC}"
+
+    def postOptions(self) -> None:
+        """Read the token and check all values together.
+
+        :raises UsageError: for values that cannot be used.
+        """
+        try:
+            self["config"] = AceBaseIPCServerConfig(
+                endpoints=tuple(self["ports"] or [DEFAULT_ENDPOINT]),
+                token=self._token(),
+                dialect=self["dialect"],
+                allow_origins=tuple(self["origins"]),
+                **self._limits(),
+            )
+        except ConfigError as error:
+            raise usage.UsageError(str(error)) from None
+
+    def _limits(self) -> dict[str, Any]:
+        given = {each.name: self[each.name.replace("_", "-")] for each in fields(Limits)}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def _token(self) -> str | None:
+        if self["token"] is not None and self["token-file"] is not None:
+            raise ConfigError("give either --token or --token-file")
+        if self["token-file"] is not None:
+            return read_token_file(self["token-file"])
+        if self["token"] is not None:
+            return str(self["token"])
+        return os.environ.get(TOKEN_VARIABLE) or None
+
+
+class _Server(AceBaseIPCServer):
+    """Ends the process with one line of text when it cannot listen."""
+
+    def privilegedStartService(self) -> None:
+        try:
+            super().privilegedStartService()
+        except (CannotListenError, OSError) as error:
+            raise SystemExit(f"acebase-ipc: {error}") from None
+
+
+def makeService(options: Options) -> IService:
+    """The relay that *options* describe.
+
+    :raises SystemExit: with one line of text, if it cannot listen as described.
+    """
+    try:
+        return _Server(options["config"])
+    except ConfigError as error:
+        raise SystemExit(f"acebase-ipc: {error}") from None

@@ -1,0 +1,5 @@
+"""Makes the ``pfx:`` endpoint description known to Twisted."""
+
+from acebase_ipc.endpoints import PFXServerEndpointParser
+
+pfx_server_endpoint_parser = PFXServerEndpointParser()

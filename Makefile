@@ -71,7 +71,7 @@ $(VENV)/.created:
 $(VENV)/.run: $(VENV)/.created $(METADATA)
 	@echo "Installing acebase-ipc ..."
 	@$(PIP) install --editable .
-	@$(BIN)/twistd --help | grep -q acebase-ipc || { \
+	@$(BIN)/twistd --help | grep acebase-ipc > /dev/null || { \
 	    echo >&2 "twistd does not list acebase-ipc."; exit 1; }
 	@touch $@
 

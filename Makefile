@@ -1,7 +1,7 @@
 # "make help" lists what there is to make.
 
 PYTHON ?= python3
-# Options of the relay for "make run", e.g. ARGS='--token secret'.
+# Options of the relay for "make run" or the example for "make cluster", e.g. ARGS='--token secret'.
 ARGS ?=
 # Options and paths for pytest, e.g. PYTEST_ARGS='-x tests/test_relay.py'.
 PYTEST_ARGS ?=
@@ -12,6 +12,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 METADATA := setup.cfg pyproject.toml $(wildcard src/twisted/plugins/*.py)
 ACEBASE := tests/acebase
+CLUSTER := examples/cluster
 
 # npm itself keeps this file up to date: it says what "npm ci" installed.
 NODE_MODULES := $(ACEBASE)/node_modules/.package-lock.json
@@ -25,13 +26,16 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test lint package node-modules clean
+.PHONY: help run cluster test lint package node-modules clean docs/limits.rst
 
 help: ## Show this list
-	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+	@sed -n 's/^\([a-z][a-z./-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 25
 
 run: $(VENV)/.run ## Install into .venv and start the relay (ARGS='--help' shows its options)
 	@exec $(BIN)/twistd -n --pidfile= acebase-ipc $(ARGS)
+
+cluster: $(CLUSTER)/node_modules/.package-lock.json ## Watch an AceBase cluster at work on the relay of "make run" in another terminal
+	@exec node $(CLUSTER)/cluster.js $(ARGS)
 
 test: $(VENV)/.test node-modules ## Run the tests and measure their coverage (PYTEST_ARGS='...' for some of them)
 	$(BIN)/python -m pytest -m "not packaging" $(COVERAGE) $(PYTEST_ARGS)
@@ -48,9 +52,12 @@ lint: $(VENV)/.lint ## Check style, types, documents and the news fragment
 package: $(VENV)/.test ## Build the wheel and run it from a fresh environment
 	$(BIN)/python -m pytest -m packaging tests/packaging
 
+docs/limits.rst: $(VENV)/.run ## Write the table of limits anew, after acebase_ipc.limits
+	@$(BIN)/python docs/generate_limits.py > $@
+
 clean: ## Remove all that make, the tests and the tools have left behind
 	rm -rf $(VENV) build dist .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	rm -rf $(ACEBASE)/node_modules src/*.egg-info src/twisted/plugins/dropin.cache
+	rm -rf $(ACEBASE)/node_modules $(CLUSTER)/node_modules src/*.egg-info src/twisted/plugins/dropin.cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.created:
@@ -96,7 +103,8 @@ node-modules:
 	    echo "npm is not installed: the tests with real AceBase processes are skipped."; \
 	fi
 
-$(NODE_MODULES): $(ACEBASE)/package-lock.json
+%/node_modules/.package-lock.json: %/package-lock.json
+	@command -v $(NPM) > /dev/null || { echo >&2 "AceBase needs Node.js and npm."; exit 1; }
 	@echo "Installing AceBase ..."
-	@cd $(ACEBASE) && $(NPM) ci --no-audit --no-fund --no-update-notifier --loglevel=error
+	@cd $* && $(NPM) ci --no-audit --no-fund --no-update-notifier --loglevel=error
 	@touch $@

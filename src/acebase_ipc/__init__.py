@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from acebase_ipc.dialect import Dialect
     from acebase_ipc.errors import ConfigError, IPCError
     from acebase_ipc.limits import Limits
-    from acebase_ipc.relay import Client
+    from acebase_ipc.peers import Client
     from acebase_ipc.service import AceBaseIPCServer, AceBaseIPCServerConfig, SSLConfig
 
 __all__ = [
@@ -28,7 +28,7 @@ __all__ = [
 _MODULES = {
     "AceBaseIPCServer": "service",
     "AceBaseIPCServerConfig": "service",
-    "Client": "relay",
+    "Client": "peers",
     "ConfigError": "errors",
     "Dialect": "dialect",
     "IPCError": "errors",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 
 class Backlog:
@@ -28,6 +29,11 @@ class Backlog:
         self._entries.append((frame, sender))
         self.size += len(frame)
 
+    def prepend(self, frames: list[bytes]) -> None:
+        """Let *frames* be received before all that waits; their senders are not known."""
+        self._entries.extendleft((frame, None) for frame in reversed(frames))
+        self.size += sum(map(len, frames))
+
     def take(self, enough: int) -> list[bytes]:
         """Remove and return the first frames: as many as make *enough* bytes."""
         frames = []
@@ -38,6 +44,22 @@ class Backlog:
             taken += len(frame)
         self.size -= taken
         return frames
+
+    def discard_if(self, unwanted: Callable[[bytes | None], bool]) -> int:
+        """Forget the frames whose sender is *unwanted*; returns how many these are.
+
+        The sender of a frame that nobody addressed is ``None``.
+        """
+        before = len(self._entries)
+        self._entries = deque(entry for entry in self._entries if not unwanted(entry[1]))
+        self.size = sum(len(frame) for frame, _ in self._entries)
+        return before - len(self._entries)
+
+    def move_to(self, other: Backlog) -> None:
+        """Append all frames to *other*, with their senders."""
+        other._entries.extend(self._entries)
+        other.size += self.size
+        self.clear()
 
     def clear(self) -> int:
         """Forget all frames; returns how many there were."""

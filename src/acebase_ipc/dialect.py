@@ -25,6 +25,7 @@ _FINGERPRINT = re.compile(rb"v=[^&]*&id=[^&]*&t=[^&]*")
 _ACEBASE_ID = re.compile(r"\[master\]|[0-9a-z]{24}")
 
 ENVELOPE_START = b'{"type":"'
+BYE_START = b'{"type":"bye"'
 _ENVELOPE = re.compile(
     rb'\{"type":"(?:hello|bye|pulse|subscribe|unsubscribe|event|lock-request|lock-result'
     rb"|unlock-request|unlock-result|move-lock-request|notification|request|result)\""
@@ -44,10 +45,15 @@ def json_string(text: str) -> bytes:
     return json.dumps(text, ensure_ascii=False).encode()
 
 
+def is_from(body: bytes, sender: str) -> bool:
+    """Whether the head of an envelope names *sender* as its sender."""
+    return body.find(b'"from":' + json_string(sender), 0, _ENVELOPE_HEAD) >= 0
+
+
 def is_envelope(body: bytes, sender: str) -> bool:
     """Whether *body* is an AceBase envelope of the peer *sender* itself."""
     return (
         body.startswith(ENVELOPE_START)
         and _ENVELOPE.match(body) is not None
-        and body.find(b'"from":' + json_string(sender), 0, _ENVELOPE_HEAD) >= 0
+        and is_from(body, sender)
     )

@@ -13,6 +13,7 @@ Every refusal is one of these, and carries what the client is told::
     │   ├── NotFound            404
     │   ├── MethodNotAllowed    405
     │   ├── AmbiguousPeer       409       several databases have a peer of that id
+    │   ├── ContestedId         409       another living process has this id
     │   ├── RequestTooLarge     413
     │   ├── UpgradeRequired     426
     │   └── Overloaded          503       a limit is reached: try again later
@@ -115,6 +116,15 @@ class AmbiguousPeer(RequestRefused):
 
     def __init__(self) -> None:
         super().__init__("Several databases have a peer of this id: name the database")
+
+
+class ContestedId(RequestRefused):
+    """Another living process is connected under this id."""
+
+    status = HTTPStatus.CONFLICT
+
+    def __init__(self) -> None:
+        super().__init__("Another living client is connected under this id")
 
 
 class RequestTooLarge(RequestRefused):

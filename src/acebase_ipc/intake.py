@@ -13,7 +13,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.web.iweb import IRequest
 
 from acebase_ipc.errors import Overloaded, RequestRefused
-from acebase_ipc.relay import Peer, Relay
+from acebase_ipc.peers import Peer
+from acebase_ipc.relay import Relay
 
 STORE_TIMEOUT = 30.0
 """Seconds for which a POST is paused before it is refused: half the time after

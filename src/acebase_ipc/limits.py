@@ -120,6 +120,21 @@ class Limits:
         exceeded="that peer's connection is cut",
         reason="a peer that stops reading must neither slow the others nor fill the memory",
     )
+    recovery: float = _limit(
+        15.0,
+        summary="how long a lost AceBase worker is expected back; 0: not at all",
+        unit="seconds",
+        exceeded="the seat ends: the others hear that the peer went",
+        reason="clients reconnect at once; a master restarts within seconds",
+        minimum=0,
+    )
+    max_held: int = _limit(
+        16 * MIB,
+        summary="what may wait for one lost peer",
+        unit="bytes",
+        exceeded="the seat ends: the others hear that the peer went",
+        reason="as much as the largest message; more, and its caches are stale anyway",
+    )
     http_idle: float = _limit(
         20.0,
         summary="how long an HTTP connection may be idle",

@@ -18,6 +18,7 @@ class Severity(Enum):
     DEBUG = "debug"
     INFO = "info"
     WARNING = "warn"
+    ERROR = "error"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,8 @@ class Drop(Enum):
     BINARY = "binary messages are not relayed"
     EXPIRED = "it was not fetched in time"
     RECIPIENT_GONE = "its recipient is gone"
+    SENDER_GONE = "its sender is gone"
+    FOREIGN_BYE = "it says goodbye for another peer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,71 @@ class Cut(Event):
 
     backlog: int
     messages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Seated(Event):
+    """A peer's connection is lost; it is expected back and nobody is told."""
+
+    severity: ClassVar[Severity] = Severity.INFO
+    text: ClassVar[str] = "{database}: the connection of {peer} is lost; it is expected back"
+
+
+@dataclass(frozen=True, slots=True)
+class Returned(Event):
+    """A peer is back in its seat, or a master has come, and receives what was held for it."""
+
+    severity: ClassVar[Severity] = Severity.INFO
+    text: ClassVar[str] = "{database}: {peer} is back: {messages} held message(s) delivered"
+
+    messages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Awaited(Event):
+    """Messages are addressed to a master that is not there; they are held until it comes."""
+
+    severity: ClassVar[Severity] = Severity.WARNING
+    text: ClassVar[str] = "{database}: messages wait for {peer}, which is not connected"
+
+
+class SeatEnd(Enum):
+    """Why a peer is not expected back any more."""
+
+    TIME = "it did not return in time"
+    SIZE = "too much waited for it"
+
+
+@dataclass(frozen=True, slots=True)
+class SeatEnded(Event):
+    """A lost peer is not expected back any more: what waited for it is dropped.
+
+    What was addressed to a master goes on waiting, unless there was too much.
+    """
+
+    severity: ClassVar[Severity] = Severity.WARNING
+    text: ClassVar[str] = (
+        "{database}: {peer} is given up: {reason.value};"
+        " {messages} message(s) of {size} bytes waited for it"
+    )
+
+    reason: SeatEnd
+    messages: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Contested(Event):
+    """A second living process wants the id of a peer: it is refused."""
+
+    severity: ClassVar[Severity] = Severity.ERROR
+    text: ClassVar[str] = (
+        "{database}: two processes want to be {peer}: {holder} is, {newcomer} is refused."
+        " Start only one process under this id"
+    )
+
+    holder: str
+    newcomer: str
 
 
 class Observer(Protocol):

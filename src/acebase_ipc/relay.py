@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import Enum
-from typing import Protocol
+from collections.abc import Callable
 
 from acebase_ipc.backlog import Backlog
-from acebase_ipc.dialect import ENVELOPE_START, Dialect, is_envelope
+from acebase_ipc.contest import PROBE_TIMEOUT, Contests
+from acebase_ipc.delivery import Delivery
+from acebase_ipc.dialect import BYE_START, ENVELOPE_START, Dialect, is_envelope, is_from
 from acebase_ipc.errors import AmbiguousPeer, MessageTooLarge, NotAPeer, NotFound
 from acebase_ipc.framing import text_frame
 from acebase_ipc.handshake import Handshake
-from acebase_ipc.limits import KIB, Limits
+from acebase_ipc.introductions import hello, introductions
+from acebase_ipc.limits import Limits
 from acebase_ipc.mailbox import Mailbox
 from acebase_ipc.observer import (
-    Cut,
+    Contested,
     Drop,
     Dropped,
     Joined,
@@ -23,8 +24,12 @@ from acebase_ipc.observer import (
     Observer,
     Recognised,
     Replaced,
+    Seated,
+    SeatEnd,
 )
+from acebase_ipc.peers import Client, Connection, Database, Peer, State
 from acebase_ipc.protocol import (
+    MASTER,
     PONG,
     Audience,
     announcement,
@@ -35,102 +40,12 @@ from acebase_ipc.protocol import (
     utf16_units,
     welcome,
 )
+from acebase_ipc.recovery import Seats
 
 CLOSE_REPLACED = 4001
 """Closes a connection whose id has connected again (RFC 6455: private use)."""
 
 _PONG_FRAME = text_frame(PONG)
-_DRAIN_STEP = 64 * KIB
-"""Bytes handed to a connection that has room again before asking it once more."""
-
-
-class Connection(Protocol):
-    """What the relay needs of a peer's connection; none of it may raise.
-
-    A connection tells the relay when it is :meth:`~Relay.congested`, when it
-    has room again (:meth:`~Relay.drained`), and when it is :meth:`~Relay.lost`.
-    """
-
-    @property
-    def backlog(self) -> int:
-        """At most this many bytes were taken by :meth:`send` and are unsent."""
-
-    def send(self, frame: bytes) -> None:
-        """Send *frame* after all frames sent before, at the latest at the end of this turn."""
-
-    def close(self, code: int, reason: str) -> None:
-        """Send what was taken, then close the WebSocket with *code* and *reason*."""
-
-    def abort(self) -> None:
-        """End the connection at once; what was taken is lost."""
-
-
-class State(Enum):
-    """What becomes of a frame for a peer."""
-
-    FLOWING = "handed to its connection"
-    CONGESTED = "waits until its connection has room"
-    CUT = "dropped: its connection is being ended because it did not read"
-    GONE = "not its peer any more"
-
-
-class Peer:
-    """A process that has opened a database.
-
-    :ivar id: its id in UTF-8, the key among its database's peers.
-    :ivar client_id: its id as text.
-    :ivar connected: when it connected, in milliseconds since 1970.
-    :ivar backlog: what waits for it.
-    """
-
-    __slots__ = (
-        "backlog",
-        "client_id",
-        "connected",
-        "connection",
-        "database",
-        "dialect",
-        "dialect_settled",
-        "id",
-        "state",
-    )
-
-    def __init__(
-        self, handshake: Handshake, database: Database, connection: Connection, connected: int
-    ) -> None:
-        self.id = handshake.client_id.encode()
-        self.client_id = handshake.client_id
-        self.database = database
-        self.connection = connection
-        self.connected = connected
-        self.dialect = handshake.dialect
-        self.dialect_settled = handshake.dialect_settled
-        self.state = State.FLOWING
-        self.backlog = Backlog()
-
-
-class Database:
-    """The peers that have opened one database, by id."""
-
-    __slots__ = ("name", "peers")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.peers: dict[bytes, Peer] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class Client:
-    """A connected client, as told to the outside.
-
-    :ivar id: the client's id.
-    :ivar dbname: the wire name of its database.
-    :ivar connected: when it connected, in milliseconds since 1970.
-    """
-
-    id: str
-    dbname: str
-    connected: int
 
 
 class Relay:
@@ -138,15 +53,29 @@ class Relay:
 
     Every change enters through a method, with the time as an argument where it
     matters: *now* is in seconds of a monotonic clock, *wall* in milliseconds
-    since 1970. The relay does no I/O beyond the methods of :class:`Connection`.
+    since 1970. The relay does no I/O beyond the methods of
+    :class:`~acebase_ipc.peers.Connection`.
+
+    :param introduce: whether to greet acebase peers on each other's behalf.
+    :ivar max_payload: UTF-16 code units that a WebSocket message may have.
     """
 
-    def __init__(self, limits: Limits | None = None, observer: Observer | None = None) -> None:
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        observer: Observer | None = None,
+        introduce: bool = True,
+    ) -> None:
         limits = limits or Limits()
         self.max_payload = limits.payload_limit
         self.mailbox = Mailbox(limits.message_ttl)
-        self._max_backlog = limits.max_backlog
         self._observer = observer or NullObserver()
+        self._delivery = Delivery(limits, self._observer)
+        self._send = self._delivery.send
+        self._introduce = introduce
+        self._seats = Seats(limits.recovery, limits.max_held)
+        self._holds_for_master = limits.recovery > 0
+        self._contests = Contests()
         self._databases: dict[str, Database] = {}
         self._welcome = text_frame(welcome(self.max_payload))
 
@@ -155,13 +84,15 @@ class Relay:
     def join(self, handshake: Handshake, connection: Connection, wall: int) -> Peer:
         """A client has connected: welcome it and tell the other peers.
 
-        A peer that already has this id is replaced: its connection is closed
-        first, and the others hear that it went before they hear that it came.
+        If a peer of this id is there already, or expected back, this is its
+        return or its replacement; see :meth:`_return`.
         """
         previous = self._find(handshake.database, handshake.client_id.encode())
         if previous is not None:
-            self._observer.report(Replaced(handshake.database, handshake.client_id))
-            previous.connection.close(CLOSE_REPLACED, "replaced")
+            if self._is_same_member(previous, handshake):
+                self._return(previous, connection, wall)
+                return previous
+            self._replace(previous)
             self._leave(previous)
         database = self._databases.get(handshake.database)
         if database is None:
@@ -171,39 +102,139 @@ class Relay:
         connection.send(self._welcome)
         self._tell_others(peer, connected(peer.id))
         self._observer.report(Joined(database.name, peer.client_id, peer.dialect.value))
+        if peer.dialect is Dialect.ACEBASE:
+            self._greet(peer)
         return peer
 
-    def lost(self, peer: Peer, connection: Connection) -> None:
-        """*connection* has ended, for whatever reason; may be called more than once."""
-        if peer.connection is connection and peer.state is not State.GONE:
+    @staticmethod
+    def _is_same_member(previous: Peer, handshake: Handshake) -> bool:
+        """Whether a newcomer continues an acebase peer, for all that others need to know.
+
+        A peer that was recognised by its envelopes is so again without any.
+        """
+        return (
+            previous.is_introduced
+            and previous.state is not State.CUT
+            and (handshake.dialect is Dialect.ACEBASE or not handshake.dialect_settled)
+        )
+
+    def _return(self, peer: Peer, connection: Connection, wall: int) -> None:
+        """An acebase peer is back, or has replaced its own connection.
+
+        A worker returns silently. ``[master]`` may be a new process, so the
+        others hear that it went and came, and all are introduced again.
+        """
+        self._replace(peer)
+        peer.connection = connection
+        peer.connected = wall
+        peer.state = State.FLOWING
+        held, peer.backlog = peer.backlog, Backlog()
+        connection.send(self._welcome)
+        if peer.is_master:
+            self._tell_others(peer, disconnected(peer.id))
+            self._tell_others(peer, connected(peer.id))
+            self._greet(peer)
+        self._delivery.hand_over(held, peer)
+
+    def _replace(self, peer: Peer) -> None:
+        """Take what *peer* has not been sent back from its connection, and close that."""
+        self._seats.release(peer)
+        if peer.connection is not None:
+            self._observer.report(Replaced(peer.database.name, peer.client_id))
+            peer.backlog.prepend(peer.connection.reclaim())
+            peer.connection.close(CLOSE_REPLACED, "replaced")
+
+    def _greet(self, newcomer: Peer) -> None:
+        """Greet acebase peers on each other's behalf, then deliver what awaits the master."""
+        if self._introduce:
+            peers = newcomer.database.peers.values()
+            for recipient, about in introductions(newcomer, peers):
+                self._send(recipient, text_frame(hello(about)))
+        if newcomer.is_master:
+            self._delivery.hand_over(newcomer.database.awaiting_master, newcomer)
+
+    def lost(self, peer: Peer, connection: Connection, close_code: int | None, now: float) -> None:
+        """*connection* has ended; may be called more than once.
+
+        :param close_code: what the other end said in a completed closing
+            handshake; ``None`` if there was none.
+        """
+        if peer.state is State.GONE:
+            return
+        if peer.connection is not connection:
+            if close_code is not None:
+                self._contests.declare(peer, now)  # replaced, though it was alive
+            return
+        peer.backlog.prepend(connection.reclaim())
+        if self._seats.deserves(peer, close_code):
+            self._seat(peer, now)
+        else:
             self._leave(peer)
+
+    def _seat(self, peer: Peer, now: float) -> None:
+        peer.connection = None
+        peer.state = State.SEATED
+        self._seats.keep(peer, now)
+        self._delivery.forget_gone_senders(peer)
+        self._observer.report(Seated(peer.database.name, peer.client_id))
+
+    def _leave(self, peer: Peer) -> None:
+        """*peer* is not a peer any more: forget it and tell the others."""
+        database = peer.database
+        del database.peers[peer.id]
+        self._seats.release(peer)
+        if self._may_wait_for(peer.id, peer):
+            self._delivery.bequeath(peer)
+        peer.state = State.GONE
+        undelivered = peer.backlog.clear() + self.mailbox.forget(database.name, peer.id)
+        if undelivered:
+            self._dropped(peer, Drop.RECIPIENT_GONE, undelivered)
+        self._delivery.forget_sender(peer)
+        if not database.peers:
+            del self._databases[database.name]
+        self._tell_others(peer, disconnected(peer.id))
+        self._observer.report(Left(database.name, peer.client_id))
+
+    def challenge(
+        self, handshake: Handshake, newcomer: str, now: float, decide: Callable[[bool], object]
+    ) -> None:
+        """Decide whether a newcomer may have the id it wants.
+
+        *decide* is called with the answer: at once, unless the id is contested;
+        then its holder is asked for a sign of life first.
+
+        :param newcomer: the newcomer's address, for the log.
+        """
+        holder = self._find(handshake.database, handshake.client_id.encode())
+        connection = None if holder is None else holder.connection
+        if holder is None or connection is None or not self._contests.includes(holder, now):
+            decide(True)
+            return
+        address = connection.address
+
+        def answered(alive: bool) -> None:
+            if alive:
+                database, client_id = handshake.database, handshake.client_id
+                self._observer.report(Contested(database, client_id, address, newcomer))
+            decide(not alive)
+
+        connection.probe(PROBE_TIMEOUT, answered)
 
     def close(self, code: int, reason: str) -> None:
         """Hand every peer all that waits for it and close its connection."""
         for database in tuple(self._databases.values()):
             for peer in tuple(database.peers.values()):
-                for frame in peer.backlog.take(peer.backlog.size):
-                    peer.connection.send(frame)
-                peer.connection.close(code, reason)
-
-    def _leave(self, peer: Peer) -> None:
-        database = peer.database
-        del database.peers[peer.id]
-        peer.state = State.GONE
-        undelivered = peer.backlog.clear() + self.mailbox.forget(database.name, peer.id)
-        if undelivered:
-            self._dropped(peer, Drop.RECIPIENT_GONE, undelivered)
-        if not database.peers:
-            del self._databases[database.name]
-        self._tell_others(peer, disconnected(peer.id))
-        self._observer.report(Left(database.name, peer.client_id))
+                if peer.connection is not None:
+                    for frame in peer.backlog.take(peer.backlog.size):
+                        peer.connection.send(frame)
+                    peer.connection.close(code, reason)
 
     def _find(self, database: str, peer_id: bytes) -> Peer | None:
         found = self._databases.get(database)
         return None if found is None else found.peers.get(peer_id)
 
     def peer(self, database: str, client_id: str) -> Peer:
-        """The peer of that database and id.
+        """The peer of that database and id, connected or expected back.
 
         :raises NotAPeer: if there is none.
         """
@@ -227,10 +258,13 @@ class Relay:
         return found[0]
 
     def clients(self, database: str) -> list[Client]:
-        """The peers of that database, in the order they came."""
+        """The connected peers of that database, in the order they came."""
         found = self._databases.get(database)
-        peers = found.peers.values() if found else ()
-        return [Client(each.client_id, database, each.connected) for each in peers]
+        return [
+            Client(each.client_id, database, each.connected)
+            for each in (found.peers.values() if found else ())
+            if each.connection is not None
+        ]
 
     # Who receives what
 
@@ -243,9 +277,8 @@ class Relay:
         if self._is_large(message):
             raise MessageTooLarge(self.max_payload)
         addressee, body = parse(message)
-        if not sender.dialect_settled:
-            self._recognise(sender, body)
-        self._deliver(sender, addressee, body)
+        if self._is_relayed(sender, addressee, body):
+            self._deliver(sender, addressee, body)
 
     def post(self, sender: Peer, message: bytes, now: float) -> None:
         """Relay a message, valid UTF-8 of any size, that *sender* has posted.
@@ -253,8 +286,8 @@ class Relay:
         :raises InvalidAddress: for a malformed ``to:``.
         """
         addressee, body = parse(message)
-        if not sender.dialect_settled:
-            self._recognise(sender, body)
+        if not self._is_relayed(sender, addressee, body):
+            return
         if self._is_large(body):
             self._deliver_large(sender, addressee, body, now)
         else:
@@ -267,11 +300,26 @@ class Relay:
     def _is_large(self, text: bytes) -> bool:
         return len(text) > self.max_payload and utf16_units(text) > self.max_payload
 
+    def _is_relayed(self, sender: Peer, addressee: bytes | Audience, body: bytes) -> bool:
+        """Learn from an envelope what it says of its sender; whether to relay it."""
+        if not sender.dialect_settled and body.startswith(ENVELOPE_START):
+            self._recognise(sender, body)
+        if sender.dialect is Dialect.ACEBASE and body.startswith(BYE_START):
+            if not is_from(body, sender.client_id):
+                # Published clients say goodbye for every peer they see go; a late
+                # one would destroy the subscriptions of a peer that has come back.
+                self._dropped(sender, Drop.FOREIGN_BYE, 1)
+                return False
+            if addressee is Audience.OTHERS:
+                sender.said_bye = True
+        return True
+
     def _recognise(self, sender: Peer, body: bytes) -> None:
-        if body.startswith(ENVELOPE_START) and is_envelope(body, sender.client_id):
+        if is_envelope(body, sender.client_id):
             sender.dialect = Dialect.ACEBASE
             sender.dialect_settled = True
             self._observer.report(Recognised(sender.database.name, sender.client_id))
+            self._greet(sender)
 
     def _deliver(self, sender: Peer, addressee: bytes | Audience, body: bytes) -> None:
         if addressee is Audience.OTHERS:
@@ -281,9 +329,22 @@ class Relay:
         else:
             peer = sender.database.peers.get(addressee)
             if peer is None:
-                self._report_unknown(sender, addressee)
+                self._deliver_to_absent(sender, addressee, body)
             else:
                 self._send(peer, text_frame(render(body, peer.dialect)), sender.id)
+
+    def _deliver_to_absent(self, sender: Peer, addressee: bytes, body: bytes) -> None:
+        database = sender.database
+        if self._may_wait_for(addressee, sender):
+            frame = text_frame(render(body, Dialect.ACEBASE))
+            self._delivery.hold_for_master(database, frame, sender.id)
+        else:
+            name = addressee.decode()
+            self._observer.report(Dropped(database.name, name, Drop.UNKNOWN_ADDRESSEE))
+
+    def _may_wait_for(self, addressee: bytes, peer: Peer) -> bool:
+        """Whether messages of *peer* (or, if it was the master, to it) wait for a master."""
+        return addressee == MASTER and peer.dialect is Dialect.ACEBASE and self._holds_for_master
 
     def _broadcast(self, sender: Peer, body: bytes) -> None:
         documented = acebase = None  # each rendering is built once, if anybody needs it
@@ -307,51 +368,28 @@ class Relay:
         database = sender.database
         if isinstance(addressee, Audience):
             recipients = [each for each in database.peers.values() if each is not sender]
-        elif addressee in database.peers:
-            recipients = [database.peers[addressee]]
         else:
-            self._report_unknown(sender, addressee)
+            recipients = [each for each in (database.peers.get(addressee),) if each]
+        downloads = [each.id for each in recipients if each.dialect is Dialect.DOCUMENTED]
+        if not downloads:
+            self._deliver(sender, addressee, body)
             return
-        downloads = [each for each in recipients if each.dialect is Dialect.DOCUMENTED]
-        inline = [each for each in recipients if each.dialect is Dialect.ACEBASE]
-        by = None if isinstance(addressee, Audience) else sender.id
-        if downloads:
-            waiting = self.mailbox.put(database.name, body, [each.id for each in downloads], now)
-            frame = text_frame(announcement(waiting))
-            for peer in downloads:
+        waiting = self.mailbox.put(database.name, body, downloads, now)
+        frame = text_frame(announcement(waiting))
+        inline = None
+        by = None if addressee is Audience.OTHERS else sender.id
+        for peer in recipients:
+            if peer.dialect is Dialect.DOCUMENTED:
                 self._send(peer, frame, by)
-        if inline:
-            frame = text_frame(render(body, Dialect.ACEBASE))
-            for peer in inline:
-                self._send(peer, frame, by)
+            else:
+                inline = inline or text_frame(render(body, Dialect.ACEBASE))
+                self._send(peer, inline, by)
 
     def _tell_others(self, peer: Peer, message: bytes) -> None:
         frame = text_frame(message)
         for other in peer.database.peers.values():
             if other is not peer:
                 self._send(other, frame)
-
-    def _send(self, peer: Peer, frame: bytes, sender: bytes | None = None) -> None:
-        """Let *frame* reach *peer*; *sender* is the id of the peer that addressed it."""
-        if peer.state is State.FLOWING:
-            peer.connection.send(frame)
-        elif peer.state is State.CONGESTED:
-            unsent = peer.backlog.size + peer.connection.backlog
-            if unsent and unsent + len(frame) > self._max_backlog:
-                self._cut(peer, unsent)
-            else:
-                peer.backlog.append(frame, sender)
-
-    def _cut(self, peer: Peer, unsent: int) -> None:
-        # The peer leaves when its connection reports the loss: telling the
-        # others from here could overflow, and cut, one congested peer after another.
-        self._observer.report(Cut(peer.database.name, peer.client_id, unsent, len(peer.backlog)))
-        peer.state = State.CUT
-        peer.connection.abort()
-
-    def _report_unknown(self, sender: Peer, addressee: bytes) -> None:
-        name = addressee.decode()
-        self._observer.report(Dropped(sender.database.name, name, Drop.UNKNOWN_ADDRESSEE))
 
     def _dropped(self, peer: Peer, reason: Drop, messages: int) -> None:
         self._observer.report(Dropped(peer.database.name, peer.client_id, reason, messages))
@@ -365,18 +403,20 @@ class Relay:
 
     def drained(self, peer: Peer, connection: Connection) -> None:
         """*connection* has room again: hand it what waits, in order."""
-        if peer.connection is not connection or peer.state is not State.CONGESTED:
-            return
-        peer.state = State.FLOWING
-        while peer.backlog and peer.state is State.FLOWING:
-            for frame in peer.backlog.take(_DRAIN_STEP):
-                connection.send(frame)
+        if peer.connection is connection and peer.state is State.CONGESTED:
+            peer.state = State.FLOWING
+            self._delivery.drain(peer)
 
     def binary_ignored(self, peer: Peer) -> None:
         """*peer* has sent a binary message: these are not relayed."""
         self._dropped(peer, Drop.BINARY, 1)
 
     def expire(self, now: float) -> None:
-        """Drop what has waited too long; to be called about once a second."""
+        """End what has lasted too long; to be called about once a second."""
         for database, recipient in self.mailbox.expire(now):
             self._observer.report(Dropped(database, recipient.decode(), Drop.EXPIRED))
+        for peer in self._seats.over(now):
+            if peer.state is State.SEATED:
+                self._delivery.report_seat_end(peer, SeatEnd.TIME)
+            self._leave(peer)
+        self._contests.expire(now)

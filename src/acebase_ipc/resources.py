@@ -21,8 +21,10 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
 
+from acebase_ipc.addresses import format_address
 from acebase_ipc.dialect import Dialect
 from acebase_ipc.errors import (
+    ContestedId,
     InvalidDatabaseName,
     InvalidText,
     MessageRefused,
@@ -37,7 +39,8 @@ from acebase_ipc.errors import (
 from acebase_ipc.handshake import Handshake, accept, check_database_name, parse_query
 from acebase_ipc.intake import Intake
 from acebase_ipc.limits import DEFAULT_MAX_PAYLOAD_TLS, KIB
-from acebase_ipc.relay import Peer, Relay
+from acebase_ipc.peers import Peer
+from acebase_ipc.relay import Relay
 from acebase_ipc.tokens import Tokens
 from acebase_ipc.websocket import RelayServerFactory, RelayServerProtocol
 
@@ -217,8 +220,22 @@ class Connect(Endpoint):
             raise Unauthorized
         handshake = accept(self._database, query, context.dialect)
         self._warn_of_proxy(request)
-        upgrade: int = WebSocketResource(_Upgrade(context.factory, handshake)).render(request)
-        return upgrade
+        gone: list[object] = []
+        request.notifyFinish().addBoth(gone.append)
+
+        def decide(free: bool) -> None:
+            if gone:
+                return
+            if free:
+                WebSocketResource(_Upgrade(context.factory, handshake)).render(request)
+                return
+            refusal = ContestedId()
+            request.write(respond(request, refusal.status, str(refusal)))
+            request.finish()
+
+        newcomer = format_address(request.getClientAddress())
+        context.relay.challenge(handshake, newcomer, context.clock(), decide)
+        return NOT_DONE_YET
 
     def _warn_of_proxy(self, request: Request) -> None:
         context = self.context

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from importlib.metadata import version
-from ipaddress import ip_address
 from typing import Any
 
 from twisted.application.internet import TimerService
@@ -21,12 +20,14 @@ from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 
+from acebase_ipc.addresses import format_address, is_loopback
 from acebase_ipc.dialect import Dialect
 from acebase_ipc.errors import ConfigError
 from acebase_ipc.intake import Intake
 from acebase_ipc.limits import DEFAULT_MAX_PAYLOAD_TLS, Limits
 from acebase_ipc.observer import Event, Severity
-from acebase_ipc.relay import Client, Relay
+from acebase_ipc.peers import Client
+from acebase_ipc.relay import Relay
 from acebase_ipc.resources import Context, Root, parse_origins
 from acebase_ipc.site import RelaySite
 from acebase_ipc.tokens import Tokens
@@ -98,6 +99,8 @@ class AceBaseIPCServerConfig(Limits):
     :param endpoints: Twisted endpoint strings to listen on, instead of the three.
     :param token: the secret that clients have to present; default: none.
     :param dialect: the dialect of all peers; default: recognise it.
+    :param introductions: greet AceBase workers on each other's behalf, so that
+        late joiners learn the subscriptions of the others.
     :param allow_origins: web origins whose pages may use the relay, like
         ``https://example.org``; ``*`` for all. Default: none.
     :raises ConfigError: for a value that cannot be used.
@@ -109,6 +112,7 @@ class AceBaseIPCServerConfig(Limits):
     endpoints: tuple[str, ...] = ()
     token: str | None = field(default=None, repr=False)
     dialect: Dialect | None = None
+    introductions: bool = True
     allow_origins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -219,7 +223,7 @@ class Listener(Service):
     def _started(self, port: IListeningPort) -> IListeningPort | None:
         self.address = port.getHost()
         log.info("listening on {where}", where=self.describe())
-        if not is_local(self.address):
+        if not is_loopback(self.address):
             context = self._site.context
             if not self._secure:
                 log.warn("{where} is open to the network without TLS", where=self.describe())
@@ -229,19 +233,10 @@ class Listener(Service):
 
     def describe(self) -> str:
         """Where it listens, as a URL for a TCP port."""
-        address: Any = self.address
-        if isinstance(address, IPv4Address | IPv6Address):
-            host = f"[{address.host}]" if ":" in address.host else address.host
-            return f"{'wss' if self._secure else 'ws'}://{host}:{address.port}"
-        name = getattr(address, "name", None)
-        return f"unix:{name.decode(errors='replace')}" if name else str(address)
-
-
-def is_local(address: IAddress | None) -> bool:
-    """Whether only processes of this machine reach *address*."""
-    if isinstance(address, IPv4Address | IPv6Address):
-        return ip_address(address.host.partition("%")[0]).is_loopback
-    return True
+        where = format_address(self.address)
+        if isinstance(self.address, IPv4Address | IPv6Address):
+            return f"{'wss' if self._secure else 'ws'}://{where}"
+        return where
 
 
 class AceBaseIPCServer(MultiService):
@@ -271,9 +266,11 @@ class AceBaseIPCServer(MultiService):
         self.config = config = config or AceBaseIPCServerConfig()
         self.observer = LogObserver()
         self._clock = clock
-        self._relay = Relay(config, self.observer)
+        self._relay = Relay(config, self.observer, config.introductions)
         self._intake = Intake(self._relay, config.max_stored, reactor)
-        self._factory = RelayServerFactory(self._relay, config, reactor, lambda: int(wall() * 1000))
+        self._factory = RelayServerFactory(
+            self._relay, config, reactor, clock, lambda: int(wall() * 1000)
+        )
         self._context = Context(
             relay=self._relay,
             factory=self._factory,

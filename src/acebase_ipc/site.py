@@ -18,7 +18,7 @@ from twisted.web.server import Request, Site
 
 from acebase_ipc.errors import RequestRefused, RequestTooLarge
 from acebase_ipc.limits import MIB
-from acebase_ipc.relay import Peer
+from acebase_ipc.peers import Peer
 from acebase_ipc.resources import Context, Root, Send, respond
 
 DISCARD = 64 * MIB

@@ -92,6 +92,10 @@ class Options(usage.Options):
         *limit_parameters(),
     ]
 
+    optFlags: list[list[Any]] = [
+        ["no-introductions", None, "Do not greet AceBase workers on each other's behalf."],
+    ]
+
     compData = usage.Completions(
         optActions={
             "token-file": usage.CompleteFiles(),
@@ -134,6 +138,7 @@ class Options(usage.Options):
                 endpoints=tuple(self["ports"] or [DEFAULT_ENDPOINT]),
                 token=self._token(),
                 dialect=self["dialect"],
+                introductions=not self["no-introductions"],
                 allow_origins=tuple(self["origins"]),
                 **self._limits(),
             )

@@ -13,15 +13,17 @@ from typing import Any
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from autobahn.util import encode_truncate
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IAddress, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer, IReactorTime
 from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer, provider
 
+from acebase_ipc.addresses import format_address
 from acebase_ipc.errors import MessageRefused
 from acebase_ipc.handshake import Handshake
 from acebase_ipc.limits import KIB, MAX_UTF8_PER_UNIT, Limits
-from acebase_ipc.relay import Peer, Relay
+from acebase_ipc.peers import Peer
+from acebase_ipc.relay import Relay
 
 BATCH = 64 * KIB
 """Bytes collected for one write; as much as Twisted's transports buffer before
@@ -32,6 +34,10 @@ CLOSE_TIMEOUT = 3.0
 the server has to end, enough to read what was sent before."""
 
 CLOSE_INTERNAL_ERROR = 1011
+CLOSE_NO_STATUS = 1005  # stands for a close frame without a code
+PROBE = b"probe"
+"""The payload of a ping that asks whether the holder of a contested id lives."""
+
 _MAX_CLOSE_REASON = 123  # bytes: RFC 6455, section 5.5
 
 log = Logger()
@@ -87,6 +93,7 @@ class RelayServerProtocol(WebSocketServerProtocol):
     silent_for = 0
     """Sweeps since the peer was last heard."""
 
+    _probe_timeout: IDelayedCall | None = None
     _unsent_bytes = 0
     _paused = False
 
@@ -103,6 +110,7 @@ class RelayServerProtocol(WebSocketServerProtocol):
         super().__init__()
         self._batch: list[bytes] = []
         self._batched_bytes = 0
+        self._probes: list[Callable[[bool], object]] = []
 
     # Called by Autobahn
 
@@ -134,12 +142,13 @@ class RelayServerProtocol(WebSocketServerProtocol):
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         """The connection has ended."""
-        self._batch.clear()
         if self.member is not None:
             try:
-                self.factory.relay.lost(self.member, self)
+                close_code = (code or CLOSE_NO_STATUS) if wasClean else None
+                self.factory.relay.lost(self.member, self, close_code, self.factory.clock())
             except Exception:
                 log.failure("telling the relay that a connection is lost")
+        self._answer_probe(False)
         self.factory.closed(self)
 
     def dataReceived(self, data: bytes) -> None:
@@ -170,6 +179,11 @@ class RelayServerProtocol(WebSocketServerProtocol):
     # The relay's Connection
 
     @property
+    def address(self) -> str:
+        """Where the other end is."""
+        return format_address(self.transport.getPeer())
+
+    @property
     def backlog(self) -> int:
         """At most this many bytes were taken by :meth:`send` and are unsent."""
         return self._batched_bytes + self._unsent_bytes
@@ -182,6 +196,32 @@ class RelayServerProtocol(WebSocketServerProtocol):
         self._batched_bytes += len(frame)
         if self._batched_bytes >= BATCH:
             self.flush()
+
+    def reclaim(self) -> list[bytes]:
+        """Give back the frames of this turn."""
+        batch, self._batch = self._batch, []
+        self._batched_bytes = 0
+        return batch
+
+    def probe(self, timeout: float, answer: Callable[[bool], object]) -> None:
+        """Ping the other end and wait for its pong."""
+        self._probes.append(answer)
+        if self._probe_timeout is None:
+            self._probe_timeout = self.factory.reactor.callLater(timeout, self._answer_probe, False)
+            self.sendPing(PROBE)
+
+    def onPong(self, payload: bytes) -> None:
+        """The other end lives."""
+        if payload == PROBE:
+            self._answer_probe(True)
+
+    def _answer_probe(self, alive: bool) -> None:
+        if self._probe_timeout is not None and self._probe_timeout.active():
+            self._probe_timeout.cancel()
+        self._probe_timeout = None
+        probes, self._probes = self._probes, []
+        for answer in probes:
+            answer(alive)
 
     def close(self, code: int, reason: str) -> None:
         """Send what was taken, then begin the closing handshake."""
@@ -231,16 +271,23 @@ class RelayServerFactory(WebSocketServerFactory):
     """Makes the connections of one relay, and knows which are open.
 
     :param relay: what the connections belong to.
+    :param clock: seconds of a clock that never jumps.
     :param wall: the current time in milliseconds since 1970.
     """
 
     protocol = RelayServerProtocol
 
     def __init__(
-        self, relay: Relay, limits: Limits, reactor: IReactorTime, wall: Callable[[], int]
+        self,
+        relay: Relay,
+        limits: Limits,
+        reactor: IReactorTime,
+        clock: Callable[[], float],
+        wall: Callable[[], int],
     ) -> None:
         super().__init__(server=None, reactor=reactor)
         self.relay = relay
+        self.clock = clock
         self.wall = wall
         self.connections: set[RelayServerProtocol] = set()
         self._ping_after = round(limits.keepalive_interval)

@@ -1,0 +1,26 @@
+"""Network addresses as a person reads them."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.interfaces import IAddress
+
+
+def format_address(address: IAddress | None) -> str:
+    """*address* as ``host:port``, ``[host]:port`` or ``unix:path``."""
+    if isinstance(address, IPv4Address):
+        return f"{address.host}:{address.port}"
+    if isinstance(address, IPv6Address):
+        return f"[{address.host}]:{address.port}"
+    if isinstance(address, UNIXAddress):
+        return f"unix:{(address.name or b'').decode(errors='replace')}"
+    return str(address)
+
+
+def is_loopback(address: IAddress | None) -> bool:
+    """Whether only processes of this machine reach *address*."""
+    if isinstance(address, IPv4Address | IPv6Address):
+        return ip_address(address.host.partition("%")[0]).is_loopback
+    return isinstance(address, UNIXAddress)

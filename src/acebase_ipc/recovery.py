@@ -1,0 +1,57 @@
+"""Seats: for how long a lost peer is expected back, and how much waits for it.
+
+Published clients reconnect at once under the same id, and have no timeouts: a
+worker whose lock reply is lost hangs for ever, and peers that hear of a
+``disconnect:`` drop the lost peer's subscriptions. So an acebase peer whose
+connection breaks keeps its seat for a while: nobody hears of it, and what would
+be sent to it waits. Measured with acebase 1.29.13: of 10 events written during
+a cut, 10 arrive when the disconnect is deferred and none when it is sent at once.
+"""
+
+from __future__ import annotations
+
+from acebase_ipc.dialect import Dialect
+from acebase_ipc.peers import Peer, State
+
+LEAVING = frozenset({1000, 1001})
+"""Close codes that mean goodbye (RFC 6455: normal closure, going away)."""
+
+
+class Seats:
+    """The peers that are expected back, and until when."""
+
+    def __init__(self, recovery: float, max_held: int) -> None:
+        """:param recovery: for how many seconds a seat is kept; 0 to keep none.
+        :param max_held: the bytes that may wait for one peer.
+        """
+        self._recovery = recovery
+        self._until: dict[Peer, float] = {}
+        self._max_held = max_held
+
+    def deserves(self, peer: Peer, close_code: int | None) -> bool:
+        """Whether *peer*, whose connection has ended, is expected back.
+
+        :param close_code: what it said in a completed closing handshake.
+        """
+        return (
+            self._recovery > 0
+            and peer.dialect is Dialect.ACEBASE
+            and close_code not in LEAVING
+            and not peer.said_bye
+            and peer.state is not State.CUT
+            and peer.backlog.size <= self._max_held
+        )
+
+    def keep(self, peer: Peer, now: float) -> None:
+        """Expect *peer* back from *now* on."""
+        self._until[peer] = now + self._recovery
+
+    def release(self, peer: Peer) -> None:
+        """*peer* is back, or not expected any more."""
+        self._until.pop(peer, None)
+
+    def over(self, now: float) -> list[Peer]:
+        """The peers whose seat has ended, by time or by size; each has to be released."""
+        return [
+            peer for peer, until in self._until.items() if until <= now or peer.state is State.CUT
+        ]

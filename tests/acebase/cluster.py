@@ -1,0 +1,448 @@
+"""Real processes for the tests: the relay under twistd, and AceBase processes around it.
+
+Everything here waits for events with a deadline and never sleeps. It uses threads and no
+reactor, so that a test reads as a plain list of steps.
+
+* :class:`Relay`: one ``twistd -n acebase-ipc``.
+* :class:`Peer`: one Node process with the published AceBase client (``peer.js``).
+* :class:`Cluster`: a ``[master]`` and its workers on the same files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, ClassVar, Literal, Self
+
+import pytest
+
+HERE = Path(__file__).parent
+
+# Seconds. Ten times what a loaded two-core machine needed for the slowest single step.
+DEADLINE = 20.0
+
+# AceBase clients take these digits in a refused port number for an HTTP status (client bug 7).
+UNLUCKY_PORT = re.compile("403|409|500")
+LISTENING = re.compile(r"listening on (wss?)://127\.0\.0\.1:(\d+)")
+
+Role = Literal["master", "worker"]
+
+
+class PeerError(Exception):
+    """A peer answered a call with an error; the text is the peer's."""
+
+
+class PeerDied(Exception):
+    """A peer's process ended while something was expected of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a relay listens, and what a client must know to get in."""
+
+    port: int
+    tls: bool = False
+    token: str | None = None
+    certificate: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What a subscription callback was given. Texts above 1000 units come as their digest."""
+
+    subscription: str
+    path: str
+    value: Any
+    origin: str
+
+
+def digest(text: str) -> dict[str, Any]:
+    """Return what a peer reports instead of a text of more than 1000 UTF-16 units."""
+    return {
+        "length": len(text.encode("utf-16-le")) // 2,
+        "sha256": hashlib.sha256(text.encode()).hexdigest(),
+    }
+
+
+def node() -> str:
+    """Return the Node executable, or skip the test (fail it where ``CI`` is set)."""
+    executable = shutil.which("node")
+    if executable is None:
+        missing = "no 'node' on the PATH: install Node.js 18 or newer"
+    elif not (HERE / "node_modules" / "acebase").is_dir():
+        missing = "the AceBase client is not installed: run 'npm ci' in tests/acebase"
+    else:
+        return executable
+    reason = f"real AceBase processes cannot run: {missing}"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+class Process:
+    """A child process whose output lines are read by threads; base of the two kinds we start."""
+
+    started: ClassVar[list[Process]] = []
+
+    def __init__(self, name: str, command: Sequence[str], environment: dict[str, str]) -> None:
+        self.name = name
+        self.changed = threading.Condition()
+        self.output: list[str] = []
+        self.killed = False
+        self._unfinished_streams = 2
+        self._child = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **environment},
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+        )
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
+        assert self._child.stderr is not None
+        self._stdin: IO[str] = self._child.stdin
+        for stream, take in (
+            (self._child.stdout, self.take_line),
+            (self._child.stderr, self.output.append),
+        ):
+            threading.Thread(target=self._read, args=(stream, take), daemon=True).start()
+        self.started.append(self)
+
+    def _read(self, stream: IO[str], take: Callable[[str], None]) -> None:
+        for line in stream:
+            with self.changed:
+                take(line.rstrip("\n"))
+                self.changed.notify_all()
+        stream.close()
+        with self.changed:
+            self._unfinished_streams -= 1
+            self.changed.notify_all()
+
+    def take_line(self, line: str) -> None:
+        """Take one line of standard output; called with :attr:`changed` held."""
+        self.output.append(line)
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process has closed its output: everything it said has been read."""
+        return self._unfinished_streams == 0
+
+    def text(self) -> str:
+        """Return what the process has said so far that is not an answer."""
+        return "\n".join(self.output)
+
+    def wait_for(self, what: str, holds: Callable[[], bool], deadline: float | None = None) -> None:
+        """Wait until ``holds()``, which is asked whenever the process has said something.
+
+        Raises :exc:`PeerDied` when the process ends first, :exc:`TimeoutError` after
+        ``deadline`` seconds; both tell ``what`` was awaited and what the process said.
+        """
+        with self.changed:
+            self.changed.wait_for(lambda: holds() or self.ended, deadline or DEADLINE)
+            if holds():
+                return
+            trouble = PeerDied if self.ended else TimeoutError
+            raise trouble(f"{self.name}: {what}: {self.text()[-2000:]}")
+
+    def wait_ended(self, deadline: float | None = None) -> int:
+        """Wait until the process has ended, and return its exit status."""
+        status = self._child.wait(deadline or DEADLINE)
+        self.wait_for("end of its output", lambda: self.ended)
+        return status
+
+    def signal(self, number: signal.Signals) -> None:
+        self._child.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL the process and wait until it is gone. Does nothing if it is gone already."""
+        self.killed = True
+        self._child.kill()
+        self._child.wait(DEADLINE)
+        with contextlib.suppress(BrokenPipeError):
+            self._stdin.close()
+
+
+class Relay(Process):
+    """One ``twistd -n acebase-ipc``. Read :attr:`addresses`: one for each of ``endpoints``."""
+
+    def __init__(
+        self,
+        *options: str,
+        endpoints: Sequence[str] = ("tcp:0:interface=127.0.0.1",),
+        token: str | None = None,
+        certificate: Path | None = None,
+    ) -> None:
+        self._token = token
+        self._certificate = certificate
+        self.addresses: list[Address] = []
+        super().__init__(
+            "relay",
+            [
+                sys.executable,
+                "-c",
+                "from twisted.scripts.twistd import run; run()",
+                "--nodaemon",
+                "--pidfile=",
+                "acebase-ipc",
+                *(f"--port={endpoint}" for endpoint in endpoints),
+                *options,
+            ],
+            {} if token is None else {"ACEBASE_IPC_TOKEN": token},
+        )
+        try:
+            self.wait_for("listening", lambda: len(self.addresses) == len(endpoints))
+        except Exception:
+            self.kill()
+            raise
+
+    def take_line(self, line: str) -> None:
+        super().take_line(line)
+        if match := LISTENING.search(line):
+            tls = match[1] == "wss"
+            certificate = self._certificate if tls else None
+            self.addresses.append(Address(int(match[2]), tls, self._token, certificate))
+
+    @property
+    def address(self) -> Address:
+        """The first address."""
+        return self.addresses[0]
+
+    def stop(self) -> None:
+        """End the relay as an operator would: it must shut down in good order by itself.
+
+        twistd, once it has shut down, lets the signal it got end its process.
+        """
+        self.signal(signal.SIGTERM)
+        try:
+            status = self.wait_ended(10)
+        finally:
+            self.kill()
+        said = self.text()
+        assert status in (0, -signal.SIGTERM), f"the relay ended with {status}: {said[-4000:]}"
+        assert "Server Shut Down." in said
+        assert "Traceback" not in said, said
+
+
+@contextlib.contextmanager
+def running_relay(
+    *options: str,
+    endpoints: Sequence[str] = ("tcp:0:interface=127.0.0.1",),
+    token: str | None = None,
+    certificate: Path | None = None,
+) -> Iterator[Relay]:
+    """Run a relay on ports of the system's choice, and end it with SIGTERM."""
+    for _ in range(10):
+        relay = Relay(*options, endpoints=endpoints, token=token, certificate=certificate)
+        if not any(UNLUCKY_PORT.search(str(address.port)) for address in relay.addresses):
+            break
+        relay.stop()
+    try:
+        yield relay
+    except BaseException:
+        relay.kill()
+        raise
+    relay.stop()
+
+
+class Pending:
+    """A call that a peer has not necessarily answered yet."""
+
+    def __init__(self, peer: Peer, number: int, what: str) -> None:
+        self._peer = peer
+        self._number = number
+        self._what = what
+
+    @property
+    def answered(self) -> bool:
+        return self._number in self._peer.answers
+
+    def result(self, deadline: float | None = None) -> Any:
+        """Wait for the answer. Raises :exc:`PeerError`, :exc:`PeerDied`, :exc:`TimeoutError`."""
+        self._peer.wait_for(self._what, lambda: self.answered, deadline)
+        answer = self._peer.answers[self._number]
+        if "error" in answer:
+            raise PeerError(f"{self._peer.name}: {self._what}: {answer['error']}")
+        return answer["result"]
+
+
+class Peer(Process):
+    """One AceBase process. ``peer.js`` lists what :meth:`call` can ask of it."""
+
+    def __init__(
+        self,
+        address: Address,
+        database: str,
+        directory: Path,
+        role: Role = "worker",
+        *,
+        name: str | None = None,
+    ) -> None:
+        self.id = ""
+        self.answers: dict[int, dict[str, Any]] = {}
+        self.events: list[Event] = []
+        self.fatal: str | None = None
+        self.ipc_exit: int | None = None
+        self.welcomes = 0
+        self._calls = 0
+        ipc: dict[str, Any] = {"host": "127.0.0.1", "port": address.port, "ssl": address.tls}
+        if address.token is not None:
+            ipc["token"] = address.token
+        options = {
+            "name": database,
+            "path": str(directory),
+            "role": role,
+            "ipc": ipc,
+        }
+        trust = {"NODE_EXTRA_CA_CERTS": str(address.certificate)} if address.certificate else {}
+        super().__init__(name or role, [node(), str(HERE / "peer.js"), json.dumps(options)], trust)
+
+    def take_line(self, line: str) -> None:
+        match json.loads(line):
+            case {"answer": int(number)} as answer:
+                self.answers[number] = answer
+            case {"event": dict(event)}:
+                self.events.append(Event(**event))
+            case {"opened": {"id": str(own_id)}}:
+                self.id = own_id
+            case {"welcomed": int(number)}:
+                self.welcomes = number
+            case {"ipcExit": code}:
+                self.ipc_exit = code or 0
+            case {"fatal": {"text": str(text)}}:
+                self.fatal = text
+                self.output.append(text)
+            case _:
+                self.output.append(line)
+
+    def wait_ready(self, deadline: float | None = None) -> None:
+        """Wait until the database is open and the relay's welcome has been processed."""
+        self.wait_for("joining", lambda: bool(self.id) and self.welcomes > 0, deadline)
+
+    def begin(self, do: str, **parameters: Any) -> Pending:
+        """Ask something of the peer, and do not wait for the answer."""
+        self._calls += 1
+        request = {"call": self._calls, "do": do, **parameters}
+        try:
+            self._stdin.write(json.dumps(request) + "\n")
+            self._stdin.flush()
+        except BrokenPipeError:
+            self.wait_for("end of its output", lambda: self.ended)
+            raise PeerDied(f"{self.name}: before {do}: {self.text()[-2000:]}") from None
+        return Pending(self, self._calls, do)
+
+    def call(self, do: str, deadline: float | None = None, **parameters: Any) -> Any:
+        """Ask something of the peer and return its answer."""
+        return self.begin(do, **parameters).result(deadline)
+
+    def evaluate(self, expression: str) -> Any:
+        """Return the value of a JavaScript expression over ``db``, ``ipc`` and ``wire``."""
+        return self.call("evaluate", expression=expression)
+
+    def until(self, expression: str, deadline: float | None = None) -> None:
+        """Wait until a JavaScript expression over ``db``, ``ipc`` and ``wire`` holds."""
+        self.begin("until", expression=expression).result(deadline)
+
+    def set(self, path: str, value: Any, deadline: float | None = None) -> None:
+        self.call("set", deadline, path=path, value=value)
+
+    def get(self, path: str, deadline: float | None = None) -> Any:
+        return self.call("get", deadline, path=path)
+
+    def subscribe(self, path: str, event: str, writers: Sequence[Peer] = ()) -> None:
+        """Subscribe, and wait until every one of ``writers`` knows of it."""
+        self.call("subscribe", path=path, event=event)
+        known = (
+            f"ipc.remoteSubscriptions.some((each) => each.for === {json.dumps(self.id)}"
+            f" && each.path === {json.dumps(path)} && each.event === {json.dumps(event)})"
+        )
+        for answer in [writer.begin("until", expression=known) for writer in writers]:
+            answer.result()
+
+    def values(self, subscription: str, origin: Peer | None = None) -> list[Any]:
+        """Return the values that a subscription ("event path") was given, in order of arrival."""
+        with self.changed:
+            return [
+                event.value
+                for event in self.events
+                if event.subscription == subscription
+                and (origin is None or event.origin == origin.id)
+            ]
+
+    def wait_idle(self) -> None:
+        """Wait until the peer holds no lock and expects no answer."""
+        self.until("ipc._requests.size === 0 && ipc._locks.length === 0")
+
+
+class Cluster:
+    """The processes of one database: at most one ``[master]``, and workers, on the same files.
+
+    A context manager: all processes are killed at its end, and none may have died before
+    that a test did not kill. Where there are several ``addresses``, the processes take turns.
+    """
+
+    def __init__(
+        self, addresses: Sequence[Address], directory: Path, database: str = "cluster"
+    ) -> None:
+        self.addresses = addresses
+        self.directory = directory
+        self.database = database
+        self.peers: list[Peer] = []
+
+    def start(self, role: Role = "worker") -> Peer:
+        """Start one more process, without waiting for it."""
+        peer = Peer(
+            self.addresses[len(self.peers) % len(self.addresses)],
+            self.database,
+            self.directory,
+            role,
+            name=f"{self.database} {role} {len(self.peers)}",
+        )
+        self.peers.append(peer)
+        return peer
+
+    def join(self, *roles: Role) -> list[Peer]:
+        """Start processes at the same time, and wait until all of them are ready."""
+        peers = [self.start(role) for role in roles]
+        for peer in peers:
+            peer.wait_ready()
+        return peers
+
+    def open(self, *keys: str, workers: int) -> tuple[Peer, list[Peer]]:
+        """Start a master, let it create the top-level ``keys``, then let the workers join.
+
+        In this order, because the root record moves when it grows, which can make clients
+        broadcast its address for ever (client bug 6).
+        """
+        (master,) = self.join("master")
+        for key in keys:
+            master.set(key, {"seed": 0})
+        roles: list[Role] = ["worker"] * workers
+        return master, self.join(*roles)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        dead = [peer for peer in self.peers if peer.ended and not peer.killed]
+        for peer in self.peers:
+            peer.kill()
+        if error is None:
+            assert not dead, "\n".join(f"{peer.name} died: {peer.text()}" for peer in dead)

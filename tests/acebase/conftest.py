@@ -1,0 +1,58 @@
+"""Relays for the tests with real AceBase processes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.acebase.cluster import Process, Relay, node, running_relay
+from tests.certificates import Certificate, make_certificate, make_pfx
+
+TOKEN = "a+b/c=="
+PASSPHRASE = "open sesame"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _node() -> None:
+    """Say early and once why nothing here can run."""
+    node()
+
+
+@pytest.fixture(autouse=True)
+def _output() -> Iterator[None]:
+    """Print what the processes said, for pytest to show where a test fails."""
+    heard = {process: len(process.output) for process in Process.started}
+    yield
+    for process in Process.started:
+        for line in process.output[heard.get(process, 0) :]:
+            sys.stdout.write(f"{process.name}: {line}\n")
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return make_certificate(tmp_path_factory.mktemp("certificate"))
+
+
+@pytest.fixture(scope="module")
+def tcp_relay() -> Iterator[Relay]:
+    with running_relay() as relay:
+        yield relay
+
+
+@pytest.fixture(scope="module")
+def tls_relay(certificate: Certificate) -> Iterator[Relay]:
+    """A relay with a token, a port of stock TLS and one that takes a PKCS#12 bundle."""
+    pfx = make_pfx(certificate, PASSPHRASE)
+    endpoints = (
+        f"ssl:0:privateKey={_escaped(certificate.pem)}:interface=127.0.0.1",
+        f"pfx:0:path={_escaped(pfx)}:passphrase={PASSPHRASE}:interface=127.0.0.1",
+    )
+    with running_relay(endpoints=endpoints, token=TOKEN, certificate=certificate.root) as relay:
+        yield relay
+
+
+def _escaped(path: Path) -> str:
+    return str(path).replace("\\", "\\\\").replace(":", "\\:")

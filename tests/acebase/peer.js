@@ -1,0 +1,262 @@
+'use strict';
+/*
+ * One AceBase process, obeying its standard input.
+ *
+ *   node peer.js '{"name": "db", "path": "/dir", "role": "worker", "ipc": {"host": "127.0.0.1", "port": 9163}}'
+ *
+ * Input, one JSON object a line:  {"call": 1, "do": "set", "path": "counter", "value": 0}
+ * Output, one JSON object a line:
+ *   {"answer": 1, "result": …} or {"answer": 1, "error": "…"}
+ *   {"opened": {"id": …}}     the database file is open (the relay may not have been reached yet)
+ *   {"welcomed": n}           the relay's welcome number n of this process has been processed
+ *   {"event": {"subscription": "value counter", "path": …, "value": …, "origin": …}}
+ *   {"ipcExit": code}         the client has given up its IPC
+ *   {"fatal": {"origin": "uncaughtException", "text": …}}   this process is about to die of this
+ *
+ * The client is the published one, unmodified. Two things of *this instance* are wrapped: its `ws`
+ * property, to observe the wire, and `connect`, to stay away from the relay for a while without
+ * a refused connection (which would end the process ten seconds later).
+ */
+
+const { createHash } = require('node:crypto');
+
+const LONG_TEXT = 1000; // UTF-16 units; above it a test is told length and digest only
+
+const say = (line) => process.stdout.write(JSON.stringify(line) + '\n');
+
+// The client logs every message it receives to the console, and standard output is ours.
+console.log = () => {};
+
+// A monitor reports without catching: the process still ends the way the client made it end.
+process.on('uncaughtExceptionMonitor', (error, origin) => {
+    say({ fatal: { origin, text: String((error && error.stack) || error) } });
+});
+
+const { AceBase } = require('acebase');
+
+const options = JSON.parse(process.argv[2]);
+const db = new AceBase(options.name, {
+    logLevel: 'error',
+    storage: { path: options.path, ipc: { ...options.ipc, role: options.role } },
+});
+const ipc = db.api.storage.ipc;
+
+// -- the wire, observed ---------------------------------------------------------------------
+
+// `heard`: who came and went, in order, as [kind, id]: ['connect', 'x'], ['hello', 'x'], …
+const wire = { received: {}, sent: {}, heard: [] };
+const waiting = []; // { holds: () => boolean, resolve }
+let socket;
+let welcomes = 0;
+
+// 'lock-request' of `to:x;{"type":"lock-request",…`, 'connect' of `connect:x`, 'ping' of `ping`.
+const kindOf = (text) => /^(?:to:[^;]*;)?(?:\{"type":"([^"]*)"|(\w+))/.exec(text).slice(1).join('');
+
+const count = (counts, text) => {
+    const kind = kindOf(text);
+    counts[kind] = (counts[kind] || 0) + 1;
+    return kind;
+};
+
+const recheck = () => {
+    for (const wait of waiting.filter((each) => each.holds())) {
+        waiting.splice(waiting.indexOf(wait), 1);
+        wait.resolve();
+    }
+};
+
+const observe = (ws) => {
+    const send = ws.send;
+    ws.send = (data, ...rest) => {
+        count(wire.sent, String(data));
+        setImmediate(recheck);
+        return send.call(ws, data, ...rest);
+    };
+    ws.addEventListener('message', (message) => {
+        const text = String(message.data);
+        const kind = count(wire.received, text);
+        if (['connect', 'disconnect'].includes(kind)) {
+            wire.heard.push([kind, text.slice(kind.length + 1)]);
+        } else if (['hello', 'bye'].includes(kind)) {
+            wire.heard.push([kind, JSON.parse(text).from]);
+        }
+        setImmediate(() => {
+            if (kind === 'welcome') {
+                welcomes += 1;
+                say({ welcomed: welcomes });
+            }
+            recheck();
+        });
+    });
+};
+
+Object.defineProperty(ipc, 'ws', {
+    get: () => socket,
+    set: (ws) => {
+        socket = ws;
+        observe(ws);
+    },
+});
+
+// -- staying away ---------------------------------------------------------------------------
+
+let away = null; // a promise while this process must not reconnect
+let comeBack = () => {};
+const connect = ipc.connect;
+ipc.connect = async function (...parameters) {
+    await away;
+    return connect.apply(ipc, parameters);
+};
+
+const stayAway = () => {
+    away = new Promise((resolve) => {
+        comeBack = () => {
+            away = null;
+            resolve();
+        };
+    });
+};
+
+const closed = (ws) => new Promise((resolve) => {
+    // After the client's own listener, so that everything sent from now on is sent to nobody.
+    ws.addEventListener('close', () => setImmediate(resolve));
+});
+
+// -- what a test may ask --------------------------------------------------------------------
+
+const digest = (value) => {
+    if (typeof value === 'string' && value.length > LONG_TEXT) {
+        return { length: value.length, sha256: createHash('sha256').update(value).digest('hex') };
+    }
+    if (Array.isArray(value)) {
+        return value.map(digest);
+    }
+    if (value !== null && typeof value === 'object') {
+        return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, digest(each)]));
+    }
+    return value === undefined ? null : value;
+};
+
+const compiled = (expression) => {
+    const evaluate = new Function('db', 'ipc', 'wire', `return (${expression});`);
+    return () => evaluate(db, ipc, wire);
+};
+
+const commands = {
+    set: ({ path, value }) => db.ref(path).set(value).then(() => null),
+
+    get: ({ path }) => db.ref(path).get().then((snapshot) => digest(snapshot.val())),
+
+    // One after the other, as one writer: [[path, value], …]
+    write: async ({ items }) => {
+        for (const [path, value] of items) {
+            await db.ref(path).set(value);
+        }
+        return items.length;
+    },
+
+    // All at once: `times` concurrent transactions that each add one.
+    increment: async ({ path, times }) => {
+        const add = (snapshot) => (snapshot.val() || 0) + 1;
+        const outcomes = await Promise.allSettled(
+            Array.from({ length: times }, () => db.ref(path).transaction(add)),
+        );
+        return {
+            done: outcomes.filter((each) => each.status === 'fulfilled').length,
+            failed: outcomes.filter((each) => each.status === 'rejected').map((each) => String(each.reason)),
+        };
+    },
+
+    subscribe: async ({ path, event }) => {
+        const stream = db.ref(path).on(event, { newOnly: true });
+        const subscription = stream.subscribe((snapshot) => {
+            const context = snapshot.context() || {};
+            say({
+                event: {
+                    subscription: `${event} ${path}`,
+                    path: snapshot.ref.path,
+                    value: digest(snapshot.val()),
+                    origin: (context.acebase_ipc && context.acebase_ipc.origin) || ipc.id,
+                },
+            });
+        });
+        await subscription.activated();
+        return null;
+    },
+
+    // Custom notifications of other processes arrive as events of the subscription "notification".
+    listen: () => {
+        ipc.on('notification', ({ from, data }) => {
+            if (data.type === 'test') {
+                say({ event: { subscription: 'notification', path: '', value: digest(data.value), origin: from } });
+            }
+        });
+        return null;
+    },
+
+    notify: ({ value }) => {
+        ipc.sendNotification({ type: 'test', value });
+        return null;
+    },
+
+    request: ({ value }) => ipc.sendRequest(value),
+
+    // The value of a JavaScript expression over `db`, `ipc` and `wire`.
+    evaluate: ({ expression }) => digest(compiled(expression)()),
+
+    // Answers once the expression holds; it is looked at whenever a message came or went.
+    until: ({ expression }) => new Promise((resolve) => {
+        waiting.push({ holds: compiled(expression), resolve: () => resolve(null) });
+        recheck();
+    }),
+
+    // Loses the connection as a crash would (no close frame) and stays away until `return`.
+    cut: async () => {
+        stayAway();
+        const gone = closed(socket);
+        socket.terminate();
+        await gone;
+        return null;
+    },
+
+    // Reconnects; answers once the relay's welcome has been processed.
+    return: async () => {
+        const before = welcomes;
+        comeBack();
+        await new Promise((resolve) => waiting.push({ holds: () => welcomes > before, resolve }));
+        return null;
+    },
+
+    // The event loop stands still; answers afterwards.
+    block: ({ ms }) => {
+        say({ event: { subscription: 'blocked', path: '', value: ms, origin: ipc.id } });
+        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+        return null;
+    },
+
+    close: () => db.close().then(() => null),
+
+    exit: ({ code }) => process.exit(code || 0),
+};
+
+const obey = async (line) => {
+    const { call, do: name, ...parameters } = JSON.parse(line);
+    try {
+        say({ answer: call, result: await commands[name](parameters) });
+    } catch (error) {
+        say({ answer: call, error: String((error && error.stack) || error) });
+    }
+};
+
+ipc.once('exit', (code) => say({ ipcExit: code }));
+db.ready().then(() => say({ opened: { id: ipc.id } }));
+
+let unread = '';
+process.stdin.setEncoding('utf8');
+process.stdin.on('data', (text) => {
+    const lines = (unread + text).split('\n');
+    unread = lines.pop();
+    lines.forEach(obey);
+});
+// A test that is gone takes its processes along.
+process.stdin.on('end', () => process.exit(0));

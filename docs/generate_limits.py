@@ -1,0 +1,97 @@
+"""Prints limits.rst, the table of limits, from acebase_ipc.limits: make docs/limits.rst"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import fields
+
+from acebase_ipc.handshake import MAX_CLIENT_ID, MAX_DATABASE_NAME, MIN_CLIENT_ID
+from acebase_ipc.limits import (
+    DEFAULT_MAX_PAYLOAD,
+    DEFAULT_MAX_PAYLOAD_TLS,
+    Limits,
+    describe_limits,
+    format_size,
+)
+
+HEAD = """\
+.. Made by generate_limits.py from acebase_ipc.limits: make docs/limits.rst
+
+======
+Limits
+======
+
+Every bound has one name. It is an option of ``twistd acebase-ipc`` and, with
+underscores, a field of ``Limits`` and ``AceBaseIPCServerConfig`` in Python:
+``--max-payload 16MiB`` is ``max_payload=16 * 2**20``. Options take sizes as
+plain numbers or with a unit: ``16384``, ``16KiB``, ``16MiB``, ``1GiB``.
+
+.. list-table::
+   :header-rows: 1
+   :widths: 20 24 14 12 24 30
+
+   * - Name and option
+     - What it bounds
+     - Unit
+     - Default
+     - When exceeded
+     - Reason
+"""
+
+TAIL = f"""
+A message of any legal size is accepted while nothing else waits, even where
+it alone exceeds a bound on what may wait.
+
+Fixed by the protocol
+=====================
+
+* A database's name has 1 to {MAX_DATABASE_NAME} characters and no control characters.
+  Anything else is answered with 400.
+* A peer's id has {MIN_CLIENT_ID} to {MAX_CLIENT_ID} characters, no ``;`` and no control characters.
+  Anything else is answered with 500, the status that clients expect.
+
+What these bounds mean on the wire is told in `protocol.rst <protocol.rst>`_.
+"""
+
+
+def spoken(size: float) -> str:
+    """A size as it is written in a text: ``16 MiB``."""
+    return format_size(size).replace("KiB", " KiB").replace("MiB", " MiB").replace("GiB", " GiB")
+
+
+def sentence(text: str) -> str:
+    """*text* with a capital letter at its beginning."""
+    return text[:1].upper() + text[1:]
+
+
+def rows() -> Iterator[tuple[str, ...]]:
+    """The cells of each limit, in the order of the code."""
+    limits = describe_limits()
+    for each in fields(Limits):
+        limit = limits[each.name]
+        if isinstance(each.default, int | float):
+            default = spoken(each.default)
+        else:
+            default = f"{spoken(DEFAULT_MAX_PAYLOAD)}, with TLS {spoken(DEFAULT_MAX_PAYLOAD_TLS)}"
+        yield (
+            f"``{each.name}`` ``--{each.name.replace('_', '-')}``",
+            limit.summary,
+            limit.unit,
+            default,
+            limit.exceeded,
+            limit.reason,
+        )
+
+
+def document() -> str:
+    """The whole document."""
+    lines = [HEAD]
+    for row in rows():
+        for number, cell in enumerate(row):
+            lines.append(f"   {'  ' if number else '* '}- {sentence(cell)}\n")
+    return "".join((*lines, TAIL))
+
+
+if __name__ == "__main__":
+    sys.stdout.write(document())

@@ -1,0 +1,119 @@
+"""The documents say what the code does."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from textwrap import dedent
+from urllib.request import urlopen
+
+import pytest
+
+from acebase_ipc.tap import Options
+
+PROJECT = Path(__file__).resolve().parents[1]
+README = PROJECT / "README.rst"
+LIMITS = PROJECT / "docs" / "limits.rst"
+EMBEDDED = PROJECT / "examples" / "embedded.tac"
+DOCUMENTS = sorted(
+    path
+    for folder in (".", "docs", "newsfragments")
+    for path in PROJECT.joinpath(folder).glob("*.rst")
+)
+
+TWISTD = "from twisted.scripts.twistd import run; run()"
+
+START_SECONDS = 60
+"""A cold twistd takes about one second; a loaded machine may take many."""
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def literal_blocks(document: str) -> Iterator[str]:
+    """What stands indented after ``::``, without its indentation."""
+    for block in re.findall(r"::\n\n((?:(?: {4}.*)?\n)+)", document):
+        yield dedent(block).strip() + "\n"
+
+
+def test_the_table_of_limits_is_what_the_code_gives() -> None:
+    made = subprocess.run(
+        [sys.executable, PROJECT / "docs" / "generate_limits.py"],
+        capture_output=True,
+        check=True,
+        encoding="utf-8",
+    )
+    assert read(LIMITS) == made.stdout, "outdated: make docs/limits.rst"
+
+
+@pytest.mark.parametrize(
+    "option",
+    sorted(f"--{name.rstrip('=')}" for name in Options().longOpt),
+)
+def test_every_option_is_described(option: str) -> None:
+    described = read(README) + read(LIMITS)
+    assert re.search(rf"``{option}``", described), option
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(PROJECT)))
+def test_documents_are_valid(path: Path) -> None:
+    docutils = importlib.import_module("docutils.core")
+    settings = {"halt_level": 2, "report_level": 2, "file_insertion_enabled": False}
+    docutils.publish_doctree(
+        read(path), source_path=str(path), settings_overrides={**settings, "warning_stream": ""}
+    )
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(PROJECT)))
+def test_documents_link_to_files_that_exist(path: Path) -> None:
+    for target in re.findall(r"`[^`<]+<([^>:]+)>`_", read(path)):
+        assert (path.parent / target).exists(), target
+
+
+def test_the_readme_shows_the_embedded_relay() -> None:
+    assert read(EMBEDDED) in literal_blocks(read(README))
+
+
+def test_the_embedded_relay_runs(tmp_path: Path) -> None:
+    port = "tcp:8080:"
+    text = read(EMBEDDED)
+    assert port in text
+    tac = tmp_path / "embedded.tac"
+    tac.write_text(text.replace(port, "tcp:0:"), encoding="utf-8")
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        twistd = subprocess.Popen(
+            [sys.executable, "-c", TWISTD, "-n", "--pidfile=", "-y", tac],
+            cwd=tmp_path,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        site = f"http://127.0.0.1:{listening_port(twistd, log)}"
+        with urlopen(f"{site}/hello") as page:
+            assert page.read() == b"Hello!\n"
+        with urlopen(f"{site}/mydb_data/clients?t=change%20me") as clients:
+            assert clients.read() == b"[]"
+    finally:
+        twistd.send_signal(signal.SIGTERM)
+        twistd.wait(START_SECONDS)
+    # Once it has shut down, twistd lets the signal it got end its process.
+    assert twistd.returncode == -signal.SIGTERM, read(log)
+
+
+def listening_port(twistd: subprocess.Popen[bytes], log: Path) -> int:
+    """The port of the Site, as soon as its log tells it."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and twistd.poll() is None:
+        found = re.search(r"Site starting on (\d+)", read(log))
+        if found:
+            return int(found[1])
+        time.sleep(0.05)
+    raise AssertionError(read(log))

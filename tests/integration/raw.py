@@ -1,0 +1,109 @@
+"""A client of bare sockets, for tests in which each byte matters, or its absence."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import ssl
+from types import TracebackType
+from typing import Self
+
+from tests.integration.relay_process import DEADLINE, Address
+
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455, section 1.3
+
+TEXT, CLOSE = 1, 8
+
+
+def upgrade_request(target: str) -> bytes:
+    """The request that asks for a WebSocket."""
+    return (
+        f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
+        f"Connection: Upgrade\r\nSec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    ).encode()
+
+
+def client_frame(payload: bytes, opcode: int = TEXT) -> bytes:
+    """A frame as a client sends it: masked, here with zeros, which change nothing."""
+    size = len(payload)
+    if size < 126:
+        length = bytes([0x80 | size])
+    elif size < 1 << 16:
+        length = b"\xfe" + size.to_bytes(2, "big")
+    else:
+        length = b"\xff" + size.to_bytes(8, "big")
+    return bytes([0x80 | opcode]) + length + bytes(4) + payload
+
+
+class RawClient:
+    """A connection to a relay; a context manager. It blocks, with a deadline."""
+
+    def __init__(self, address: Address, receive_buffer: int | None = None) -> None:
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        self.socket = socket.socket(family if address.path is None else socket.AF_UNIX)
+        if receive_buffer is not None:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.settimeout(DEADLINE)
+        self.socket.connect(address.path or (address.host, address.port))
+        if address.secure:
+            context = ssl.create_default_context(cafile=address.root)
+            self.socket = context.wrap_socket(self.socket, server_hostname="localhost")
+        self._received = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.socket.close()
+
+    def send(self, data: bytes) -> None:
+        """Send all of *data*."""
+        self.socket.sendall(data)
+
+    def receive(self) -> bytes:
+        """What one ``recv`` gets."""
+        return self.socket.recv(65536)
+
+    def upgrade(self, target: str) -> bytes:
+        """Ask for a WebSocket; returns what the first ``recv`` gets."""
+        self.send(upgrade_request(target))
+        return self.receive()
+
+    def read_until(self, end: bytes) -> bytes:
+        """Read until *end*, and return all before it."""
+        while end not in self._received:
+            self._read_more()
+        head, _, self._received = self._received.partition(end)
+        return head
+
+    def read_answer(self) -> tuple[int, str]:
+        """Read one HTTP response with a Content-Length; returns its status and body."""
+        head = self.read_until(b"\r\n\r\n")
+        length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+        size = int(length[1]) if length else 0
+        while len(self._received) < size:
+            self._read_more()
+        body, self._received = self._received[:size], self._received[size:]
+        return int(head.split()[1]), body.decode()
+
+    def _read_more(self) -> None:
+        data = self.receive()
+        assert data, f"the connection ended after {self._received!r}"
+        self._received += data
+
+
+def post_head(target: str, *headers: str) -> bytes:
+    """The request line and headers of a POST."""
+    lines = [f"POST {target} HTTP/1.1", "Host: 127.0.0.1", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n"
+
+
+def random_text(size: int) -> str:
+    """Text of *size* bytes that is not twice the same."""
+    return os.urandom((size + 1) // 2).hex()[:size]

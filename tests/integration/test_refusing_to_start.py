@@ -1,0 +1,105 @@
+"""What cannot be served ends twistd with status 1 and a last line that says why."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.certificates import make_certificate, make_encrypted_pem
+from tests.integration.relay_process import Twistd, endpoint, on_loopback
+
+SECRET = "n0body-may-read-this"
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port of loopback that somebody else listens on."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        yield listening.getsockname()[1]
+
+
+def refuse(*options: str) -> str:
+    """Start a relay that must not run; returns the last line of what it says."""
+    with Twistd("--nodaemon", "--pidfile=", "acebase-ipc", *options) as twistd:
+        assert twistd.wait_ended() == 1, twistd.log
+        assert "Traceback" not in twistd.log, twistd.log
+        assert SECRET not in twistd.log, twistd.log
+        assert "listening on" not in twistd.log
+        return twistd.last_line
+
+
+def test_a_taken_port(taken: int) -> None:
+    said = refuse("--token", SECRET, "--port", f"tcp:{taken}:interface=127.0.0.1")
+
+    assert f"127.0.0.1:{taken}" in said
+    assert "Address already in use" in said
+
+
+def test_one_taken_port_of_two_ends_it(taken: int) -> None:
+    with Twistd(
+        *("--nodaemon", "--pidfile=", "acebase-ipc"),
+        *("--port", on_loopback(), "--port", f"tcp:{taken}:interface=127.0.0.1"),
+    ) as twistd:
+        assert twistd.wait_ended() == 1, twistd.log
+        assert "Traceback" not in twistd.log, twistd.log
+        assert f"127.0.0.1:{taken}" in twistd.last_line
+
+
+def test_a_unix_socket_where_there_is_no_directory(tmp_path: Path) -> None:
+    path = tmp_path / "missing" / "relay.sock"
+
+    assert str(path) in refuse("--port", endpoint("unix", str(path)))
+
+
+@pytest.mark.parametrize(
+    ("port", "reason"),
+    [
+        ("nonsense:9163", "nonsense"),
+        ("tcp:http:interface=127.0.0.1", "http"),
+        ("tcp:99999:interface=127.0.0.1", "99999"),
+        ("tcp:0:interface=127.0.0.1:colour=red", "colour"),
+        ("ssl:0:interface=127.0.0.1:privateKey=missing/key.pem", "missing/key.pem"),
+        (f"pfx:0:path=missing/server.pfx:passphrase={SECRET}", "missing/server.pfx"),
+    ],
+)
+def test_an_endpoint_that_cannot_be_used(port: str, reason: str) -> None:
+    assert reason in refuse("--port", port)
+
+
+def test_a_wrong_passphrase(pfx: Path) -> None:
+    said = refuse("--port", on_loopback("pfx", path=pfx, passphrase=SECRET))
+
+    assert "wrong passphrase" in said
+    assert pfx.name in said
+
+
+def test_an_encrypted_pem_key(tmp_path: Path) -> None:
+    """``ssl:`` knows no passphrase; OpenSSL must not ask for one either."""
+    pem = make_encrypted_pem(make_certificate(tmp_path), SECRET)
+
+    assert "cannot listen on" in refuse("--port", on_loopback("ssl", privateKey=pem))
+
+
+def test_a_file_that_is_no_key(tmp_path: Path) -> None:
+    pem = tmp_path / "no.pem"
+    pem.write_text(SECRET)
+
+    assert "no.pem" in refuse("--port", on_loopback("ssl", privateKey=pem))
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--colour=red",), "colour"),
+        (("--max-payload=large",), "large"),
+        (("--token", SECRET, "--token-file", "missing.txt"), "either --token or --token-file"),
+        (("--token-file", "missing.txt"), "missing.txt"),
+    ],
+)
+def test_an_option_that_cannot_be_used(options: tuple[str, ...], reason: str) -> None:
+    assert reason in refuse(*options, "--port", on_loopback())

@@ -482,13 +482,15 @@ def test_what_a_congested_peer_is_sent_waits_in_order_and_slows_nobody() -> None
     newcomer.is_lost()
     assert slow.hears() == ["msg:0"]
     assert [text.partition(":")[0] for text in quick.hears()] == [
-        *("msg", "msg", "get", "connect", "disconnect"),
+        "msg",
+        "msg",
+        "get",
+        "connect",
+        "disconnect",
     ]
     slow.reads_on()
     first, second, announcement, *rest = slow.hears()
-    assert [first, second, *rest] == [
-        *("msg:1", "msg:2", "connect:newcomer", "disconnect:newcomer"),
-    ]
+    assert [first, second, *rest] == ["msg:1", "msg:2", "connect:newcomer", "disconnect:newcomer"]
     assert slow.downloads(announcement) == LARGE
     sender.says("3")
     assert slow.hears() == ["msg:3"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 import ssl
@@ -13,7 +12,7 @@ from tests.integration.relay_process import DEADLINE, Address
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455, section 1.3
 
-TEXT, CLOSE = 1, 8
+TEXT = 1  # the opcode
 
 
 def upgrade_request(target: str) -> bytes:
@@ -102,8 +101,3 @@ def post_head(target: str, *headers: str) -> bytes:
     """The request line and headers of a POST."""
     lines = [f"POST {target} HTTP/1.1", "Host: 127.0.0.1", *headers]
     return "\r\n".join(lines).encode() + b"\r\n\r\n"
-
-
-def random_text(size: int) -> str:
-    """Text of *size* bytes that is not twice the same."""
-    return os.urandom((size + 1) // 2).hex()[:size]

@@ -627,14 +627,15 @@ def test_too_much_that_waits_for_a_master_is_given_up_and_reported() -> None:
     assert world.join_acebase(MASTER).hears() == [WELCOME, hello("worker1"), "{13}"]
 
 
-def test_a_master_that_is_recognised_late_receives_what_waits() -> None:
+def test_a_master_that_is_not_recognised_receives_what_waits_as_a_documented_peer() -> None:
     world = World()
     worker = world.join_acebase("worker1")
     worker.says(TO_MASTER)
+    worker.says("to:[master];plain")
     master = world.join(MASTER, settled=False)
-    assert master.hears() == [WELCOME]
+    assert master.hears() == [WELCOME, "msg:" + LOCK, "msg:plain"]
     master.says('{"type":"pulse","from":"[master]"}')
-    assert master.hears() == [hello("worker1"), LOCK]
+    assert master.hears() == [hello("worker1")]
 
 
 def test_what_is_sent_to_a_master_before_and_after_it_is_recognised_arrives_in_order() -> None:

@@ -24,6 +24,10 @@ class Backlog:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def fits(self, limit: int, more: int = 0) -> bool:
+        """Whether the frames, and *more* bytes, are within *limit*; a single frame always is."""
+        return len(self._entries) + (more > 0) <= 1 or self.size + more <= limit
+
     def append(self, frame: bytes, sender: bytes | None = None) -> None:
         """Let *frame* wait; *sender* is the id of the peer that addressed it."""
         self._entries.append((frame, sender))
@@ -54,6 +58,11 @@ class Backlog:
         self._entries = deque(entry for entry in self._entries if not unwanted(entry[1]))
         self.size = sum(len(frame) for frame, _ in self._entries)
         return before - len(self._entries)
+
+    def change_each(self, change: Callable[[bytes], bytes]) -> None:
+        """Replace each frame by what *change* makes of it."""
+        self._entries = deque((change(frame), sender) for frame, sender in self._entries)
+        self.size = sum(len(frame) for frame, _ in self._entries)
 
     def move_to(self, other: Backlog) -> None:
         """Append all frames to *other*, with their senders."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from acebase_ipc.backlog import Backlog
+from acebase_ipc.dialect import Dialect
+from acebase_ipc.framing import frame_payload, text_frame
 from acebase_ipc.limits import KIB, Limits
 from acebase_ipc.observer import (
     Awaited,
@@ -17,12 +19,18 @@ from acebase_ipc.observer import (
     SeatEnded,
 )
 from acebase_ipc.peers import Connection, Database, Peer, State
-from acebase_ipc.protocol import MASTER
+from acebase_ipc.protocol import MASTER, render
 
 _DRAIN_STEP = 64 * KIB
 """Bytes handed to a connection that has room again before asking it once more."""
 
 _MASTER = MASTER.decode()
+
+
+def _render_documented(frame: bytes) -> bytes:
+    """A *frame* for an acebase peer, as a documented one expects it."""
+    payload = frame_payload(frame)
+    return text_frame(render(payload, Dialect.DOCUMENTED)) if payload[:1] == b"{" else frame
 
 
 class Delivery:
@@ -42,6 +50,7 @@ class Delivery:
     def __init__(self, limits: Limits, observer: Observer) -> None:
         self._max_backlog = limits.max_backlog
         self._max_held = limits.max_held
+        self._holds = limits.recovery > 0
         self._observer = observer
 
     def send(self, peer: Peer, frame: bytes, sender: bytes | None = None) -> None:
@@ -56,11 +65,14 @@ class Delivery:
             else:
                 peer.backlog.append(frame, sender)
         elif peer.state is State.SEATED:
-            if self._may_hold(peer.backlog, frame):
+            if peer.backlog.fits(self._max_held, len(frame)):
                 peer.backlog.append(frame, sender)
             else:
                 self.report_seat_end(peer, SeatEnd.SIZE)
                 peer.state = State.CUT
+                self.send(peer, frame, sender)
+        elif sender is not None and self.outlives(peer):
+            self.hold_for_master(peer.database, frame, sender)
 
     def _cut(self, peer: Peer, connection: Connection, unsent: int) -> None:
         name, messages = peer.database.name, len(peer.backlog)
@@ -68,13 +80,14 @@ class Delivery:
         peer.state = State.CUT
         connection.abort()
 
-    def _may_hold(self, held: Backlog, frame: bytes) -> bool:
-        return not held or held.size + len(frame) <= self._max_held
+    def holds_for_master(self, sender: Peer) -> bool:
+        """Whether messages of *sender* to an absent master wait for it."""
+        return self._holds and sender.dialect is Dialect.ACEBASE
 
     def hold_for_master(self, database: Database, frame: bytes, sender: bytes) -> None:
         """Keep a *frame* addressed to a master that is not there, until one comes."""
         held = database.awaiting_master
-        if not self._may_hold(held, frame):
+        if not held.fits(self._max_held, len(frame)):
             ended = SeatEnded(database.name, _MASTER, SeatEnd.SIZE, len(held), held.size)
             self._observer.report(ended)
             held.clear()
@@ -87,6 +100,8 @@ class Delivery:
         if held:
             name = peer.database.name
             self._observer.report(Returned(name, peer.client_id, len(held)))
+        if peer.dialect is Dialect.DOCUMENTED:  # a master, and it was awaited as an acebase peer
+            held.change_each(_render_documented)
         held.move_to(peer.backlog)
         self.drain(peer)
 
@@ -122,10 +137,14 @@ class Delivery:
             name = peer.database.name
             self._observer.report(Dropped(name, peer.client_id, Drop.SENDER_GONE, dropped))
 
-    def bequeath(self, master: Peer) -> None:
-        """A *master* is gone: what was addressed to it waits for its successor."""
-        database, backlog = master.database, master.backlog
-        if master.state is not State.CUT and backlog.size <= self._max_held:
+    def outlives(self, peer: Peer) -> bool:
+        """Whether what is addressed to *peer* waits for its successor when it is gone."""
+        return self._holds and peer.is_master and peer.dialect is Dialect.ACEBASE
+
+    def bequeath(self, gone: Peer) -> None:
+        """Keep what was addressed to a master that is *gone* for its successor."""
+        database, backlog = gone.database, gone.backlog
+        if self.outlives(gone) and gone.state is not State.CUT and backlog.fits(self._max_held):
             backlog.discard_if(lambda sender: sender not in database.peers)
             backlog.move_to(database.awaiting_master)
 

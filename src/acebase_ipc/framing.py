@@ -1,13 +1,22 @@
-"""Bytes of WebSocket frames (RFC 6455, section 5).
+"""Bytes of WebSocket text messages (RFC 6455, section 5): the hot path.
 
 A frame from a server to a client is not masked, so it is the same bytes for
 every receiver: it is built once per message and shared by all of them.
+
+Of what clients send, only the common case is recognised here: whole text
+messages in one masked frame. All else (control frames, fragments, whatever
+breaks a rule) is for a complete implementation of the protocol to judge.
 """
 
 from __future__ import annotations
 
-_TEXT = 0x81  # FIN and opcode 1
-_SHORT = tuple(bytes((_TEXT, length)) for length in range(126))
+import codecs
+from collections.abc import Callable
+
+_SHORT = tuple(bytes((0x81, length)) for length in range(126))
+
+Unmask = Callable[[bytes, bytes], bytes]
+"""Takes a masked payload and its key of 4 bytes, returns the payload."""
 
 
 def text_frame(payload: bytes) -> bytes:
@@ -18,3 +27,133 @@ def text_frame(payload: bytes) -> bytes:
     if length < 65536:
         return b"\x81\x7e" + length.to_bytes(2, "big") + payload
     return b"\x81\x7f" + length.to_bytes(8, "big") + payload
+
+
+def frame_payload(frame: bytes) -> bytes:
+    """The payload of a frame that :func:`text_frame` has built."""
+    return frame[{126: 4, 127: 10}.get(frame[1], 2) :]
+
+
+def unmask(payload: bytes, key: bytes) -> bytes:
+    """Remove the mask *key* from *payload* (section 5.3).
+
+    One big exclusive-or: 1 µs for 200 bytes. Above about 1 KiB a native
+    implementation is quicker.
+    """
+    length = len(payload)
+    mask = int.from_bytes((key * (length // 4 + 1))[:length], "little")
+    return (int.from_bytes(payload, "little") ^ mask).to_bytes(length, "little")
+
+
+class PartialText:
+    """A masked text frame of which the header and some of the payload have come.
+
+    What comes is unmasked and checked at once, so that invalid UTF-8 is found
+    where it begins.
+
+    :ivar missing: how many bytes of the payload have not come.
+    """
+
+    __slots__ = ("_check", "_key", "_parts", "_raw", "_received", "_unmask", "missing")
+
+    def __init__(self, header: bytes, key: bytes, length: int, unmask: Unmask) -> None:
+        self.missing = length
+        self._key = key
+        self._received = 0
+        self._raw = [header]
+        self._parts: list[bytes] = []
+        self._check = codecs.getincrementaldecoder("utf-8")().decode
+        self._unmask = unmask
+
+    def feed(self, data: bytes) -> bool:
+        """Take the next *data*, at most :attr:`missing` bytes; whether it is valid so far."""
+        self._raw.append(data)
+        turn = self._received % 4
+        part = self._unmask(data, self._key[turn:] + self._key[:turn])
+        self._parts.append(part)
+        self._received += len(data)
+        self.missing -= len(data)
+        try:
+            self._check(part, self.missing == 0)
+        except UnicodeDecodeError:
+            return False
+        return True
+
+    @property
+    def payload(self) -> bytes:
+        """The whole payload, when nothing is missing."""
+        return b"".join(self._parts)
+
+    @property
+    def raw(self) -> bytes:
+        """All bytes of the frame that have come, as they came."""
+        return b"".join(self._raw)
+
+
+def split(
+    data: bytes, limit: int, unmask_long: Unmask
+) -> tuple[list[bytes], bytes, PartialText | None]:
+    """Take the text messages from the beginning of *data*.
+
+    :param data: bytes of a stream, from the beginning of a frame on.
+    :param limit: bytes that a message may have.
+    :param unmask_long: unmasks payloads above 1 KiB.
+    :returns: the messages, each one valid UTF-8; the rest, which begins with
+        anything else or with an incomplete header; and, instead of a rest, the
+        text that the data ends in the middle of.
+    """
+    messages: list[bytes] = []
+    start = 0
+    end = len(data)
+    while end - start >= 6 and data[start] == 0x81:
+        length = data[start + 1] - 0x80
+        if length < 126:
+            if length < 0:
+                break  # not masked
+            begin = start + 6
+        elif length == 126:
+            if end - start < 8:
+                break
+            length = data[start + 2] << 8 | data[start + 3]
+            if length < 126:
+                break  # not the shortest form
+            begin = start + 8
+        else:
+            if end - start < 14:
+                break
+            length = int.from_bytes(data[start + 2 : start + 10], "big")
+            if length < 65536:
+                break  # not the shortest form
+            begin = start + 14
+        if length > limit:
+            break
+        key = data[begin - 4 : begin]
+        if begin + length > end:
+            partial = PartialText(data[start:begin], key, length, unmask_long)
+            if partial.feed(data[begin:]):
+                return messages, b"", partial
+            break
+        payload = data[begin : begin + length]
+        message = unmask(payload, key) if length < 1024 else unmask_long(payload, key)
+        if not message.isascii() and not _is_utf8(message):
+            break
+        messages.append(message)
+        start = begin + length
+    return messages, data[start:], None
+
+
+def may_become_text(rest: bytes) -> bool:
+    """Whether *rest*, as :func:`split` returned it, is but an incomplete header of a text."""
+    if not rest or rest[0] != 0x81 or len(rest) > 13:
+        return False
+    if len(rest) == 1:
+        return True
+    return len(rest) < {126: 8, 127: 14}.get(rest[1] - 0x80, 6) and rest[1] >= 0x80
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

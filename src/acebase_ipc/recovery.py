@@ -39,7 +39,7 @@ class Seats:
             and close_code not in LEAVING
             and not peer.said_bye
             and peer.state is not State.CUT
-            and peer.backlog.size <= self._max_held
+            and peer.backlog.fits(self._max_held)
         )
 
     def keep(self, peer: Peer, now: float) -> None:

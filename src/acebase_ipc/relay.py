@@ -74,7 +74,6 @@ class Relay:
         self._send = self._delivery.send
         self._introduce = introduce
         self._seats = Seats(limits.recovery, limits.max_held)
-        self._holds_for_master = limits.recovery > 0
         self._contests = Contests()
         self._databases: dict[str, Database] = {}
         self._welcome = text_frame(welcome(self.max_payload))
@@ -102,8 +101,9 @@ class Relay:
         connection.send(self._welcome)
         self._tell_others(peer, connected(peer.id))
         self._observer.report(Joined(database.name, peer.client_id, peer.dialect.value))
-        if peer.dialect is Dialect.ACEBASE:
-            self._greet(peer)
+        self._greet(peer)
+        if peer.is_master:
+            self._delivery.hand_over(database.awaiting_master, peer)
         return peer
 
     @staticmethod
@@ -145,13 +145,11 @@ class Relay:
             peer.connection.close(CLOSE_REPLACED, "replaced")
 
     def _greet(self, newcomer: Peer) -> None:
-        """Greet acebase peers on each other's behalf, then deliver what awaits the master."""
+        """Greet acebase peers on each other's behalf."""
         if self._introduce:
             peers = newcomer.database.peers.values()
             for recipient, about in introductions(newcomer, peers):
                 self._send(recipient, text_frame(hello(about)))
-        if newcomer.is_master:
-            self._delivery.hand_over(newcomer.database.awaiting_master, newcomer)
 
     def lost(self, peer: Peer, connection: Connection, close_code: int | None, now: float) -> None:
         """*connection* has ended; may be called more than once.
@@ -183,8 +181,7 @@ class Relay:
         database = peer.database
         del database.peers[peer.id]
         self._seats.release(peer)
-        if self._may_wait_for(peer.id, peer):
-            self._delivery.bequeath(peer)
+        self._delivery.bequeath(peer)
         peer.state = State.GONE
         undelivered = peer.backlog.clear() + self.mailbox.forget(database.name, peer.id)
         if undelivered:
@@ -274,10 +271,14 @@ class Relay:
         :raises MessageTooLarge: above maxPayload UTF-16 code units.
         :raises InvalidAddress: for a malformed ``to:``.
         """
-        if self._is_large(message):
+        if len(message) > self.max_payload and self._is_large(message):
             raise MessageTooLarge(self.max_payload)
         addressee, body = parse(message)
-        if self._is_relayed(sender, addressee, body):
+        if sender.dialect_settled and not body.startswith(BYE_START):
+            relayed = True  # as nearly all are
+        else:
+            relayed = self._is_relayed(sender, addressee, body)
+        if relayed:
             self._deliver(sender, addressee, body)
 
     def post(self, sender: Peer, message: bytes, now: float) -> None:
@@ -335,16 +336,12 @@ class Relay:
 
     def _deliver_to_absent(self, sender: Peer, addressee: bytes, body: bytes) -> None:
         database = sender.database
-        if self._may_wait_for(addressee, sender):
+        if addressee == MASTER and self._delivery.holds_for_master(sender):
             frame = text_frame(render(body, Dialect.ACEBASE))
             self._delivery.hold_for_master(database, frame, sender.id)
         else:
             name = addressee.decode()
             self._observer.report(Dropped(database.name, name, Drop.UNKNOWN_ADDRESSEE))
-
-    def _may_wait_for(self, addressee: bytes, peer: Peer) -> bool:
-        """Whether messages of *peer* (or, if it was the master, to it) wait for a master."""
-        return addressee == MASTER and peer.dialect is Dialect.ACEBASE and self._holds_for_master
 
     def _broadcast(self, sender: Peer, body: bytes) -> None:
         documented = acebase = None  # each rendering is built once, if anybody needs it

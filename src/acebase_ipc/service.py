@@ -15,7 +15,8 @@ from twisted.application.service import MultiService, Service
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.endpoints import quoteStringArgument, serverFromString
-from twisted.internet.interfaces import IAddress, IListeningPort, IStreamServerEndpoint
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
@@ -178,10 +179,16 @@ class Listener(Service):
     :ivar address: where it listens, while it does.
     """
 
-    def __init__(self, endpoint: IStreamServerEndpoint, site: RelaySite, secure: bool) -> None:
-        self._endpoint = endpoint
+    def __init__(self, description: str, site: RelaySite) -> None:
+        """:raises ConfigError: if *description* is not an endpoint string."""
+        self._description = redact(description)
+        self._secure = is_secure(description)
         self._site = site
-        self._secure = secure
+        try:
+            self._endpoint = serverFromString(site.context.reactor, description)
+        except Exception as error:  # parsers raise whatever their libraries do
+            reason = str(error) or type(error).__name__
+            raise ConfigError(f"cannot listen on {self._description!r}: {reason}") from error
         self._listening: Deferred[IListeningPort | None] | None = None
         self.address: IAddress | None = None
 
@@ -189,21 +196,21 @@ class Listener(Service):
         """Listen, while there may still be the privilege for a low port.
 
         :raises CannotListenError: if that is known at once.
+        :raises ConfigError: if the endpoint string's values cannot be used.
         """
         if self._listening is not None:
             return
         failures: list[Failure] = []
 
-        def failed(failure: Failure) -> None:
-            log.failure("cannot listen", failure)
-            failures.append(failure)
-
         listening: Deferred[IListeningPort | None] = self._endpoint.listen(self._site).addCallback(
             self._started
         )
-        listening.addErrback(failed)
-        if failures:
+        listening.addErrback(failures.append)
+        if failures and failures[0].check(CannotListenError):
             failures[0].raiseException()
+        elif failures:  # OverflowError for a port, say
+            raise ConfigError(f"cannot listen on {self._description!r}: {failures[0].value}")
+        listening.addBoth(self._report_late, failures)
         self._listening = listening
 
     def startService(self) -> None:
@@ -219,6 +226,12 @@ class Listener(Service):
             return succeed(None)
         self.address = None
         return listening.addCallback(lambda port: port.stopListening() if port else None)
+
+    @staticmethod
+    def _report_late(port: IListeningPort | None, failures: list[Failure]) -> IListeningPort | None:
+        if failures:
+            log.failure("cannot listen", failures[0])
+        return port
 
     def _started(self, port: IListeningPort) -> IListeningPort | None:
         self.address = port.getHost()
@@ -283,20 +296,12 @@ class AceBaseIPCServer(MultiService):
             dialect=config.dialect,
         )
         site = RelaySite(self._context, config.http_idle)
-        self.listeners = [self._listener(each, site) for each in config.descriptions]
+        self.listeners = [Listener(each, site) for each in config.descriptions]
+        for listener in self.listeners:
+            listener.setServiceParent(self)
         ticking = TimerService(TICK, self._tick)
         ticking.clock = reactor
         ticking.setServiceParent(self)
-
-    def _listener(self, description: str, site: RelaySite) -> Listener:
-        try:
-            endpoint = serverFromString(self._context.reactor, description)
-        except Exception as error:  # parsers raise whatever their libraries do
-            reason = str(error) or type(error).__name__
-            raise ConfigError(f"cannot listen on {redact(description)!r}: {reason}") from error
-        listener = Listener(endpoint, site, is_secure(description))
-        listener.setServiceParent(self)
-        return listener
 
     def privilegedStartService(self) -> None:
         """Listen on every port.

@@ -165,7 +165,7 @@ class _Server(AceBaseIPCServer):
     def privilegedStartService(self) -> None:
         try:
             super().privilegedStartService()
-        except (CannotListenError, OSError) as error:
+        except (CannotListenError, ConfigError) as error:
             raise SystemExit(f"acebase-ipc: {error}") from None
 
 

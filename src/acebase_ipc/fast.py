@@ -1,0 +1,424 @@
+"""Autobahn's server protocol, quicker on the common case and slimmer when idle.
+
+**Receiving.** While Autobahn is between two messages, whole text messages in
+one frame are recognised here. Everything else goes to it untouched, so that it
+stays the judge of RFC 6455.
+
+**Sending.** Frames are collected and leave in one write, at the end of the
+data or of the reactor turn that caused them. What is sent by Autobahn itself
+(close, ping, pong) goes after all frames that were sent before.
+
+**Slim.** Autobahn copies 40 options to each connection and formats them for a
+log, 0.2 ms in all; here they are attributes of the class. After the upgrade
+the HTTP request and its channel are let go.
+
+This rests on a few private attributes of Autobahn and Twisted. Where one is
+missing, the public way is taken: slower, and said once in the log.
+"""
+
+from __future__ import annotations
+
+import socket
+from time import monotonic
+from typing import Any
+
+from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.util import encode_truncate
+from autobahn.websocket.protocol import TrafficStats
+from autobahn.websocket.utf8validator import Utf8Validator
+from autobahn.websocket.xormasker import create_xor_masker
+from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.internet.tcp import Server
+from twisted.logger import ILogObserver, Logger
+from zope.interface import implementer, provider
+
+from acebase_ipc.framing import PartialText, may_become_text, split
+from acebase_ipc.limits import KIB
+
+BATCH = 64 * KIB
+"""Bytes collected for one write; as much as Twisted's transports buffer before
+they pause a producer (``FileDescriptor.bufferSize``)."""
+
+BUSY = 0.0002
+"""Seconds. Who was written to that recently gets the frames of a whole reactor
+turn in one write, who was not gets them at once: a system call costs 10 µs, as
+much as relaying five messages, but waiting for a turn's end costs latency."""
+
+CLOSE_TIMEOUT = 3.0
+"""Seconds that a peer has to answer our close frame; less than the 5 s in which
+the server has to end, enough to read what was sent before."""
+
+log = Logger()
+
+STATE_OPEN = WebSocketServerProtocol.STATE_OPEN
+
+_MAX_CLOSE_REASON = 123  # bytes: RFC 6455, section 5.5
+
+_NEEDED = ("data", "current_frame", "inside_message")
+"""Attributes that tell whether Autobahn is between two messages."""
+
+_HANDSHAKE = (
+    "http_headers",
+    "http_request_data",
+    "http_request_host",
+    "http_request_params",
+    "http_request_path",
+    "http_request_uri",
+    "http_response_data",
+    "http_status_line",
+    "send_queue",
+    "trafficStats",
+    "utf8validator",
+    "websocket_extensions",
+    "websocket_extensions_in_use",
+    "websocket_origin",
+    "websocket_protocols",
+    "_wskey",
+)
+"""Attributes of Autobahn that an open connection does without, or finds in its class."""
+
+
+def unmask_long(payload: bytes, key: bytes) -> bytes:
+    """Remove the mask *key* from a *payload* above 1 KiB, natively where that is possible."""
+    unmasked: bytes = create_xor_masker(key, len(payload)).process(payload)
+    return unmasked
+
+
+@provider(ILogObserver)
+def _ignore(event: object) -> None:
+    """Autobahn logs what each peer does wrong: that is reported elsewhere."""
+
+
+@implementer(IPushProducer)
+class FastServerProtocol(WebSocketServerProtocol):
+    """A WebSocket whose texts and frames take the short way.
+
+    Subclasses override :meth:`opened`, :meth:`textReceived`,
+    :meth:`binaryReceived`, :meth:`congested` and :meth:`drained`.
+
+    :cvar use_private: whether to rest on private attributes, if they are there.
+    :ivar silent_for: seconds, about, since the other end was heard.
+    """
+
+    CONFIG_ATTRS: tuple[str, ...] = ()
+    log = Logger(namespace="autobahn", observer=_ignore)
+    use_private = True
+
+    logOctets = False
+    logFrames = False
+    trackTimings = False
+    utf8validateIncoming = True
+    applyMask = True
+    maxFramePayloadSize = 0
+    autoFragmentSize = 0
+    failByDrop = False  # so that a peer learns by the close code what it did wrong
+    echoCloseCodeReason = True
+    openHandshakeTimeout = 0  # the request has arrived as a whole before we exist
+    closeHandshakeTimeout = CLOSE_TIMEOUT
+    tcpNoDelay = True
+    autoPingInterval = 0
+    autoPingTimeout = 0
+    autoPingSize = 12
+    autoPingRestartOnAnyTraffic = True
+    versions = (13,)
+    webStatus = False
+    requireMaskedClientFrames = True
+    maskServerFrames = False
+    serveFlashSocketPolicy = False
+    flashSocketPolicy = ""
+    allowedOrigins = ("*",)  # checked for every path before the upgrade
+    allowedOriginsPatterns = ()
+    allowNullOrigin = True
+    maxConnections = 0
+    trustXForwardedFor = 0
+
+    trafficStats = TrafficStats()  # nobody reads it, so one does for all
+
+    factory: FastServerFactory
+    silent_for = 0
+
+    flushed_at = 0.0
+    _crashed = False
+    _paused = False
+    _batched_bytes = 0
+    _unsent_bytes = 0
+    _partial: PartialText | None = None
+    _head = b""
+    _socket: socket.socket | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._batch: list[bytes] = []
+
+    @property
+    def maxMessagePayloadSize(self) -> int:
+        """Bytes that a message may have."""
+        return self.factory.max_message_bytes
+
+    @staticmethod
+    def perMessageCompressionAccept(offers: Any) -> None:
+        """Compress nothing: the CPU is what a relay has least of."""
+
+    # What subclasses do
+
+    def opened(self) -> None:
+        """The handshake is answered."""
+
+    def textReceived(self, text: bytes) -> None:
+        """A text message has come; it is valid UTF-8."""
+
+    def binaryReceived(self, data: bytes) -> None:
+        """A binary message has come."""
+
+    def congested(self) -> None:
+        """The transport is full; send no more than necessary until it is :meth:`drained`."""
+
+    def drained(self) -> None:
+        """The transport has written everything."""
+
+    # Opening
+
+    def onOpen(self) -> None:
+        """Take over from Twisted's HTTP channel and let go what only a handshake needs."""
+        try:
+            self.transport.unregisterProducer()
+            self.transport.registerProducer(self, True)
+            if self.factory.knows_internals(self):
+                if type(self.transport) is Server and not self.transport.TLS:
+                    self._socket = self.transport.getHandle()
+                kept = self.__dict__.items()
+                self.__dict__ = {k: v for k, v in kept if k not in _HANDSHAKE}
+            self.factory.connections.add(self)
+            self.opened()
+        except Exception:
+            self._crash("opening a connection")
+        self.flush()  # so that the first message leaves in one write with the 101
+
+    def __getattr__(self, name: str) -> Any:
+        # What only some connections need is made when one does.
+        if name == "utf8validator":
+            self.utf8validator = Utf8Validator()
+            return self.utf8validator
+        raise AttributeError(name)
+
+    # Receiving
+
+    def dataReceived(self, data: bytes) -> None:
+        """Bytes have come: the other end lives."""
+        self.silent_for = 0
+        factory = self.factory
+        factory.receiving = True
+        try:
+            if not factory.fast or not self._at_text(data):
+                super().dataReceived(data)
+        except Exception:
+            self._crash("receiving")
+        factory.receiving = False
+        factory.flush_idle()
+        if self._crashed:
+            self.close(1011, "internal error")
+
+    def _at_text(self, data: bytes) -> bool:
+        """Take *data* if it continues or begins a text, or else leave it to Autobahn."""
+        partial = self._partial
+        if partial is not None:
+            data, rest = data[: partial.missing], data[partial.missing :]
+            if not partial.feed(data):
+                self._partial = None
+                super().dataReceived(partial.raw + rest)
+                return True
+            if partial.missing:
+                return True
+            self._partial = None
+            self.onMessage(partial.payload, False)
+            data = rest
+        elif self._head:
+            data, self._head = self._head + data, b""
+        elif (
+            self.state != STATE_OPEN
+            or self.data
+            or self.current_frame is not None
+            or self.inside_message
+        ):
+            return False
+        texts, rest, self._partial = split(data, self.factory.max_message_bytes, unmask_long)
+        for text in texts:
+            if self.state == STATE_OPEN:
+                try:
+                    self.textReceived(text)
+                except Exception:
+                    self._crash("receiving a message")
+        if rest:
+            if may_become_text(rest):
+                self._head = rest
+            else:
+                super().dataReceived(rest)
+        return True
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        """A whole message has come."""
+        if self.state != STATE_OPEN:
+            return  # what comes after we began to close is of no interest
+        try:
+            if isBinary:
+                self.binaryReceived(payload)
+            else:
+                self.textReceived(payload)
+        except Exception:
+            self._crash("receiving a message")
+
+    def _crash(self, doing: str) -> None:
+        """Our own mistake: log it; close when the data that has come is done with."""
+        log.failure("{doing} failed", doing=doing)
+        self._crashed = True
+
+    # Sending
+
+    def send(self, frame: bytes) -> None:
+        """Send *frame* with the others of this turn."""
+        if not self._batch:
+            self.factory.flush_soon(self)
+        self._batch.append(frame)
+        self._batched_bytes += len(frame)
+        if self._batched_bytes >= BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was sent."""
+        batch = self._batch
+        if not batch:
+            return
+        data = batch[0] if len(batch) == 1 else b"".join(batch)
+        batch.clear()
+        self._batched_bytes = 0
+        if self.state != STATE_OPEN:
+            return
+        if self._socket is not None:
+            transport = self.transport
+            if not transport.dataBuffer and not transport._tempDataBuffer:
+                try:
+                    sent = self._socket.send(data)
+                except OSError:
+                    sent = 0  # it is full, or broken: the transport finds out
+                if sent == len(data):
+                    return
+                data = data[sent:]
+        self._unsent_bytes = len(data) + (self._unsent_bytes if self._paused else 0)
+        self.transport.write(data)
+
+    def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
+        """Autobahn writes: all that was sent before goes first."""
+        self.flush()
+        self.transport.write(data)
+
+    def reclaim(self) -> list[bytes]:
+        """Give back what was sent but not yet written."""
+        batch, self._batch = self._batch, []
+        self._batched_bytes = 0
+        return batch
+
+    @property
+    def backlog(self) -> int:
+        """About how many bytes were sent and are not yet on their way."""
+        return self._batched_bytes + self._unsent_bytes
+
+    def pauseProducing(self) -> None:
+        """The transport is full."""
+        self._paused = True
+        self.congested()
+
+    def resumeProducing(self) -> None:
+        """The transport has written everything."""
+        self._paused = False
+        self._unsent_bytes = 0
+        self.drained()
+
+    def stopProducing(self) -> None:
+        """The transport has ended; ``onClose`` follows."""
+
+    # Closing
+
+    def close(self, code: int, reason: str) -> None:
+        """Write what was sent, then begin the closing handshake."""
+        if self.state == STATE_OPEN:
+            self.sendCloseFrame(code, encode_truncate(reason, _MAX_CLOSE_REASON), isReply=False)
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        self.reclaim()
+        self.dropConnection(abort=True)
+
+    def sendHttpErrorResponse(self, code: int, reason: str, responseHeaders: Any = None) -> None:
+        """Autobahn refuses a malformed upgrade: answer with one line of text."""
+        body = reason.encode("utf-8", "replace")
+        headers = [*(responseHeaders or ()), ("Content-Type", "text/plain; charset=utf-8")]
+        headers += [("Content-Length", len(body)), ("Connection", "close")]
+        lines = [f"HTTP/1.1 {code} Refused", *(f"{name}: {value}" for name, value in headers)]
+        self.sendData("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+
+
+class FastServerFactory(WebSocketServerFactory):
+    """Makes such WebSockets, knows which are open, and flushes them.
+
+    :param max_message_bytes: bytes that a message may have.
+    :ivar fast: whether what Autobahn keeps private is as expected.
+    :ivar receiving: whether some connection is working on data that has come.
+    """
+
+    protocol = FastServerProtocol
+
+    def __init__(self, max_message_bytes: int, reactor: IReactorTime) -> None:
+        super().__init__(server=None, reactor=reactor)
+        self.max_message_bytes = max_message_bytes
+        self.connections: set[Any] = set()
+        self.fast = self.protocol.use_private
+        self.receiving = False
+        self._unflushed: list[FastServerProtocol] = []
+        self._flush_scheduled = False
+
+    def knows_internals(self, connection: FastServerProtocol) -> bool:
+        """Whether *connection* has what the short ways need; else says so, once."""
+        transport = connection.transport
+        if self.fast:
+            missing = [each for each in _NEEDED if not hasattr(connection, each)]
+            if type(transport) is Server:
+                buffers = ("dataBuffer", "_tempDataBuffer")
+                missing += [each for each in buffers if not hasattr(transport, each)]
+            if missing:
+                self.fast = False
+                log.warn("slower than possible: {missing} is not there", missing=missing)
+        return self.fast
+
+    def flush_soon(self, connection: FastServerProtocol) -> None:
+        """Flush *connection* at the end of the data that is worked on, or of this turn."""
+        self._unflushed.append(connection)
+        if not self.receiving:
+            self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self.reactor.callLater(0, self._flush_all)
+
+    def flush_idle(self) -> None:
+        """Flush all but busy connections, which wait for what else comes in this turn."""
+        if not self._unflushed:
+            return
+        now = monotonic()
+        unflushed, self._unflushed = self._unflushed, []
+        for connection in unflushed:
+            if now - connection.flushed_at < BUSY:
+                self._unflushed.append(connection)
+            else:
+                connection.flushed_at = now
+                connection.flush()
+        if self._unflushed:
+            self._schedule()
+
+    def _flush_all(self) -> None:
+        self._flush_scheduled = False
+        now = monotonic()
+        unflushed, self._unflushed = self._unflushed, []
+        for connection in unflushed:
+            connection.flushed_at = now
+            connection.flush()

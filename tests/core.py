@@ -85,6 +85,11 @@ class FakeConnection:
         """All that it was sent and has not given back."""
         return list(read_frames(b"".join(self._written + self._batch)))
 
+    @property
+    def written(self) -> list[str]:
+        """All that it was sent and can no longer give back."""
+        return list(read_frames(b"".join(self._written)))
+
     def send(self, frame: bytes) -> None:
         if self.closed or self.aborted:
             return

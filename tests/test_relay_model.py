@@ -1,0 +1,328 @@
+"""The relay does what its model does, whatever happens and in whatever order.
+
+A few seconds try some hundred histories. To try many more, and see how many::
+
+    HYPOTHESIS_PROFILE=thorough pytest tests/test_relay_model.py --hypothesis-show-statistics
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from typing import TypeVar
+
+import pytest
+from hypothesis import event
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from acebase_ipc.dialect import Dialect
+from acebase_ipc.errors import NotAPeer, NotFound
+from acebase_ipc.handshake import Handshake
+from acebase_ipc.peers import State
+from tests.core import MASTER, Process, World, bye
+from tests.model import (
+    CONTEST,
+    MAX_BACKLOG,
+    MAX_HELD,
+    MAX_PAYLOAD,
+    TTL,
+    Letter,
+    Line,
+    Member,
+    Message,
+    Model,
+    Status,
+)
+
+DATABASES = ["one", "two"]
+IDS = [MASTER, "worker1", "worker2", "reader1", "reader2"]
+HANDSHAKES = {
+    "published": (Dialect.ACEBASE, True),
+    "unknown": (Dialect.DOCUMENTED, False),
+    "documented": (Dialect.DOCUMENTED, True),
+}
+SERIAL = re.compile(r"#(\w+)\|([^|]+)\|(\d+)#")
+
+_T = TypeVar("_T")
+
+databases = st.sampled_from(["one", "one", "two"])
+ids = st.sampled_from(IDS)
+handshakes = st.sampled_from(["published", "published", "unknown", "documented"])
+index = st.integers(0, 9)
+"""Chooses one of those that can be chosen from."""
+
+
+class RelayMachine(RuleBasedStateMachine):
+    """Lets the same happen to a relay and to its model."""
+
+    @initialize(
+        recovery=st.sampled_from([15, 15, 15, 0]),
+        introduce=st.sampled_from([True, True, False]),
+        arrivals=st.lists(st.tuples(databases, ids, handshakes), min_size=2, max_size=7),
+    )
+    def begin(self, recovery: float, introduce: bool, arrivals: list[tuple[str, str, str]]) -> None:
+        self.world = World(
+            introduce,
+            recovery=recovery,
+            max_payload=MAX_PAYLOAD,
+            max_backlog=MAX_BACKLOG,
+            max_held=MAX_HELD,
+            message_ttl=TTL,
+        )
+        self.model = Model(recovery, introduce)
+        self.model.now = self.world.now
+        self.processes: dict[Member, Process] = {}
+        self.replaced: list[tuple[Process, Member]] = []
+        self.checked: dict[Line, Process] = {}
+        self.serial = 0
+        self.heard: dict[tuple[str, str, str], int] = defaultdict(int)
+        self.read: dict[Line, int] = defaultdict(int)
+        self.letters: dict[tuple[str, str, str], Letter] = {}
+        for arrival in arrivals:
+            self.enter(*arrival)
+
+    def members(self, *statuses: Status) -> list[Member]:
+        members = [each for known in self.model.members.values() for each in known.values()]
+        return [each for each in members if not statuses or each.status in statuses]
+
+    def connected(self) -> list[Member]:
+        return [each for each in self.members() if each.line]
+
+    # Joining and leaving
+
+    @rule(database=databases, client_id=ids, handshake=handshakes, holder_lives=st.booleans())
+    def join(self, database: str, client_id: str, handshake: str, holder_lives: bool) -> None:
+        if self.is_granted(database, client_id, holder_lives):
+            self.enter(database, client_id, handshake)
+
+    def is_granted(self, database: str, client_id: str, holder_lives: bool) -> bool:
+        """Whether a newcomer may have the id; asks the holder, where that is due."""
+        decisions: list[bool] = []
+        request = Handshake(database, client_id, Dialect.DOCUMENTED, False)
+        self.world.relay.challenge(request, "192.0.2.9:1", self.world.now, decisions.append)
+        holder = self.model.of(database).get(client_id)
+        until = self.model.contested.get((database, client_id), 0)
+        if holder and holder.line and until > self.world.now:
+            assert decisions == []
+            ((_, answer),) = self.processes[holder].connection.probes
+            self.processes[holder].connection.probes.clear()
+            answer(holder_lives)
+            assert decisions == [not holder_lives]
+        else:
+            assert decisions == [True]
+        return decisions[0]
+
+    def enter(self, database: str, client_id: str, handshake: str) -> None:
+        if client_id == MASTER and handshake == "unknown":
+            handshake = "published"  # as every published master's is
+        dialect, settled = HANDSHAKES[handshake]
+        previous = self.model.of(database).get(client_id)
+        if previous and previous.line:
+            self.replaced.append((self.processes[previous], previous))
+        acebase = dialect is Dialect.ACEBASE
+        member = self.model.join(database, client_id, acebase, settled, self.world.wall)
+        process = self.world.join(client_id, dialect, settled, database)
+        process.connection.batching = True
+        assert member.line
+        member.line.flush()
+        self.processes[member] = process
+        self.checked[member.line] = process
+
+    @rule(which=index, close_code=st.sampled_from([None, None, None, 1000, 1001, 1009]))
+    def lose(self, which: int, close_code: int | None) -> None:
+        member = pick(self.connected(), which)
+        if not member:
+            return
+        self.model.lose(member, close_code)
+        self.processes[member].is_lost(close_code)
+
+    @rule(which=index, close_code=st.sampled_from([None, 4001]))
+    def end_replaced(self, which: int, close_code: int | None) -> None:
+        """The connection of a replaced process ends at last."""
+        if not self.replaced:
+            return
+        process, member = self.replaced.pop(which % len(self.replaced))
+        if close_code and self.model.of(member.database).get(member.id) is member:
+            self.model.contested[member.database, member.id] = self.world.now + CONTEST
+        process.is_lost(close_code)
+
+    # Messages
+
+    @rule(
+        which=index,
+        addressee=st.sampled_from([None, None, "all", *IDS, MASTER, "nobody"]),
+        kind=st.sampled_from(["text", "object", "envelope", "envelope"]),
+        padding=st.sampled_from(["", "x" * 30, "读" * 40, "x" * 200, "读" * 200, "😀" * 100]),
+        posted=st.booleans(),
+    )
+    def say(self, which: int, addressee: str | None, kind: str, padding: str, posted: bool) -> None:
+        member = pick(self.members(), which)
+        if not member:
+            return
+        self.serial += 1
+        mark = f"#{member.database}|{member.id}|{self.serial}#{padding}"
+        body = {
+            "text": mark,
+            "object": f'{{"x":"{mark}"}}',
+            "envelope": f'{{"type":"event","from":"{member.id}","data":"{mark}"}}',
+        }[kind]
+        self.relay(member, addressee, body, posted or len(padding) >= 100)
+
+    @rule(
+        which=index,
+        whose=st.sampled_from([None, None, *IDS]),
+        addressee=st.sampled_from([None, "all", *IDS]),
+        posted=st.booleans(),
+    )
+    def say_bye(self, which: int, whose: str | None, addressee: str | None, posted: bool) -> None:
+        member = pick(self.members(), which)
+        if not member:
+            return
+        self.relay(member, addressee, bye(whose or member.id), posted)
+
+    def relay(self, member: Member, addressee: str | None, body: str, posted: bool) -> None:
+        posted = posted or not member.line
+        process = self.processes[member]
+        message = body if addressee is None else f"to:{addressee};{body}"
+        self.model.relay(member, None if addressee == "all" else addressee, body, posted)
+        (process.posts if posted else process.says)(message)
+
+    @rule(which=index)
+    def ping(self, which: int) -> None:
+        member = pick(self.members(), which)
+        if not member:
+            return
+        self.model.send(member, "pong")
+        process = self.processes[member]
+        (process.says if member.line else process.posts)("ping")
+
+    @rule(which=index)
+    def download(self, which: int) -> None:
+        key = pick(list(self.letters), which)
+        if not key:
+            return
+        database, client_id, announcement = key
+        letter = self.letters[key]
+        process = next(
+            each
+            for each in self.processes.values()
+            if (each.peer.database.name, each.peer.client_id) == (database, client_id)
+        )
+        if letter in self.model.letters and client_id in letter.waiting:
+            letter.waiting.remove(client_id)
+            assert process.downloads(announcement) == letter.body
+        else:
+            with pytest.raises(NotFound):
+                process.downloads(announcement)
+
+    # Connections and the clock
+
+    @rule(which=index, unsent=st.sampled_from([0, 1, 500, MAX_BACKLOG]))
+    def congest_or_drain(self, which: int, unsent: int) -> None:
+        member = pick(self.members(Status.READING, Status.FULL), which)
+        if not member or not member.line:
+            return
+        if member.status is Status.READING:
+            member.status, member.line.unsent = Status.FULL, unsent
+            self.processes[member].stops_reading(unsent)
+        else:
+            member.status, member.line.unsent = Status.READING, 0
+            self.model.drain(member)
+            self.processes[member].reads_on()
+
+    @rule()
+    def end_turn(self) -> None:
+        """All connections write what they have taken."""
+        for member in self.connected():
+            assert member.line
+            member.line.flush()
+            self.processes[member].connection.flush()
+
+    @rule(seconds=st.sampled_from([0, 1, 5, 14, 15, 59]))
+    def pass_time(self, seconds: float) -> None:
+        self.model.expire(self.world.now + seconds)
+        self.world.wait(seconds)
+
+    # What has to be true at any time
+
+    @invariant()
+    def everybody_hears_exactly_what_the_model_says(self) -> None:
+        for line, process in list(self.checked.items()):
+            texts = process.connection.texts
+            expected = line.written + line.taken
+            assert len(texts) == len(expected), (process.peer.client_id, texts, expected)
+            for text, message in zip(texts, expected, strict=True):
+                self.compare(process, text, message)
+            if process.connection.closed or process.connection.aborted:
+                del self.checked[line]
+
+    def compare(self, process: Process, text: str, message: Message) -> None:
+        if isinstance(message, str):
+            assert text == message
+        else:
+            assert text.startswith("get:")
+            key = process.peer.database.name, process.peer.client_id, text
+            assert self.letters.setdefault(key, message) is message
+
+    @invariant()
+    def what_arrives_is_of_that_database_in_order_and_never_twice(self) -> None:
+        for member in self.connected():
+            assert member.line
+            written = self.processes[member].connection.written
+            for text in written[self.read[member.line] :]:
+                for database, sender, serial in SERIAL.findall(text):
+                    assert database == member.database
+                    assert int(serial) > self.heard[database, sender, member.id]
+                    self.heard[database, sender, member.id] = int(serial)
+            self.read[member.line] = len(written)
+
+    @invariant()
+    def queues_are_within_their_bounds(self) -> None:
+        for member in self.members():
+            peer = self.processes[member].peer
+            if peer.state is State.FLOWING:
+                assert not peer.backlog
+            elif peer.state is State.CONGESTED and len(peer.backlog) > 1:
+                assert peer.connection
+                assert peer.backlog.size + peer.connection.backlog <= MAX_BACKLOG
+            elif peer.state is State.SEATED and len(peer.backlog) > 1:
+                assert peer.backlog.size <= MAX_HELD
+            held = peer.database.awaiting_master
+            assert len(held) <= 1 or held.size <= MAX_HELD
+        stored = sum(len(each.body.encode()) for each in self.model.letters if each.waiting)
+        assert self.world.relay.mailbox.stored == stored
+
+    @invariant()
+    def the_relay_knows_who_is_there(self) -> None:
+        for database in DATABASES:
+            known = self.model.of(database)
+            assert [(e.id, e.connected) for e in self.world.relay.clients(database)] == [
+                (each.id, each.connected) for each in known.values() if each.line
+            ]
+            for client_id in IDS:
+                if client_id in known:
+                    peer = self.world.relay.peer(database, client_id)
+                    assert peer is self.processes[known[client_id]].peer
+                else:
+                    with pytest.raises(NotAPeer):
+                        self.world.relay.peer(database, client_id)
+
+    @invariant()
+    def a_masters_seat_ends_as_soon_as_it_is_full(self) -> None:
+        """What the clock does within a second, done at once."""
+        if any(each.status is Status.CUT and each.id == MASTER for each in self.model.seats):
+            self.pass_time(0)
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            for kind in {type(report).__name__ for report in self.world.reports}:
+                event(kind)
+
+
+def pick(choices: list[_T], which: int) -> _T | None:
+    """One of the *choices*, if there are any."""
+    return choices[which % len(choices)] if choices else None
+
+
+TestRelayModel = RelayMachine.TestCase

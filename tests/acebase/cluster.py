@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -94,10 +95,11 @@ class Process:
     """A child process whose output lines are read by threads; base of the two kinds we start."""
 
     started: ClassVar[list[Process]] = []
+    changed: ClassVar[threading.Condition] = threading.Condition()
+    """Held while a line is taken, and notified of it: one for all, to wait for any of several."""
 
     def __init__(self, name: str, command: Sequence[str], environment: dict[str, str]) -> None:
         self.name = name
-        self.changed = threading.Condition()
         self.output: list[str] = []
         self.killed = False
         self._unfinished_streams = 2
@@ -156,7 +158,9 @@ class Process:
         ``deadline`` seconds; both tell ``what`` was awaited and what the process said.
         """
         with self.changed:
-            self.changed.wait_for(lambda: holds() or self.ended, deadline or DEADLINE)
+            self.changed.wait_for(
+                lambda: holds() or self.ended, DEADLINE if deadline is None else deadline
+            )
             if holds():
                 return
             trouble = PeerDied if self.ended else TimeoutError
@@ -205,7 +209,7 @@ class Relay(Process):
                 *(f"--port={endpoint}" for endpoint in endpoints),
                 *options,
             ],
-            {} if token is None else {"ACEBASE_IPC_TOKEN": token},
+            {"ACEBASE_IPC_TOKEN": token or ""},
         )
         try:
             self.wait_for("listening", lambda: len(self.addresses) == len(endpoints))
@@ -294,8 +298,10 @@ class Peer(Process):
         role: Role = "worker",
         *,
         name: str | None = None,
+        away: bool = False,
     ) -> None:
         self.id = ""
+        self.opened = False
         self.answers: dict[int, dict[str, Any]] = {}
         self.events: list[Event] = []
         self.fatal: str | None = None
@@ -310,6 +316,7 @@ class Peer(Process):
             "path": str(directory),
             "role": role,
             "ipc": ipc,
+            "away": away,
         }
         trust = {"NODE_EXTRA_CA_CERTS": str(address.certificate)} if address.certificate else {}
         super().__init__(name or role, [node(), str(HERE / "peer.js"), json.dumps(options)], trust)
@@ -322,7 +329,9 @@ class Peer(Process):
                 self.events.append(Event(**event))
             case {"opened": {"id": str(own_id)}}:
                 self.id = own_id
-            case {"welcomed": int(number)}:
+                self.opened = True
+            case {"welcomed": int(number), "id": str(own_id)}:
+                self.id = own_id
                 self.welcomes = number
             case {"ipcExit": code}:
                 self.ipc_exit = code or 0
@@ -334,7 +343,11 @@ class Peer(Process):
 
     def wait_ready(self, deadline: float | None = None) -> None:
         """Wait until the database is open and the relay's welcome has been processed."""
-        self.wait_for("joining", lambda: bool(self.id) and self.welcomes > 0, deadline)
+        self.wait_for("joining", lambda: self.opened and self.welcomes > 0, deadline)
+
+    def wait_opened(self) -> None:
+        """Wait until the database is open, whether or not the relay can be reached."""
+        self.wait_for("opening the database", lambda: self.opened)
 
     def begin(self, do: str, **parameters: Any) -> Pending:
         """Ask something of the peer, and do not wait for the answer."""
@@ -386,9 +399,40 @@ class Peer(Process):
                 and (origin is None or event.origin == origin.id)
             ]
 
+    def wait_values(self, subscription: str, count: int, origin: Peer | None = None) -> list[Any]:
+        """Wait until a subscription was given ``count`` values or more, and return them all."""
+        self.wait_for(
+            f"{count} of {subscription!r}", lambda: len(self.values(subscription, origin)) >= count
+        )
+        return self.values(subscription, origin)
+
+    def wait_heard(self, word: str, others: Sequence[Peer]) -> None:
+        """Wait until each of ``others`` has notified everybody of ``word``."""
+        self.wait_for(
+            f"the others' {word!r}",
+            lambda: all(word in self.values("notification", other) for other in others),
+        )
+
     def wait_idle(self) -> None:
         """Wait until the peer holds no lock and expects no answer."""
         self.until("ipc._requests.size === 0 && ipc._locks.length === 0")
+
+
+def exchange(*peers: Peer) -> None:
+    """Let every peer hear every other one twice; what was sent before has then been received.
+
+    In the first round a newcomer's greetings have reached everybody, because the relay sent
+    them before; in the second the answers to them have come back.
+    """
+    for _ in range(2):
+        word = f"word {next(_words)}"
+        for answer in [peer.begin("notify", value=word) for peer in peers]:
+            answer.result()
+        for peer in peers:
+            peer.wait_heard(word, [other for other in peers if other is not peer])
+
+
+_words = itertools.count(1)
 
 
 class Cluster:
@@ -406,14 +450,18 @@ class Cluster:
         self.database = database
         self.peers: list[Peer] = []
 
-    def start(self, role: Role = "worker") -> Peer:
-        """Start one more process, without waiting for it."""
+    def start(self, role: Role = "worker", *, away: bool = False) -> Peer:
+        """Start one more process, without waiting for it.
+
+        If ``away``, it does not connect before it is asked to ``return``.
+        """
         peer = Peer(
             self.addresses[len(self.peers) % len(self.addresses)],
             self.database,
             self.directory,
             role,
             name=f"{self.database} {role} {len(self.peers)}",
+            away=away,
         )
         self.peers.append(peer)
         return peer

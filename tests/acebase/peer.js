@@ -8,14 +8,16 @@
  * Output, one JSON object a line:
  *   {"answer": 1, "result": …} or {"answer": 1, "error": "…"}
  *   {"opened": {"id": …}}     the database file is open (the relay may not have been reached yet)
- *   {"welcomed": n}           the relay's welcome number n of this process has been processed
+ *   {"welcomed": n, "id": …}  the relay's welcome number n of this process has been processed
  *   {"event": {"subscription": "value counter", "path": …, "value": …, "origin": …}}
+ *                             of a subscription, or a "notification" by another process's `notify`
  *   {"ipcExit": code}         the client has given up its IPC
  *   {"fatal": {"origin": "uncaughtException", "text": …}}   this process is about to die of this
  *
- * The client is the published one, unmodified. Two things of *this instance* are wrapped: its `ws`
+ * The client is the published one, unmodified. Two things are wrapped from outside: its `ws`
  * property, to observe the wire, and `connect`, to stay away from the relay for a while without
- * a refused connection (which would end the process ten seconds later).
+ * a refused connection (which would end the process ten seconds later). With "away": true in the
+ * options the process stays away from the start, until `return`.
  */
 
 const { createHash } = require('node:crypto');
@@ -27,14 +29,54 @@ const say = (line) => process.stdout.write(JSON.stringify(line) + '\n');
 // The client logs every message it receives to the console, and standard output is ours.
 console.log = () => {};
 
+// Its storage complains of notifications that are not its own, like those of `notify`.
+const complain = console.error;
+console.error = (...words) => {
+    if (!words.some((word) => word instanceof Error && /Unknown ipc notification "test"/.test(word.message))) {
+        complain(...words);
+    }
+};
+
 // A monitor reports without catching: the process still ends the way the client made it end.
 process.on('uncaughtExceptionMonitor', (error, origin) => {
     say({ fatal: { origin, text: String((error && error.stack) || error) } });
 });
 
+const path = require('node:path');
 const { AceBase } = require('acebase');
+const distribution = path.dirname(require.resolve('acebase'));
+const { RemoteIPCPeer } = require(path.join(distribution, 'ipc', 'remote.js'));
 
 const options = JSON.parse(process.argv[2]);
+
+// -- staying away ---------------------------------------------------------------------------
+
+let away = null; // a promise while this process must not connect
+let comeBack = () => {};
+
+const stayAway = () => {
+    away = new Promise((resolve) => {
+        comeBack = () => {
+            away = null;
+            resolve();
+        };
+    });
+};
+
+if (options.away) {
+    stayAway();
+}
+const connect = RemoteIPCPeer.prototype.connect;
+RemoteIPCPeer.prototype.connect = async function (...parameters) {
+    await away;
+    return connect.apply(this, parameters);
+};
+
+const closed = (ws) => new Promise((resolve) => {
+    // After the client's own listener, so that everything sent from now on is sent to nobody.
+    ws.addEventListener('close', () => setImmediate(resolve));
+});
+
 const db = new AceBase(options.name, {
     logLevel: 'error',
     storage: { path: options.path, ipc: { ...options.ipc, role: options.role } },
@@ -65,6 +107,8 @@ const recheck = () => {
     }
 };
 
+setInterval(recheck, 20).unref(); // ms; for what changes without a message
+
 const observe = (ws) => {
     const send = ws.send;
     ws.send = (data, ...rest) => {
@@ -83,7 +127,7 @@ const observe = (ws) => {
         setImmediate(() => {
             if (kind === 'welcome') {
                 welcomes += 1;
-                say({ welcomed: welcomes });
+                say({ welcomed: welcomes, id: ipc.id });
             }
             recheck();
         });
@@ -96,30 +140,6 @@ Object.defineProperty(ipc, 'ws', {
         socket = ws;
         observe(ws);
     },
-});
-
-// -- staying away ---------------------------------------------------------------------------
-
-let away = null; // a promise while this process must not reconnect
-let comeBack = () => {};
-const connect = ipc.connect;
-ipc.connect = async function (...parameters) {
-    await away;
-    return connect.apply(ipc, parameters);
-};
-
-const stayAway = () => {
-    away = new Promise((resolve) => {
-        comeBack = () => {
-            away = null;
-            resolve();
-        };
-    });
-};
-
-const closed = (ws) => new Promise((resolve) => {
-    // After the client's own listener, so that everything sent from now on is sent to nobody.
-    ws.addEventListener('close', () => setImmediate(resolve));
 });
 
 // -- what a test may ask --------------------------------------------------------------------
@@ -136,6 +156,18 @@ const digest = (value) => {
     }
     return value === undefined ? null : value;
 };
+
+const tell = (subscription, where, value, origin) => {
+    say({ event: { subscription, path: where, value: digest(value), origin } });
+};
+
+ipc.on('notification', ({ from, data }) => {
+    if (data.type === 'test') {
+        tell('notification', '', data.value, from);
+    }
+});
+
+let loading = false;
 
 const compiled = (expression) => {
     const evaluate = new Function('db', 'ipc', 'wire', `return (${expression});`);
@@ -167,30 +199,32 @@ const commands = {
         };
     },
 
+    // Transactions that each add one, one after the other until `stop`; answers how many it were.
+    load: async ({ path }) => {
+        loading = true;
+        let done = 0;
+        for (; loading; done += 1) {
+            await db.ref(path).transaction((snapshot) => (snapshot.val() || 0) + 1);
+            if (done === 0) {
+                tell('loading', path, 1, ipc.id);
+            }
+        }
+        return done;
+    },
+
+    stop: () => {
+        loading = false;
+        return null;
+    },
+
     subscribe: async ({ path, event }) => {
         const stream = db.ref(path).on(event, { newOnly: true });
         const subscription = stream.subscribe((snapshot) => {
             const context = snapshot.context() || {};
-            say({
-                event: {
-                    subscription: `${event} ${path}`,
-                    path: snapshot.ref.path,
-                    value: digest(snapshot.val()),
-                    origin: (context.acebase_ipc && context.acebase_ipc.origin) || ipc.id,
-                },
-            });
+            const origin = (context.acebase_ipc && context.acebase_ipc.origin) || ipc.id;
+            tell(`${event} ${path}`, snapshot.ref.path, snapshot.val(), origin);
         });
         await subscription.activated();
-        return null;
-    },
-
-    // Custom notifications of other processes arrive as events of the subscription "notification".
-    listen: () => {
-        ipc.on('notification', ({ from, data }) => {
-            if (data.type === 'test') {
-                say({ event: { subscription: 'notification', path: '', value: digest(data.value), origin: from } });
-            }
-        });
         return null;
     },
 
@@ -204,7 +238,7 @@ const commands = {
     // The value of a JavaScript expression over `db`, `ipc` and `wire`.
     evaluate: ({ expression }) => digest(compiled(expression)()),
 
-    // Answers once the expression holds; it is looked at whenever a message came or went.
+    // Answers once the expression holds; looked at whenever a message came or went, and often.
     until: ({ expression }) => new Promise((resolve) => {
         waiting.push({ holds: compiled(expression), resolve: () => resolve(null) });
         recheck();
@@ -219,7 +253,7 @@ const commands = {
         return null;
     },
 
-    // Reconnects; answers once the relay's welcome has been processed.
+    // Ends staying away; answers once the relay's welcome has been processed.
     return: async () => {
         const before = welcomes;
         comeBack();
@@ -229,7 +263,7 @@ const commands = {
 
     // The event loop stands still; answers afterwards.
     block: ({ ms }) => {
-        say({ event: { subscription: 'blocked', path: '', value: ms, origin: ipc.id } });
+        tell('blocked', '', ms, ipc.id);
         Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
         return null;
     },

@@ -8,11 +8,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from acebase_ipc.config import AceBaseIPCServerConfig, SSLConfig
     from acebase_ipc.dialect import Dialect
     from acebase_ipc.errors import ConfigError, IPCError
     from acebase_ipc.limits import Limits
     from acebase_ipc.peers import Client
-    from acebase_ipc.service import AceBaseIPCServer, AceBaseIPCServerConfig, SSLConfig
+    from acebase_ipc.service import AceBaseIPCServer
 
 __all__ = [
     "AceBaseIPCServer",
@@ -27,13 +28,13 @@ __all__ = [
 
 _MODULES = {
     "AceBaseIPCServer": "service",
-    "AceBaseIPCServerConfig": "service",
+    "AceBaseIPCServerConfig": "config",
     "Client": "peers",
     "ConfigError": "errors",
     "Dialect": "dialect",
     "IPCError": "errors",
     "Limits": "limits",
-    "SSLConfig": "service",
+    "SSLConfig": "config",
 }
 
 

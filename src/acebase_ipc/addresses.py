@@ -19,6 +19,11 @@ def format_address(address: IAddress | None) -> str:
     return str(address)
 
 
+def host_of(address: IAddress | None) -> str:
+    """Whose connection it is: the host of *address*, or ``unix``."""
+    return address.host if isinstance(address, IPv4Address | IPv6Address) else "unix"
+
+
 def is_loopback(address: IAddress | None) -> bool:
     """Whether only processes of this machine reach *address*."""
     if isinstance(address, IPv4Address | IPv6Address):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 
 class Backlog:
@@ -23,6 +23,10 @@ class Backlog:
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def frames(self) -> Iterator[bytes]:
+        """The frames, in order."""
+        return (frame for frame, _ in self._entries)
 
     def fits(self, limit: int, more: int = 0) -> bool:
         """Whether the frames, and *more* bytes, are within *limit*; a single frame always is."""

@@ -14,6 +14,7 @@ from acebase_ipc.observer import (
     Drop,
     Dropped,
     Observer,
+    Relieved,
     Returned,
     SeatEnd,
     SeatEnded,
@@ -111,6 +112,24 @@ class Delivery:
         while connection is not None and peer.backlog and peer.state is State.FLOWING:
             for frame in peer.backlog.take(_DRAIN_STEP):
                 connection.send(frame)
+
+    @staticmethod
+    def weight(peer: Peer) -> int:
+        """Bytes that wait for *peer*, or have come from it in part."""
+        connection = peer.connection
+        if connection is None:
+            return peer.backlog.size
+        return peer.backlog.size + connection.backlog + connection.unfinished
+
+    def give_up(self, peer: Peer) -> int:
+        """Let *peer* go for the memory it needs; returns how many bytes that frees."""
+        size = self.weight(peer)
+        self._observer.report(Relieved(peer.database.name, peer.client_id, size))
+        peer.state = State.CUT
+        peer.backlog.clear()
+        if peer.connection is not None:
+            peer.connection.abort()
+        return size
 
     def forget_gone_senders(self, peer: Peer) -> None:
         """Drop what was addressed to *peer*, which is away, by peers that are gone."""

@@ -5,8 +5,9 @@ Every refusal is one of these, and carries what the client is told::
     IPCError
     ├── ConfigError (also a ValueError)   an option or argument cannot be used
     ├── RequestRefused                    an HTTP request or a handshake: .status
-    │   ├── Unauthorized        403       token or origin of a handshake
-    │   ├── NotAPeer            401       token or id of an HTTP request
+    │   ├── Unauthorized        403       the origin or host of a request
+    │   ├── WrongToken          403/401   the token of a handshake / a request
+    │   ├── NotAPeer            401       the id of a request
     │   ├── UnsupportedVersion  409       the client's IPC version
     │   ├── InvalidClientId     500       the status published clients look for
     │   ├── InvalidDatabaseName 400
@@ -49,7 +50,7 @@ class RequestRefused(IPCError):
 
 
 class Unauthorized(RequestRefused):
-    """The token or the origin of a handshake is not accepted."""
+    """The origin or the host of a request is not accepted."""
 
     status = HTTPStatus.FORBIDDEN
 
@@ -57,8 +58,17 @@ class Unauthorized(RequestRefused):
         super().__init__(reason)
 
 
+class WrongToken(RequestRefused):
+    """A token is required, and the one presented does not open the database."""
+
+    def __init__(self, status: int) -> None:
+        """:param status: 403 for a handshake, as published clients expect; else 401."""
+        super().__init__("Unauthorized")
+        self.status = HTTPStatus(status)
+
+
 class NotAPeer(RequestRefused):
-    """The id is not a peer of that database, or the token is wrong."""
+    """The id is not a peer of that database."""
 
     status = HTTPStatus.UNAUTHORIZED
 

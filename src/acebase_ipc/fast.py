@@ -188,7 +188,7 @@ class FastServerProtocol(WebSocketServerProtocol):
                     self._socket = self.transport.getHandle()
                 kept = self.__dict__.items()
                 self.__dict__ = {k: v for k, v in kept if k not in _HANDSHAKE}
-            self.factory.connections.add(self)
+            self.factory.opened(self)
             self.opened()
         except Exception:
             self._crash("opening a connection")
@@ -322,6 +322,13 @@ class FastServerProtocol(WebSocketServerProtocol):
         """About how many bytes were sent and are not yet on their way."""
         return self._batched_bytes + self._unsent_bytes
 
+    @property
+    def unfinished(self) -> int:
+        """Bytes of a message that has come in part."""
+        if self._partial is not None:
+            return self._partial.received
+        return self.message_data_total_length if self.inside_message else 0
+
     def pauseProducing(self) -> None:
         """The transport is full."""
         self._paused = True
@@ -375,6 +382,10 @@ class FastServerFactory(WebSocketServerFactory):
         self.receiving = False
         self._unflushed: list[FastServerProtocol] = []
         self._flush_scheduled = False
+
+    def opened(self, connection: FastServerProtocol) -> None:
+        """*connection* is open."""
+        self.connections.add(connection)
 
     def knows_internals(self, connection: FastServerProtocol) -> bool:
         """Whether *connection* has what the short ways need; else says so, once."""

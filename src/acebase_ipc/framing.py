@@ -51,15 +51,16 @@ class PartialText:
     What comes is unmasked and checked at once, so that invalid UTF-8 is found
     where it begins.
 
-    :ivar missing: how many bytes of the payload have not come.
+    :ivar received: how many bytes of the payload have come.
+    :ivar missing: how many have not.
     """
 
-    __slots__ = ("_check", "_key", "_parts", "_raw", "_received", "_unmask", "missing")
+    __slots__ = ("_check", "_key", "_parts", "_raw", "_unmask", "missing", "received")
 
     def __init__(self, header: bytes, key: bytes, length: int, unmask: Unmask) -> None:
         self.missing = length
         self._key = key
-        self._received = 0
+        self.received = 0
         self._raw = [header]
         self._parts: list[bytes] = []
         self._check = codecs.getincrementaldecoder("utf-8")().decode
@@ -68,10 +69,10 @@ class PartialText:
     def feed(self, data: bytes) -> bool:
         """Take the next *data*, at most :attr:`missing` bytes; whether it is valid so far."""
         self._raw.append(data)
-        turn = self._received % 4
+        turn = self.received % 4
         part = self._unmask(data, self._key[turn:] + self._key[:turn])
         self._parts.append(part)
-        self._received += len(data)
+        self.received += len(data)
         self.missing -= len(data)
         try:
             self._check(part, self.missing == 0)

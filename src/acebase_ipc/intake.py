@@ -1,7 +1,7 @@
-"""Room for large messages that are still coming in.
+"""Room for large messages that are coming in by POST.
 
-While the mailbox has no room for a message, reading it is paused rather than
-refused: published clients do not look at the status of a POST.
+Where memory is short, reading is paused rather than refused: published clients
+do not look at the status of a POST.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.web.iweb import IRequest
 
 from acebase_ipc.errors import Overloaded, RequestRefused
+from acebase_ipc.limits import Limits
 from acebase_ipc.peers import Peer
 from acebase_ipc.relay import Relay
 
@@ -20,16 +21,22 @@ STORE_TIMEOUT = 30.0
 """Seconds for which a POST is paused before it is refused: half the time after
 which the messages that occupy the mailbox expire."""
 
+RECEIVING_SHARE = 4
+"""Bodies that are coming in may use one fourth of ``max_memory``: what waits for
+peers that do not read must not keep others from sending."""
+
 
 class Pausable(Protocol):
     """A request whose body can be made to wait.
 
-    :ivar reserved: bytes of the mailbox that are kept free for its body.
+    :ivar reserved: bytes of memory that are kept free for its body.
     :ivar wanted: bytes that it waits for.
+    :ivar stores: whether its message may have to be kept for a download.
     """
 
     reserved: int
     wanted: int
+    stores: bool
 
     def pause(self, timeout: IDelayedCall) -> None:
         """Stop reading until :meth:`resume`; *timeout* is active until then."""
@@ -42,74 +49,83 @@ class Pausable(Protocol):
 
 
 class Intake:
-    """Reserves room in the mailbox. Who asks first is served first.
+    """Reserves memory for bodies before they come. Who asks first is served first.
 
-    A message of any legal size is let into an empty mailbox.
+    A message of any legal size is let in where there is nothing else.
+
+    :ivar reserved: bytes that are reserved now.
     """
 
-    def __init__(self, relay: Relay, max_stored: int, reactor: IReactorTime) -> None:
+    def __init__(self, relay: Relay, limits: Limits, reactor: IReactorTime) -> None:
         self._relay = relay
-        self._max_stored = max_stored
+        self._max_stored = limits.max_stored
+        self._max_reserved = limits.max_memory // RECEIVING_SHARE
         self._reactor = reactor
-        self._reserved = 0
+        self.reserved = 0
+        self._reserved_to_store = 0
         self._waiting: deque[Pausable] = deque()
 
-    def needs_room(self, sender: Peer, size: int) -> bool:
-        """Whether a body of *size* bytes may have to be stored."""
-        return size > self._relay.max_payload and self._relay.keeps_large_messages(sender)
-
-    def reserve(self, request: Pausable, size: int) -> None:
+    def reserve(self, request: Pausable, sender: Peer, size: int) -> None:
         """Reserve *size* more bytes for *request*, or pause it until they are free."""
         request.wanted += size
+        if not request.stores and self._may_store(sender, request.reserved + request.wanted):
+            request.stores = True
+            self._reserved_to_store += request.reserved
         if request in self._waiting:
             return
-        if self._waiting or not self._fits(request.wanted):
+        if self._waiting or not self._fits(request.wanted, request.stores):
             self._waiting.append(request)
             request.pause(self._reactor.callLater(STORE_TIMEOUT, self._give_up, request))
         else:
             self._grant(request)
 
     def release(self, request: Pausable) -> None:
-        """*request* is done: its body is stored by now, or given up."""
+        """*request* is done: its body is relayed by now, or given up."""
         if request in self._waiting:
             self._waiting.remove(request)
-        self._reserved -= request.reserved
-        request.reserved = request.wanted = 0
+        self._count(request, -request.reserved)
+        request.wanted = 0
         self.retry()
 
     def retry(self) -> None:
         """Let those read on for whom there is room now."""
-        while self._waiting and self._fits(self._waiting[0].wanted):
+        while self._waiting and self._fits(self._waiting[0].wanted, self._waiting[0].stores):
             request = self._waiting.popleft()
             self._grant(request)
             request.resume()
 
     def admit(self, request: IRequest, sender: Peer, size: int) -> None:
-        """Let a complete body in, whether or not its request could be paused.
+        """Let a complete body in whose request could not be paused, as in a foreign Site.
 
-        :raises Overloaded: if it has no reservation and there is no room.
+        :raises Overloaded: if there is no room for it.
         """
-        if (
-            not getattr(request, "reserved", 0)
-            and self.needs_room(sender, size)
-            and not self._fits(size)
-        ):
+        is_reserved = getattr(request, "reserved", 0) > 0
+        if not is_reserved and not self._fits(size, self._may_store(sender, size)):
             raise _overloaded()
 
-    def _fits(self, size: int) -> bool:
-        used = self._relay.mailbox.stored + self._reserved
-        return used == 0 or used + size <= self._max_stored
+    def _may_store(self, sender: Peer, size: int) -> bool:
+        return size > self._relay.max_payload and self._relay.keeps_large_messages(sender)
+
+    def _fits(self, size: int, stores: bool) -> bool:
+        if self.reserved and self.reserved + size > self._max_reserved:
+            return False
+        stored = self._relay.mailbox.stored + self._reserved_to_store
+        return not stores or stored == 0 or stored + size <= self._max_stored
 
     def _grant(self, request: Pausable) -> None:
-        self._reserved += request.wanted
-        request.reserved += request.wanted
+        self._count(request, request.wanted)
         request.wanted = 0
+
+    def _count(self, request: Pausable, size: int) -> None:
+        request.reserved += size
+        self.reserved += size
+        if request.stores:
+            self._reserved_to_store += size
 
     def _give_up(self, request: Pausable) -> None:
         self._waiting.remove(request)
         request.refuse(_overloaded())
         request.resume()
-        self.retry()
 
 
 def _overloaded() -> Overloaded:

@@ -135,6 +135,56 @@ class Limits:
         exceeded="the seat ends: the others hear that the peer went",
         reason="as much as the largest message; more, and its caches are stale anyway",
     )
+    max_memory: int = _limit(
+        1 * GIB,
+        summary="all that waits, is held, stored or half received, together",
+        unit="bytes",
+        exceeded="the largest backlog or seat is cut",
+        reason="the process must not be killed for its size: that would cut everybody",
+        minimum=MIB,
+    )
+    max_connections: int = _limit(
+        20_000,
+        summary="open connections",
+        unit="connections",
+        exceeded="503, or closed at once before any request",
+        reason="file descriptors and 5 KB of memory each",
+    )
+    max_database_connections: int = _limit(
+        5_000,
+        summary="open connections of one database",
+        unit="connections",
+        exceeded="503",
+        reason="a join is told to every other peer of the database",
+    )
+    max_address_connections: int | None = _limit(
+        None,
+        summary="open connections from one address",
+        unit="connections",
+        exceeded="503",
+        reason="off, as all processes of a host, and all behind a proxy, share an address",
+    )
+    max_databases: int = _limit(
+        10_000,
+        summary="databases at the same time",
+        unit="databases",
+        exceeded="503",
+        reason="a client may open a database by any name",
+    )
+    handshake_timeout: float = _limit(
+        10.0,
+        summary="how long a new connection may take for its first request",
+        unit="seconds",
+        exceeded="the connection is closed",
+        reason="half-open handshakes must not use up the connections",
+    )
+    request_timeout: float = _limit(
+        60.0,
+        summary="how long a request may take to come in",
+        unit="seconds",
+        exceeded="the connection is closed",
+        reason="a body of 16 MiB at 2.2 Mbit/s",
+    )
     http_idle: float = _limit(
         20.0,
         summary="how long an HTTP connection may be idle",
@@ -160,7 +210,7 @@ class Limits:
     def __post_init__(self) -> None:
         for name, limit in describe_limits().items():
             value = getattr(self, name)
-            if value is None and name == "max_payload":
+            if value is None and name in ("max_payload", "max_address_connections"):
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise ConfigError(f"{name} must be a number of {limit.unit}, not {value!r}")

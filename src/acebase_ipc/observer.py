@@ -23,7 +23,7 @@ class Severity(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to a peer of a database.
+    """Something that happened.
 
     :cvar severity: how much it should worry an operator.
     :cvar text: a format string for a log line, filled from the event's fields.
@@ -32,12 +32,39 @@ class Event:
     severity: ClassVar[Severity] = Severity.DEBUG
     text: ClassVar[str]
 
+
+@dataclass(frozen=True, slots=True)
+class PeerEvent(Event):
+    """Something that happened to a peer of a database."""
+
     database: str
     peer: str
 
 
 @dataclass(frozen=True, slots=True)
-class Joined(Event):
+class Refused(Event):
+    """A request or a handshake was answered with an error."""
+
+    severity: ClassVar[Severity] = Severity.INFO
+    text: ClassVar[str] = "{address} is refused: {status} {reason}"
+
+    address: str
+    status: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TimedOut(Event):
+    """A connection did not complete a request in time."""
+
+    severity: ClassVar[Severity] = Severity.INFO
+    text: ClassVar[str] = "{address} is closed: its request did not come in time"
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Joined(PeerEvent):
     """A peer has joined its database."""
 
     severity: ClassVar[Severity] = Severity.INFO
@@ -47,7 +74,7 @@ class Joined(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Left(Event):
+class Left(PeerEvent):
     """A peer has left; the others have been told."""
 
     severity: ClassVar[Severity] = Severity.INFO
@@ -55,7 +82,7 @@ class Left(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Replaced(Event):
+class Replaced(PeerEvent):
     """A peer has connected again while its previous connection lived."""
 
     severity: ClassVar[Severity] = Severity.INFO
@@ -63,7 +90,7 @@ class Replaced(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Recognised(Event):
+class Recognised(PeerEvent):
     """A peer's first envelope shows that it is an acebase peer."""
 
     text: ClassVar[str] = "{database}: {peer} is an acebase peer"
@@ -81,7 +108,7 @@ class Drop(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped(Event):
+class Dropped(PeerEvent):
     """Messages to (or, if binary, from) a peer were not delivered."""
 
     text: ClassVar[str] = "{database}: {messages} message(s) of {peer} dropped: {reason.value}"
@@ -91,7 +118,41 @@ class Dropped(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Cut(Event):
+class Violated(PeerEvent):
+    """A peer has broken the protocol: its connection is closed."""
+
+    severity: ClassVar[Severity] = Severity.INFO
+    text: ClassVar[str] = "{database}: the connection of {peer} is closed: {code} {reason}"
+
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Silent(PeerEvent):
+    """A peer has not been heard and does not answer: its connection is cut."""
+
+    severity: ClassVar[Severity] = Severity.WARNING
+    text: ClassVar[str] = "{database}: {peer} is cut: it was silent for {seconds} s"
+
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Relieved(PeerEvent):
+    """All together needs too much memory: the peer that needs most is given up."""
+
+    severity: ClassVar[Severity] = Severity.WARNING
+    text: ClassVar[str] = (
+        "{database}: {peer} is cut: {size} bytes wait for it or are half received from it,"
+        " and all together exceed max_memory"
+    )
+
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cut(PeerEvent):
     """A peer does not read what it is sent: its connection is cut."""
 
     severity: ClassVar[Severity] = Severity.WARNING
@@ -104,7 +165,7 @@ class Cut(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Seated(Event):
+class Seated(PeerEvent):
     """A peer's connection is lost; it is expected back and nobody is told."""
 
     severity: ClassVar[Severity] = Severity.INFO
@@ -112,7 +173,7 @@ class Seated(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Returned(Event):
+class Returned(PeerEvent):
     """A peer is back in its seat, or a master has come, and receives what was held for it."""
 
     severity: ClassVar[Severity] = Severity.INFO
@@ -122,7 +183,7 @@ class Returned(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Awaited(Event):
+class Awaited(PeerEvent):
     """Messages are addressed to a master that is not there; they are held until it comes."""
 
     severity: ClassVar[Severity] = Severity.WARNING
@@ -137,7 +198,7 @@ class SeatEnd(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class SeatEnded(Event):
+class SeatEnded(PeerEvent):
     """A lost peer is not expected back any more: what waited for it is dropped.
 
     What was addressed to a master goes on waiting, unless there was too much.
@@ -155,7 +216,7 @@ class SeatEnded(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Contested(Event):
+class Contested(PeerEvent):
     """A second living process wants the id of a peer: it is refused."""
 
     severity: ClassVar[Severity] = Severity.ERROR

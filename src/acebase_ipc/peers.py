@@ -28,6 +28,10 @@ class Connection(Protocol):
     def backlog(self) -> int:
         """About how many bytes were taken by :meth:`send` and are unsent."""
 
+    @property
+    def unfinished(self) -> int:
+        """Bytes of a message that has come in part."""
+
     def send(self, frame: bytes) -> None:
         """Send *frame* after all frames sent before, at the latest at the end of this turn."""
 

@@ -8,7 +8,7 @@ from acebase_ipc.backlog import Backlog
 from acebase_ipc.contest import PROBE_TIMEOUT, Contests
 from acebase_ipc.delivery import Delivery
 from acebase_ipc.dialect import BYE_START, ENVELOPE_START, Dialect, is_envelope, is_from
-from acebase_ipc.errors import AmbiguousPeer, MessageTooLarge, NotAPeer, NotFound
+from acebase_ipc.errors import AmbiguousPeer, MessageTooLarge, NotAPeer, NotFound, Overloaded
 from acebase_ipc.framing import text_frame
 from acebase_ipc.handshake import Handshake
 from acebase_ipc.introductions import hello, introductions
@@ -69,6 +69,9 @@ class Relay:
         limits = limits or Limits()
         self.max_payload = limits.payload_limit
         self.mailbox = Mailbox(limits.message_ttl)
+        self._max_memory = limits.max_memory
+        self._max_databases = limits.max_databases
+        self._max_database_connections = limits.max_database_connections
         self._observer = observer or NullObserver()
         self._delivery = Delivery(limits, self._observer)
         self._send = self._delivery.send
@@ -105,6 +108,21 @@ class Relay:
         if peer.is_master:
             self._delivery.hand_over(database.awaiting_master, peer)
         return peer
+
+    def check_room(self, handshake: Handshake) -> None:
+        """Whether one more peer may join.
+
+        :raises Overloaded: if there are too many databases, or peers of this one.
+        """
+        database = self._databases.get(handshake.database)
+        if database is None:
+            if len(self._databases) >= self._max_databases:
+                raise Overloaded("Too many databases: try again later")
+        elif (
+            handshake.client_id.encode() not in database.peers
+            and len(database.peers) >= self._max_database_connections
+        ):
+            raise Overloaded("Too many connections of this database: try again later")
 
     @staticmethod
     def _is_same_member(previous: Peer, handshake: Handshake) -> bool:
@@ -417,3 +435,24 @@ class Relay:
                 self._delivery.report_seat_end(peer, SeatEnd.TIME)
             self._leave(peer)
         self._contests.expire(now)
+
+    def relieve(self, elsewhere: int) -> None:
+        """Cut those who need most while all together needs more than ``max_memory``.
+
+        To be called about once a second.
+
+        :param elsewhere: bytes that are needed outside of the relay.
+        """
+        peers = [each for database in self._databases.values() for each in database.peers.values()]
+        weights = {each: self._delivery.weight(each) for each in peers}
+        used = elsewhere + self.mailbox.stored + sum(weights.values())
+        used += sum(each.awaiting_master.size for each in self._databases.values())
+        if used <= self._max_memory:
+            return
+        # A frame that waits for many is one piece of memory: count it once.
+        shared = {id(frame): len(frame) for each in peers for frame in each.backlog.frames()}
+        used += sum(shared.values()) - sum(each.backlog.size for each in peers)
+        for peer in sorted(peers, key=weights.__getitem__, reverse=True):
+            if used <= self._max_memory:
+                return
+            used -= self._delivery.give_up(peer)

@@ -5,167 +5,35 @@
 /<db>/receive    download a large message
 /<db>/clients    who is connected
 /send, /receive  the same without the database's name, where the id is unique
+/healthz         whether the relay answers
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from http import HTTPStatus
 
-from autobahn.twisted.resource import WebSocketResource
-from twisted.internet.interfaces import IAddress, IPushProducer, IReactorTime
 from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
-from zope.interface import implementer
 
+from acebase_ipc.access import raw_query
 from acebase_ipc.addresses import format_address
-from acebase_ipc.dialect import Dialect
+from acebase_ipc.download import Download
 from acebase_ipc.errors import (
     ContestedId,
     InvalidDatabaseName,
     InvalidText,
-    MessageRefused,
-    MethodNotAllowed,
-    NotAPeer,
     NotFound,
-    RequestRefused,
     RequestTooLarge,
-    Unauthorized,
     UpgradeRequired,
 )
-from acebase_ipc.handshake import Handshake, accept, check_database_name, parse_query
-from acebase_ipc.intake import Intake
-from acebase_ipc.limits import DEFAULT_MAX_PAYLOAD_TLS, KIB
+from acebase_ipc.handshake import accept, check_database_name, parse_query
+from acebase_ipc.limits import DEFAULT_MAX_PAYLOAD_TLS
 from acebase_ipc.peers import Peer
-from acebase_ipc.relay import Relay
-from acebase_ipc.tokens import Tokens
-from acebase_ipc.websocket import RelayServerFactory, RelayServerProtocol
-
-DOWNLOAD_CHUNK = 256 * KIB
-"""Bytes of a download written in one reactor turn, so that others get theirs."""
-
-PREFLIGHT_MAX_AGE = 600
-"""Seconds for which a browser may remember that an origin is allowed."""
+from acebase_ipc.web import Context, Endpoint, respond
 
 log = Logger()
-
-
-def respond(
-    request: Request,
-    status: int,
-    text: str,
-    content_type: bytes = b"text/plain; charset=utf-8",
-    **headers: bytes,
-) -> bytes:
-    """Set the status and headers of a response of one piece; returns its body."""
-    request.setResponseCode(status)
-    request.setHeader(b"Content-Type", content_type)
-    request.setHeader(b"Cache-Control", b"no-store")
-    for name, value in headers.items():
-        request.setHeader(name.replace("_", "-").encode(), value)
-    return text.encode()
-
-
-@dataclass(slots=True)
-class Context:
-    """What all resources of one relay share.
-
-    :ivar clock: seconds of a monotonic clock.
-    :ivar max_message: bytes of the largest message that can be posted.
-    :ivar origins: web origins whose pages may use the relay; ``*`` for all.
-    :ivar dialect: the dialect of all peers; ``None`` to recognise it.
-    """
-
-    relay: Relay
-    factory: RelayServerFactory
-    intake: Intake
-    tokens: Tokens
-    reactor: IReactorTime
-    clock: Callable[[], float]
-    max_message: int
-    origins: frozenset[str] = frozenset()
-    dialect: Dialect | None = None
-    warned_of_proxy: bool = field(default=False, init=False)
-
-    def allow_origin(self, request: Request) -> bytes | None:
-        """The request's web origin if it has one and may use the relay.
-
-        :raises Unauthorized: if it may not.
-        """
-        origin: bytes | None = request.getHeader(b"Origin")
-        if origin is None:
-            return None
-        if "*" in self.origins or origin.decode("latin-1").lower() in self.origins:
-            return origin
-        raise Unauthorized("This web origin is not allowed")
-
-    def allow_token(self, request: Request, query: dict[str, str]) -> bool:
-        """Whether the request presents a right token, where one is required."""
-        presented = [query.get("t")]
-        scheme, _, bearer = (request.getHeader("Authorization") or "").partition(" ")
-        if scheme.lower() == "bearer":
-            presented.append(bearer.strip())
-        return self.tokens.allow(presented)
-
-
-def raw_query(request: Request) -> bytes:
-    """The query as it was sent: not yet decoded."""
-    query: bytes = request.uri.partition(b"?")[2]
-    return query
-
-
-class Endpoint(Resource):
-    """A path of the relay: checks origin and method, and answers refusals."""
-
-    isLeaf = True
-    methods: tuple[bytes, ...] = (b"GET",)
-
-    def __init__(self, context: Context) -> None:
-        super().__init__()
-        self.context = context
-
-    def render(self, request: Request) -> bytes | int:
-        """Answer a request whose body is complete."""
-        try:
-            if request.method == b"OPTIONS":
-                return self._options(request)
-            self.check(request)
-            return self.answer(request)
-        except (RequestRefused, MessageRefused) as refusal:
-            return respond(request, refusal.status, str(refusal))
-
-    def check(self, request: Request) -> None:
-        """Whatever can be refused before the body has come.
-
-        :raises RequestRefused: with what the client is to be told.
-        """
-        origin = self.context.allow_origin(request)
-        if origin is not None:
-            request.setHeader(b"Access-Control-Allow-Origin", origin)
-            request.setHeader(b"Vary", b"Origin")
-        if request.method not in self.methods:
-            request.setHeader(b"Allow", b", ".join((*self.methods, b"OPTIONS")))
-            raise MethodNotAllowed
-
-    def answer(self, request: Request) -> bytes | int:
-        """Answer a request that :meth:`check` has passed."""
-        raise NotFound
-
-    def _options(self, request: Request) -> bytes:
-        origin = self.context.allow_origin(request)
-        methods = b", ".join((*self.methods, b"OPTIONS"))
-        request.setResponseCode(HTTPStatus.NO_CONTENT)
-        request.setHeader(b"Allow", methods)
-        if origin is not None:
-            request.setHeader(b"Access-Control-Allow-Origin", origin)
-            request.setHeader(b"Access-Control-Allow-Methods", methods)
-            request.setHeader(b"Access-Control-Allow-Headers", b"Authorization, Content-Type")
-            request.setHeader(b"Access-Control-Max-Age", b"%d" % PREFLIGHT_MAX_AGE)
-            request.setHeader(b"Vary", b"Origin")
-        return b""
 
 
 class Missing(Endpoint):
@@ -173,7 +41,7 @@ class Missing(Endpoint):
 
     def check(self, request: Request) -> None:
         """Refuse a foreign web page before all, then everybody."""
-        self.context.allow_origin(request)
+        self.check_page(request)
         raise NotFound
 
 
@@ -187,17 +55,18 @@ class DatabaseEndpoint(Endpoint):
     def sender(self, request: Request) -> tuple[Peer, dict[str, str]]:
         """The peer that makes the request, and the query.
 
-        :raises NotAPeer: if the token is wrong or the id is not a peer's.
+        :raises WrongToken: if the token is wrong.
+        :raises NotAPeer: if the id is not a peer's.
         :raises NotFound: if no database was named and none has this peer.
         :raises AmbiguousPeer: if no database was named and several have it.
         """
         query = parse_query(raw_query(request))
-        if not self.context.allow_token(request, query):
-            raise NotAPeer
         client_id = query.get("id", "")
         database = self._database
+        self.context.access.check_token(request, database, HTTPStatus.UNAUTHORIZED)
         if database is None:
             database = self.context.relay.database_of(client_id)
+            self.context.access.check_token(request, database, HTTPStatus.UNAUTHORIZED)
         return self.context.relay.peer(database, client_id), query
 
 
@@ -215,10 +84,10 @@ class Connect(Endpoint):
             request.setHeader(b"Connection", b"Upgrade")
             raise UpgradeRequired
         context = self.context
-        query = raw_query(request)
-        if not context.allow_token(request, parse_query(query)):
-            raise Unauthorized
-        handshake = accept(self._database, query, context.dialect)
+        context.access.check_token(request, self._database, HTTPStatus.FORBIDDEN)
+        handshake = accept(self._database, raw_query(request), context.dialect)
+        context.check_room(request)
+        context.relay.check_room(handshake)
         self._warn_of_proxy(request)
         gone: list[object] = []
         request.notifyFinish().addBoth(gone.append)
@@ -227,11 +96,9 @@ class Connect(Endpoint):
             if gone:
                 return
             if free:
-                WebSocketResource(_Upgrade(context.factory, handshake)).render(request)
-                return
-            refusal = ContestedId()
-            request.write(respond(request, refusal.status, str(refusal)))
-            request.finish()
+                context.upgrade(request, handshake)
+            else:
+                self.refuse(request, ContestedId())
 
         newcomer = format_address(request.getClientAddress())
         context.relay.challenge(handshake, newcomer, context.clock(), decide)
@@ -249,17 +116,6 @@ class Connect(Endpoint):
                 " (--max-payload 16MiB).",
                 max_payload=context.relay.max_payload,
             )
-
-
-class _Upgrade:
-    """The factory that a WebSocketResource wants, for one accepted handshake."""
-
-    def __init__(self, factory: RelayServerFactory, handshake: Handshake) -> None:
-        self._factory = factory
-        self._handshake = handshake
-
-    def buildProtocol(self, address: IAddress) -> RelayServerProtocol:
-        return self._factory.build(self._handshake, address)
 
 
 class Send(DatabaseEndpoint):
@@ -309,50 +165,6 @@ class Receive(DatabaseEndpoint):
         return NOT_DONE_YET
 
 
-@implementer(IPushProducer)
-class Download:
-    """Writes a response body as fast as the transport takes it.
-
-    *complete* is called when the last piece has been handed over and the
-    client is still there; not when the download breaks.
-    """
-
-    def __init__(
-        self, request: Request, body: bytes, reactor: IReactorTime, complete: Callable[[], None]
-    ) -> None:
-        self._request = request
-        self._body = memoryview(body)
-        self._reactor = reactor
-        self._complete = complete
-        self._written = 0
-        self._step = reactor.callLater(0, self._write)
-
-    def _write(self) -> None:
-        if self._written < len(self._body):
-            piece = self._body[self._written : self._written + DOWNLOAD_CHUNK]
-            self._written += len(piece)
-            self._step = self._reactor.callLater(0, self._write)
-            self._request.write(bytes(piece))
-        else:
-            self._request.unregisterProducer()
-            self._request.finish()
-            self._complete()
-
-    def pauseProducing(self) -> None:
-        """The transport is full."""
-        if self._step.active():
-            self._step.cancel()
-
-    def resumeProducing(self) -> None:
-        """The transport has room."""
-        if not self._step.active():
-            self._step = self._reactor.callLater(0, self._write)
-
-    def stopProducing(self) -> None:
-        """The client is gone."""
-        self.pauseProducing()
-
-
 class Clients(Endpoint):
     """``GET /<db>/clients``: who is connected."""
 
@@ -364,8 +176,7 @@ class Clients(Endpoint):
 
     def answer(self, request: Request) -> bytes | int:
         """The peers as JSON, in the order they came."""
-        if not self.context.allow_token(request, parse_query(raw_query(request))):
-            raise NotAPeer
+        self.context.access.check_token(request, self._database, HTTPStatus.UNAUTHORIZED)
         clients = [
             {"id": each.id, "connected": each.connected}
             for each in self.context.relay.clients(self._database)
@@ -374,12 +185,22 @@ class Clients(Endpoint):
         return respond(request, HTTPStatus.OK, text, b"application/json")
 
 
+class Health(Endpoint):
+    """``GET /healthz``: whether the relay answers; discloses nothing else."""
+
+    methods = (b"GET", b"HEAD")
+
+    def answer(self, request: Request) -> bytes | int:
+        """It does."""
+        return respond(request, HTTPStatus.OK, "ok")
+
+
 class InvalidDatabase(Endpoint):
     """A path below a name that no database can have."""
 
     def check(self, request: Request) -> None:
         """Refuse a foreign web page before all, then everybody."""
-        self.context.allow_origin(request)
+        self.check_page(request)
         raise InvalidDatabaseName
 
 
@@ -419,6 +240,8 @@ class Root(Resource):
                 return Send(self._context, None)
             if path == b"receive":
                 return Receive(self._context, None)
+            if path == b"healthz":
+                return Health(self._context)
             return Missing(self._context)
         try:
             return DatabaseResource(self._context, database_name(path, request))
@@ -444,8 +267,3 @@ def database_name(segment: bytes, request: Request) -> str:
         if segment in request.path:
             return check_database_name(segment.decode("latin-1"))
         raise InvalidDatabaseName from None
-
-
-def parse_origins(origins: Iterable[str]) -> frozenset[str]:
-    """Origins as browsers send them: lower case, without a slash at the end."""
-    return frozenset(each.strip().rstrip("/").lower() for each in origins)

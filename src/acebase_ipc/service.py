@@ -1,12 +1,12 @@
-"""Composition: a configuration, and the service that serves a relay after it."""
+"""Composition: the service that serves a relay after a configuration."""
 
 from __future__ import annotations
 
-import re
+import os
+import signal
+import stat
 import time
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from typing import Any
 
@@ -14,33 +14,29 @@ from twisted.application.internet import TimerService
 from twisted.application.service import MultiService, Service
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
-from twisted.internet.endpoints import quoteStringArgument, serverFromString
+from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress, IListeningPort
-from twisted.logger import Logger, LogLevel
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 
+from acebase_ipc.access import Access
 from acebase_ipc.addresses import format_address, is_loopback
-from acebase_ipc.dialect import Dialect
+from acebase_ipc.config import AceBaseIPCServerConfig, is_secure, redact
 from acebase_ipc.errors import ConfigError
 from acebase_ipc.intake import Intake
-from acebase_ipc.limits import DEFAULT_MAX_PAYLOAD_TLS, Limits
-from acebase_ipc.observer import Event, Severity
 from acebase_ipc.peers import Client
 from acebase_ipc.relay import Relay
-from acebase_ipc.resources import Context, Root, parse_origins
+from acebase_ipc.reporting import LogObserver
+from acebase_ipc.resources import Root
 from acebase_ipc.site import RelaySite
 from acebase_ipc.tokens import Tokens
+from acebase_ipc.web import Context
 from acebase_ipc.websocket import RelayServerFactory
 
-DEFAULT_HOST = "127.0.0.1"
-DEFAULT_PORT = 9163
 TICK = 1.0
 """Seconds between two looks at what has expired or fallen silent."""
-
-SECURE_ENDPOINTS = frozenset({"ssl", "tls", "pfx", "txsni", "le", "lets"})
-"""Endpoint prefixes that mean TLS: Twisted's, ours, and the best known plugins'."""
 
 CLOSE_GOING_AWAY = 1001
 SHUTDOWN_TIMEOUT = 4.0
@@ -49,125 +45,6 @@ SHUTDOWN_TIMEOUT = 4.0
 __version__ = version("acebase-ipc")
 
 log = Logger()
-
-
-@dataclass(frozen=True, kw_only=True)
-class SSLConfig:
-    """Where the key and certificate for TLS are, as PEM files or as a PFX bundle.
-
-    :param key_path: a PEM file with the private key.
-    :param cert_path: a PEM file with the certificate; default: in *key_path*, too.
-    :param pfx_path: a PKCS#12 file with both, instead of the two.
-    :param passphrase: the passphrase of the PKCS#12 file.
-    :raises ConfigError: unless it is one of the two.
-    """
-
-    key_path: str | None = None
-    cert_path: str | None = None
-    pfx_path: str | None = None
-    passphrase: str | None = field(default=None, repr=False)
-
-    def __post_init__(self) -> None:
-        if (self.key_path is None) == (self.pfx_path is None):
-            raise ConfigError("ssl needs either key_path (and cert_path) or pfx_path")
-        if self.pfx_path is not None and self.cert_path is not None:
-            raise ConfigError("ssl: a PFX file holds its certificate: leave out cert_path")
-        if self.key_path is not None and self.passphrase is not None:
-            raise ConfigError("ssl: an encrypted PEM key is not supported: use a PFX file")
-
-    def endpoint(self, port: int, host: str) -> str:
-        """The endpoint string that listens on *port* of *host*."""
-        if self.pfx_path is not None:
-            arguments = {"path": self.pfx_path, "passphrase": self.passphrase}
-            return _endpoint("pfx", port, host, arguments)
-        arguments = {"privateKey": self.key_path, "certKey": self.cert_path}
-        return _endpoint("ssl", port, host, arguments)
-
-
-def _endpoint(kind: str, port: int, host: str, arguments: dict[str, str | None]) -> str:
-    arguments = {"interface": host, **arguments}
-    pairs = [f"{k}={quoteStringArgument(v)}" for k, v in arguments.items() if v is not None]
-    return ":".join([kind, str(port), *pairs])
-
-
-@dataclass(frozen=True, kw_only=True)
-class AceBaseIPCServerConfig(Limits):
-    """How a server is to run; the fields of :class:`Limits` belong to it, too.
-
-    :param host: the address to listen on; ``""`` for all. Default: loopback.
-    :param port: the TCP port, 0 for any free one, ``None`` to listen on none.
-    :param ssl: listen with TLS.
-    :param endpoints: Twisted endpoint strings to listen on, instead of the three.
-    :param token: the secret that clients have to present; default: none.
-    :param dialect: the dialect of all peers; default: recognise it.
-    :param introductions: greet AceBase workers on each other's behalf, so that
-        late joiners learn the subscriptions of the others.
-    :param allow_origins: web origins whose pages may use the relay, like
-        ``https://example.org``; ``*`` for all. Default: none.
-    :raises ConfigError: for a value that cannot be used.
-    """
-
-    host: str = DEFAULT_HOST
-    port: int | None = DEFAULT_PORT
-    ssl: SSLConfig | None = None
-    endpoints: tuple[str, ...] = ()
-    token: str | None = field(default=None, repr=False)
-    dialect: Dialect | None = None
-    introductions: bool = True
-    allow_origins: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.port is not None and not 0 <= self.port <= 65535:
-            raise ConfigError(f"port must be from 0 to 65535, not {self.port}")
-        if isinstance(self.endpoints, str) or isinstance(self.allow_origins, str):
-            raise ConfigError("endpoints and allow_origins are tuples of strings")
-        if self.token is not None and not self.token.strip():
-            raise ConfigError("token must not be empty: leave it out to need none")
-
-    @property
-    def descriptions(self) -> tuple[str, ...]:
-        """The endpoint strings to listen on."""
-        if self.endpoints or self.port is None:
-            return tuple(self.endpoints)
-        if self.ssl is not None:
-            return (self.ssl.endpoint(self.port, self.host),)
-        return (_endpoint("tcp", self.port, self.host, {}),)
-
-    @property
-    def secure(self) -> bool:
-        """Whether one of the ports is TLS."""
-        return any(map(is_secure, self.descriptions))
-
-    @property
-    def payload_limit(self) -> int:
-        """The effective maxPayload, in UTF-16 code units."""
-        if self.max_payload is None and self.secure:
-            return DEFAULT_MAX_PAYLOAD_TLS
-        return super().payload_limit
-
-
-def is_secure(description: str) -> bool:
-    """Whether an endpoint string is one of TLS."""
-    kind, _, rest = description.partition(":")
-    return is_secure(rest) if kind == "haproxy" else kind in SECURE_ENDPOINTS
-
-
-class LogObserver:
-    """Counts what the relay reports, and logs what an operator should see.
-
-    :ivar counts: how often each kind of event was reported, by its class's name.
-    """
-
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-
-    def report(self, event: Event) -> None:
-        """Count *event* and, unless it is of no concern, log it."""
-        self.counts[type(event).__name__] += 1
-        if event.severity is not Severity.DEBUG:
-            values = {each.name: getattr(event, each.name) for each in fields(event)}
-            log.emit(LogLevel.lookupByName(event.severity.value), event.text, **values)
 
 
 class Listener(Service):
@@ -240,7 +117,7 @@ class Listener(Service):
             context = self._site.context
             if not self._secure:
                 log.warn("{where} is open to the network without TLS", where=self.describe())
-            if not context.tokens.required:
+            if not context.access.tokens.required:
                 log.warn("{where} is open to the network without a token", where=self.describe())
         return port
 
@@ -263,7 +140,7 @@ class AceBaseIPCServer(MultiService):
     :param reactor: default: the global reactor.
     :param clock: seconds of a clock that never jumps.
     :param wall: the time in seconds since 1970.
-    :raises ConfigError: if an endpoint string cannot be used.
+    :raises ConfigError: if an endpoint string or the token file cannot be used.
     """
 
     def __init__(
@@ -277,28 +154,33 @@ class AceBaseIPCServer(MultiService):
         if reactor is None:
             from twisted.internet import reactor
         self.config = config = config or AceBaseIPCServerConfig()
-        self.observer = LogObserver()
+        self.observer = LogObserver(clock)
         self._clock = clock
         self._relay = Relay(config, self.observer, config.introductions)
-        self._intake = Intake(self._relay, config.max_stored, reactor)
+        self._intake = Intake(self._relay, config, reactor)
         self._factory = RelayServerFactory(
-            self._relay, config, reactor, clock, lambda: int(wall() * 1000)
+            self._relay, config, self.observer, reactor, clock, wall=lambda: int(wall() * 1000)
+        )
+        tokens = Tokens(config.rules())
+        self._access = Access(
+            tokens, config.allow_origins, config.allow_hosts, self.observer, reactor, clock
         )
         self._context = Context(
             relay=self._relay,
-            factory=self._factory,
+            access=self._access,
             intake=self._intake,
-            tokens=Tokens(config.token),
+            check_room=self._factory.check_room,
+            upgrade=self._factory.upgrade,
             reactor=reactor,
             clock=clock,
             max_message=config.max_message,
-            origins=parse_origins(config.allow_origins),
             dialect=config.dialect,
         )
-        site = RelaySite(self._context, config.http_idle)
-        self.listeners = [Listener(each, site) for each in config.descriptions]
+        self._site = RelaySite(self._context, config, self.observer)
+        self.listeners = [Listener(each, self._site) for each in config.descriptions]
         for listener in self.listeners:
             listener.setServiceParent(self)
+        self._previous_hangup: Any = None
         ticking = TimerService(TICK, self._tick)
         ticking.clock = reactor
         ticking.setServiceParent(self)
@@ -318,14 +200,46 @@ class AceBaseIPCServer(MultiService):
             "acebase-ipc {version}: token {token}, maxPayload {max_payload} UTF-16 code units"
             " ({source})",
             version=__version__,
-            token="required" if self._context.tokens.required else "not required",
+            token="required" if self._context.access.tokens.required else "not required",
             max_payload=config.payload_limit,
             source=source,
         )
+        for path in config.secret_files():
+            if os.path.exists(path) and os.stat(path).st_mode & stat.S_IROTH:
+                log.warn("{path} holds a secret and is readable by everybody", path=path)
         super().privilegedStartService()
+
+    def startService(self) -> None:
+        """Keep the time, and read the token file again on SIGHUP."""
+        super().startService()
+        if self.config.token_file is not None:
+            reactor: Any = self._context.reactor
+            try:
+                self._previous_hangup = signal.signal(
+                    signal.SIGHUP, lambda *_: reactor.callFromThread(self.reload_tokens)
+                )
+            except (AttributeError, ValueError):
+                log.info("SIGHUP cannot be heard here: call reload_tokens() instead")
+
+    def reload_tokens(self) -> None:
+        """Read the token file again.
+
+        A file that is broken or empty changes nothing, and is logged. The
+        connections of tokens that are gone are closed with 1008.
+        """
+        try:
+            self._access.tokens = Tokens(self.config.rules())
+        except ConfigError as error:
+            log.error("the tokens stay as they are: {error}", error=str(error))
+            return
+        log.info("the tokens were read again")
+        self._factory.check_tokens(self._access.tokens.allow)
 
     def stopService(self) -> Deferred[Any]:
         """Stop listening, say goodbye to every peer with 1001, and end within 5 s."""
+        if self._previous_hangup is not None:
+            signal.signal(signal.SIGHUP, self._previous_hangup)
+            self._previous_hangup = None
         stopped = [maybeDeferred(super().stopService)]
         self._relay.close(CLOSE_GOING_AWAY, "the server is shutting down")
         stopped.append(self._factory.wait_closed(SHUTDOWN_TIMEOUT))
@@ -362,11 +276,9 @@ class AceBaseIPCServer(MultiService):
         return tuple(self._relay.clients(dbname))
 
     def _tick(self) -> None:
-        self._relay.expire(self._clock())
+        now = self._clock()
+        self._relay.expire(now)
+        self._relay.relieve(self._intake.reserved)
         self._intake.retry()
         self._factory.sweep()
-
-
-def redact(description: str) -> str:
-    """An endpoint string without what is secret in it."""
-    return re.sub(r"(passphrase=)(?:[^:\\]|\\.)*", r"\1…", description)
+        self._site.sweep(now)

@@ -11,15 +11,20 @@ from io import BytesIO
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IAddress, IDelayedCall
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
 from twisted.web.resource import getChildForRequest
 from twisted.web.server import Request, Site
 
+from acebase_ipc.addresses import format_address
 from acebase_ipc.errors import RequestRefused, RequestTooLarge
-from acebase_ipc.limits import MIB
+from acebase_ipc.limits import MIB, Limits
+from acebase_ipc.observer import Observer, Refused, TimedOut
 from acebase_ipc.peers import Peer
-from acebase_ipc.resources import Context, Root, Send, respond
+from acebase_ipc.resources import Root, Send
+from acebase_ipc.web import Context, respond
 
 DISCARD = 64 * MIB
 """Bytes of a refused body that are read, so that the client sees the status:
@@ -34,10 +39,12 @@ class RelayRequest(Request):
     transport: Any
     reserved = 0
     wanted = 0
+    stores = False
     _sender: Peer | None = None
     _length: int | None = None
     _received = 0
     _refused = False
+    _answered = False
     _timeout: IDelayedCall | None = None
     _complete: tuple[bytes, bytes, bytes] | None = None
 
@@ -72,8 +79,8 @@ class RelayRequest(Request):
             self.refuse(refusal)
             return
         self._sender, _ = endpoint.sender(self)
-        if length is not None and self._context.intake.needs_room(self._sender, length):
-            self._context.intake.reserve(self, length)
+        if length is not None:
+            self._context.intake.reserve(self, self._sender, length)
 
     def handleContentChunk(self, data: bytes) -> None:
         """A piece of the body has come."""
@@ -86,17 +93,16 @@ class RelayRequest(Request):
                 self.refuse(RequestTooLarge(self._context.max_message))
                 return
             self.content.write(data)
-            if self._length is None:
-                intake = self._context.intake
+            if self._length is None:  # of a chunked body no more is known than what has come
                 missing = self._received - self.reserved - self.wanted
-                if intake.needs_room(self._sender, self._received):
-                    intake.reserve(self, missing)
+                self._context.intake.reserve(self, self._sender, missing)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """The body is complete."""
-        if self._refused:
+        self.channel.deadline = None
+        if self._refused and self._answered:
             self.finish()
-        elif self._timeout is not None:
+        elif self._refused or self._timeout is not None:
             self._complete = command, path, version
         else:
             context = self._context
@@ -113,15 +119,25 @@ class RelayRequest(Request):
     # Pausable
 
     def refuse(self, refusal: RequestRefused) -> None:
-        """Answer at once and discard what comes of the body."""
+        """Answer before the body is complete, and discard what comes of it."""
         self._refused = True
         self._context.intake.release(self)
         self.content = BytesIO()
         self.requestHeaders.removeHeader(b"Expect")
         self.channel.persistent = False
-        body = respond(self, refusal.status, str(refusal), Connection=b"close")
-        self.setHeader(b"Content-Length", b"%d" % len(body))
-        self.write(body)
+
+        def answer() -> None:
+            if self._disconnected:
+                return
+            body = respond(self, refusal.status, str(refusal))
+            self.setHeader(b"Connection", b"close")
+            self.setHeader(b"Content-Length", b"%d" % len(body))
+            self.write(body)
+            self._answered = True
+            if self._complete is not None:
+                self.finish()
+
+        self._context.access.refuse(self, refusal, answer)
 
     def pause(self, timeout: IDelayedCall) -> None:
         """Stop reading; the idle timeout of HTTP does not run meanwhile."""
@@ -134,7 +150,7 @@ class RelayRequest(Request):
         self._stop_waiting()
         self.channel.setTimeout(self.channel.timeOut)
         self.transport.resumeProducing()
-        if self._complete is not None:
+        if self._complete is not None and not self._refused:
             complete, self._complete = self._complete, None
             self.requestReceived(*complete)
 
@@ -145,23 +161,85 @@ class RelayRequest(Request):
             self._timeout = None
 
 
+class RelayChannel(HTTPChannel):
+    """An HTTP connection that has to complete its requests in time.
+
+    :ivar deadline: when the request that is coming in has to be complete.
+    """
+
+    site: RelaySite
+    deadline: float | None = None
+
+    def connectionMade(self) -> None:
+        """The first request has to come soon: half-open handshakes must not stay."""
+        self.site.channels.add(self)
+        self.deadline = self.site.context.clock() + self.site.handshake_timeout
+        super().connectionMade()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Something has come, perhaps the beginning of another request."""
+        if self.deadline is None and not self.requests:
+            self.deadline = self.site.context.clock() + self.site.request_timeout
+        super().dataReceived(data)
+
+    def allHeadersReceived(self) -> None:
+        """The body may take longer than a handshake."""
+        self.deadline = self.site.context.clock() + self.site.request_timeout
+        super().allHeadersReceived()
+
+    def upgraded(self) -> None:
+        """The connection is not one of HTTP any more."""
+        self.site.channels.discard(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection has ended."""
+        self.site.channels.discard(self)
+        super().connectionLost(reason)
+
+
 class RelaySite(Site):
     """Serves a relay, and nothing else, on any number of ports.
 
-    It writes no access log: a URL holds the token.
+    It writes no access log: a URL holds the token. It speaks HTTP/1.1 only, as
+    a WebSocket needs it.
+
+    :ivar channels: the open HTTP connections.
     """
 
+    protocol = RelayChannel  # type: ignore[assignment]  # no HTTP/2, so no wrapper for it
     requestFactory = RelayRequest
 
-    def __init__(self, context: Context, idle: float) -> None:
-        """:param idle: seconds after which an idle HTTP connection is closed."""
+    def __init__(self, context: Context, limits: Limits, observer: Observer) -> None:
         super().__init__(
             Root(context),
-            timeout=idle,
+            timeout=limits.http_idle,
             reactor=context.reactor,
             parsePOSTFormSubmission=False,
         )
         self.context = context
+        self.handshake_timeout = limits.handshake_timeout
+        self.request_timeout = limits.request_timeout
+        self.channels: set[RelayChannel] = set()
+        self._max_channels = limits.max_connections
+        self._observer = observer
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """What may be negotiated over TLS."""
+        return [b"http/1.1"]
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """A connection, unless there are too many: then it is closed at once."""
+        if len(self.channels) >= self._max_channels:
+            self._observer.report(Refused(format_address(addr), 503, "Too many connections"))
+            return None
+        return super().buildProtocol(addr)
+
+    def sweep(self, now: float) -> None:
+        """End the connections whose request has not come in time; once a second."""
+        for channel in tuple(self.channels):
+            if channel.deadline is not None and channel.deadline <= now:
+                self._observer.report(TimedOut(format_address(channel.getPeer())))
+                channel.forceAbortClient()
 
     def log(self, request: Any) -> None:
         """Write nothing."""

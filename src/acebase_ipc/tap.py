@@ -12,17 +12,11 @@ from twisted.application.service import IService
 from twisted.internet.error import CannotListenError
 from twisted.python import usage
 
+from acebase_ipc.config import DEFAULT_HOST, DEFAULT_PORT, AceBaseIPCServerConfig
 from acebase_ipc.dialect import Dialect
 from acebase_ipc.errors import ConfigError
 from acebase_ipc.limits import Limit, Limits, format_size, parse_size
-from acebase_ipc.service import (
-    DEFAULT_HOST,
-    DEFAULT_PORT,
-    AceBaseIPCServer,
-    AceBaseIPCServerConfig,
-    __version__,
-)
-from acebase_ipc.tokens import read_token_file
+from acebase_ipc.service import AceBaseIPCServer, __version__
 
 DEFAULT_ENDPOINT = f"tcp:{DEFAULT_PORT}:interface={DEFAULT_HOST}"
 TOKEN_VARIABLE = "ACEBASE_IPC_TOKEN"
@@ -55,9 +49,9 @@ def limit_parameters() -> Iterator[list[Any]]:
     for each in fields(Limits):
         limit: Limit = each.metadata["limit"]
         is_time = limit.unit == "seconds"
-        default = "16KiB, with TLS 16MiB"
+        default = "16KiB, with TLS 16MiB" if each.name == "max_payload" else "off"
         if isinstance(each.default, int | float):
-            default = format_size(each.default)
+            default = format_size(each.default) if limit.unit == "bytes" else f"{each.default:g}"
         text = f"{limit.unit.capitalize()}: {limit.summary}. [default: {default}]"
         yield [each.name.replace("_", "-"), None, None, text, float if is_time else parse_size]
 
@@ -81,7 +75,12 @@ class Options(usage.Options):
 
     optParameters: list[list[Any]] = [
         ["token", None, None, "The secret that clients must present; visible in 'ps'."],
-        ["token-file", None, None, "Read the token from the first line of this file."],
+        [
+            "token-file",
+            None,
+            None,
+            "Read tokens from this file: lines of [<database pattern>] <token>.",
+        ],
         [
             "dialect",
             None,
@@ -107,6 +106,7 @@ class Options(usage.Options):
         super().__init__()
         self["ports"] = []
         self["origins"] = []
+        self["hosts"] = []
 
     def opt_port(self, description: str) -> None:
         """An endpoint to listen on; may be given more than once."""
@@ -117,6 +117,10 @@ class Options(usage.Options):
     def opt_allow_origin(self, origin: str) -> None:
         """Let web pages of this origin, like https://example.org, use the relay."""
         self["origins"].append(origin)
+
+    def opt_allow_host(self, name: str) -> None:
+        """Let a relay on loopback without a token be addressed by this name, too."""
+        self["hosts"].append(name)
 
     def opt_version(self) -> None:
         """Print the version and exit."""
@@ -137,9 +141,11 @@ class Options(usage.Options):
             self["config"] = AceBaseIPCServerConfig(
                 endpoints=tuple(self["ports"] or [DEFAULT_ENDPOINT]),
                 token=self._token(),
+                token_file=self["token-file"],
                 dialect=self["dialect"],
                 introductions=not self["no-introductions"],
                 allow_origins=tuple(self["origins"]),
+                allow_hosts=tuple(self["hosts"]),
                 **self._limits(),
             )
         except ConfigError as error:
@@ -150,13 +156,10 @@ class Options(usage.Options):
         return {name: value for name, value in given.items() if value is not None}
 
     def _token(self) -> str | None:
-        if self["token"] is not None and self["token-file"] is not None:
-            raise ConfigError("give either --token or --token-file")
-        if self["token-file"] is not None:
-            return read_token_file(self["token-file"])
-        if self["token"] is not None:
-            return str(self["token"])
-        return os.environ.get(TOKEN_VARIABLE) or None
+        if self["token"] is None and self["token-file"] is None:
+            return os.environ.get(TOKEN_VARIABLE) or None
+        token: str | None = self["token"]
+        return token
 
 
 class _Server(AceBaseIPCServer):

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterable
 
+from autobahn.twisted.resource import WebSocketResource
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.logger import Logger
+from twisted.web.server import Request
 
-from acebase_ipc.addresses import format_address
-from acebase_ipc.errors import MessageRefused
+from acebase_ipc.access import presented_tokens
+from acebase_ipc.addresses import format_address, host_of
+from acebase_ipc.errors import MessageRefused, Overloaded
 from acebase_ipc.fast import FastServerFactory, FastServerProtocol
 from acebase_ipc.handshake import Handshake
 from acebase_ipc.limits import MAX_UTF8_PER_UNIT, Limits
+from acebase_ipc.observer import Observer, Silent, Violated
 from acebase_ipc.peers import Peer
 from acebase_ipc.relay import Relay
 
+CLOSE_POLICY = 1008
 CLOSE_NO_STATUS = 1005  # stands for a close frame without a code
 PROBE = b"probe"
 """The payload of a ping that asks whether the holder of a contested id lives."""
@@ -28,13 +36,26 @@ class RelayServerProtocol(FastServerProtocol):
 
     factory: RelayServerFactory
     handshake: Handshake
+    tokens: tuple[str, ...]
     member: Peer | None = None
     _probes: tuple[Callable[[bool], object], ...] = ()
     _probe_timeout: IDelayedCall | None = None
 
     def opened(self) -> None:
         """The client becomes a peer."""
+        self._watch_network()
         self.member = self.factory.relay.join(self.handshake, self, self.factory.wall())
+
+    def _watch_network(self) -> None:
+        """Let the system find a dead network, too, where it can."""
+        try:
+            self.transport.setTcpKeepAlive(True)
+            handle = self.transport.getHandle()
+            if isinstance(handle, socket.socket) and hasattr(socket, "TCP_USER_TIMEOUT"):
+                timeout = self.factory.dead_after * 1000
+                handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout)
+        except (AttributeError, OSError):
+            pass  # not TCP, or a system without it: our own pings remain
 
     def textReceived(self, text: bytes) -> None:
         """Relay a message, or refuse it with the close code that says why."""
@@ -42,7 +63,10 @@ class RelayServerProtocol(FastServerProtocol):
             try:
                 self.factory.relay.receive(self.member, text)
             except MessageRefused as refusal:
-                self.close(refusal.close_code, str(refusal))
+                code, reason = refusal.close_code, str(refusal)
+                name, client_id = self.handshake.database, self.handshake.client_id
+                self.factory.observer.report(Violated(name, client_id, code, reason))
+                self.close(code, reason)
 
     def binaryReceived(self, data: bytes) -> None:
         """Binary messages are not relayed."""
@@ -97,6 +121,21 @@ class RelayServerProtocol(FastServerProtocol):
             answer(alive)
 
 
+class _Upgrade:
+    """The factory that a WebSocketResource wants, for one accepted handshake."""
+
+    def __init__(self, factory: RelayServerFactory, handshake: Handshake, request: Request) -> None:
+        self._factory = factory
+        self._handshake = handshake
+        self._request = request
+
+    def buildProtocol(self, address: IAddress) -> RelayServerProtocol:
+        protocol: RelayServerProtocol = self._factory.buildProtocol(address)
+        protocol.handshake = self._handshake
+        protocol.tokens = presented_tokens(self._request)
+        return protocol
+
+
 class RelayServerFactory(FastServerFactory):
     """Makes the connections of one relay, and ends those that are dead.
 
@@ -111,6 +150,7 @@ class RelayServerFactory(FastServerFactory):
         self,
         relay: Relay,
         limits: Limits,
+        observer: Observer,
         reactor: IReactorTime,
         clock: Callable[[], float],
         wall: Callable[[], int],
@@ -120,23 +160,67 @@ class RelayServerFactory(FastServerFactory):
         self.relay = relay
         self.clock = clock
         self.wall = wall
-        self._ping_after = round(limits.keepalive_interval)
-        self._cut_after = round(limits.keepalive_interval + limits.keepalive_timeout)
+        self.observer = observer
+        self.dead_after = math.ceil(limits.keepalive_interval + limits.keepalive_timeout)
+        self._ping_after = math.ceil(limits.keepalive_interval)
+        self._max_connections = limits.max_connections
+        self._max_address_connections = limits.max_address_connections
+        self._addresses: Counter[str] = Counter()
         self._when_closed: list[Deferred[None]] = []
 
-    def build(self, handshake: Handshake, address: IAddress) -> RelayServerProtocol:
-        """A connection for an accepted *handshake*."""
-        protocol: RelayServerProtocol = self.buildProtocol(address)
-        protocol.handshake = handshake
-        return protocol
+    def check_room(self, request: Request) -> None:
+        """Whether one more connection may be opened.
+
+        :raises Overloaded: if there are too many.
+        """
+        host = host_of(request.getClientAddress())
+        limit = self._max_address_connections
+        if len(self.connections) >= self._max_connections:
+            raise Overloaded("Too many connections: try again later")
+        if limit is not None and self._addresses[host] >= limit:
+            raise Overloaded("Too many connections from this address: try again later")
+
+    def upgrade(self, request: Request, handshake: Handshake) -> None:
+        """Turn *request* into the WebSocket of an accepted *handshake*."""
+        upgraded = getattr(request.channel, "upgraded", lambda: None)
+        upgraded()  # tells our own Site; a foreign one keeps no account
+        WebSocketResource(_Upgrade(self, handshake, request)).render(request)
 
     def closed(self, connection: RelayServerProtocol) -> None:
         """*connection* has ended."""
-        self.connections.discard(connection)
+        if connection in self.connections:
+            self.connections.remove(connection)
+            self._count_address(connection, -1)
         if not self.connections:
             when_closed, self._when_closed = self._when_closed, []
             for each in when_closed:
                 each.callback(None)
+
+    def _count_address(self, connection: RelayServerProtocol, change: int) -> None:
+        if self._max_address_connections is not None:
+            host = host_of(connection.transport.getPeer())
+            self._addresses[host] += change
+            if not self._addresses[host]:
+                del self._addresses[host]
+
+    def opened(self, connection: RelayServerProtocol) -> None:
+        """*connection* is open."""
+        self.connections.add(connection)
+        self._count_address(connection, +1)
+
+    def check_tokens(self, allow: Callable[[str, Iterable[str]], bool]) -> None:
+        """Close the connections whose tokens are not valid any more.
+
+        :param allow: tells whether tokens open a database.
+        """
+        for connection in tuple(self.connections):
+            if not allow(connection.handshake.database, connection.tokens):
+                connection.close(CLOSE_POLICY, "the token is not valid any more")
+
+    @property
+    def unfinished(self) -> int:
+        """Bytes of messages that have come in part."""
+        return sum(each.unfinished for each in self.connections)
 
     def wait_closed(self, timeout: float) -> Deferred[None]:
         """Wait until every connection has ended, and after *timeout* seconds end them."""
@@ -159,5 +243,7 @@ class RelayServerFactory(FastServerFactory):
             connection.silent_for += 1
             if connection.silent_for == self._ping_after:
                 connection.sendPing()
-            elif connection.silent_for >= self._cut_after:
+            elif connection.silent_for >= self.dead_after:
+                name, client_id = connection.handshake.database, connection.handshake.client_id
+                self.observer.report(Silent(name, client_id, connection.silent_for))
                 connection.abort()

@@ -58,6 +58,7 @@ class FakeConnection:
     :ivar batching: whether frames wait for :meth:`flush`, as those of one turn
         do in a real connection; otherwise each is written at once.
     :ivar unsent: bytes that the transport could not send yet.
+    :ivar unfinished: bytes of a message that has come in part.
     :ivar room: bytes that the transport takes before it is full.
     :ivar when_full: what the connection does then.
     :ivar closed: the code and reason with which the relay closed it.
@@ -68,6 +69,7 @@ class FakeConnection:
         self.address = address
         self.batching = False
         self.unsent = 0
+        self.unfinished = 0
         self.room: float = float("inf")
         self.when_full: Callable[[], object] = lambda: None
         self.closed: tuple[int, str] | None = None

@@ -13,8 +13,8 @@ from enum import Enum, auto
 from tests.core import MASTER, bye, frame_size, hello
 
 MAX_PAYLOAD = 200
-MAX_BACKLOG = 2500
-MAX_HELD = 1500
+MAX_BACKLOG = 1500
+MAX_HELD = 700
 TTL = 60.0
 CONTEST = 60.0
 
@@ -31,6 +31,9 @@ class Letter:
 
 Message = str | Letter
 """What a peer hears: a text, or the announcement of a letter."""
+
+Queue = list[tuple[Message, str | None]]
+"""What waits, each message with the id of the member that addressed it."""
 
 
 @dataclass(eq=False)
@@ -72,7 +75,7 @@ class Member:
     connected: int
     status: Status = Status.READING
     said_bye: bool = False
-    waiting: list[tuple[Message, str | None]] = field(default_factory=list)
+    waiting: Queue = field(default_factory=list)
     seat_until: float = 0.0
 
     @property
@@ -85,9 +88,14 @@ def size_of(message: Message) -> int:
     return frame_size(message if isinstance(message, str) else "get:" + "i" * 32)
 
 
-def total(messages: list[tuple[Message, str | None]]) -> int:
+def total(queue: Queue) -> int:
     """The bytes that wait."""
-    return sum(size_of(message) for message, _ in messages)
+    return sum(size_of(message) for message, _ in queue)
+
+
+def may_be_held(queue: Queue) -> bool:
+    """Whether so much may wait for one who is away."""
+    return len(queue) <= 1 or total(queue) <= MAX_HELD
 
 
 def units(text: str) -> int:
@@ -103,7 +111,7 @@ class Model:
         self.introduce = introduce
         self.now = 0.0
         self.members: dict[str, dict[str, Member]] = {}
-        self.for_master: dict[str, list[tuple[Message, str | None]]] = {}
+        self.for_master: dict[str, Queue] = {}
         self.letters: list[Letter] = []
         self.seats: list[Member] = []
         self.contested: dict[tuple[str, str], float] = {}
@@ -117,21 +125,33 @@ class Model:
     # How a message reaches one member
 
     def send(self, member: Member, message: Message, addressed_by: str | None = None) -> None:
-        waiting = total(member.waiting)
+        entry = message, addressed_by
         if member.status is Status.READING and member.line:
             member.line.taken.append(message)
         elif member.status is Status.FULL and member.line:
-            waiting += member.line.unsent + sum(map(size_of, member.line.taken))
-            if waiting and waiting + size_of(message) > MAX_BACKLOG:
+            taken = sum(map(size_of, member.line.taken))
+            unsent = total(member.waiting) + member.line.unsent + taken
+            if unsent and unsent + size_of(message) > MAX_BACKLOG:
                 member.status = Status.CUT
                 member.line.taken = []
             else:
-                member.waiting.append((message, addressed_by))
-        elif member.status is Status.AWAY:
-            if waiting and waiting + size_of(message) > MAX_HELD:
-                member.status = Status.CUT
-            else:
-                member.waiting.append((message, addressed_by))
+                member.waiting.append(entry)
+        elif member.status is Status.AWAY and may_be_held([*member.waiting, entry]):
+            member.waiting.append(entry)
+        else:
+            member.status = Status.CUT
+            if addressed_by and self.is_outlived(member):
+                self.hold_for_master(member.database, entry)
+
+    def is_outlived(self, member: Member) -> bool:
+        """Whether what is addressed to a member waits for its successor."""
+        return member.id == MASTER and member.acebase and self.recovery > 0
+
+    def hold_for_master(self, database: str, entry: tuple[Message, str | None]) -> None:
+        held = self.for_master.setdefault(database, [])
+        if not may_be_held([*held, entry]):
+            held.clear()
+        held.append(entry)
 
     def tell_others(self, member: Member, text: str) -> None:
         for other in self.others(member):
@@ -168,8 +188,12 @@ class Model:
         self.of(database)[client_id] = member
         self.send(member, f'welcome:{{"maxPayload":{MAX_PAYLOAD}}}')
         self.tell_others(member, f"connect:{client_id}")
-        if acebase:
-            self.greet(member)
+        self.greet(member)
+        if client_id == MASTER:
+            for message, addressed_by in self.for_master.pop(database, []):
+                if isinstance(message, str) and message.startswith("{") and not acebase:
+                    message = f"msg:{message}"
+                self.send(member, message, addressed_by)
         return member
 
     def _return(self, member: Member, wall: int) -> None:
@@ -191,9 +215,6 @@ class Model:
                 if other.is_greeted:
                     self.send(other, hello(member.id))
                     self.send(member, hello(other.id))
-        if member.id == MASTER:
-            for message, addressed_by in self.for_master.pop(member.database, []):
-                self.send(member, message, addressed_by)
 
     def lose(self, member: Member, close_code: int | None) -> None:
         self.take_back(member)
@@ -202,7 +223,7 @@ class Model:
             and member.is_greeted
             and close_code not in (1000, 1001)
             and member.status is not Status.CUT
-            and total(member.waiting) <= MAX_HELD
+            and may_be_held(member.waiting)
         ):
             member.line, member.status = None, Status.AWAY
             member.seat_until = self.now + self.recovery
@@ -218,10 +239,9 @@ class Model:
         if member in self.seats:
             self.seats.remove(member)
         if (
-            (member.id, member.acebase) == (MASTER, True)
-            and self.recovery > 0
+            self.is_outlived(member)
             and member.status is not Status.CUT
-            and total(member.waiting) <= MAX_HELD
+            and may_be_held(member.waiting)
         ):
             addressed = [each for each in member.waiting if each[1] in known]
             self.for_master.setdefault(database, []).extend(addressed)
@@ -273,8 +293,5 @@ class Model:
             else:
                 self.send(recipient, letter or f"msg:{body}", by)
         if addressee == MASTER and not recipients and sender.acebase and self.recovery > 0:
-            held = self.for_master.setdefault(sender.database, [])
             message = body if body.startswith("{") else f"msg:{body}"
-            if held and total(held) + size_of(message) > MAX_HELD:
-                held.clear()
-            held.append((message, sender.id))
+            self.hold_for_master(sender.database, (message, sender.id))

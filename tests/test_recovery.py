@@ -662,6 +662,28 @@ def test_messages_to_a_master_whose_seat_has_just_ended_by_size_wait() -> None:
     assert world.join_acebase(MASTER).hears() == [WELCOME, hello("worker1"), LOCK]
 
 
+def test_the_message_that_ends_a_masters_seat_by_size_waits_if_it_is_addressed() -> None:
+    world = World(max_held=30)
+    master, worker = world.join_acebase(MASTER), world.join_acebase("worker1")
+    master.is_lost()
+    worker.says("x" * 20)
+    worker.says(TO_MASTER)
+    assert [each.reason for each in world.reported(SeatEnded)] == [SeatEnd.SIZE]
+    assert world.join_acebase(MASTER).hears() == [WELCOME, hello("worker1"), LOCK]
+
+
+def test_messages_to_a_master_that_is_being_cut_wait() -> None:
+    world = World(max_backlog=10)
+    master, worker = world.join_acebase(MASTER), world.join_acebase("worker1")
+    master.stops_reading(unsent=10)
+    worker.says("too much")
+    assert master.connection.aborted
+    worker.says(TO_MASTER)
+    worker.says(NOTE)
+    master.is_lost()
+    assert world.join_acebase(MASTER).hears() == [WELCOME, hello("worker1"), LOCK]
+
+
 def test_a_message_of_any_size_to_a_master_goes_on_waiting_after_its_seat() -> None:
     world = World(recovery=15, max_held=10)
     master, worker = world.join_acebase(MASTER), world.join_acebase("worker1")

@@ -115,8 +115,6 @@ class RelayMachine(RuleBasedStateMachine):
         return decisions[0]
 
     def enter(self, database: str, client_id: str, handshake: str) -> None:
-        if client_id == MASTER and handshake == "unknown":
-            handshake = "published"  # as every published master's is
         dialect, settled = HANDSHAKES[handshake]
         previous = self.model.of(database).get(client_id)
         if previous and previous.line:
@@ -311,12 +309,6 @@ class RelayMachine(RuleBasedStateMachine):
             return self.world.relay.peer(database, client_id)
         except NotAPeer:
             return None
-
-    @invariant()
-    def a_masters_seat_ends_as_soon_as_it_is_full(self) -> None:
-        """What the clock does within a second, done at once."""
-        if any(each.status is Status.CUT and each.id == MASTER for each in self.model.seats):
-            self.pass_time(0)
 
     def teardown(self) -> None:
         if hasattr(self, "world"):

@@ -1,7 +1,8 @@
 # "make help" lists what there is to make.
 
 PYTHON ?= python3
-# Options of the relay for "make run" or the example for "make cluster", e.g. ARGS='--token secret'.
+# Options of the relay for "make run", of "make bench", or the example for "make cluster",
+# e.g. ARGS='--token secret'.
 ARGS ?=
 # Options and paths for pytest, e.g. PYTEST_ARGS='-x tests/test_relay.py'.
 PYTEST_ARGS ?=
@@ -26,7 +27,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run cluster test lint package node-modules clean docs/limits.rst
+.PHONY: help run cluster test lint package bench node-modules clean docs/limits.rst
 
 help: ## Show this list
 	@sed -n 's/^\([a-z][a-z./-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 25
@@ -51,6 +52,9 @@ lint: $(VENV)/.lint ## Check style, types, documents and the news fragment
 
 package: $(VENV)/.test ## Build the wheel and run it from a fresh environment
 	$(BIN)/python -m pytest -m packaging tests/packaging
+
+bench: $(VENV)/.bench ## Measure the relay against a plain Autobahn relay, 10 minutes (ARGS='--quick' for 1)
+	@$(BIN)/python -m bench.run $(ARGS)
 
 docs/limits.rst: $(VENV)/.run ## Write the table of limits anew, after acebase_ipc.limits
 	@$(BIN)/python docs/generate_limits.py > $@
@@ -90,6 +94,11 @@ $(VENV)/.test: $(VENV)/.run
 $(VENV)/.lint: $(VENV)/.test
 	@echo "Installing the linters ..."
 	@$(PIP) install --editable '.[lint]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.run
+	@echo "Installing what the benchmark needs ..."
+	@$(PIP) install --editable '.[bench]'
 	@touch $@
 
 # Without npm the tests that need AceBase are skipped; in CI that is an error.

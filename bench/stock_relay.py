@@ -126,7 +126,8 @@ class Send(Resource):
 
     def render_POST(self, request: Request) -> bytes:
         """Relay the body."""
-        self._database.relay(argument(request, b"id"), request.content.read())
+        content: Any = request.content
+        self._database.relay(argument(request, b"id"), content.read())
         return b"ok"
 
 

@@ -1,0 +1,230 @@
+"""From samples to tables: the terminal's, and that of the documentation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+from bench.processes import Sample
+from bench.workloads import WORKLOADS, Metric, Row, Workload
+
+BEGIN = ".. The results begin: written by bench/run.py"
+END = ".. The results end"
+FAULTS = ("lost", "duplicated", "reordered")
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """All that was measured in one go.
+
+    :ivar environment: what it was measured on.
+    :ivar settings: how often and how long.
+    :ivar arguments: the generator's, by workload.
+    :ivar samples: by workload and server, in the order of the repeats.
+    """
+
+    environment: dict[str, Any]
+    settings: dict[str, Any]
+    arguments: dict[str, list[str]]
+    samples: dict[str, dict[str, list[Sample]]]
+
+    def to_json(self) -> str:
+        """All of it, as text."""
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Results:
+        """What :meth:`to_json` has written, parsed."""
+        return cls(**value)
+
+    def figure(self, workload: str, server: str, name: str) -> float | None:
+        """The median of one figure; ``None`` if no run of *server* has it."""
+        samples = self.samples.get(workload, {}).get(server, [])
+        values = [each[name] for each in samples if name in each]
+        return median(values) if values else None
+
+    def ratio(self, workload: str, name: str) -> float | None:
+        """The median of our figure divided by the baseline's in the same repeat."""
+        of = self.samples.get(workload, {})
+        ratios = [
+            ours[name] / baseline[name]
+            for ours, baseline in zip(of.get("ours", []), of.get("baseline", []), strict=False)
+            if ours.get(name) and baseline.get(name)
+        ]
+        return median(ratios) if ratios else None
+
+    def faults(self, workload: str) -> tuple[int, ...]:
+        """Messages lost, duplicated and reordered, in all runs of all servers together."""
+        samples = [each for runs in self.samples[workload].values() for each in runs]
+        return tuple(sum(each.get(name, 0) for each in samples) for name in FAULTS)
+
+    def failures(self, workload: str) -> list[str]:
+        """Why runs have failed."""
+        return [
+            f"{workload}, {server}: {each.get('failure', 'stalled, or a broken message')}"
+            for server, runs in self.samples[workload].items()
+            for each in runs
+            if "failure" in each or each.get("stalled") or each.get("errors")
+        ]
+
+
+def is_sound(results: Results) -> bool:
+    """Whether every message of every run came once and in order, and no run failed."""
+    return not any(any(results.faults(w)) or results.failures(w) for w in results.samples)
+
+
+# ---- Cells
+
+
+HEADERS = (
+    "workload",
+    "ours",
+    "baseline",
+    "ratio",
+    "target",
+    "CPU µs, ours",
+    "CPU µs, baseline",
+    "p50 / p99 µs, ours",
+    "p50 / p99 µs, baseline",
+    "CPU shares",
+    "lost / dup. / reord.",
+)
+
+
+def number(value: float | None) -> str:
+    """A figure with three digits, or a dash."""
+    if value is None:
+        return "–"
+    if abs(value) >= 1000:
+        digits = len(str(int(abs(value))))
+        return f"{round(value, 3 - digits):,.0f}"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def value_cell(metric: Metric, value: float | None) -> str:
+    """A figure with its unit."""
+    if value is None:
+        return "–"
+    scaled = value / 1024 if metric is Metric.MEMORY else value
+    return f"{number(scaled)} {metric.unit}".replace(" /s", "/s")
+
+
+def target_cell(row: Row, ours: float | None, ratio: float | None) -> str:
+    """What was aimed at, and whether it is reached."""
+    target = row.target
+    if target is None:
+        return ""
+    sign = "≤" if row.metric.less_is_better else "≥"
+    if target.ratio is not None:
+        text, known = f"{sign} {target.ratio:g}", ratio is not None
+    else:
+        text, known = f"{sign} {value_cell(row.metric, target.limit)}", ours is not None
+    if not known:
+        return text
+    met = target.is_met(row.metric, ours or 0.0, ratio or 0.0)
+    return f"{text} {'✓' if met else '✗'}"
+
+
+def latency_cell(results: Results, workload: str, server: str) -> str:
+    """Median and 99th percentile."""
+    median_us = results.figure(workload, server, "p50_us")
+    if median_us is None:
+        return "–"
+    return f"{number(median_us)} / {number(results.figure(workload, server, 'p99_us'))}"
+
+
+def shares_cell(results: Results, workload: str, server: str) -> str:
+    """How busy the server and the generator were: the busier one is the bottleneck."""
+    shares = [results.figure(workload, server, f"{who}_cpu") for who in ("server", "generator")]
+    return " / ".join("–" if each is None else f"{each:.0%}" for each in shares)
+
+
+def cpu_cell(results: Results, workload: str, server: str) -> str:
+    """CPU time of the server per message; unknown for a server of somebody else."""
+    return number(results.figure(workload, server, "server_us") or None)
+
+
+def cells(results: Results, workload: Workload, row: Row) -> tuple[str, ...]:
+    """One line of the table."""
+    name, servers = workload.name, list(results.samples[workload.name])
+    first = servers[0]  # ours, or that of a given URL
+    ours = results.figure(name, first, row.metric.value)
+    baseline = results.figure(name, "baseline", row.metric.value)
+    ratio = results.ratio(name, row.metric.value)
+    is_memory = row.metric is Metric.MEMORY
+    return (
+        row.title,
+        value_cell(row.metric, ours),
+        value_cell(row.metric, baseline),
+        "–" if ratio is None else f"{ratio:.2f}",
+        target_cell(row, ours, ratio),
+        "" if is_memory else cpu_cell(results, name, first),
+        "" if is_memory else cpu_cell(results, name, "baseline"),
+        "" if is_memory else latency_cell(results, name, first),
+        "" if is_memory else latency_cell(results, name, "baseline"),
+        "" if is_memory else shares_cell(results, name, first),
+        "" if workload.arguments[0] == "conns" else " / ".join(map(str, results.faults(name))),
+    )
+
+
+def lines(results: Results) -> Iterator[tuple[str, ...]]:
+    """All lines of the table."""
+    for workload in WORKLOADS:
+        if workload.name in results.samples:
+            for row in workload.rows:
+                yield cells(results, workload, row)
+
+
+# ---- Tables
+
+
+def text_table(results: Results) -> str:
+    """The table for a terminal, with what went wrong below it."""
+    rows = [HEADERS, *lines(results)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADERS))]
+    text = [
+        "  ".join(
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    text.insert(1, "-" * max(map(len, text)))
+    text += [failure for workload in results.samples for failure in results.failures(workload)]
+    return "\n".join(text)
+
+
+def describe(results: Results) -> str:
+    """One paragraph: on what, and how."""
+    on, how = results.environment, results.settings
+    versions = ", ".join(f"{name} {on[name]}" for name in ("Twisted", "autobahn", "pyOpenSSL"))
+    return (
+        f"acebase-ipc {on['acebase-ipc']} on {on['system']} ({on['machine']}, {on['cores']} cores),"
+        f" {on['python']}, {versions}. Each figure is the median of {how['repeats']} runs of"
+        f" {how['seconds']:g} s, after {how['warm_up']:g} s that are not counted."
+    )
+
+
+def rst_table(results: Results) -> str:
+    """The same as reStructuredText."""
+    text = [describe(results), "", ".. list-table::", "   :header-rows: 1", ""]
+    for row in [HEADERS, *lines(results)]:
+        text += [
+            f"   {'  ' if column else '* '}- {cell}".rstrip() for column, cell in enumerate(row)
+        ]
+    return "\n".join(text)
+
+
+def update_document(document: str, results: Results) -> str:
+    """*document* with the table between its two comments written anew.
+
+    :raises ValueError: if they are not there.
+    """
+    before, begin, rest = document.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"the document needs two lines: {BEGIN!r} and {END!r}")
+    return f"{before}{BEGIN}\n\n{rst_table(results)}\n\n{END}{after}"

@@ -1,0 +1,339 @@
+"""The benchmark measures what it says, finds what it looks for, and tells it rightly."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench import processes
+from bench.processes import COMMANDS, Generator, Sample, Server, build_generator, running_server
+from bench.report import (
+    BEGIN,
+    END,
+    Results,
+    is_sound,
+    lines,
+    number,
+    rst_table,
+    text_table,
+    update_document,
+)
+from bench.run import main
+from bench.workloads import WORKLOADS, Metric, Target, find_workloads
+from tests.certificates import make_certificate
+
+SHORT = ("secs=0.2", "warm=0.05")
+
+SMALL = {
+    "directed": "pairs k=3 w=1 batch=0",
+    "pipelined": "pairs k=3 w=8",
+    "large frames": "pairs k=2 w=2 s=16000",
+    "broadcast": "fanout n=10 w=4",
+    "round trip": "rtt k=2",
+    "cluster": "mixed n=4 d=4",
+    "databases": "mixed n=12 o=5 databases=3",
+    "post": "post k=2 s=1000000",
+    "connections": "conns n=25 perdb=10 c=4",
+}
+
+FAULTY_RELAY = """
+from bench import stock_relay
+
+deliver = stock_relay.Database.deliver
+bodies = []
+
+def deliver_wrongly(self, peer, body):
+    if not body.startswith(b"{"):
+        return deliver(self, peer, body)
+    bodies.append(body)
+    number = len(bodies)
+    if number == 40:
+        return  # lost
+    if number == 50:
+        deliver(self, peer, body)  # duplicated
+    if number == 60:
+        return  # reordered:
+    if number == 61:
+        deliver(self, peer, body)
+        body = bodies[59]
+    if number == 70:
+        body = body[:-3] + b"?" + body[-2:]  # altered
+    deliver(self, peer, body)
+
+stock_relay.Database.deliver = deliver_wrongly
+stock_relay.main()
+"""
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory: pytest.TempPathFactory) -> Generator:
+    """The load generator, compiled."""
+    if processes.find_compiler() is None:
+        assert "CI" not in os.environ, "the load generator needs a C compiler"
+        pytest.skip("the load generator needs a C compiler")
+    return build_generator(tmp_path_factory.mktemp("load"))
+
+
+@pytest.fixture(scope="module", params=sorted(COMMANDS))
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """Each of the two servers, as a process of its own."""
+    log = tmp_path_factory.mktemp("server") / "log"
+    with running_server(request.param, log) as running:
+        yield running
+    assert "Traceback" not in log.read_text()
+
+
+def run(generator: Generator, server: Server, arguments: str) -> Sample:
+    """A short run."""
+    return generator.run([*arguments.split(), f"url={server.url}", f"pid={server.pid}", *SHORT])
+
+
+@pytest.mark.parametrize("arguments", SMALL.values(), ids=SMALL)
+def test_workload(generator: Generator, server: Server, arguments: str) -> None:
+    """Every message of every workload comes once and in order, on both servers."""
+    sample = run(generator, server, arguments)
+    assert "failure" not in sample
+    assert sample["errors"] == 0
+    assert sample["per_second"] > 0
+    assert 0 < sample["p50_us"] <= sample["p99_us"] <= sample["p999_us"]
+    assert sample["rss_kb"] > 1000
+    if sample["unit"] == "messages":
+        assert not sample["stalled"]
+        assert (sample["lost"], sample["duplicated"], sample["reordered"]) == (0, 0, 0)
+        assert sample["completed_per_second"] > 0
+    else:
+        assert sample["connections"] == 25
+
+
+@pytest.mark.parametrize("kind", sorted(COMMANDS))
+def test_tls(generator: Generator, kind: str, tmp_path: Path) -> None:
+    """Both servers are measured over TLS, too."""
+    if not generator.tls:
+        pytest.skip("OpenSSL's headers are missing")
+    pem = make_certificate(tmp_path).pem
+    with running_server(kind, tmp_path / "log", pem) as server:
+        assert server.url.startswith("wss:")
+        sample = run(generator, server, "mixed n=4 d=4")
+    assert "failure" not in sample
+    assert sample["completed_per_second"] > 0
+    assert (sample["lost"], sample["duplicated"], sample["reordered"]) == (0, 0, 0)
+
+
+def test_faults_are_found(
+    generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Single wrong messages among thousands are counted as what they are.
+
+    An altered message is an error, and the one that was sent is lost.
+    """
+    monkeypatch.setitem(COMMANDS, "faulty", lambda pem: [sys.executable, "-c", FAULTY_RELAY])
+    with running_server("faulty", tmp_path / "log") as server:
+        sample = run(generator, server, "pairs k=1 w=8")
+    assert (sample["lost"], sample["duplicated"], sample["reordered"]) == (2, 1, 1)
+    assert sample["errors"] == 1
+    assert "received what was not sent" in sample["failure"]
+
+
+def test_whole_bench(
+    generator: Generator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The command measures both servers in turn, prints the table and writes the figures."""
+    monkeypatch.setattr("bench.run.build_generator", lambda directory: generator)
+    target = tmp_path / "results.json"
+    arguments = ["--only=round-trip", "--repeats=1", "--seconds=0.2", f"--json={target}"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr()
+    assert "round trip of 2 messages" in printed.out
+    assert printed.err.index("round-trip ours") < printed.err.index("round-trip baseline")
+    results = Results.from_json(json.loads(target.read_text()))
+    assert results.faults("round-trip") == (0, 0, 0)
+    assert (results.ratio("round-trip", "p50_us") or 0) > 0
+    assert (results.figure("round-trip", "ours", "server_us") or 0) > 0
+
+
+def test_generator_stays_on_this_machine(generator: Generator) -> None:
+    """Another machine is put under load only if that is asked for."""
+    refused = generator.run(["pairs", "url=ws://192.0.2.1:9163"])
+    assert "another machine" in refused["failure"]
+
+
+def test_generator_without_tls_compiles(generator: Generator, tmp_path: Path) -> None:
+    """OpenSSL's headers are not needed, and nothing is to be warned of."""
+    compiler = processes.find_compiler()
+    assert compiler is not None
+    sources = [str(each) for each in processes.SOURCES.glob("*.c")]
+    command = [compiler, "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-o", str(tmp_path / "load")]
+    subprocess.run([*command, *sources], check=True)
+
+
+# ---- The report
+
+
+def sample(rate: float, **more: float | str) -> Sample:
+    """What the generator might say."""
+    measured = {"per_second": rate, "server_us": 1e6 / rate, "p50_us": 100.0, "p99_us": 12_345.0}
+    shares = {"server_cpu": 1.0, "generator_cpu": 0.25}
+    return {**measured, **shares, "lost": 0, "duplicated": 0, "reordered": 0, **more}
+
+
+def results(**samples: dict[str, list[Sample]]) -> Results:
+    """Results of a run in an imaginary place."""
+    on = ("system", "machine", "cores", "python", "acebase-ipc", "Twisted", "autobahn", "pyOpenSSL")
+    return Results(
+        environment=dict.fromkeys(on, "?"),
+        settings={"repeats": 3, "seconds": 2.0, "warm_up": 0.5},
+        arguments={},
+        samples=samples,
+    )
+
+
+DIRECTED = {
+    "ours": [sample(40_000.0), sample(60_000.0), sample(50_000.0)],
+    "baseline": [sample(10_000.0), sample(20_000.0), sample(10_000.0)],
+}
+
+
+def test_line_of_the_table() -> None:
+    """Figures are medians; the ratio is the median of the repeats' ratios 4, 3 and 5."""
+    (line,) = lines(results(directed=DIRECTED))
+    assert line == (
+        "to one peer, 10 pairs, 1 message under way",
+        *("50,000/s", "10,000/s", "4.00", "≥ 3 ✓"),
+        *("20", "100", "100 / 12,300", "100 / 12,300", "100% / 25%", "0 / 0 / 0"),
+    )
+
+
+def test_missed_target() -> None:
+    """A ratio below its target is marked."""
+    (line,) = lines(results(directed={"ours": [sample(2.0)], "baseline": [sample(1.0)]}))
+    assert line[3:5] == ("2.00", "≥ 3 ✗")
+
+
+def test_memory_is_measured_against_its_limit() -> None:
+    """Connecting makes two lines; memory has no latency."""
+    ours = sample(2000.0, rss_per_connection=4608.0)
+    baseline = sample(1000.0, rss_per_connection=15_360.0)
+    connects, memory = lines(results(connections={"ours": [ours], "baseline": [baseline]}))
+    assert connects[1:5] == ("2,000/s", "1,000/s", "2.00", "≥ 1.2 ✓")
+    assert memory[1:5] == ("4.5 KiB", "15 KiB", "0.30", "≤ 5 KiB ✓")
+    assert set(memory[5:]) == {""}
+
+
+@pytest.mark.parametrize(
+    ("metric", "target", "ours", "ratio", "met"),
+    [
+        (Metric.RATE, Target(ratio=3.0), 0.0, 3.0, True),
+        (Metric.RATE, Target(ratio=3.0), 9.0, 2.9, False),
+        (Metric.MEDIAN_LATENCY, Target(ratio=0.6), 0.0, 0.6, True),
+        (Metric.MEDIAN_LATENCY, Target(ratio=0.6), 0.0, 0.7, False),
+        (Metric.MEMORY, Target(limit=5120.0), 5120.0, 9.0, True),
+        (Metric.MEMORY, Target(limit=5120.0), 5121.0, 0.1, False),
+    ],
+)
+def test_target(metric: Metric, target: Target, ours: float, ratio: float, met: bool) -> None:
+    """More messages are better, less time and memory are."""
+    assert target.is_met(metric, ours, ratio) is met
+
+
+def test_url_alone() -> None:
+    """A server of somebody else has neither a baseline nor known CPU time."""
+    unknown = sample(30_000.0) | {"server_us": 0.0}
+    (line,) = lines(results(directed={"url": [unknown]}))
+    assert line[1:6] == ("30,000/s", "–", "–", "≥ 3", "–")
+
+
+def test_faults_are_summed_and_told() -> None:
+    """One lost message in one run of three makes the whole unsound."""
+    assert is_sound(results(directed=DIRECTED))
+    faulty = {**DIRECTED, "ours": [sample(1.0), sample(1.0, lost=1), sample(1.0, reordered=2)]}
+    (line,) = lines(results(directed=faulty))
+    assert line[-1] == "1 / 0 / 2"
+    assert not is_sound(results(directed=faulty))
+
+
+def test_failures_are_told() -> None:
+    """A run that failed leaves its reason below the table, not a figure in it."""
+    failed = results(directed={**DIRECTED, "ours": [{"failure": "cannot connect"}]})
+    assert not is_sound(failed)
+    text = text_table(failed)
+    assert "directed, ours: cannot connect" in text
+    (line,) = lines(failed)
+    assert line[1:4] == ("–", "10,000/s", "–")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (0.123456, "0.123"),
+        (4.25, "4.25"),
+        (99.96, "100"),
+        (123.4, "123"),
+        (1234.0, "1,230"),
+        (98_765.0, "98,800"),
+        (204_700.0, "205,000"),
+    ],
+)
+def test_number(value: float | None, text: str) -> None:
+    """Three digits say all that such measurements know."""
+    assert number(value) == text
+
+
+def test_document_is_updated_in_place() -> None:
+    """What stands around the table stays, however often it is written."""
+    document = f"before\n\n{BEGIN}\n\nold\n\n{END}\n\nafter\n"
+    once = update_document(document, results(directed=DIRECTED))
+    assert once.startswith(f"before\n\n{BEGIN}\n\nacebase-ipc ?")
+    assert once.endswith(f"{END}\n\nafter\n")
+    assert "old" not in once
+    assert "     - 50,000/s" in once
+    assert update_document(once, results(directed=DIRECTED)) == once
+    with pytest.raises(ValueError, match="needs two lines"):
+        update_document("no place", results(directed=DIRECTED))
+
+
+def test_rst_rows_are_complete() -> None:
+    """Every row of the list-table has as many cells as the header."""
+    table = rst_table(results(directed=DIRECTED))
+    assert table.count("   * - ") == 2
+    assert table.count("     -") == 2 * 10
+
+
+def test_json_can_be_read_back() -> None:
+    """--redraw needs nothing but the file."""
+    before = results(directed=DIRECTED)
+    assert Results.from_json(json.loads(before.to_json())) == before
+
+
+def test_plot_is_deterministic(tmp_path: Path) -> None:
+    """The same results make the same file, so that a commit shows real changes."""
+    pytest.importorskip("matplotlib")
+    from bench.plot import write_plot
+
+    every = results(**{each.name: DIRECTED for each in WORKLOADS})
+    first, second = tmp_path / "first.svg", tmp_path / "second.svg"
+    write_plot(every, first)
+    write_plot(every, second)
+    assert first.read_bytes() == second.read_bytes()
+    assert "acebase-ipc" in first.read_text()
+
+
+def test_selection_of_workloads() -> None:
+    """--only names workloads; --quick makes fewer connections."""
+    (one,) = find_workloads(["broadcast"], quick=False)
+    assert one.arguments[0] == "fanout"
+    (connections,) = find_workloads(["connections"], quick=True)
+    assert "n=1000" in connections.arguments
+    assert "n=10000" not in connections.arguments
+    assert find_workloads([], quick=False) == list(WORKLOADS)

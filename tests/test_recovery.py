@@ -6,6 +6,7 @@ import pytest
 
 from acebase_ipc.dialect import Dialect
 from acebase_ipc.errors import NotAPeer
+from acebase_ipc.membership import CLOSE_REPLACED
 from acebase_ipc.observer import (
     Awaited,
     Drop,
@@ -17,7 +18,6 @@ from acebase_ipc.observer import (
     SeatEnd,
     SeatEnded,
 )
-from acebase_ipc.relay import CLOSE_REPLACED
 from tests.core import DATABASE, MASTER, WELCOME, World, bye, frame_size, hello
 
 LOCK = '{"type":"lock-request","from":"worker1","to":"[master]"}'

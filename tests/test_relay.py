@@ -6,9 +6,10 @@ import pytest
 
 from acebase_ipc.dialect import Dialect
 from acebase_ipc.errors import AmbiguousPeer, InvalidAddress, MessageTooLarge, NotAPeer, NotFound
+from acebase_ipc.membership import CLOSE_REPLACED
 from acebase_ipc.observer import Cut, Drop, Dropped, Joined, Left, Recognised, Replaced, Seated
 from acebase_ipc.peers import Client, State
-from acebase_ipc.relay import CLOSE_REPLACED, Relay
+from acebase_ipc.relay import Relay
 from tests.core import DATABASE, MASTER, WELCOME, FakeConnection, World, frame_size, hello
 
 BOTH = pytest.mark.parametrize("dialect", list(Dialect))

@@ -7,6 +7,7 @@ Ordinary relaying is not reported: it is too frequent to be told one by one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar, Protocol
@@ -234,6 +235,22 @@ class Observer(Protocol):
 
     def report(self, event: Event) -> None:
         """Take note of *event*. Must not raise and must not call the relay."""
+
+
+class Shielded:
+    """Passes everything on to an observer whose failure must not stop the relay."""
+
+    def __init__(self, observer: Observer, failed: Callable[[], object]) -> None:
+        """:param failed: called in the ``except`` clause when *observer* has raised."""
+        self._observer = observer
+        self._failed = failed
+
+    def report(self, event: Event) -> None:
+        """Pass *event* on."""
+        try:
+            self._observer.report(event)
+        except Exception:
+            self._failed()
 
 
 class NullObserver:

@@ -26,6 +26,7 @@ from acebase_ipc.addresses import format_address, is_loopback
 from acebase_ipc.config import AceBaseIPCServerConfig, is_secure, redact
 from acebase_ipc.errors import ConfigError
 from acebase_ipc.intake import Intake
+from acebase_ipc.observer import Observer, Shielded
 from acebase_ipc.peers import Client
 from acebase_ipc.relay import Relay
 from acebase_ipc.reporting import LogObserver
@@ -140,6 +141,7 @@ class AceBaseIPCServer(MultiService):
     :param reactor: default: the global reactor.
     :param clock: seconds of a clock that never jumps.
     :param wall: the time in seconds since 1970.
+    :param observer: learns what happens; default: a log with counts.
     :raises ConfigError: if an endpoint string or the token file cannot be used.
     """
 
@@ -149,21 +151,23 @@ class AceBaseIPCServer(MultiService):
         reactor: Any = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        observer: Observer | None = None,
     ) -> None:
         super().__init__()
         if reactor is None:
             from twisted.internet import reactor
         self.config = config = config or AceBaseIPCServerConfig()
-        self.observer = LogObserver(clock)
+        self.observer = observer or LogObserver(clock)
+        shielded = Shielded(self.observer, lambda: log.failure("an observer failed"))
         self._clock = clock
-        self._relay = Relay(config, self.observer, config.introductions)
+        self._relay = Relay(config, shielded, config.introductions)
         self._intake = Intake(self._relay, config, reactor)
         self._factory = RelayServerFactory(
-            self._relay, config, self.observer, reactor, clock, wall=lambda: int(wall() * 1000)
+            self._relay, config, shielded, reactor, clock, wall=lambda: int(wall() * 1000)
         )
         tokens = Tokens(config.rules())
         self._access = Access(
-            tokens, config.allow_origins, config.allow_hosts, self.observer, reactor, clock
+            tokens, config.allow_origins, config.allow_hosts, shielded, reactor, clock
         )
         self._context = Context(
             relay=self._relay,
@@ -176,7 +180,7 @@ class AceBaseIPCServer(MultiService):
             max_message=config.max_message,
             dialect=config.dialect,
         )
-        self._site = RelaySite(self._context, config, self.observer)
+        self._site = RelaySite(self._context, config, shielded)
         self.listeners = [Listener(each, self._site) for each in config.descriptions]
         for listener in self.listeners:
             listener.setServiceParent(self)

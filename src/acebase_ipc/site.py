@@ -143,12 +143,16 @@ class RelayRequest(Request):
         """Stop reading; the idle timeout of HTTP does not run meanwhile."""
         self._timeout = timeout
         self.channel.setTimeout(None)
+        self.channel.deadline = None
         self.transport.pauseProducing()
 
     def resume(self) -> None:
         """Read on, or go on with a body that has come to its end meanwhile."""
         self._stop_waiting()
+        if self.finished:
+            return  # it was refused when all of it had come
         self.channel.setTimeout(self.channel.timeOut)
+        self.channel.deadline = self._context.clock() + self.channel.site.request_timeout
         self.transport.resumeProducing()
         if self._complete is not None and not self._refused:
             complete, self._complete = self._complete, None
@@ -168,6 +172,7 @@ class RelayChannel(HTTPChannel):
     """
 
     site: RelaySite
+    transport: Any
     deadline: float | None = None
 
     def connectionMade(self) -> None:
@@ -186,6 +191,11 @@ class RelayChannel(HTTPChannel):
         """The body may take longer than a handshake."""
         self.deadline = self.site.context.clock() + self.site.request_timeout
         super().allHeadersReceived()
+
+    def timeoutConnection(self) -> None:
+        """It was idle: close it, and abort it if the other end does not take note."""
+        self.deadline = self.site.context.clock() + self.abortTimeout
+        self.loseConnection()
 
     def upgraded(self) -> None:
         """The connection is not one of HTTP any more."""
@@ -239,7 +249,7 @@ class RelaySite(Site):
         for channel in tuple(self.channels):
             if channel.deadline is not None and channel.deadline <= now:
                 self._observer.report(TimedOut(format_address(channel.getPeer())))
-                channel.forceAbortClient()
+                channel.transport.abortConnection()
 
     def log(self, request: Any) -> None:
         """Write nothing."""

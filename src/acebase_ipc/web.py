@@ -73,12 +73,16 @@ class Endpoint(Resource):
             if request.method == b"OPTIONS":
                 return self._options(request)
             self.check(request)
-            return self.answer(request)
+            answer = self.answer(request)
         except MessageRefused as refusal:
             return respond(request, refusal.status, str(refusal))
         except RequestRefused as refusal:
             self.refuse(request, refusal)
             return NOT_DONE_YET
+        if request.method == b"HEAD" and isinstance(answer, bytes):
+            request.setHeader(b"Content-Length", b"%d" % len(answer))
+            return b""  # Twisted would warn of a body with the whole URL
+        return answer
 
     def check(self, request: Request) -> None:
         """Whatever can be refused before the body has come.

@@ -55,7 +55,7 @@ class PartialText:
     :ivar missing: how many have not.
     """
 
-    __slots__ = ("_check", "_key", "_parts", "_raw", "_unmask", "missing", "received")
+    __slots__ = ("_decoder", "_key", "_parts", "_raw", "_unmask", "missing", "received")
 
     def __init__(self, header: bytes, key: bytes, length: int, unmask: Unmask) -> None:
         self.missing = length
@@ -63,7 +63,7 @@ class PartialText:
         self.received = 0
         self._raw = [header]
         self._parts: list[bytes] = []
-        self._check = codecs.getincrementaldecoder("utf-8")().decode
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._unmask = unmask
 
     def feed(self, data: bytes) -> bool:
@@ -75,10 +75,12 @@ class PartialText:
         self.received += len(data)
         self.missing -= len(data)
         try:
-            self._check(part, self.missing == 0)
+            self._decoder.decode(part, self.missing == 0)
         except UnicodeDecodeError:
             return False
-        return True
+        begun = self._decoder.getstate()[0]
+        # The decoder lets the first two bytes of a surrogate pass until the third is there.
+        return not b"\xed\xa0" <= begun < b"\xee"
 
     @property
     def payload(self) -> bytes:

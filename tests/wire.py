@@ -1,0 +1,258 @@
+"""WebSocket frames as clients send them, and connections of a server in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from typing import Any
+
+import txaio
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from acebase_ipc.fast import FastServerFactory, FastServerProtocol
+
+KEY = bytes.fromhex("37fa213d")  # RFC 6455, section 5.7
+
+UPGRADE = (
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+BIG = 1 << 20
+"""Bytes that a message may have where no limit is tested."""
+
+
+class Opcode(IntEnum):
+    """What a frame is (RFC 6455, section 11.8)."""
+
+    CONTINUATION = 0
+    TEXT = 1
+    BINARY = 2
+    CLOSE = 8
+    PING = 9
+    PONG = 10
+
+
+class Form(IntEnum):
+    """How a frame tells its length: in how many bits."""
+
+    BITS_7 = 7
+    BITS_16 = 16
+    BITS_64 = 64
+
+
+def shortest_form(length: int) -> Form:
+    """The form that RFC 6455 demands."""
+    return Form.BITS_7 if length < 126 else Form.BITS_16 if length < 65536 else Form.BITS_64
+
+
+def masked(payload: bytes, key: bytes) -> bytes:
+    """*payload* with the mask *key* put on, or taken off: every fourth byte at a time."""
+    result = bytearray(payload)
+    for turn in range(4):
+        table = bytes(byte ^ key[turn] for byte in range(256))
+        result[turn::4] = result[turn::4].translate(table)
+    return bytes(result)
+
+
+def client_frame(
+    payload: bytes = b"",
+    opcode: int = Opcode.TEXT,
+    *,
+    fin: bool = True,
+    rsv: int = 0,
+    key: bytes | None = KEY,
+    form: Form | None = None,
+    length: int | None = None,
+) -> bytes:
+    """A frame from a client; by default a whole text.
+
+    :param key: the mask; ``None`` for an unmasked frame, which no client may send.
+    :param form: how the length is told; by default as RFC 6455 demands.
+    :param length: what the frame says of its length, if that is not the payload's.
+    """
+    length = len(payload) if length is None else length
+    form = shortest_form(length) if form is None else form
+    mask_bit = 0 if key is None else 0x80
+    head = bytes((0x80 * fin | rsv << 4 | opcode,))
+    if form is Form.BITS_7:
+        head += bytes((mask_bit | length,))
+    elif form is Form.BITS_16:
+        head += bytes((mask_bit | 126,)) + length.to_bytes(2, "big")
+    else:
+        head += bytes((mask_bit | 127,)) + length.to_bytes(8, "big")
+    return head + (payload if key is None else key + masked(payload, key))
+
+
+def ping(payload: bytes = b"") -> bytes:
+    """A ping from a client."""
+    return client_frame(payload, Opcode.PING)
+
+
+def close(code: int | None = None, reason: bytes = b"") -> bytes:
+    """A close frame from a client."""
+    return client_frame(b"" if code is None else code.to_bytes(2, "big") + reason, Opcode.CLOSE)
+
+
+def server_frames(data: bytes) -> list[tuple[Opcode, bytes]]:
+    """The opcode and payload of each of a server's whole frames."""
+    frames = []
+    while data:
+        form, start = data[1], 2
+        assert form < 0x80, "a server does not mask"
+        if form >= 126:
+            start = 4 if form == 126 else 10
+        length = int.from_bytes(data[2:start], "big") if form >= 126 else form
+        assert shortest_form(length) == {126: 16, 127: 64}.get(form, 7)
+        assert data[0] & 0xF0 == 0x80, "a server sends whole frames"
+        assert len(data) >= start + length, f"a frame is cut off: {data!r}"
+        frames.append((Opcode(data[0] & 0x0F), data[start : start + length]))
+        data = data[start + length :]
+    return frames
+
+
+def closed_with(code: int, reason: bytes) -> tuple[Opcode, bytes]:
+    """A server's close frame."""
+    return Opcode.CLOSE, code.to_bytes(2, "big") + reason
+
+
+class MemoryTransport:
+    """A transport that keeps what is written to it.
+
+    :ivar writes: the data of each call.
+    :ivar room: bytes that it takes before it pauses its producer.
+    """
+
+    def __init__(self) -> None:
+        self.writes: list[bytes] = []
+        self.room: float = float("inf")
+        self.disconnecting = False
+        self.aborted = False
+        self.producer: IPushProducer | None = None
+
+    @property
+    def written(self) -> bytes:
+        """All that was written."""
+        return b"".join(self.writes)
+
+    def write(self, data: bytes) -> None:
+        if self.disconnecting or self.aborted:
+            return
+        self.writes.append(data)
+        self.room -= len(data)
+        if self.room < 0 and self.producer is not None:
+            self.producer.pauseProducing()
+
+    def drain(self) -> None:
+        """Let the other end read everything."""
+        self.room = float("inf")
+        assert self.producer is not None
+        self.producer.resumeProducing()
+
+    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
+        assert streaming
+        assert self.producer is None
+        self.producer = producer
+
+    def unregisterProducer(self) -> None:
+        self.producer = None
+
+    def loseConnection(self) -> None:
+        self.disconnecting = True
+
+    def abortConnection(self) -> None:
+        self.aborted = True
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        pass
+
+    def getPeer(self) -> IPv4Address:
+        return IPv4Address("TCP", "192.0.2.1", 50000)
+
+
+@contextmanager
+def autobahn_time(clock: Clock) -> Iterator[None]:
+    """Let Autobahn's own timers run by *clock*."""
+    config = txaio.tx.config
+    loop, config.loop = config.loop, clock
+    try:
+        yield
+    finally:
+        config.loop = loop
+
+
+class Recorder(FastServerProtocol):
+    """Keeps what it hears, and does what a test says.
+
+    :ivar heard: the messages; texts as ``str``.
+    :ivar calls: what else it was told, in order.
+    :ivar on_open: called when the handshake is answered.
+    :ivar on_text: called with each text.
+    """
+
+    transport: MemoryTransport
+    on_open: Callable[[], object] = staticmethod(lambda: None)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[str | bytes] = []
+        self.calls: list[Any] = []
+        self.on_text: Callable[[bytes], object] = lambda text: None
+
+    def opened(self) -> None:
+        self.on_open()
+
+    def textReceived(self, text: bytes) -> None:
+        self.heard.append(text.decode())
+        self.on_text(text)
+
+    def binaryReceived(self, data: bytes) -> None:
+        self.heard.append(data)
+
+    def congested(self) -> None:
+        self.calls.append("congested")
+
+    def drained(self) -> None:
+        self.calls.append("drained")
+
+    def onPong(self, payload: bytes) -> None:
+        self.calls.append(("pong", payload))
+
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
+        self.calls.append(("closed", wasClean, code))
+
+    @property
+    def frames(self) -> list[tuple[Opcode, bytes]]:
+        """What it has written since the handshake."""
+        return server_frames(self.transport.written)
+
+
+class RecorderFactory(FastServerFactory):
+    """Makes recorders."""
+
+    protocol = Recorder
+
+
+def shake_hands(protocol: Any) -> Any:
+    """Open a WebSocket of *protocol* in memory; what that writes is not kept."""
+    transport = MemoryTransport()
+    protocol.makeConnection(transport)
+    protocol.dataReceived(UPGRADE)
+    assert transport.written.startswith(b"HTTP/1.1 101 ")
+    transport.writes.clear()
+    return protocol
+
+
+def connect(factory: Any) -> Any:
+    """Open a WebSocket of *factory* in memory."""
+    return shake_hands(factory.buildProtocol(None))
+
+
+def lose(protocol: Any) -> None:
+    """Let the connection of *protocol* end."""
+    protocol.connectionLost(Failure(ConnectionDone()))

@@ -209,7 +209,9 @@ class FastServerProtocol(WebSocketServerProtocol):
         factory = self.factory
         factory.receiving = True
         try:
-            if not factory.fast or not self._at_text(data):
+            # What has begun here ends here, even if the internals are no longer known.
+            at_text = factory.fast or self._partial is not None or self._head
+            if not at_text or not self._at_text(data):
                 super().dataReceived(data)
         except Exception:
             self._crash("receiving")
@@ -320,7 +322,7 @@ class FastServerProtocol(WebSocketServerProtocol):
     @property
     def backlog(self) -> int:
         """About how many bytes were sent and are not yet on their way."""
-        return self._batched_bytes + self._unsent_bytes
+        return self._batched_bytes + (self._unsent_bytes if self._paused else 0)
 
     @property
     def unfinished(self) -> int:

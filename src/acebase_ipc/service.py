@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import stat
 import time
 from collections.abc import Callable
@@ -184,8 +183,7 @@ class AceBaseIPCServer(MultiService):
         self.listeners = [Listener(each, self._site) for each in config.descriptions]
         for listener in self.listeners:
             listener.setServiceParent(self)
-        self._previous_hangup: Any = None
-        ticking = TimerService(TICK, self._tick)
+        ticking = TimerService(TICK, self.tick)
         ticking.clock = reactor
         ticking.setServiceParent(self)
 
@@ -213,20 +211,8 @@ class AceBaseIPCServer(MultiService):
                 log.warn("{path} holds a secret and is readable by everybody", path=path)
         super().privilegedStartService()
 
-    def startService(self) -> None:
-        """Keep the time, and read the token file again on SIGHUP."""
-        super().startService()
-        if self.config.token_file is not None:
-            reactor: Any = self._context.reactor
-            try:
-                self._previous_hangup = signal.signal(
-                    signal.SIGHUP, lambda *_: reactor.callFromThread(self.reload_tokens)
-                )
-            except (AttributeError, ValueError):
-                log.info("SIGHUP cannot be heard here: call reload_tokens() instead")
-
     def reload_tokens(self) -> None:
-        """Read the token file again.
+        """Read the token file again, if there is one.
 
         A file that is broken or empty changes nothing, and is logged. The
         connections of tokens that are gone are closed with 1008.
@@ -241,9 +227,6 @@ class AceBaseIPCServer(MultiService):
 
     def stopService(self) -> Deferred[Any]:
         """Stop listening, say goodbye to every peer with 1001, and end within 5 s."""
-        if self._previous_hangup is not None:
-            signal.signal(signal.SIGHUP, self._previous_hangup)
-            self._previous_hangup = None
         stopped = [maybeDeferred(super().stopService)]
         self._relay.close(CLOSE_GOING_AWAY, "the server is shutting down")
         stopped.append(self._factory.wait_closed(SHUTDOWN_TIMEOUT))
@@ -279,7 +262,8 @@ class AceBaseIPCServer(MultiService):
         """The clients of the database with the wire name *dbname*, in the order they came."""
         return tuple(self._relay.clients(dbname))
 
-    def _tick(self) -> None:
+    def tick(self) -> None:
+        """Do what has to be done about once a second."""
         now = self._clock()
         self._relay.expire(now)
         self._relay.relieve(self._intake.reserved)

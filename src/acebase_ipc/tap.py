@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from typing import Any
 
 from twisted.application.service import IService
-from twisted.internet.error import CannotListenError
+from twisted.logger import ILogObserver
 from twisted.python import usage
 
 from acebase_ipc.config import DEFAULT_HOST, DEFAULT_PORT, AceBaseIPCServerConfig
+from acebase_ipc.daemon import Daemon, log_file, log_observer
 from acebase_ipc.dialect import Dialect
 from acebase_ipc.errors import ConfigError
 from acebase_ipc.limits import Limit, Limits, format_size, parse_size
-from acebase_ipc.service import AceBaseIPCServer, __version__
+from acebase_ipc.service import __version__
 
 DEFAULT_ENDPOINT = f"tcp:{DEFAULT_PORT}:interface={DEFAULT_HOST}"
 TOKEN_VARIABLE = "ACEBASE_IPC_TOKEN"
@@ -66,6 +67,17 @@ def dialect(text: str) -> Dialect | None:
         raise ConfigError("it is auto, documented or acebase") from None
 
 
+def one_of(*choices: str) -> Callable[[str], str]:
+    """Coerces a word that has to be one of *choices*."""
+
+    def coerce(text: str) -> str:
+        if text not in choices:
+            raise ConfigError(f"it is one of {', '.join(choices)}")
+        return text
+
+    return coerce
+
+
 class Options(usage.Options):
     """The options of ``twistd acebase-ipc``."""
 
@@ -88,6 +100,20 @@ class Options(usage.Options):
             "All peers are 'documented' or 'acebase' clients. [default: auto, recognise it]",
             dialect,
         ],
+        [
+            "log-format",
+            None,
+            None,
+            "How the log is written: text, or json (an object per line). [default: text]",
+            one_of("text", "json"),
+        ],
+        [
+            "log-level",
+            None,
+            None,
+            "What the log leaves out: all below debug, info, warn or error. [default: info]",
+            one_of("debug", "info", "warn", "error"),
+        ],
         *limit_parameters(),
     ]
 
@@ -99,6 +125,8 @@ class Options(usage.Options):
         optActions={
             "token-file": usage.CompleteFiles(),
             "dialect": usage.CompleteList(["auto", "documented", "acebase"]),
+            "log-format": usage.CompleteList(["text", "json"]),
+            "log-level": usage.CompleteList(["debug", "info", "warn", "error"]),
         }
     )
 
@@ -151,6 +179,14 @@ class Options(usage.Options):
         except ConfigError as error:
             raise usage.UsageError(str(error)) from None
 
+    def log_observer(self) -> ILogObserver | None:
+        """What writes the log, unless it is to be ``twistd``'s own."""
+        twistd: Any = self.parent
+        if twistd is None or not (self["log-format"] or self["log-level"]):
+            return None
+        file = log_file(twistd.get("logfile"), not twistd.get("nodaemon"))
+        return log_observer(file, self["log-format"] or "text", self["log-level"] or "info")
+
     def _limits(self) -> dict[str, Any]:
         given = {each.name: self[each.name.replace("_", "-")] for each in fields(Limits)}
         return {name: value for name, value in given.items() if value is not None}
@@ -162,22 +198,14 @@ class Options(usage.Options):
         return token
 
 
-class _Server(AceBaseIPCServer):
-    """Ends the process with one line of text when it cannot listen."""
-
-    def privilegedStartService(self) -> None:
-        try:
-            super().privilegedStartService()
-        except (CannotListenError, ConfigError) as error:
-            raise SystemExit(f"acebase-ipc: {error}") from None
-
-
 def makeService(options: Options) -> IService:
     """The relay that *options* describe.
 
     :raises SystemExit: with one line of text, if it cannot listen as described.
     """
+    from twisted.internet import reactor
+
     try:
-        return _Server(options["config"])
+        return Daemon(options["config"], reactor, options.log_observer())
     except ConfigError as error:
         raise SystemExit(f"acebase-ipc: {error}") from None

@@ -1,0 +1,858 @@
+"""The handshake's checks and the HTTP endpoints: protocol sections 1 and 4."""
+
+from __future__ import annotations
+
+import json
+import re
+from http import HTTPStatus
+from urllib.parse import quote
+
+import pytest
+
+from tests.fakes import DATABASE, START, Peer, Response, World, http_request
+
+OK = HTTPStatus.OK
+TOKEN = "c2VjcmV0=="
+BODY = "x" * 200
+"""Too large for a WebSocket with a max_payload of 100."""
+
+
+def is_one_line(response: Response) -> bool:
+    """Whether a refusal says in one line of text what is wrong."""
+    plain = response.headers["content-type"].lower().replace(" ", "") == "text/plain;charset=utf-8"
+    return plain and bool(response.text.strip()) and "\n" not in response.text.strip()
+
+
+def join(world: World, target: str, **headers: str) -> int:
+    """Try to connect; returns the status."""
+    wire = world.upgrade(target, **headers)
+    response = wire.response() if wire.socket.sent[0][9:12] != b"101" else None
+    if response is None:
+        return 101
+    assert is_one_line(response)
+    return response.status
+
+
+def announced(peer: Peer) -> str:
+    """The id of the one large message that was announced to *peer* since the last time."""
+    (message,) = peer.heard()
+    assert message.startswith("get:")
+    return message.removeprefix("get:")
+
+
+# The handshake's checks
+
+RIGHT = {"token": f"t={TOKEN}", "version": "v=1.0.0", "id": "id=alice"}
+WRONG = {"token": "t=wrong", "version": "v=2.0.0", "id": "id=abc"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status", "text"),
+    [
+        ((), 101, ""),
+        (("token",), 403, "Unauthorized"),
+        (("token", "version", "id"), 403, "Unauthorized"),
+        (("version",), 409, "Unsupported client IPC version"),
+        (("version", "id"), 409, "Unsupported client IPC version"),
+        (("id",), 500, "Invalid IPC client id"),
+    ],
+)
+def test_a_handshake_is_checked_in_this_order(
+    wrong: tuple[str, ...], status: int, text: str
+) -> None:
+    world = World(token=TOKEN)
+    pairs = {**RIGHT, **{each: WRONG[each] for each in wrong}}
+    response = world.upgrade(f"/{DATABASE}/connect?{'&'.join(pairs.values())}").responses()[0]
+    assert response.status == status
+    if status != 101:
+        assert response.text.strip() == text
+        assert is_one_line(response)
+    assert len(world.server.get_clients(DATABASE)) == (status == 101)
+
+
+@pytest.mark.parametrize("wrong", [(), ("version", "id"), ("token", "version", "id")])
+def test_a_foreign_page_is_refused_before_version_and_id_are_looked_at(
+    wrong: tuple[str, ...],
+) -> None:
+    pairs = {**RIGHT, **{each: WRONG[each] for each in wrong}}
+    target = f"/{DATABASE}/connect?{'&'.join(pairs.values())}"
+    assert join(World(token=TOKEN), target, origin="https://evil.example") == 403
+
+
+def test_the_limit_on_connections_comes_last() -> None:
+    world = World(max_database_connections=1)
+    world.peers("alice")
+    assert join(world, f"/{DATABASE}/connect?id=abc&v=1") == 500
+    assert join(world, f"/{DATABASE}/connect?id=bobby&v=1") == 503
+
+
+def test_a_refused_client_is_no_peer() -> None:
+    world = World()
+    (alice,) = world.peers("alice")
+    assert join(world, f"/{DATABASE}/connect?id=bobby&v=2") == 409
+    assert alice.heard() == []
+
+
+@pytest.mark.parametrize("query", ["", "?id=alice&v=1.0.0", "?id=abc"])
+@pytest.mark.parametrize("headers", [{}, {"upgrade": "h2c", "connection": "Upgrade"}])
+def test_connect_without_upgrade_is_426(query: str, headers: dict[str, str]) -> None:
+    response = World().get(f"/{DATABASE}/connect{query}", **headers)
+    assert response.status == 426
+    assert response.headers["upgrade"].lower() == "websocket"
+    assert is_one_line(response)
+
+
+@pytest.mark.parametrize("upgrade", ["WebSocket", "websocket", "WEBSOCKET"])
+def test_upgrade_is_recognised_in_any_case(upgrade: str) -> None:
+    assert join(World(), f"/{DATABASE}/connect?id=alice&v=1", upgrade=upgrade) == 101
+
+
+@pytest.mark.parametrize("v", ["v=1", "v=1.0.0", "v=1.99.3", "v=%31%2E0", "v=2&v=1.0", "v=1."])
+def test_a_version_with_major_1_is_accepted(v: str) -> None:
+    assert join(World(), f"/{DATABASE}/connect?id=alice&{v}&t=") == 101
+
+
+@pytest.mark.parametrize("v", ["", "v", "v=", "v=2.0.0", "v=0.1", "v=10.0", "v=1&v=2", "V=1.0"])
+def test_another_version_is_409(v: str) -> None:
+    assert join(World(), f"/{DATABASE}/connect?id=alice&{v}&t=") == 409
+
+
+@pytest.mark.parametrize(
+    ("raw", "client_id"),
+    [
+        ("alice", "alice"),
+        ("x" * 5, "xxxxx"),
+        ("x" * 128, "x" * 128),
+        (quote("漢" * 128), "漢" * 128),
+        (quote("élève"), "élève"),
+        ("%5Bmaster%5D", "[master]"),
+        ("[master]", "[master]"),
+        ("a+b+c", "a+b+c"),
+        ("a%20b%2Bc", "a b+c"),
+        ("abc=def==", "abc=def=="),
+        ("%61lice", "alice"),
+        ("bobby&id=alice", "alice"),
+        ("1000%25", "1000%"),
+        ("__proto__", "__proto__"),
+        ("constructor", "constructor"),
+    ],
+)
+def test_an_id_is_percent_decoded(raw: str, client_id: str) -> None:
+    world = World()
+    assert join(world, f"/{DATABASE}/connect?id={raw}&v=1.0.0&t=") == 101
+    assert [each.id for each in world.server.get_clients(DATABASE)] == [client_id]
+
+
+@pytest.mark.parametrize(
+    "client_id",
+    [
+        "",
+        "id",
+        "id=",
+        "id=abcd",
+        "id=" + "x" * 129,
+        "id=abc;def",
+        "id=abc%3Bdef",
+        "id=abc%00def",
+        "id=abc%0Adef",
+        "id=abc%7Fdef",
+        "id=abc%C2%85def",
+        "id=alice&id=bob",
+        "id=%C3%A9%C3%A9",
+    ],
+)
+def test_an_id_that_cannot_be_used_is_500(client_id: str) -> None:
+    world = World()
+    assert join(world, f"/{DATABASE}/connect?{client_id}&v=1.0.0") == 500
+    assert world.server.get_clients(DATABASE) == ()
+
+
+# Tokens
+
+
+@pytest.mark.parametrize(
+    ("token", "presented"),
+    [
+        ("secret", "secret"),
+        ("c2VjcmV0==", "c2VjcmV0=="),
+        ("c2VjcmV0==", "c2VjcmV0%3D%3D"),
+        ("a+b", "a+b"),
+        ("a+b", "a%2Bb"),
+        ("a b", "a%20b"),
+        ("a&b", "a%26b"),
+        ("a/b?c", "a/b?c"),
+        ("geheim漢字", quote("geheim漢字")),
+    ],
+)
+def test_a_token_may_be_raw_or_encoded(token: str, presented: str) -> None:
+    world = World(token=token)
+    assert join(world, f"/{DATABASE}/connect?id=alice&v=1.0.0&t={presented}") == 101
+    assert world.get(f"/{DATABASE}/clients?t={presented}").status == OK
+
+
+@pytest.mark.parametrize(
+    "presented", ["", "&t=", "&t=secre", "&t=secrets", "&t=Secret", "&t=secret&t=", "&T=secret"]
+)
+def test_a_wrong_token_is_403_for_a_handshake_and_401_else(presented: str) -> None:
+    world = World(token="secret")
+    alice = Peer("alice", world.upgrade(f"/{DATABASE}/connect?id=alice&v=1&t=secret"))
+    alice.heard()
+    assert join(world, f"/{DATABASE}/connect?id=bobby&v=1.0.0{presented}") == 403
+    for response in (
+        world.get(f"/{DATABASE}/clients?{presented}"),
+        world.get(f"/{DATABASE}/receive?id=alice&msg=x{presented}"),
+        world.post(f"/{DATABASE}/send?id=alice{presented}", "hello"),
+        world.post(f"/send?id=alice{presented}", "hello"),
+        world.get(f"/receive?id=alice&msg=x{presented}"),
+    ):
+        assert (response.status, response.text.strip()) == (401, "Unauthorized")
+    assert alice.heard() == []
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+def test_a_token_may_come_as_a_bearer(scheme: str) -> None:
+    world = World(token=TOKEN)
+    authorization = f"{scheme} {TOKEN}"
+    assert join(world, f"/{DATABASE}/connect?id=alice&v=1", authorization=authorization) == 101
+    assert world.get(f"/{DATABASE}/clients", authorization=authorization).status == OK
+    sent = world.post(f"/{DATABASE}/send?id=alice", "ping", authorization=authorization)
+    assert sent.status == OK
+
+
+@pytest.mark.parametrize("authorization", ["Bearer wrong", "Bearer", f"Basic {TOKEN}", TOKEN])
+def test_a_wrong_bearer_is_refused(authorization: str) -> None:
+    world = World(token=TOKEN)
+    assert join(world, f"/{DATABASE}/connect?id=alice&v=1", authorization=authorization) == 403
+    assert world.get(f"/{DATABASE}/clients", authorization=authorization).status == 401
+
+
+@pytest.mark.parametrize("presented", ["", "&t=", "&t=undefined", "&t=whatever"])
+def test_without_a_configured_token_any_is_accepted(presented: str) -> None:
+    world = World()
+    assert join(world, f"/{DATABASE}/connect?id=alice&v=1.0.0{presented}") == 101
+    assert world.get(f"/{DATABASE}/clients?{presented}").status == OK
+    assert world.post(f"/{DATABASE}/send?id=alice{presented}", "ping").status == OK
+
+
+# Database names
+
+
+@pytest.mark.parametrize(
+    ("segment", "name"),
+    [
+        ("x", "x"),
+        ("shop_data", "shop_data"),
+        ("constructor", "constructor"),
+        ("__proto__", "__proto__"),
+        ("hasOwnProperty", "hasOwnProperty"),
+        ("my%20db", "my db"),
+        ("a+b", "a+b"),
+        ("a%2Bb", "a+b"),
+        ("a%2Fb", "a/b"),
+        ("100%25", "100%"),
+        ("send", "send"),
+        ("connect", "connect"),
+        ("..", ".."),
+        ("%E6%BC%A2%F0%9F%8E%89", "漢🎉"),
+        ("x" * 200, "x" * 200),
+        (quote("漢" * 200), "漢" * 200),
+    ],
+)
+def test_a_database_may_have_any_name(segment: str, name: str) -> None:
+    world = World()
+    (other,) = world.peers("other", database="other_data")
+    alice, bobby = world.peers("alice", "bobby", database=segment)
+    assert [each.id for each in world.server.get_clients(name)] == ["alice", "bobby"]
+    alice.say("hello")
+    assert bobby.heard() == ["msg:hello"]
+    assert world.post(f"/{segment}/send?id=alice", "to:bobby;posted").status == OK
+    assert bobby.heard() == ["msg:posted"]
+    clients = json.loads(world.get(f"/{segment}/clients").text)
+    assert [each["id"] for each in clients] == ["alice", "bobby"]
+    bobby.leave()
+    assert alice.heard() == ["disconnect:bobby"]
+    assert other.heard() == []
+
+
+@pytest.mark.parametrize("name", ["°C", "café"])
+def test_a_name_may_come_in_raw_latin_1_as_node_posts_it(name: str) -> None:
+    world = World()
+    (alice,) = world.peers("alice", database=quote(name))
+    wire = world.connect()
+    wire.send(
+        http_request("POST", "/NAME/send?id=alice", b"ping").replace(
+            b"NAME", name.encode("latin-1")
+        )
+    )
+    assert wire.response().status == OK
+    assert alice.heard() == ["pong"]
+
+
+@pytest.mark.parametrize("segment", ["x" * 201, "a%00b", "a%0Ab", "%7F", "%C2%85", "%FF", ""])
+def test_a_name_that_no_database_can_have_is_refused(segment: str) -> None:
+    world = World()
+    assert join(world, f"/{segment}/connect?id=alice&v=1") == 400
+    for response in (
+        world.get(f"/{segment}/clients"),
+        world.post(f"/{segment}/send?id=alice", "hello"),
+        world.get(f"/{segment}/receive?id=alice&msg=x"),
+    ):
+        assert response.status == 400
+        assert is_one_line(response)
+
+
+@pytest.mark.parametrize(("one", "two"), [("x", "x-y"), ("shop", "Shop"), ("x", "x%20")])
+def test_databases_with_similar_names_are_apart(one: str, two: str) -> None:
+    world = World()
+    alice, bobby = world.peers("alice", "bobby", database=one)
+    carol, david = world.peers("carol", "david", database=two)
+    alice.say("hello")
+    carol.say("to:bobby;hello")
+    world.post(f"/{one}/send?id=alice", "y" * 20_000)
+    assert bobby.heard()[0] == "msg:hello"
+    assert carol.heard() == david.heard() == []
+
+
+# POST /<db>/send
+
+
+@pytest.mark.parametrize(
+    ("message", "heard"),
+    [
+        ("hello", {"bobby": ["msg:hello"], "carol": ["msg:hello"]}),
+        ("to:all;hello", {"bobby": ["msg:hello"], "carol": ["msg:hello"]}),
+        ("to:bobby;hello", {"bobby": ["msg:hello"]}),
+        ("to:alice;to myself", {"alice": ["msg:to myself"]}),
+        ("to:nobody;hello", {}),
+        ("ping", {"alice": ["pong"]}),
+        ("漢字 🎉", {"bobby": ["msg:漢字 🎉"], "carol": ["msg:漢字 🎉"]}),
+        ("", {"bobby": ["msg:"], "carol": ["msg:"]}),
+    ],
+)
+def test_a_posted_message_is_relayed_like_any_other(
+    message: str, heard: dict[str, list[str]]
+) -> None:
+    world = World()
+    peers = world.peers("alice", "bobby", "carol")
+    response = world.post(f"/{DATABASE}/send?id=alice", message)
+    assert (response.status, response.text) == (OK, "ok")
+    assert {each.id: each.heard() for each in peers} == {
+        each.id: heard.get(each.id, []) for each in peers
+    }
+
+
+@pytest.mark.parametrize("message", ["to:", "to:bobby", "to:;hello", "to:" + "x" * 300])
+def test_a_posted_message_with_a_malformed_address_is_400(message: str) -> None:
+    world = World(max_payload=100)
+    alice, bobby = world.peers("alice", "bobby")
+    response = world.post(f"/{DATABASE}/send?id=alice", message)
+    assert response.status == 400
+    assert is_one_line(response)
+    assert alice.frames() == bobby.frames() == []
+    assert alice.wire.ended is None
+
+
+@pytest.mark.parametrize("message", [b"\xff", b"hello \xc3", b"x" * 200 + b"\xed\xa0\x80"])
+def test_a_posted_message_that_is_not_utf8_is_400(message: bytes) -> None:
+    world = World(max_payload=100)
+    _, bobby = world.peers("alice", "bobby")
+    response = world.post(f"/{DATABASE}/send?id=alice", message)
+    assert response.status == 400
+    assert is_one_line(response)
+    assert bobby.heard() == []
+
+
+@pytest.mark.parametrize("query", ["", "?id=", "?id=bob", "?id=other", "?id=%FF%FF%FF%FF%FF"])
+def test_who_is_no_peer_of_the_database_is_401(query: str) -> None:
+    world = World()
+    _, bobby = world.peers("alice", "bobby")
+    world.peers("other", database="other_data")
+    separator = "&" if query else "?"
+    for response in (
+        world.post(f"/{DATABASE}/send{query}", "hello"),
+        world.get(f"/{DATABASE}/receive{query}{separator}msg=x"),
+        world.post(f"/unknown_data/send{query}", "hello"),
+    ):
+        assert (response.status, response.text.strip()) == (401, "Unauthorized")
+    assert bobby.heard() == []
+
+
+def test_a_peer_that_has_left_is_401() -> None:
+    world = World()
+    alice, _ = world.peers("alice", "bobby")
+    alice.leave()
+    assert world.post(f"/{DATABASE}/send?id=alice", "hello").status == 401
+
+
+def test_a_post_may_exceed_max_payload_and_others_download_it() -> None:
+    world = World(max_payload=100)
+    alice, bobby = world.peers("alice", "bobby")
+    assert world.post(f"/{DATABASE}/send?id=alice", BODY).status == OK
+    response = world.get(f"/{DATABASE}/receive?id=bobby&msg={announced(bobby)}")
+    assert (response.status, response.text) == (OK, BODY)
+    assert response.headers["content-type"].lower().replace(" ", "") == "text/plain;charset=utf-8"
+    assert response.headers["content-length"] == str(len(BODY))
+    assert alice.heard() == []
+
+
+@pytest.mark.parametrize(
+    ("body", "large"),
+    [
+        ("x" * 100, False),
+        ("x" * 101, True),
+        ("漢" * 100, False),
+        ("漢" * 101, True),
+        ("🎉" * 50, False),
+        ("🎉" * 50 + "x", True),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "to:bobby;"])
+def test_a_body_above_max_payload_is_announced_and_others_are_sent(
+    body: str, large: bool, prefix: str
+) -> None:
+    world = World(max_payload=100)
+    _, bobby = world.peers("alice", "bobby")
+    world.post(f"/{DATABASE}/send?id=alice", prefix + body)
+    if large:
+        target = f"/{DATABASE}/receive?id=bobby&msg={announced(bobby)}"
+        assert world.get(target).text == body
+    else:
+        assert bobby.heard() == [f"msg:{body}"]
+
+
+def test_an_acebase_peer_receives_a_large_body_inline() -> None:
+    world = World(max_payload=100, introductions=False)
+    alice, bobby = world.peers("alice", "bobby")
+    carol = world.peer("carol", query="&dialect=acebase")
+    bobby.heard()
+    world.post(f"/{DATABASE}/send?id=alice", "{" + BODY)
+    assert carol.heard() == ["{" + BODY]
+    assert len(announced(bobby)) > 20
+    assert alice.heard() == ["connect:carol"]
+
+
+def test_a_large_message_to_nobody_is_accepted_and_dropped() -> None:
+    world = World(max_payload=100, max_stored=1000)
+    (alice,) = world.peers("alice")
+    for message in [BODY, f"to:nobody;{BODY}"] * 10:
+        assert world.post(f"/{DATABASE}/send?id=alice", message).status == OK
+    assert alice.heard() == []
+
+
+def test_posts_one_after_the_other_arrive_in_order_with_the_messages_between() -> None:
+    world = World()
+    alice, bobby = world.peers("alice", "bobby")
+    for number in range(0, 20, 2):
+        assert world.post(f"/{DATABASE}/send?id=alice", str(number)).status == OK
+        alice.say(str(number + 1))
+    assert bobby.heard() == [f"msg:{each}" for each in range(20)]
+
+
+# GET /<db>/receive
+
+
+@pytest.mark.parametrize("key", ["msg", "msgId"])
+def test_a_download_is_for_each_recipient_once(key: str) -> None:
+    world = World(max_payload=100)
+    world.peers("alice", "bobby", "carol")
+    _, bobby, carol = world.peers("alice", "bobby", "carol")
+    world.post(f"/{DATABASE}/send?id=alice", BODY)
+    for peer in (bobby, carol):
+        target = f"/{DATABASE}/receive?id={peer.id}&{key}={announced(peer)}"
+        assert world.get(target).text == BODY
+        again = world.get(target)
+        assert again.status == 404
+        assert is_one_line(again)
+
+
+def test_nobody_else_can_download_a_message() -> None:
+    world = World(max_payload=100)
+    alice, bobby, carol = world.peers("alice", "bobby", "carol")
+    (foreign,) = world.peers("bobby", database="other_data")
+    world.post(f"/{DATABASE}/send?id=alice", f"to:bobby;{BODY}")
+    message = announced(bobby)
+    for database, client_id in [
+        (DATABASE, "alice"),
+        (DATABASE, "carol"),
+        ("other_data", "bobby"),
+    ]:
+        response = world.get(f"/{database}/receive?id={client_id}&msg={message}")
+        assert response.status == 404
+        assert BODY not in response.text
+    assert alice.heard() == carol.heard() == foreign.heard() == []
+    assert world.get(f"/{DATABASE}/receive?id=bobby&msg={message}").text == BODY
+
+
+@pytest.mark.parametrize("query", ["", "&msg=", "&msg=unknown", "&msg=%FF", "&msgId=unknown"])
+def test_an_unknown_message_is_404(query: str) -> None:
+    world = World()
+    world.peers("alice")
+    response = world.get(f"/{DATABASE}/receive?id=alice{query}")
+    assert response.status == 404
+    assert is_one_line(response)
+
+
+def test_ids_of_messages_are_unguessable() -> None:
+    world = World(max_payload=100)
+    _, bobby = world.peers("alice", "bobby")
+    messages = set()
+    for _ in range(20):
+        world.post(f"/{DATABASE}/send?id=alice", BODY)
+        messages.add(announced(bobby))
+    assert len(messages) == 20
+    assert all(re.fullmatch(r"[\w-]{22,}", each, re.ASCII) for each in messages)
+
+
+def test_a_message_is_gone_60_s_after_it_was_announced() -> None:
+    world = World(max_payload=100)
+    _, bobby = world.peers("alice", "bobby")
+    world.post(f"/{DATABASE}/send?id=alice", BODY)
+    first = announced(bobby)
+    world.pass_time(30)
+    world.post(f"/{DATABASE}/send?id=alice", BODY)
+    second = announced(bobby)
+    world.pass_time(29)
+    # A download that is not complete does not prolong it.
+    assert world.get(f"/{DATABASE}/clients").status == OK
+    world.pass_time(2)
+    assert world.get(f"/{DATABASE}/receive?id=bobby&msg={first}").status == 404
+    assert world.get(f"/{DATABASE}/receive?id=bobby&msg={second}").status == OK
+
+
+def test_a_message_waits_for_message_ttl() -> None:
+    world = World(max_payload=100, message_ttl=10)
+    _, bobby = world.peers("alice", "bobby")
+    world.post(f"/{DATABASE}/send?id=alice", BODY)
+    world.post(f"/{DATABASE}/send?id=alice", BODY)
+    first, second = (each.removeprefix("get:") for each in bobby.heard())
+    world.pass_time(8.5)
+    assert world.get(f"/{DATABASE}/receive?id=bobby&msg={first}").status == OK
+    world.pass_time(3)
+    assert world.get(f"/{DATABASE}/receive?id=bobby&msg={second}").status == 404
+
+
+def test_a_message_goes_with_its_recipient() -> None:
+    world = World(max_payload=100)
+    _, bobby = world.peers("alice", "bobby")
+    world.post(f"/{DATABASE}/send?id=alice", BODY)
+    message = announced(bobby)
+    bobby.leave()
+    world.peer("bobby")
+    assert world.get(f"/{DATABASE}/receive?id=bobby&msg={message}").status == 404
+
+
+def test_a_message_survives_its_sender() -> None:
+    world = World(max_payload=100)
+    alice, bobby = world.peers("alice", "bobby")
+    world.post(f"/{DATABASE}/send?id=alice", BODY)
+    message = announced(bobby)
+    alice.leave()
+    assert world.get(f"/{DATABASE}/receive?id=bobby&msg={message}").text == BODY
+
+
+def test_a_large_download_comes_whole() -> None:
+    world = World()
+    _, bobby = world.peers("alice", "bobby")
+    body = "漢字🎉x" * 100_000  # 1.1 MB
+    world.post(f"/{DATABASE}/send?id=alice", body)
+    assert world.get(f"/{DATABASE}/receive?id=bobby&msg={announced(bobby)}").text == body
+
+
+def test_others_are_served_while_a_download_waits_for_its_client() -> None:
+    world = World()
+    alice, bobby = world.peers("alice", "bobby")
+    body = "x" * 2_000_000
+    world.post(f"/{DATABASE}/send?id=alice", body)
+    wire = world.connect()
+    wire.stop_reading()
+    target = f"/{DATABASE}/receive?id=bobby&msg={announced(bobby)}"
+    wire.send(f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+    alice.say("hello")
+    assert bobby.heard() == ["msg:hello"]
+    assert world.get(f"/{DATABASE}/clients").status == OK
+    for _ in range(30):
+        wire.read_on(room=50_000)
+    wire.read_on()
+    assert wire.response().text == body
+
+
+@pytest.mark.parametrize(("size", "read"), [(2_000_000, 0), (2_000_000, 300_000), (20_000, 1000)])
+def test_a_broken_download_may_be_repeated(size: int, read: int) -> None:
+    world = World()
+    _, bobby = world.peers("alice", "bobby")
+    body = "x" * size
+    world.post(f"/{DATABASE}/send?id=alice", body)
+    target = f"/{DATABASE}/receive?id=bobby&msg={announced(bobby)}"
+    for _ in range(3):
+        wire = world.connect()
+        wire.stop_reading(read)
+        wire.send(f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        wire.reset()
+    assert world.get(target).text == body
+    assert world.get(target).status == 404
+
+
+# Without the database's name
+
+
+def test_the_database_need_not_be_named_if_the_id_is_unique() -> None:
+    world = World(max_payload=100)
+    _, bobby = world.peers("alice", "bobby")
+    world.peers("other", database="other_data")
+    response = world.post("/send?id=alice", f"to:bobby;{BODY}")
+    assert (response.status, response.text) == (OK, "ok")
+    assert world.get(f"/receive?id=bobby&msg={announced(bobby)}").text == BODY
+
+
+def test_without_a_name_an_unknown_id_is_404_and_an_ambiguous_one_409() -> None:
+    world = World()
+    one, _ = world.peers("alice", "bobby")
+    two, _ = world.peers("alice", "carol", database="other_data")
+    for client_id, status in [("nobody", 404), ("", 404), ("alice", 409), ("bobby", 200)]:
+        response = world.post(f"/send?id={client_id}", "hello")
+        assert response.status == status
+        assert status == OK or is_one_line(response)
+        status = 404 if status == OK else status
+        assert world.get(f"/receive?id={client_id}&msg=x").status == status
+    assert one.heard() == ["msg:hello"]
+    assert two.heard() == []
+
+
+# GET /<db>/clients
+
+
+def test_clients_are_told_with_the_time_they_came() -> None:
+    world = World()
+    world.pass_time(1.5)
+    world.peers("alice")
+    world.pass_time(2)
+    world.peers(quote("élève"))
+    world.peers("other", database="other_data")
+    response = world.get(f"/{DATABASE}/clients")
+    assert response.status == OK
+    assert response.headers["content-type"].startswith("application/json")
+    assert json.loads(response.text) == [
+        {"id": "alice", "connected": START * 1000 + 1500},
+        {"id": "élève", "connected": START * 1000 + 3500},
+    ]
+
+
+def test_a_database_without_clients_has_an_empty_list() -> None:
+    world = World()
+    (alice,) = world.peers("alice")
+    alice.leave()
+    for name in (DATABASE, "never_seen"):
+        response = world.get(f"/{name}/clients")
+        assert (response.status, response.text) == (OK, "[]")
+
+
+# Unknown paths and methods
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/",
+        "/nothing",
+        "/clients",
+        "/connect",
+        "/connect?id=alice&v=1",
+        f"/{DATABASE}",
+        f"/{DATABASE}/",
+        f"/{DATABASE}/nothing",
+        f"/{DATABASE}/send/",
+        f"/{DATABASE}/send/more",
+        f"/{DATABASE}/connect/more",
+        f"/{DATABASE}/a/b/c",
+        f"/{DATABASE}/SEND",
+        "/favicon.ico",
+    ],
+)
+def test_an_unknown_path_is_404(target: str) -> None:
+    world = World()
+    for method, body in [("GET", b""), ("POST", b"body"), ("DELETE", b""), ("PUT", b"body")]:
+        response = world.request(method, target, body)
+        assert response.status == 404
+        assert is_one_line(response)
+
+
+@pytest.mark.parametrize(
+    ("target", "right"),
+    [
+        (f"/{DATABASE}/connect?id=alice&v=1", "GET"),
+        (f"/{DATABASE}/send?id=alice", "POST"),
+        (f"/{DATABASE}/receive?id=alice&msg=x", "GET"),
+        (f"/{DATABASE}/clients", "GET"),
+        ("/send?id=alice", "POST"),
+        ("/receive?id=alice&msg=x", "GET"),
+    ],
+)
+def test_a_wrong_method_is_405_with_allow(target: str, right: str) -> None:
+    world = World()
+    _, bobby = world.peers("alice", "bobby")
+    for method in {"GET", "POST", "PUT", "DELETE", "PATCH", "BREW"} - {right}:
+        response = world.request(method, target, b"hello" if method != "GET" else b"")
+        assert response.status == 405
+        assert right in re.split(", *", response.headers["allow"])
+        assert method not in re.split(", *", response.headers["allow"])
+        assert is_one_line(response)
+    assert bobby.heard() == []
+
+
+@pytest.mark.parametrize(
+    "target", [f"/{DATABASE}/clients", f"/{DATABASE}/nothing", f"/{DATABASE}/send?id=alice"]
+)
+def test_a_head_request_is_answered_without_a_body(target: str) -> None:
+    wire = World().connect()
+    wire.send(f"HEAD {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+    head, end, body = wire.take().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 ")
+    assert (end, body) == (b"\r\n\r\n", b"")
+
+
+# Browsers
+
+ORIGIN = "https://app.example"
+PATHS = [
+    "/",
+    "/nothing",
+    f"/{DATABASE}/nothing",
+    f"/{DATABASE}/connect?id=bobby&v=1",
+    f"/{DATABASE}/send?id=alice",
+    f"/{DATABASE}/receive?id=alice&msg=x",
+    f"/{DATABASE}/clients",
+    "/send?id=alice",
+    "/receive?id=alice&msg=x",
+    "/a%00b/clients",
+    f"/{DATABASE}",
+]
+
+
+@pytest.mark.parametrize("target", PATHS)
+@pytest.mark.parametrize("origins", [(), (ORIGIN,)])
+def test_a_foreign_page_is_refused_on_every_path(target: str, origins: tuple[str, ...]) -> None:
+    world = World(allow_origins=origins)
+    alice, carol = world.peers("alice", "carol")
+    for method in ("GET", "POST", "OPTIONS", "DELETE"):
+        for origin in ("https://evil.example", "null"):
+            response = world.request(method, target, b"x" * (method == "POST"), origin=origin)
+            assert response.status == 403
+            assert "access-control-allow-origin" not in response.headers
+            assert is_one_line(response)
+    assert alice.heard() == carol.heard() == []
+
+
+@pytest.mark.parametrize(
+    ("configured", "origin"),
+    [
+        (ORIGIN, ORIGIN),
+        (ORIGIN + "/", ORIGIN),
+        ("HTTPS://App.Example", ORIGIN),
+        ("http://localhost:8080", "http://localhost:8080"),
+        ("*", "https://whoever.example:8443"),
+        ("*", "null"),
+        ("null", "null"),
+    ],
+)
+def test_an_allowed_page_may_send_and_read_answers(configured: str, origin: str) -> None:
+    world = World(allow_origins=(configured, "https://another.example"))
+    world.peers("alice")
+    for response in (
+        world.get(f"/{DATABASE}/clients", origin=origin),
+        world.post(f"/{DATABASE}/send?id=alice", "ping", origin=origin),
+    ):
+        assert response.status == OK
+        assert response.headers["access-control-allow-origin"] == origin
+        assert "origin" in response.headers["vary"].lower()
+
+
+@pytest.mark.parametrize("configured", [ORIGIN, "*"])
+def test_an_allowed_page_may_connect(configured: str) -> None:
+    world = World(allow_origins=(configured,))
+    assert join(world, f"/{DATABASE}/connect?id=alice&v=1", origin=ORIGIN) == 101
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "http://app.example",
+        "https://app.example:8443",
+        "https://app.example.evil.example",
+        "https://evil.example/https://app.example",
+        "https://app.example, https://evil.example",
+    ],
+)
+def test_an_origin_must_match_as_a_whole(origin: str) -> None:
+    world = World(allow_origins=(ORIGIN,))
+    assert world.get(f"/{DATABASE}/clients", origin=origin).status == 403
+    assert join(world, f"/{DATABASE}/connect?id=alice&v=1", origin=origin) == 403
+
+
+def test_a_page_hears_why_it_was_refused() -> None:
+    world = World(allow_origins=(ORIGIN,))
+    for response in (
+        world.post(f"/{DATABASE}/send?id=nobody", "hello", origin=ORIGIN),
+        world.get(f"/{DATABASE}/send", origin=ORIGIN),
+        world.get("/nothing", origin=ORIGIN),
+    ):
+        assert response.status in (401, 404, 405)
+        assert response.headers["access-control-allow-origin"] == ORIGIN
+
+
+@pytest.mark.parametrize(
+    ("target", "method"),
+    [
+        (f"/{DATABASE}/send?id=alice", "POST"),
+        (f"/{DATABASE}/receive?id=alice&msg=x", "GET"),
+        (f"/{DATABASE}/clients", "GET"),
+        ("/send?id=alice", "POST"),
+    ],
+)
+def test_a_preflight_is_answered(target: str, method: str) -> None:
+    world = World(allow_origins=(ORIGIN,), token=TOKEN)
+    response = world.request(
+        "OPTIONS",
+        target,
+        origin=ORIGIN,
+        access_control_request_method=method,
+        access_control_request_headers="authorization",
+    )
+    assert response.status in (200, 204)
+    headers = response.headers
+    assert headers["access-control-allow-origin"] == ORIGIN
+    assert method in re.split(", *", headers["access-control-allow-methods"])
+    assert "authorization" in re.split(", *", headers["access-control-allow-headers"].lower())
+    assert "origin" in headers["vary"].lower()
+
+
+def test_options_without_an_origin_tell_the_methods() -> None:
+    response = World().request("OPTIONS", f"/{DATABASE}/send")
+    assert response.status in (200, 204)
+    assert "POST" in re.split(", *", response.headers["allow"])
+    assert "access-control-allow-origin" not in response.headers
+
+
+def test_who_is_no_browser_gets_no_cors_headers() -> None:
+    world = World(allow_origins=("*",))
+    response = world.get(f"/{DATABASE}/clients")
+    assert not [each for each in response.headers if each.startswith("access-control")]
+
+
+# Behind a proxy
+
+
+def test_tls_at_a_proxy_with_a_small_max_payload_is_warned_of_once() -> None:
+    world = World()
+    for _ in range(2):
+        join(world, f"/{DATABASE}/connect?id=alice&v=1", x_forwarded_proto="https")
+    (line,) = world.logged("16 MiB")
+    assert "16384" in line
+
+
+@pytest.mark.parametrize(
+    ("max_payload", "headers"), [(16 << 20, {"x_forwarded_proto": "https"}), (None, {})]
+)
+def test_there_is_no_warning_without_need(max_payload: int | None, headers: dict[str, str]) -> None:
+    world = World(max_payload=max_payload)
+    assert join(world, f"/{DATABASE}/connect?id=alice&v=1", **headers) == 101
+    assert world.logged("16 MiB") == []

@@ -1,0 +1,373 @@
+"""The options of ``twistd acebase-ipc``, and the service that they make."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.application.service import IService
+from twisted.python.usage import Options as ParentOptions
+from twisted.python.usage import UsageError
+
+from acebase_ipc import AceBaseIPCServer, AceBaseIPCServerConfig
+from acebase_ipc.dialect import Dialect
+from acebase_ipc.limits import GIB, KIB, MIB, describe_limits
+from acebase_ipc.tap import Options, makeService
+from acebase_ipc.tokens import Rule
+
+TOKEN_VARIABLE = "ACEBASE_IPC_TOKEN"
+
+
+@pytest.fixture(autouse=True)
+def _no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
+
+
+def configured(*arguments: str) -> AceBaseIPCServerConfig:
+    options = Options()
+    options.parseOptions(list(arguments))
+    config: AceBaseIPCServerConfig = options["config"]
+    return config
+
+
+def made(*arguments: str) -> IService:
+    options = Options()
+    options.parseOptions(list(arguments))
+    return makeService(options)
+
+
+def refusal(*arguments: str) -> str:
+    """The last line that the process writes before it ends with status 1."""
+    with pytest.raises((UsageError, SystemExit)) as caught:
+        made(*arguments)
+    if isinstance(caught.value, SystemExit):
+        # The interpreter writes a text and makes it status 1; twistd does so for usage errors.
+        assert isinstance(caught.value.code, str)
+        assert caught.value.code.startswith("acebase-ipc: ")
+    return str(caught.value)
+
+
+def test_without_options_the_config_has_its_defaults() -> None:
+    options = configured()
+    assert options == AceBaseIPCServerConfig(endpoints=("tcp:9163:interface=127.0.0.1",))
+
+
+# Ports
+
+
+@pytest.mark.parametrize("option", ["--port={}", "--port {}", "-p {}", "-p{}"])
+def test_a_port_has_a_long_and_a_short_option(option: str) -> None:
+    assert configured(*option.format("tcp:1").split()).endpoints == ("tcp:1",)
+
+
+def test_ports_are_collected_in_their_order() -> None:
+    arguments = ["--port", "tcp:2", "-p", "unix:a", "--token", "x", "--port", "tcp:1"]
+    assert configured(*arguments).endpoints == ("tcp:2", "unix:a", "tcp:1")
+
+
+def test_two_command_lines_do_not_share_ports() -> None:
+    configured("--port", "tcp:1", "--allow-origin", "a", "--allow-host", "b")
+    again = configured("--port", "tcp:2")
+    assert (again.endpoints, again.allow_origins, again.allow_hosts) == (("tcp:2",), (), ())
+
+
+def test_tls_on_one_port_makes_the_larger_default() -> None:
+    assert configured("-p", "tcp:1").payload_limit == 16 * KIB
+    assert configured("-p", "tcp:1", "-p", "ssl:2").payload_limit == 16 * MIB
+    assert configured("-p", "ssl:2", "--max-payload", "16KiB").payload_limit == 16 * KIB
+
+
+# Sizes, times and numbers
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("16384", 16384), ("16KiB", 16384), ("16MiB", 16 * MIB), ("1 GiB", GIB)]
+)
+def test_sizes_may_have_units(text: str, value: int) -> None:
+    assert configured("--max-payload", text).max_payload == value
+    assert configured(f"--max-message={text}").max_message == value
+
+
+@pytest.mark.parametrize("name", describe_limits())
+def test_every_limit_is_an_option(name: str) -> None:
+    limit = describe_limits()[name]
+    value = 7.5 if limit.unit == "seconds" else 3 * MIB
+    expected: dict[str, Any] = {name: value}
+    config = configured("--" + name.replace("_", "-"), f"{value}")
+    assert config == AceBaseIPCServerConfig(endpoints=configured().endpoints, **expected)
+
+
+@pytest.mark.parametrize("name", describe_limits())
+@pytest.mark.parametrize("text", ["", "x", "-1", "16KB", "nan", "inf", "1e400"])
+def test_no_limit_is_that(name: str, text: str) -> None:
+    assert refusal("--" + name.replace("_", "-"), text)
+
+
+def test_a_limit_out_of_its_range_is_named() -> None:
+    assert refusal("--max-payload", "0").startswith("max_payload must be from 1 to ")
+    assert refusal("--message-ttl", "0").startswith("message_ttl must be from 1 to ")
+
+
+def test_recovery_can_be_off() -> None:
+    assert configured("--recovery", "0").recovery == 0
+
+
+# The other options
+
+
+@pytest.mark.parametrize(
+    ("text", "dialect"),
+    [("auto", None), ("documented", Dialect.DOCUMENTED), ("acebase", Dialect.ACEBASE)],
+)
+def test_the_dialect(text: str, dialect: Dialect | None) -> None:
+    assert configured("--dialect", text).dialect is dialect
+
+
+@pytest.mark.parametrize("text", ["", "Auto", "acebase ", "other"])
+def test_no_other_dialect(text: str) -> None:
+    assert refusal("--dialect", text).endswith("it is auto, documented or acebase")
+
+
+def test_introductions_can_be_turned_off() -> None:
+    assert configured().introductions
+    assert not configured("--no-introductions").introductions
+
+
+def test_origins_and_hosts_are_collected() -> None:
+    config = configured(
+        *("--allow-origin", "https://a.example", "--allow-host", "a.example"),
+        *("--allow-origin", "https://b.example", "--allow-host", "b.example"),
+    )
+    assert config.allow_origins == ("https://a.example", "https://b.example")
+    assert config.allow_hosts == ("a.example", "b.example")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--unknown"], "option --unknown not recognized"),
+        (["-x"], "option -x not recognized"),
+        (["--port"], "option --port requires argument"),
+        (["--max-payload"], "option --max-payload requires argument"),
+        (["--no-introductions=1"], "option --no-introductions must not have an argument"),
+        (["9163"], "Wrong number of arguments."),
+        (["--token", ""], "token must not be empty: leave it out to need none"),
+    ],
+)
+def test_what_is_no_option(arguments: list[str], reason: str) -> None:
+    assert refusal(*arguments) == reason
+
+
+# The token
+
+
+@pytest.fixture
+def token_file(tmp_path: Path) -> str:
+    file = tmp_path / "token.txt"
+    file.write_text("from the-file\n")
+    return str(file)
+
+
+def test_the_token_may_be_an_option() -> None:
+    assert configured("--token", "a+b/c==").rules() == (Rule(b"a+b/c=="),)
+
+
+def test_the_token_may_be_in_a_file(token_file: str) -> None:
+    assert configured("--token-file", token_file).rules() == (Rule(b"the-file", "from"),)
+
+
+def test_the_token_may_be_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TOKEN_VARIABLE, "from-environment")
+    assert configured().rules() == (Rule(b"from-environment"),)
+
+
+def test_options_go_before_the_environment(
+    monkeypatch: pytest.MonkeyPatch, token_file: str
+) -> None:
+    monkeypatch.setenv(TOKEN_VARIABLE, "from-environment")
+    assert configured("--token", "a").rules() == (Rule(b"a"),)
+    assert configured("--token-file", token_file).rules() == (Rule(b"the-file", "from"),)
+
+
+def test_an_empty_environment_variable_is_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TOKEN_VARIABLE, "")
+    assert configured().rules() is None
+
+
+def test_a_blank_environment_variable_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TOKEN_VARIABLE, "  ")
+    assert refusal().startswith("token must not be empty")
+
+
+def test_there_is_one_place_for_tokens(token_file: str) -> None:
+    told = refusal("--token", "hush", "--token-file", token_file)
+    assert told == "give either token (--token) or token_file (--token-file)"
+
+
+def test_a_token_file_that_is_not_there(tmp_path: Path) -> None:
+    path = str(tmp_path / "missing")
+    assert refusal("--token-file", path).endswith(
+        f"cannot read the token file {path!r}: No such file or directory"
+    )
+
+
+def test_an_empty_token_file(tmp_path: Path) -> None:
+    path = tmp_path / "empty"
+    path.write_text("# none\n")
+    assert refusal("--token-file", str(path)).endswith(f"{str(path)!r} holds no token")
+
+
+@pytest.mark.xfail(strict=True, raises=UnicodeEncodeError, reason="it ends in a traceback")
+def test_a_token_that_is_not_text() -> None:
+    """Python makes such a string of arguments and variables that are not UTF-8."""
+    assert refusal("--token", chr(0xDCFF))
+
+
+# Help
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as caught:
+        Options().parseOptions(list(arguments))
+    assert caught.value.code in (0, None)
+    return capsys.readouterr().out
+
+
+def test_the_version_is_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    assert printed(capsys, "--version") == f"acebase-ipc {version('acebase-ipc')}\n"
+
+
+class Twistd(ParentOptions):
+    """As ``twistd`` finds the options."""
+
+    synopsis = "Usage: twistd [options]"
+    subCommands = [("acebase-ipc", None, Options, "A relay")]  # noqa: RUF012
+
+
+@pytest.fixture
+def usage(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as caught:
+        Twistd().parseOptions(["acebase-ipc", "--help"])
+    assert caught.value.code in (0, None)
+    return capsys.readouterr().out
+
+
+def test_help_begins_with_the_synopsis(usage: str) -> None:
+    synopsis = (
+        "Usage: twistd [options] acebase-ipc [--port <endpoint>]… [--token-file <file>] [options]"
+    )
+    assert usage.splitlines()[0] == synopsis
+
+
+def test_help_has_a_description_and_two_examples(usage: str) -> None:
+    description = usage.partition("\nRelays lock requests, ")[2]
+    assert description
+    examples = [line for line in description.splitlines() if line.startswith("    twistd -n ")]
+    assert len(examples) == 2
+    for example in examples:
+        _, _, arguments = example.partition(" acebase-ipc ")
+        assert configured(*arguments.split()).endpoints
+
+
+def test_help_tells_of_tls_with_a_passphrase_and_of_the_environment(usage: str) -> None:
+    for word in ("ssl:", "pfx:9163:path=", "passphraseFile=", "openssl pkcs12", TOKEN_VARIABLE):
+        assert word in usage
+
+
+OPTIONS = {
+    *(each.rstrip("=") for each in Options().longOpt),
+    "allow-host",
+    "allow-origin",
+    "dialect",
+    "help",
+    "no-introductions",
+    "port",
+    "token",
+    "token-file",
+    "version",
+    *(name.replace("_", "-") for name in describe_limits()),
+}
+
+
+def option_lines(usage: str) -> dict[str, str]:
+    lines = {}
+    for line in usage.partition("Options:\n")[2].splitlines():
+        name, _, text = line.strip().removeprefix("-p, ").partition(" ")
+        if name.startswith("--"):
+            lines[name.strip("-=,")] = text.strip()
+    return lines
+
+
+def test_help_has_a_text_for_every_option(usage: str) -> None:
+    texts = option_lines(usage)
+    assert set(texts) == OPTIONS
+    assert all(len(text) > 10 for text in texts.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "default"),
+    [
+        ("max-payload", "16KiB, with TLS 16MiB"),
+        ("max-message", "16MiB"),
+        ("max-stored", "256MiB"),
+        ("max-backlog", "64MiB"),
+        ("max-memory", "1GiB"),
+        ("max-connections", "20000"),
+        ("max-address-connections", "off"),
+        ("message-ttl", "60"),
+        ("recovery", "15"),
+    ],
+)
+def test_help_tells_the_default_of_a_limit(usage: str, name: str, default: str) -> None:
+    assert option_lines(usage)[name].endswith(f"[default: {default}]")
+
+
+@pytest.mark.xfail(strict=True, reason="a unit loses its capitals: 'Utf-16 code units'")
+def test_help_spells_the_units_as_they_are(usage: str) -> None:
+    assert option_lines(usage)["max-payload"].startswith("UTF-16 code units: ")
+
+
+def test_help_fits_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = Options().getUsage().splitlines()
+    assert [line for line in lines if len(line) > 80 and not line.startswith("    ")] == []
+
+
+# The service
+
+
+def test_the_service_is_the_server_that_was_described() -> None:
+    service: Any = made("--port", "tcp:0:interface=127.0.0.1", "--token", "a")
+    assert IService.providedBy(service)
+    assert isinstance(service, AceBaseIPCServer)
+    assert service.config == AceBaseIPCServerConfig(
+        endpoints=("tcp:0:interface=127.0.0.1",), token="a"
+    )
+
+
+@pytest.mark.parametrize(
+    "description", ["9163", "", "nonsense:1", "tcp:", "tcp:abc", "tcp", "ssl:0:privateKey=/missing"]
+)
+def test_an_endpoint_that_cannot_be_used_ends_it_with_one_line(description: str) -> None:
+    told = refusal("--port", "tcp:0", "--port", description)
+    assert told.startswith(f"acebase-ipc: cannot listen on {description!r}: ")
+    assert "\n" not in told
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening.getsockname()[1]
+
+
+def test_a_port_that_is_taken_ends_it_with_one_line(taken: int) -> None:
+    service: Any = made("--port", f"tcp:{taken}:interface=127.0.0.1")
+    with pytest.raises(SystemExit) as caught:
+        service.privilegedStartService()
+    assert str(caught.value.code).startswith("acebase-ipc: ")
+    assert f"127.0.0.1:{taken}" in str(caught.value.code)

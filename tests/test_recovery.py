@@ -329,6 +329,17 @@ def test_what_a_gone_sender_addressed_to_an_absent_worker_is_dropped() -> None:
     assert worker.hears() == []
 
 
+def test_the_large_broadcast_of_a_gone_sender_stays() -> None:
+    world = World(max_payload=50)
+    lost, reader = world.join_acebase("worker1"), world.join("reader1")
+    world.join("reader2")
+    lost.is_lost()
+    reader.posts("x" * 51)
+    reader.is_lost()
+    heard = world.join_acebase("worker1").hears()
+    assert heard[1:] == ["msg:" + "x" * 51, "disconnect:reader1"]
+
+
 def test_what_a_sender_gone_before_addressed_to_a_worker_is_dropped_with_its_connection() -> None:
     world = World()
     slow, reader = world.join_acebase("worker1"), world.join("reader1")

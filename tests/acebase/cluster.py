@@ -98,7 +98,14 @@ class Process:
     changed: ClassVar[threading.Condition] = threading.Condition()
     """Held while a line is taken, and notified of it: one for all, to wait for any of several."""
 
-    def __init__(self, name: str, command: Sequence[str], environment: dict[str, str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: dict[str, str],
+        inherited: Sequence[int] = (),
+    ) -> None:
+        """``inherited`` are the file descriptors that the child gets besides the usual three."""
         self.name = name
         self.output: list[str] = []
         self.killed = False
@@ -109,6 +116,7 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**os.environ, **environment},
+            pass_fds=inherited,
             text=True,
             encoding="utf-8",
             errors="replace",

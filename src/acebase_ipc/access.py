@@ -35,9 +35,10 @@ def raw_query(request: Request) -> bytes:
 def presented_tokens(request: Request) -> tuple[str, ...]:
     """The tokens that a request presents: ``t`` of its query, or a Bearer's."""
     tokens = [parse_query(raw_query(request)).get("t", "")]
-    scheme, _, bearer = (request.getHeader("Authorization") or "").partition(" ")
-    if scheme.lower() == "bearer":
-        tokens.append(bearer.strip())
+    # As bytes, since Twisted raises for a text that is not UTF-8.
+    scheme, _, bearer = (request.getHeader(b"Authorization") or b"").partition(b" ")
+    if scheme.lower() == b"bearer":
+        tokens.append(bearer.strip().decode("utf-8", "surrogateescape"))
     return tuple(filter(None, tokens))
 
 
@@ -96,14 +97,14 @@ class Access:
 
         :raises Unauthorized: if the host is no name of loopback.
         """
-        host = request.getHeader("Host")
+        host: bytes | None = request.getHeader(b"Host")
         address = request.getHost()
         if (
             host is not None
             and not self.tokens.required
             and isinstance(address, IPv4Address | IPv6Address)
             and is_loopback(address)
-            and not self._is_local_name(host)
+            and not self._is_local_name(host.decode("latin-1"))
         ):
             raise Unauthorized("This host name is not allowed")
 

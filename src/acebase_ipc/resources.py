@@ -79,7 +79,7 @@ class Connect(Endpoint):
 
     def answer(self, request: Request) -> bytes | int:
         """Check the handshake, then let Autobahn take over the connection."""
-        if (request.getHeader("Upgrade") or "").lower() != "websocket":
+        if (request.getHeader(b"Upgrade") or b"").lower() != b"websocket":
             request.setHeader(b"Upgrade", b"websocket")
             request.setHeader(b"Connection", b"Upgrade")
             raise UpgradeRequired
@@ -106,7 +106,7 @@ class Connect(Endpoint):
 
     def _warn_of_proxy(self, request: Request) -> None:
         context = self.context
-        secure = request.isSecure() or request.getHeader("X-Forwarded-Proto") == "https"
+        secure = request.isSecure() or request.getHeader(b"X-Forwarded-Proto") == b"https"
         small = context.relay.max_payload < DEFAULT_MAX_PAYLOAD_TLS
         if secure and small and not context.warned_of_proxy:
             context.warned_of_proxy = True

@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
 import txaio
-from twisted.internet.address import IPv4Address
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.tcp import Server
 from twisted.internet.testing import MemoryReactorClock
@@ -112,21 +113,59 @@ class MemorySocket:
         return "127.0.0.1", PORT
 
 
-class _Port:
-    _realPortNumber = PORT
+class ListeningPort:
+    """A port that the server listens on, until it stops."""
+
+    _realPortNumber = PORT  # which Twisted's connections print
+
+    def __init__(self, interface: str, port: int) -> None:
+        self.listening = True
+        self._address = (IPv6Address if ":" in interface else IPv4Address)(
+            "TCP", interface or "0.0.0.0", port or PORT
+        )
+
+    def getHost(self) -> IPv4Address | IPv6Address:
+        return self._address
+
+    def stopListening(self) -> None:
+        self.listening = False
+
+
+class MemoryNetwork(MemoryReactorClock):
+    """A reactor whose ports know where they listen.
+
+    :ivar ports: each port it listens on, or has.
+    :ivar taken: numbers of ports that others listen on.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ports: list[ListeningPort] = []
+        self.taken: set[int] = set()
+
+    def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
+        if port in self.taken:
+            raise CannotListenError(interface, port, OSError("Address already in use"))
+        super().listenTCP(port, factory, backlog, interface)
+        self.ports.append(ListeningPort(interface, port))
+        return self.ports[-1]
 
 
 class World:
     """A relay, its network and its time, all in memory.
 
+    :param fails: whether errors may be logged; else they fail the test.
+    :param taken: ports that others listen on.
     :param config: of the server.
-    :param factory: what listens; default: what the server listens with.
-    :ivar failures: errors in the log, if *fails* allows them.
+    :ivar started: what the server's ``start`` resulted in.
+    :ivar factory: makes the server's end of a connection.
+    :ivar failures: errors in the log.
     :ivar events: what was logged.
     """
 
-    def __init__(self, *, fails: bool = False, **config: Any) -> None:
-        self.reactor = MemoryReactorClock()
+    def __init__(self, *, fails: bool = False, taken: Iterable[int] = (), **config: Any) -> None:
+        self.reactor = MemoryNetwork()
+        self.reactor.taken.update(taken)
         self.events: list[LogEvent] = []
         self.failures: list[str] = []
         self._fails = fails
@@ -139,9 +178,9 @@ class World:
                 clock=self.reactor.seconds,
                 wall=lambda: START + self.reactor.seconds(),
             )
-            started: list[object] = []
-            self.server.start().addBoth(started.append)
-        assert started == [None]
+            self.started: list[object] = []
+            self.server.start().addBoth(self.started.append)
+        assert fails or self.started == [None]
         servers = self.reactor.tcpServers
         self.factory: IProtocolFactory | None = servers[0][1] if servers else None
 
@@ -205,18 +244,27 @@ class World:
             self.reactor.removeWriter(transport)
             transport.connectionLost(Failure(reason))
 
+    def stop(self) -> list[object]:
+        """Begin to stop the server; the list is filled when it has stopped."""
+        stopped: list[object] = []
+        with self._running():
+            stopping: Deferred[None] = self.server.stop()
+            stopping.addBoth(stopped.append)
+        self.settle()
+        return stopped
+
     # Clients
 
-    def connect(self) -> Wire:
-        """A new connection to the server."""
-        address = ("127.0.0.1", next(self._ports))
+    def connect(self, host: str = "127.0.0.1") -> Wire:
+        """A new connection to the server, from *host*."""
+        address = (host, next(self._ports))
         wire = Wire(self)
         assert self.factory is not None
         with self._running():
             protocol = self.factory.buildProtocol(IPv4Address("TCP", *address))
             assert protocol is not None
             sock: Any = wire.socket
-            port: Any = _Port()
+            port: Any = ListeningPort("127.0.0.1", PORT)
             transport = Server(sock, protocol, address, port, len(self._connections), self.reactor)
             self._connections.append((wire, transport))
             protocol.makeConnection(transport)
@@ -257,15 +305,6 @@ class World:
         for each in peers:
             each.heard()
         return peers
-
-    def stop(self) -> list[object]:
-        """Begin to stop the server; the list is filled when it has stopped."""
-        stopped: list[object] = []
-        with self._running():
-            stopping: Deferred[None] = self.server.stop()
-            stopping.addBoth(stopped.append)
-        self.settle()
-        return stopped
 
     def logged(self, *words: str) -> list[str]:
         """The log lines that hold all *words*."""

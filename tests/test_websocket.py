@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from acebase_ipc.relay import Relay
 from tests.fakes import (
     ACCEPT,
     BINARY,
@@ -26,6 +27,8 @@ from tests.fakes import (
     text,
     upgrade_request,
 )
+
+pytestmark = pytest.mark.usefixtures("use_private")
 
 CONNECT = f"/{DATABASE}/connect?id=alice&v=1.0.0"
 ENVELOPE = '{"type":"event","from":"alice","data":1}'
@@ -771,23 +774,30 @@ def test_a_full_peer_that_leaves_takes_its_backlog_along() -> None:
 # Our own mistakes
 
 
+def _break(monkeypatch: pytest.MonkeyPatch, method: str, when: bytes = b"") -> None:
+    """Let a method of the relay fail, if *when* is among what it is given."""
+    right = getattr(Relay, method)
+
+    def wrong(self: Relay, *args: Any) -> Any:
+        if not when or when in args:
+            raise RuntimeError("a mistake of ours")
+        return right(self, *args)
+
+    monkeypatch.setattr(Relay, method, wrong)
+
+
 def test_an_error_of_ours_closes_with_1011_and_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(fails=True)
     alice, bobby = world.peers("alice", "bobby")
-
-    def report(event: object) -> None:
-        raise RuntimeError("a mistake of ours")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(world.server.observer, "report", report)
-        alice.say("before", "to:nobody;cannot even be reported", "behind")
+    _break(monkeypatch, "receive", b"fatal")
+    alice.say("before", "fatal", "behind")  # one's error loses none of the others
     assert alice.close_code == 1011
     assert "mistake" not in alice.close_reason
     assert any("a mistake of ours" in each for each in world.failures)
-    assert bobby.heard()[:2] == ["msg:before", "msg:behind"]
+    assert bobby.heard() == ["msg:before", "msg:behind", "disconnect:alice"]
     assert bobby.wire.ended is None
     bobby.say("to:bobby;I go on")
-    assert bobby.heard()[-1] == "msg:I go on"
+    assert bobby.heard() == ["msg:I go on"]
 
 
 def test_an_error_in_a_fragmented_message_closes_with_1011(
@@ -795,29 +805,28 @@ def test_an_error_in_a_fragmented_message_closes_with_1011(
 ) -> None:
     world = World(fails=True)
     (alice,) = world.peers("alice")
-
-    def report(event: object) -> None:
-        raise RuntimeError("a mistake of ours")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(world.server.observer, "report", report)
-        alice.send(b"to:nobody;", TEXT, final=False)
-        alice.send(b"x", CONTINUATION)
+    _break(monkeypatch, "receive", b"fatal")
+    alice.send(b"fa", TEXT, final=False)
+    alice.send(b"tal", CONTINUATION)
     assert alice.close_code == 1011
     assert any("a mistake of ours" in each for each in world.failures)
 
 
 def test_an_error_while_joining_closes_with_1011(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(fails=True)
-
-    def report(event: object) -> None:
-        raise RuntimeError("a mistake of ours")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(world.server.observer, "report", report)
-        peer = Peer("alice", world.upgrade(CONNECT))
+    _break(monkeypatch, "join")
+    peer = Peer("alice", world.upgrade(CONNECT))
     assert peer.close_code == 1011
     assert peer.wire.ended is not None
+    assert any("a mistake of ours" in each for each in world.failures)
+
+
+def test_an_error_while_leaving_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(fails=True)
+    (alice,) = world.peers("alice")
+    _break(monkeypatch, "lost")
+    alice.leave()
+    assert alice.wire.ended is not None
     assert any("a mistake of ours" in each for each in world.failures)
 
 

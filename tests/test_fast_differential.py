@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from acebase_ipc.fast import CLOSE_TIMEOUT, FastServerProtocol
+from acebase_ipc.fast import FastServerProtocol
 from acebase_ipc.framing import text_frame
 from tests.wire import (
     Form,
@@ -88,7 +88,7 @@ def open_all(limit: int, clock: Clock) -> list[Any]:
         echoCloseCodeReason=True,
         maxMessagePayloadSize=limit,
         openHandshakeTimeout=0,
-        closeHandshakeTimeout=CLOSE_TIMEOUT,
+        closeHandshakeTimeout=FastServerProtocol.closeHandshakeTimeout,
     )
     peers = [connect(stock)]
     for kind in (Private, Public):
@@ -126,7 +126,7 @@ def compare(pieces: list[bytes], limit: int) -> dict[str, object]:
             for peer in (stock, *others):
                 peer.dataReceived(piece)
             check(f"piece {number}: {piece[:40]!r}")
-        clock.advance(CLOSE_TIMEOUT)
+        clock.advance(FastServerProtocol.closeHandshakeTimeout)
         check("the time for an answer to a close")
         for peer in (stock, *others):
             lose(peer)

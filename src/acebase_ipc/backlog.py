@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 
+_Entry = tuple[bytes, bytes | None]
+_NOTHING: deque[_Entry] = deque(maxlen=0)
+"""Stands for all empty backlogs: an empty deque of its own takes 0.6 KB of each
+idle connection."""
+
 
 class Backlog:
     """The frames a peer has to receive before any later one.
@@ -18,8 +23,14 @@ class Backlog:
     __slots__ = ("_entries", "size")
 
     def __init__(self) -> None:
-        self._entries: deque[tuple[bytes, bytes | None]] = deque()
+        self._entries: deque[_Entry] = _NOTHING
         self.size = 0
+
+    def _open(self) -> deque[_Entry]:
+        """The entries, to be added to."""
+        if self._entries is _NOTHING:
+            self._entries = deque()
+        return self._entries
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -34,12 +45,12 @@ class Backlog:
 
     def append(self, frame: bytes, sender: bytes | None = None) -> None:
         """Let *frame* wait; *sender* is the id of the peer that addressed it."""
-        self._entries.append((frame, sender))
+        self._open().append((frame, sender))
         self.size += len(frame)
 
     def prepend(self, frames: list[bytes]) -> None:
         """Let *frames* be received before all that waits; their senders are not known."""
-        self._entries.extendleft((frame, None) for frame in reversed(frames))
+        self._open().extendleft((frame, None) for frame in reversed(frames))
         self.size += sum(map(len, frames))
 
     def take(self, enough: int) -> list[bytes]:
@@ -70,13 +81,13 @@ class Backlog:
 
     def move_to(self, other: Backlog) -> None:
         """Append all frames to *other*, with their senders."""
-        other._entries.extend(self._entries)
+        other._open().extend(self._entries)
         other.size += self.size
         self.clear()
 
     def clear(self) -> int:
         """Forget all frames; returns how many there were."""
         count = len(self._entries)
-        self._entries.clear()
+        self._entries = _NOTHING
         self.size = 0
         return count

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.interfaces import IPullProducer, IPushProducer, IReactorTime
 from twisted.web.server import Request
 from zope.interface import implementer
 
@@ -18,8 +19,8 @@ DOWNLOAD_CHUNK = 256 * KIB
 class Download:
     """Writes a response body as fast as the transport takes it.
 
-    *complete* is called when the last piece has been handed over and the
-    client is still there; not when the download breaks.
+    *complete* is called when all of it has left for the client, and not when
+    the download breaks: then it may be repeated.
     """
 
     def __init__(
@@ -33,26 +34,65 @@ class Download:
         self._step = reactor.callLater(0, self._write)
 
     def _write(self) -> None:
+        piece = self._body[self._written : self._written + DOWNLOAD_CHUNK]
+        self._written += len(piece)
         if self._written < len(self._body):
-            piece = self._body[self._written : self._written + DOWNLOAD_CHUNK]
-            self._written += len(piece)
             self._step = self._reactor.callLater(0, self._write)
             self._request.write(bytes(piece))
         else:
-            self._request.unregisterProducer()
-            self._request.finish()
-            self._complete()
+            self._request.write(bytes(piece))
+            self._await_departure()
+
+    def _await_departure(self) -> None:
+        """A streaming producer is told that the transport is empty only if it was full
+        before; another one always is. TLS has no such producers: one turn must do."""
+        transport = self._request.transport
+        if isinstance(transport, FileDescriptor):
+            transport.unregisterProducer()
+            transport.registerProducer(_Departure(self._finish), False)
+        else:
+            self._step = self._reactor.callLater(0, self._finish)
+
+    def _finish(self) -> None:
+        request = self._request
+        channel = request.channel
+        if isinstance(request.transport, FileDescriptor):
+            request.transport.unregisterProducer()
+            request.transport.registerProducer(channel, True)
+        request.unregisterProducer()
+        channel.resumeProducing()
+        request.finish()
+        self._complete()
 
     def pauseProducing(self) -> None:
         """The transport is full."""
-        if self._step.active():
+        if self._written < len(self._body) and self._step.active():
             self._step.cancel()
 
     def resumeProducing(self) -> None:
         """The transport has room."""
-        if not self._step.active():
+        if self._written < len(self._body) and not self._step.active():
             self._step = self._reactor.callLater(0, self._write)
 
     def stopProducing(self) -> None:
         """The client is gone."""
-        self.pauseProducing()
+        if self._step.active():
+            self._step.cancel()
+
+
+@implementer(IPullProducer)
+class _Departure:
+    """Finds out when a transport has written everything: then it asks for more."""
+
+    def __init__(self, departed: Callable[[], None]) -> None:
+        self._departed = departed
+        self._asked = False
+
+    def resumeProducing(self) -> None:
+        """The transport asks at once, and again when it is empty."""
+        if self._asked:
+            self._departed()
+        self._asked = True
+
+    def stopProducing(self) -> None:
+        """The client is gone."""

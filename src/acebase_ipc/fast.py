@@ -1,4 +1,4 @@
-"""Autobahn's server protocol, quicker on the common case and slimmer when idle.
+"""Autobahn's server protocol, quicker on the common case.
 
 **Receiving.** While Autobahn is between two messages, whole text messages in
 one frame are recognised here. Everything else goes to it untouched, so that it
@@ -7,10 +7,6 @@ stays the judge of RFC 6455.
 **Sending.** Frames are collected and leave in one write, at the end of the
 data or of the reactor turn that caused them. What is sent by Autobahn itself
 (close, ping, pong) goes after all frames that were sent before.
-
-**Slim.** Autobahn copies 40 options to each connection and formats them for a
-log, 0.2 ms in all; here they are attributes of the class. After the upgrade
-the HTTP request and its channel are let go.
 
 This rests on a few private attributes of Autobahn and Twisted. Where one is
 missing, the public way is taken: slower, and said once in the log.
@@ -22,18 +18,17 @@ import socket
 from time import monotonic
 from typing import Any
 
-from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.twisted.websocket import WebSocketServerFactory
 from autobahn.util import encode_truncate
-from autobahn.websocket.protocol import TrafficStats
-from autobahn.websocket.utf8validator import Utf8Validator
 from autobahn.websocket.xormasker import create_xor_masker
 from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.internet.tcp import Server
-from twisted.logger import ILogObserver, Logger
-from zope.interface import implementer, provider
+from twisted.logger import Logger
+from zope.interface import implementer
 
 from acebase_ipc.framing import PartialText, may_become_text, split
 from acebase_ipc.limits import KIB
+from acebase_ipc.slim import SlimServerProtocol
 
 BATCH = 64 * KIB
 """Bytes collected for one write; as much as Twisted's transports buffer before
@@ -44,38 +39,14 @@ BUSY = 0.0002
 turn in one write, who was not gets them at once: a system call costs 10 µs, as
 much as relaying five messages, but waiting for a turn's end costs latency."""
 
-CLOSE_TIMEOUT = 3.0
-"""Seconds that a peer has to answer our close frame; less than the 5 s in which
-the server has to end, enough to read what was sent before."""
-
 log = Logger()
 
-STATE_OPEN = WebSocketServerProtocol.STATE_OPEN
+STATE_OPEN = SlimServerProtocol.STATE_OPEN
 
 _MAX_CLOSE_REASON = 123  # bytes: RFC 6455, section 5.5
 
 _NEEDED = ("data", "current_frame", "inside_message")
 """Attributes that tell whether Autobahn is between two messages."""
-
-_HANDSHAKE = (
-    "http_headers",
-    "http_request_data",
-    "http_request_host",
-    "http_request_params",
-    "http_request_path",
-    "http_request_uri",
-    "http_response_data",
-    "http_status_line",
-    "send_queue",
-    "trafficStats",
-    "utf8validator",
-    "websocket_extensions",
-    "websocket_extensions_in_use",
-    "websocket_origin",
-    "websocket_protocols",
-    "_wskey",
-)
-"""Attributes of Autobahn that an open connection does without, or finds in its class."""
 
 
 def unmask_long(payload: bytes, key: bytes) -> bytes:
@@ -84,13 +55,8 @@ def unmask_long(payload: bytes, key: bytes) -> bytes:
     return unmasked
 
 
-@provider(ILogObserver)
-def _ignore(event: object) -> None:
-    """Autobahn logs what each peer does wrong: that is reported elsewhere."""
-
-
 @implementer(IPushProducer)
-class FastServerProtocol(WebSocketServerProtocol):
+class FastServerProtocol(SlimServerProtocol):
     """A WebSocket whose texts and frames take the short way.
 
     Subclasses override :meth:`opened`, :meth:`textReceived`,
@@ -100,39 +66,7 @@ class FastServerProtocol(WebSocketServerProtocol):
     :ivar silent_for: seconds, about, since the other end was heard.
     """
 
-    CONFIG_ATTRS: tuple[str, ...] = ()
-    log = Logger(namespace="autobahn", observer=_ignore)
     use_private = True
-
-    logOctets = False
-    logFrames = False
-    trackTimings = False
-    utf8validateIncoming = True
-    applyMask = True
-    maxFramePayloadSize = 0
-    autoFragmentSize = 0
-    failByDrop = False  # so that a peer learns by the close code what it did wrong
-    echoCloseCodeReason = True
-    openHandshakeTimeout = 0  # the request has arrived as a whole before we exist
-    closeHandshakeTimeout = CLOSE_TIMEOUT
-    tcpNoDelay = True
-    autoPingInterval = 0
-    autoPingTimeout = 0
-    autoPingSize = 12
-    autoPingRestartOnAnyTraffic = True
-    versions = (13,)
-    webStatus = False
-    requireMaskedClientFrames = True
-    maskServerFrames = False
-    serveFlashSocketPolicy = False
-    flashSocketPolicy = ""
-    allowedOrigins = ("*",)  # checked for every path before the upgrade
-    allowedOriginsPatterns = ()
-    allowNullOrigin = True
-    maxConnections = 0
-    trustXForwardedFor = 0
-
-    trafficStats = TrafficStats()  # nobody reads it, so one does for all
 
     factory: FastServerFactory
     silent_for = 0
@@ -154,10 +88,6 @@ class FastServerProtocol(WebSocketServerProtocol):
     def maxMessagePayloadSize(self) -> int:
         """Bytes that a message may have."""
         return self.factory.max_message_bytes
-
-    @staticmethod
-    def perMessageCompressionAccept(offers: Any) -> None:
-        """Compress nothing: the CPU is what a relay has least of."""
 
     # What subclasses do
 
@@ -186,20 +116,12 @@ class FastServerProtocol(WebSocketServerProtocol):
             if self.factory.knows_internals(self):
                 if type(self.transport) is Server and not self.transport.TLS:
                     self._socket = self.transport.getHandle()
-                kept = self.__dict__.items()
-                self.__dict__ = {k: v for k, v in kept if k not in _HANDSHAKE}
+                self.slim_down()
             self.factory.opened(self)
             self.opened()
         except Exception:
             self._crash("opening a connection")
         self.flush()  # so that the first message leaves in one write with the 101
-
-    def __getattr__(self, name: str) -> Any:
-        # What only some connections need is made when one does.
-        if name == "utf8validator":
-            self.utf8validator = Utf8Validator()
-            return self.utf8validator
-        raise AttributeError(name)
 
     # Receiving
 
@@ -357,14 +279,6 @@ class FastServerProtocol(WebSocketServerProtocol):
         self.reclaim()
         self.dropConnection(abort=True)
 
-    def sendHttpErrorResponse(self, code: int, reason: str, responseHeaders: Any = None) -> None:
-        """Autobahn refuses a malformed upgrade: answer with one line of text."""
-        body = reason.encode("utf-8", "replace")
-        headers = [*(responseHeaders or ()), ("Content-Type", "text/plain; charset=utf-8")]
-        headers += [("Content-Length", len(body)), ("Connection", "close")]
-        lines = [f"HTTP/1.1 {code} Refused", *(f"{name}: {value}" for name, value in headers)]
-        self.sendData("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
-
 
 class FastServerFactory(WebSocketServerFactory):
     """Makes such WebSockets, knows which are open, and flushes them.
@@ -393,7 +307,7 @@ class FastServerFactory(WebSocketServerFactory):
         """Whether *connection* has what the short ways need; else says so, once."""
         transport = connection.transport
         if self.fast:
-            missing = [each for each in _NEEDED if not hasattr(connection, each)]
+            missing = [each for each in _NEEDED if each not in connection.__dict__]
             if type(transport) is Server:
                 buffers = ("dataBuffer", "_tempDataBuffer")
                 missing += [each for each in buffers if not hasattr(transport, each)]

@@ -244,7 +244,7 @@ class Root(Resource):
                 return Health(self._context)
             return Missing(self._context)
         try:
-            return DatabaseResource(self._context, database_name(path, request))
+            return DatabaseResource(self._context, database_name(path))
         except InvalidDatabaseName:
             return InvalidDatabase(self._context)
 
@@ -253,17 +253,12 @@ class Root(Resource):
         return Missing(self._context).render(request)
 
 
-def database_name(segment: bytes, request: Request) -> str:
+def database_name(segment: bytes) -> str:
     """The name in a decoded path segment.
-
-    Node's HTTP client, unlike its WebSocket client, sends ``café`` as raw
-    Latin-1: that is accepted where nothing was percent-encoded.
 
     :raises InvalidDatabaseName: if no database can have that name.
     """
     try:
         return check_database_name(segment.decode())
     except UnicodeDecodeError:
-        if segment in request.path:
-            return check_database_name(segment.decode("latin-1"))
         raise InvalidDatabaseName from None

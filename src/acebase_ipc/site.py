@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from io import BytesIO
 from typing import Any
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import connectionDone
@@ -165,15 +165,26 @@ class RelayRequest(Request):
             self._timeout = None
 
 
+def _percent_encoded(line: bytes) -> bytes:
+    """*line* in ASCII: what is not becomes percent-encoded UTF-8."""
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError:
+        text = line.decode("latin-1")
+    return "".join(c if c.isascii() else quote(c) for c in text).encode("ascii")
+
+
 class RelayChannel(HTTPChannel):
     """An HTTP connection that has to complete its requests in time.
 
     :ivar deadline: when the request that is coming in has to be complete.
+    :ivar read_deadline: when the client has to have read what is written so far.
     """
 
     site: RelaySite
     transport: Any
     deadline: float | None = None
+    read_deadline: float | None = None
 
     def connectionMade(self) -> None:
         """The first request has to come soon: half-open handshakes must not stay."""
@@ -187,10 +198,32 @@ class RelayChannel(HTTPChannel):
             self.deadline = self.site.context.clock() + self.site.request_timeout
         super().dataReceived(data)
 
+    def lineReceived(self, line: bytes) -> None:
+        """Accept a request line as Node.js writes it: its HTTP client, unlike its
+        WebSocket client, sends ``/café`` as raw Latin-1, which Twisted refuses."""
+        if not line.isascii() and line.endswith(b" HTTP/1.1"):
+            line = _percent_encoded(line)
+        super().lineReceived(line)
+
     def allHeadersReceived(self) -> None:
         """The body may take longer than a handshake."""
         self.deadline = self.site.context.clock() + self.site.request_timeout
         super().allHeadersReceived()
+
+    def pauseProducing(self) -> None:
+        """The transport is full: a client that reads nothing must not keep its response."""
+        self.read_deadline = self.site.context.clock() + self.site.request_timeout
+        super().pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """The client has read all that was written."""
+        self.read_deadline = None
+        super().resumeProducing()
+
+    def is_late(self, now: float) -> bool:
+        """Whether the client has not done its part in time."""
+        deadlines = (self.deadline, self.read_deadline)
+        return any(each is not None and each <= now for each in deadlines)
 
     def timeoutConnection(self) -> None:
         """It was idle: close it, and abort it if the other end does not take note."""
@@ -245,9 +278,9 @@ class RelaySite(Site):
         return super().buildProtocol(addr)
 
     def sweep(self, now: float) -> None:
-        """End the connections whose request has not come in time; once a second."""
+        """End the connections whose client is late; once a second."""
         for channel in tuple(self.channels):
-            if channel.deadline is not None and channel.deadline <= now:
+            if channel.is_late(now):
                 self._observer.report(TimedOut(format_address(channel.getPeer())))
                 channel.transport.abortConnection()
 

@@ -1,0 +1,168 @@
+"""Autobahn's server protocol, slimmer: an idle connection should cost little.
+
+Autobahn copies 40 options to each connection and formats them for a log, 0.2 ms
+in all, and each connection keeps what only its handshake has needed. Here the
+options, and what nearly always is false, are attributes of the class.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from autobahn.twisted.websocket import WebSocketServerProtocol
+from autobahn.util import wildcards2patterns
+from autobahn.websocket.protocol import TrafficStats
+from autobahn.websocket.utf8validator import Utf8Validator
+from twisted.logger import ILogObserver, Logger
+from zope.interface import provider
+
+CLOSE_TIMEOUT = 3.0
+"""Seconds that a peer has to answer our close frame; less than the 5 s in which
+the server has to end, enough to read what was sent before."""
+
+_HANDSHAKE = frozenset(
+    {
+        "_transport_details",
+        "_wskey",
+        "http_headers",
+        "http_request_data",
+        "http_request_host",
+        "http_request_params",
+        "http_request_path",
+        "http_request_uri",
+        "http_response_data",
+        "http_status_line",
+        "websocket_extensions",
+        "websocket_extensions_in_use",
+        "websocket_origin",
+        "websocket_protocols",
+    }
+)
+"""What Autobahn keeps of a handshake, and an open connection does without."""
+
+_SHARED = frozenset(
+    {"_results", "_valid_events", "is_closed", "is_open", "send_queue", "trafficStats"}
+)
+"""What nobody asks for in our connections: one for all, in the class, will do."""
+
+_LATER = frozenset({"utf8validator"})
+"""What few connections need: it is made when one does."""
+
+
+@provider(ILogObserver)
+def _ignore(event: object) -> None:
+    """Autobahn logs what each peer does wrong: that is reported elsewhere."""
+
+
+class _Unheeded:
+    """A Deferred that nobody waits for."""
+
+    def callback(self, result: object) -> None:
+        """Autobahn tells that a connection has opened or closed."""
+
+
+class SlimServerProtocol(WebSocketServerProtocol):
+    """A server's WebSocket that takes about a third of the memory."""
+
+    log = Logger(namespace="autobahn", observer=_ignore)
+
+    # Options, as in WebSocketServerFactory.setProtocolOptions; none is copied.
+    CONFIG_ATTRS: tuple[str, ...] = ()
+    logOctets = False
+    logFrames = False
+    trackTimings = False
+    utf8validateIncoming = True
+    applyMask = True
+    maxFramePayloadSize = 0
+    autoFragmentSize = 0
+    failByDrop = False  # so that a peer learns by the close code what it did wrong
+    echoCloseCodeReason = True
+    openHandshakeTimeout = 0  # the request has arrived as a whole before we exist
+    closeHandshakeTimeout = CLOSE_TIMEOUT
+    tcpNoDelay = True
+    autoPingInterval = 0
+    autoPingTimeout = 0
+    autoPingSize = 12
+    autoPingRestartOnAnyTraffic = True
+    versions = (13,)
+    webStatus = False
+    requireMaskedClientFrames = True
+    maskServerFrames = False
+    serveFlashSocketPolicy = False
+    flashSocketPolicy = ""
+    allowedOrigins = ("*",)  # checked for every path before the upgrade
+    allowedOriginsPatterns = tuple(wildcards2patterns(["*"]))
+    allowNullOrigin = True
+    maxConnections = 0
+    trustXForwardedFor = 0
+
+    # What Autobahn sets in each connection, and most never change.
+    autoPingPending = None
+    autoPingPendingCall = None
+    autoPingPendingSent = None
+    autoPingPendingSeq = 0
+    autoPingTimeoutCall = None
+    closeHandshakeTimeoutCall = None
+    closedByMe = False
+    connected = 1
+    current_frame = None
+    data = b""
+    droppedByMe = False
+    failedByMe = False
+    inside_message = False
+    localCloseCode = None
+    localCloseReason = None
+    openHandshakeTimeoutCall = None
+    remoteCloseCode = None
+    remoteCloseReason = None
+    send_state = WebSocketServerProtocol.SEND_STATE_GROUND
+    trackedTimings = None
+    triggered = False
+    wasClean = False
+    wasCloseHandshakeTimeout = False
+    wasMaxFramePayloadSizeExceeded = False
+    wasMaxMessagePayloadSizeExceeded = False
+    wasNotCleanReason = None
+    wasOpenHandshakeTimeout = False
+    wasServerConnectionDropTimeout = False
+    wasServingFlashSocketPolicyFile = False
+    websocket_protocol_in_use = None
+    websocket_version = 13
+    _perMessageCompress = None
+    _transport_details = None
+
+    is_open = _Unheeded()
+    is_closed = _Unheeded()
+    send_queue = ()
+    trafficStats = TrafficStats()
+    _valid_events = ("message",)
+    _results = {"message": None}  # noqa: RUF012
+
+    @staticmethod
+    def perMessageCompressionAccept(offers: Any) -> None:
+        """Compress nothing: the CPU is what a relay has least of."""
+
+    def slim_down(self) -> None:
+        """Let go what an open connection does without, or finds in its class."""
+        unneeded = _HANDSHAKE | _SHARED | _LATER
+        kind = type(self)
+        self.__dict__ = {
+            name: value
+            for name, value in self.__dict__.items()
+            if name not in unneeded and getattr(kind, name, self) is not value
+        }
+
+    def __getattr__(self, name: str) -> Any:
+        # Called only for what is missing.
+        if name == "utf8validator":
+            self.utf8validator = Utf8Validator()
+            return self.utf8validator
+        raise AttributeError(name)
+
+    def sendHttpErrorResponse(self, code: int, reason: str, responseHeaders: Any = None) -> None:
+        """Autobahn refuses a malformed upgrade: answer with one line of text."""
+        body = reason.encode("utf-8", "replace")
+        headers = [*(responseHeaders or ()), ("Content-Type", "text/plain; charset=utf-8")]
+        headers += [("Content-Length", len(body)), ("Connection", "close")]
+        lines = [f"HTTP/1.1 {code} Refused", *(f"{name}: {value}" for name, value in headers)]
+        self.sendData("\r\n".join(lines).encode() + b"\r\n\r\n" + body)

@@ -1,8 +1,8 @@
 """Measure acebase-ipc against a plain Autobahn relay, and print one table.
 
-Both are measured in turn, each run with a fresh server process. A whole run
-writes bench/results.json, docs/performance.svg and the table in
-docs/performance.rst; any other run only prints, unless --json is given.
+Both are measured in turn, each run with a fresh server process. A whole run in
+which nothing fails writes bench/results.json, docs/performance.svg and the
+table in docs/performance.rst; any other only prints, unless --json is given.
 """
 
 from __future__ import annotations
@@ -95,8 +95,12 @@ class Bench:
         """One run against a fresh server."""
         log = self._directory / f"{kind}.log"
         log.write_bytes(b"")
-        with self._server(workload, kind, log) as server:
-            sample = self._generator.run(self._arguments(workload, server), self._generator_core)
+        try:
+            with self._server(workload, kind, log) as server:
+                arguments = self._arguments(workload, server)
+                sample = self._generator.run(arguments, self._generator_core)
+        except BenchError as error:
+            sample = {"failure": str(error)}
         if "Traceback" in log.read_text(errors="replace"):
             sample["failure"] = log.read_text(errors="replace")
         return sample
@@ -237,7 +241,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"bench: {error}", file=sys.stderr)
         return 2
     print(text_table(results))
-    if whole:
+    if whole and is_sound(results):
         RESULTS.write_text(results.to_json())
         draw(results)
     if given.json is not None:

@@ -1,0 +1,308 @@
+"""Large messages while the mailbox is full: POSTs wait, and go on in turn (section 4)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.fakes import DATABASE, Peer, Wire, World, chunk, http_head, http_request
+
+SEND = f"/{DATABASE}/send?id=alice"
+
+
+def full_world(**config: Any) -> tuple[World, Peer, Peer, str]:
+    """A World, alice, bobby, and the id of a message to bobby that takes all room but 100 bytes."""
+    limits = {"max_payload": 10, "max_message": 1000, "max_stored": 1000, **config}
+    world = World(**limits)
+    alice, bobby = world.peers("alice", "bobby")
+    assert world.post(SEND, "x" * 900).status == 200
+    return world, alice, bobby, announced(bobby)[0]
+
+
+def announced(peer: Peer) -> list[str]:
+    """The ids of the messages that were announced to *peer* since the last time."""
+    return [each.removeprefix("get:") for each in peer.heard()]
+
+
+def download(world: World, message_id: str) -> str:
+    """Download a message as bobby."""
+    response = world.get(f"/{DATABASE}/receive?id=bobby&msg={message_id}")
+    assert response.status == 200
+    return response.text
+
+
+def post(world: World, body: bytes) -> Wire:
+    """Begin to POST as alice."""
+    wire = world.connect()
+    wire.send(http_request("POST", SEND, body))
+    return wire
+
+
+def test_a_post_waits_for_room_and_goes_on_when_there_is() -> None:
+    world, _, bobby, first = full_world()
+    wire = post(world, b"y" * 200)
+    assert wire.take() == b""
+    assert bobby.heard() == []
+    assert download(world, first) == "x" * 900
+    assert wire.response().text == "ok"
+    (second,) = announced(bobby)
+    assert download(world, second) == "y" * 200
+
+
+def test_what_fits_does_not_wait() -> None:
+    world, _, bobby, _ = full_world()
+    assert post(world, b"y" * 100).response().text == "ok"
+    assert len(announced(bobby)) == 1
+    assert post(world, b"y" * 11).take() == b""
+
+
+def test_a_small_message_does_not_wait() -> None:
+    world, alice, bobby, _ = full_world()
+    waiting = post(world, b"y" * 200)
+    assert post(world, b"small").response().text == "ok"
+    assert post(world, b"ping").response().text == "ok"
+    assert (bobby.heard(), alice.heard()) == (["msg:small"], ["pong"])
+    assert waiting.take() == b""
+
+
+@pytest.mark.parametrize("others_wait", [False, True])
+def test_a_large_message_that_nobody_downloads_does_not_wait(others_wait: bool) -> None:
+    world, alice, _, _ = full_world(introductions=False)
+    if others_wait:
+        assert post(world, b"y" * 200).take() == b""
+    carol, david = world.peers("carol", "david", database="other_data", query="&dialect=acebase")
+    carol.heard()
+    wire = world.connect()
+    wire.send(http_request("POST", "/other_data/send?id=carol", b"{" + b"y" * 500))
+    assert wire.response().text == "ok"
+    assert david.heard() == ["{" + "y" * 500]
+    assert alice.heard() == []
+
+
+def test_a_waiting_post_is_refused_after_30_s() -> None:
+    world, _, bobby, first = full_world()
+    wire = post(world, b"y" * 200)
+    world.pass_time(29)
+    assert wire.take() == b""
+    world.pass_time(2)
+    response = wire.response()
+    assert response.status == 503
+    assert "\n" not in response.text.strip()
+    assert wire.ended == "closed"
+    download(world, first)
+    world.pass_time(2)
+    assert bobby.heard() == []
+    assert post(world, b"z" * 200).response().status == 200
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_waiting_body_is_not_read(chunked: bool) -> None:
+    world, _, bobby, first = full_world()
+    wire = world.connect()
+    if chunked:
+        wire.send(http_head("POST", SEND, transfer_encoding="chunked"), chunk(b"y" * 200))
+        rest = chunk(b"z" * 100) + chunk(b"")
+    else:
+        wire.send(http_head("POST", SEND, content_length="300") + b"y" * 200)
+        rest = b"z" * 100
+    wire.send(rest)
+    assert wire.socket.inbox == rest
+    download(world, first)
+    assert wire.socket.inbox == b""
+    assert wire.response().text == "ok"
+    (second,) = announced(bobby)
+    assert download(world, second) == "y" * 200 + "z" * 100
+
+
+def test_a_body_refused_after_waiting_is_read_to_its_end() -> None:
+    world, _, _, _ = full_world()
+    wire = world.connect()
+    wire.send(http_head("POST", SEND, content_length="300") + b"y" * 200)
+    world.pass_time(31)
+    assert wire.response().status == 503
+    assert wire.ended is None
+    wire.send(b"y" * 100)
+    assert wire.ended == "closed"
+
+
+def test_waiting_is_not_being_idle() -> None:
+    world, _, _, first = full_world(http_idle=5, request_timeout=5, handshake_timeout=5)
+    wire = world.connect()
+    wire.send(http_head("POST", SEND, content_length="300") + b"y" * 299)
+    world.pass_time(28)
+    assert wire.ended is None
+    download(world, first)
+    wire.send(b"y")
+    assert wire.response().text == "ok"
+
+
+def test_who_waits_first_is_served_first() -> None:
+    world, _, bobby, first = full_world()
+    wires = [post(world, b"%d" % number * 400) for number in range(4)]
+    download(world, first)
+    assert [each.take() != b"" for each in wires] == [True, True, False, False]
+    second, third = announced(bobby)
+    assert download(world, second) == "0" * 400
+    assert [each.take() != b"" for each in wires] == [False, False, True, False]
+    assert download(world, third) == "1" * 400
+    assert wires[3].response().text == "ok"
+    assert [download(world, each) for each in announced(bobby)] == ["2" * 400, "3" * 400]
+
+
+def test_a_smaller_message_does_not_overtake_one_that_waits() -> None:
+    world, _, bobby, first = full_world()
+    large, small = post(world, b"y" * 500), post(world, b"z" * 50)
+    assert (large.take(), small.take(), bobby.heard()) == (b"", b"", [])
+    download(world, first)
+    assert [download(world, each) for each in announced(bobby)] == ["y" * 500, "z" * 50]
+
+
+@pytest.mark.parametrize("end", ["close", "reset"])
+def test_a_client_that_stops_waiting_makes_way(end: str) -> None:
+    world, _, bobby, first = full_world()
+    large, small = post(world, b"y" * 950), post(world, b"z" * 50)
+    getattr(large, end)()
+    download(world, first)
+    world.pass_time(31)
+    heard = [download(world, each) for each in announced(bobby)]
+    assert "z" * 50 in heard
+    assert small.response().text == "ok"
+
+
+def test_who_waits_behind_one_that_is_refused_goes_on() -> None:
+    world, _, bobby, _ = full_world()
+    large = post(world, b"y" * 500)
+    world.pass_time(5)
+    small = post(world, b"z" * 50)
+    world.pass_time(27)
+    assert large.response().status == 503
+    assert small.response().status == 200
+    assert [download(world, each) for each in announced(bobby)] == ["z" * 50]
+
+
+def test_room_is_made_when_a_message_expires() -> None:
+    world, _, bobby, _ = full_world(message_ttl=10)
+    wire = post(world, b"y" * 200)
+    world.pass_time(9)
+    assert wire.take() == b""
+    world.pass_time(3)
+    assert wire.response().text == "ok"
+    assert len(announced(bobby)) == 1
+
+
+def test_room_is_made_when_a_recipient_goes() -> None:
+    world, _, bobby, _ = full_world()
+    carol = world.peer("carol")
+    bobby.leave()
+    carol.heard()
+    wire = post(world, b"y" * 200)
+    world.pass_time(2)
+    assert wire.response().text == "ok"
+    assert len(announced(carol)) == 1
+
+
+def test_room_is_made_when_a_recipient_goes_while_a_post_waits() -> None:
+    world, _, bobby, _ = full_world()
+    carol = world.peer("carol")
+    wire = post(world, b"y" * 200)
+    assert wire.take() == b""
+    bobby.leave()
+    carol.heard()
+    world.pass_time(2)
+    assert wire.response().text == "ok"
+    assert len(announced(carol)) == 1
+
+
+def test_a_message_for_several_makes_room_when_all_have_it() -> None:
+    world = World(max_payload=10, max_stored=1000)
+    world.peers("alice", "bobby", "carol")
+    bobby, carol = world.peers("bobby", "carol")
+    world.post(SEND, "x" * 900)
+    ((first,), _) = announced(bobby), announced(carol)
+    wire = post(world, b"y" * 200)
+    assert download(world, first) == "x" * 900
+    assert wire.take() == b""
+    assert world.get(f"/{DATABASE}/receive?id=carol&msg={first}").status == 200
+    assert wire.response().text == "ok"
+
+
+def test_a_message_of_any_legal_size_goes_where_there_is_nothing_else() -> None:
+    world = World(max_payload=10, max_message=1000, max_stored=1)
+    _, bobby = world.peers("alice", "bobby")
+    for _ in range(3):
+        assert world.post(SEND, "x" * 1000).status == 200
+        (message_id,) = announced(bobby)
+        waiting = post(world, b"y" * 11)
+        assert waiting.take() == b""
+        download(world, message_id)
+        (message_id,) = announced(bobby)
+        assert download(world, message_id) == "y" * 11
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_that_is_coming_in_takes_its_room(chunked: bool) -> None:
+    world = World(max_payload=10, max_stored=1000)
+    _, bobby = world.peers("alice", "bobby")
+    wire = world.connect()
+    if chunked:
+        wire.send(http_head("POST", SEND, transfer_encoding="chunked"), chunk(b"x" * 900))
+        end = chunk(b"")
+    else:
+        wire.send(http_head("POST", SEND, content_length="900") + b"x")
+        end = b"x" * 899
+    waiting = post(world, b"y" * 200)
+    assert waiting.take() == b""
+    wire.send(end)
+    assert wire.response().text == "ok"
+    assert waiting.take() == b""
+    (first,) = announced(bobby)
+    download(world, first)
+    assert waiting.response().text == "ok"
+
+
+@pytest.mark.parametrize("end", ["close", "reset"])
+def test_the_room_of_a_body_that_is_cut_off_is_free_again(end: str) -> None:
+    world = World(max_payload=10, max_stored=1000)
+    _, bobby = world.peers("alice", "bobby")
+    for _ in range(3):
+        wire = world.connect()
+        wire.send(http_head("POST", SEND, content_length="900") + b"x" * 500)
+        waiting = post(world, b"y" * 200)
+        assert waiting.take() == b""
+        getattr(wire, end)()
+        assert waiting.response().text == "ok"
+        (message_id,) = announced(bobby)
+        download(world, message_id)
+    assert world.post(SEND, "x" * 1000).status == 200
+
+
+@pytest.mark.parametrize("refused", ["to:;" + "x" * 500, "x" * 500 + "\udcff"])
+def test_the_room_of_a_message_that_is_refused_is_free_again(refused: str) -> None:
+    world = World(max_payload=10, max_stored=1000)
+    world.peers("alice", "bobby")
+    for _ in range(5):
+        assert world.post(SEND, refused.encode(errors="surrogateescape")).status == 400
+    assert world.post(SEND, "x" * 1000).status == 200
+
+
+def test_a_sender_that_leaves_while_it_waits_is_refused() -> None:
+    world, alice, bobby, first = full_world()
+    wire = post(world, b"y" * 200)
+    alice.leave()
+    bobby.heard()
+    download(world, first)
+    assert wire.response().status == 401
+    assert bobby.heard() == []
+
+
+def test_a_client_may_send_its_next_request_while_it_waits() -> None:
+    world, _, bobby, first = full_world()
+    wire = world.connect()
+    wire.send(http_request("POST", SEND, b"y" * 200) + http_request("POST", SEND, b"next"))
+    assert wire.take() == b""
+    download(world, first)
+    assert [each.text for each in wire.responses()] == ["ok", "ok"]
+    second, small = bobby.heard()
+    assert second.startswith("get:")
+    assert small == "msg:next"

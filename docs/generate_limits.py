@@ -72,6 +72,8 @@ def rows() -> Iterator[tuple[str, ...]]:
         limit = limits[each.name]
         if isinstance(each.default, int | float):
             default = spoken(each.default)
+        elif each.name != "max_payload":
+            default = "off"
         else:
             default = f"{spoken(DEFAULT_MAX_PAYLOAD)}, with TLS {spoken(DEFAULT_MAX_PAYLOAD_TLS)}"
         yield (

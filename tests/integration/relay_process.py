@@ -97,6 +97,11 @@ class Twistd:
         )
         threading.Thread(target=self._read, daemon=True).start()
 
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._child.pid
+
     def _read(self) -> None:
         assert self._child.stdout is not None
         with self._child.stdout as output:

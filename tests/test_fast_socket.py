@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import select
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -33,6 +33,10 @@ from tests.wire import (
 
 A, B, C = text_frame(b"a"), text_frame(b"b"), text_frame(b"c")
 LONG = text_frame(b"x" * 200_000)
+
+
+TURNS = 10_000
+"""What does not come to pass in so many turns of 1 ms never does."""
 
 
 class NarrowSocket(socket.socket):
@@ -90,10 +94,10 @@ class HandReactor(Clock):
     def getWriters(self) -> list[Any]:
         return [*self._writers]
 
-    def turn(self) -> None:
-        """Call what is due, then read and write what can be read and written."""
+    def turn(self, wait: float = 0) -> None:
+        """Call what is due, then read and write what can be, or can within *wait* seconds."""
         self.advance(0)
-        readable, writable, _ = select.select(self._readers, self._writers, (), 0)
+        readable, writable, _ = select.select(self._readers, self._writers, (), wait)
         for each in readable:
             self._end(each, each.doRead())
         for each in writable:
@@ -126,32 +130,45 @@ class Line:
         self.peer.makeConnection(self.transport)
         if upgrade:
             self.client.sendall(UPGRADE)
-            while self.peer not in factory.connections:
-                self.reactor.turn()
+            self.turn_until(lambda: self.peer in factory.connections)
             self.reactor.turn()
             assert b"\r\n\r\n" in self.client.recv(4096)
             self.socket.sent.clear()
 
+    def turn_until(self, done: Callable[[], object]) -> None:
+        """Let the reactor turn until it is *done*; but not for ever."""
+        for _ in range(TURNS):
+            if done():
+                return
+            self.reactor.turn(wait=0.001)
+        raise AssertionError("it does not come to pass")
+
+    @property
+    def ended(self) -> bool:
+        """Whether the server has closed its socket."""
+        return self.socket.fileno() < 0
+
     def read_to_end(self) -> bytes:
         """All that comes until the connection ends."""
         data = b""
-        while self.socket.fileno() >= 0:
-            self.reactor.turn()
-            self.reactor.advance(1)
+        self.turn_until(lambda: self.ended)
         while piece := self.client.recv(1 << 20):
             data += piece
         return data
 
     def read(self, size: int) -> bytes:
         """Read *size* bytes, while the reactor turns."""
-        data = b""
-        while len(data) < size:
-            self.reactor.turn()
+        data = bytearray()
+
+        def read_more() -> bool:
             if select.select([self.client], (), (), 0)[0]:
                 piece = self.client.recv(size - len(data))
                 assert piece, "the connection has ended"
-                data += piece
-        return data
+                data.extend(piece)
+            return len(data) == size
+
+        self.turn_until(read_more)
+        return bytes(data)
 
     def is_quiet(self) -> bool:
         """Whether nothing more comes."""
@@ -161,7 +178,7 @@ class Line:
     def end(self) -> None:
         """Leave nothing open."""
         self.client.close()
-        if self.socket.fileno() >= 0:
+        if not self.ended:
             self.transport.connectionLost(Failure(ConnectionError()))
 
 
@@ -212,8 +229,7 @@ def test_the_first_messages_leave_in_one_system_call_with_the_101(
     line = Line(RecorderFactory(BIG, factory.reactor), upgrade=False)
     monkeypatch.setattr(line.peer, "on_open", lambda: (line.peer.send(A), line.peer.send(B)))
     line.client.sendall(UPGRADE)
-    while not line.socket.sent:
-        line.reactor.turn()
+    line.turn_until(lambda: line.socket.sent)
     (size,) = line.socket.sent
     head, _, messages = line.read(size).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 101 ")
@@ -318,8 +334,7 @@ def test_a_close_of_ours_waits_behind_all_frames(line: Line) -> None:
     expected = LONG + A + b"\x88\x0c\x03\xe9going away"
     assert line.read(len(expected)) == expected
     line.client.sendall(close(1001))
-    while line.socket.fileno() >= 0:
-        line.reactor.turn()
+    line.turn_until(lambda: line.ended)
     assert line.peer.calls[-1] == ("closed", True, 1001)
 
 
@@ -335,7 +350,7 @@ def test_a_broken_connection_is_found_and_nothing_raised(line: Line, reset: bool
             line.peer.send(A)
             line.reactor.advance(0)
         line.reactor.turn()
-        assert line.socket.fileno() == -1
+        assert line.ended
         line.peer.send(B)
         assert line.peer.reclaim() == [B]
         line.peer.send(B)
@@ -369,7 +384,7 @@ def test_an_aborted_connection_sends_nothing_more(line: Line) -> None:
     for _ in range(3):
         line.reactor.turn()
     assert sum(line.socket.sent) == 2
-    assert line.socket.fileno() == -1
+    assert line.ended
     assert line.peer.calls[-1] == ("closed", False, 1006)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from acebase_ipc.backlog import Backlog
 from acebase_ipc.dialect import Dialect
@@ -53,6 +53,7 @@ class Delivery:
         self._max_held = limits.max_held
         self._holds = limits.recovery > 0
         self._observer = observer
+        self._burdened: set[Peer] = set()
 
     def send(self, peer: Peer, frame: bytes, sender: bytes | None = None) -> None:
         """Let *frame* reach *peer*; *sender* is the id of the peer that addressed it."""
@@ -64,16 +65,20 @@ class Delivery:
             if unsent and unsent + len(frame) > self._max_backlog:
                 self._cut(peer, connection, unsent)
             else:
-                peer.backlog.append(frame, sender)
+                self._wait(peer, frame, sender)
         elif peer.state is State.SEATED:
             if peer.backlog.fits(self._max_held, len(frame)):
-                peer.backlog.append(frame, sender)
+                self._wait(peer, frame, sender)
             else:
                 self.report_seat_end(peer, SeatEnd.SIZE)
                 peer.state = State.CUT
                 self.send(peer, frame, sender)
         elif sender is not None and self.outlives(peer):
             self.hold_for_master(peer.database, frame, sender)
+
+    def _wait(self, peer: Peer, frame: bytes, sender: bytes | None) -> None:
+        peer.backlog.append(frame, sender)
+        self._burdened.add(peer)
 
     def _cut(self, peer: Peer, connection: Connection, unsent: int) -> None:
         name, messages = peer.database.name, len(peer.backlog)
@@ -89,12 +94,17 @@ class Delivery:
         """Keep a *frame* addressed to a master that is not there, until one comes."""
         held = database.awaiting_master
         if not held.fits(self._max_held, len(frame)):
-            ended = SeatEnded(database.name, _MASTER, SeatEnd.SIZE, len(held), held.size)
-            self._observer.report(ended)
-            held.clear()
+            self.give_up_awaiting(database)
         if not held:
             self._observer.report(Awaited(database.name, _MASTER))
         held.append(frame, sender)
+
+    def give_up_awaiting(self, database: Database) -> None:
+        """Too much waits for the master of *database*: drop it."""
+        held = database.awaiting_master
+        ended = SeatEnded(database.name, _MASTER, SeatEnd.SIZE, len(held), held.size)
+        self._observer.report(ended)
+        held.clear()
 
     def hand_over(self, held: Backlog, peer: Peer) -> None:
         """Deliver what was *held* for *peer*, after all that it was sent since it came."""
@@ -104,6 +114,7 @@ class Delivery:
         if peer.dialect is Dialect.DOCUMENTED:  # a master, and it was awaited as an acebase peer
             held.change_each(_render_documented)
         held.move_to(peer.backlog)
+        self._burdened.add(peer)
         self.drain(peer)
 
     def drain(self, peer: Peer) -> None:
@@ -113,26 +124,22 @@ class Delivery:
             for frame in peer.backlog.take(_DRAIN_STEP):
                 connection.send(frame)
 
-    @staticmethod
-    def weight(peer: Peer) -> int:
-        """Bytes that wait for *peer*, or have come from it in part."""
-        connection = peer.connection
-        if connection is None:
-            return peer.backlog.size
-        return peer.backlog.size + connection.backlog + connection.unfinished
+    def burdened(self) -> Iterable[Peer]:
+        """The peers for which something waits."""
+        self._burdened = {each for each in self._burdened if each.backlog}
+        return self._burdened
 
-    def give_up(self, peer: Peer) -> int:
-        """Let *peer* go for the memory it needs; returns how many bytes that frees."""
-        size = self.weight(peer)
-        self._observer.report(Relieved(peer.database.name, peer.client_id, size))
+    def give_up(self, peer: Peer) -> None:
+        """Let *peer* go for the memory it needs."""
+        self._observer.report(Relieved(peer.database.name, peer.client_id, peer.weight))
         peer.state = State.CUT
         peer.backlog.clear()
         if peer.connection is not None:
             peer.connection.abort()
-        return size
 
     def forget_gone_senders(self, peer: Peer) -> None:
         """Drop what was addressed to *peer*, which is away, by peers that are gone."""
+        self._burdened.add(peer)
         peers = peer.database.peers
         self._discard(peer, lambda sender: sender is not None and sender not in peers)
 

@@ -247,6 +247,11 @@ class FastServerProtocol(SlimServerProtocol):
         return self._batched_bytes + (self._unsent_bytes if self._paused else 0)
 
     @property
+    def is_receiving(self) -> bool:
+        """Whether a message has come in part."""
+        return self._partial is not None or self.inside_message
+
+    @property
     def unfinished(self) -> int:
         """Bytes of a message that has come in part."""
         if self._partial is not None:

@@ -109,6 +109,13 @@ class Peer:
         """Whether other acebase peers should know it."""
         return self.dialect is Dialect.ACEBASE and not self.said_bye
 
+    @property
+    def weight(self) -> int:
+        """Bytes that wait for it, or have come from it in part."""
+        if self.connection is None:
+            return self.backlog.size
+        return self.backlog.size + self.connection.backlog + self.connection.unfinished
+
 
 class Database:
     """The peers that have opened one database.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from acebase_ipc.dialect import BYE_START, ENVELOPE_START, Dialect, is_envelope, is_from
 from acebase_ipc.errors import MessageTooLarge
 from acebase_ipc.framing import text_frame
 from acebase_ipc.membership import Membership
 from acebase_ipc.observer import Drop, Dropped, Recognised
-from acebase_ipc.peers import Peer
+from acebase_ipc.peers import Database, Peer
 from acebase_ipc.protocol import MASTER, PONG, Audience, announcement, parse, render, utf16_units
 
 _PONG_FRAME = text_frame(PONG)
@@ -149,23 +151,32 @@ class Relay(Membership):
             self._observer.report(Dropped(database, recipient.decode(), Drop.EXPIRED))
         super().expire(now)
 
-    def relieve(self, elsewhere: int) -> None:
+    def relieve(self, half_received: Iterable[Peer], elsewhere: int) -> None:
         """Cut those who need most while all together needs more than ``max_memory``.
 
         To be called about once a second.
 
+        :param half_received: the peers of whose messages only a part has come.
         :param elsewhere: bytes that are needed outside of the relay.
         """
-        peers = [each for database in self._databases.values() for each in database.peers.values()]
-        weights = {each: self._delivery.weight(each) for each in peers}
+        weights: dict[Peer | Database, int] = {
+            each: each.weight for each in {*self._delivery.burdened(), *half_received}
+        }
+        for database in self._databases.values():
+            if database.awaiting_master:
+                weights[database] = database.awaiting_master.size
         used = elsewhere + self.mailbox.stored + sum(weights.values())
-        used += sum(each.awaiting_master.size for each in self._databases.values())
         if used <= self._max_memory:
             return
         # A frame that waits for many is one piece of memory: count it once.
-        shared = {id(frame): len(frame) for each in peers for frame in each.backlog.frames()}
-        used += sum(shared.values()) - sum(each.backlog.size for each in peers)
-        for peer in sorted(peers, key=weights.__getitem__, reverse=True):
+        backlogs = [each.backlog for each in weights if isinstance(each, Peer)]
+        shared = {id(frame): len(frame) for backlog in backlogs for frame in backlog.frames()}
+        used += sum(shared.values()) - sum(each.size for each in backlogs)
+        for burden in sorted(weights, key=weights.__getitem__, reverse=True):
             if used <= self._max_memory:
                 return
-            used -= self._delivery.give_up(peer)
+            used -= weights[burden]
+            if isinstance(burden, Peer):
+                self._delivery.give_up(burden)
+            else:
+                self._delivery.give_up_awaiting(burden)

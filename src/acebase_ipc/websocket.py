@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from autobahn.twisted.resource import WebSocketResource
 from twisted.internet.defer import Deferred, succeed
@@ -217,10 +217,9 @@ class RelayServerFactory(FastServerFactory):
             if not allow(connection.handshake.database, connection.tokens):
                 connection.close(CLOSE_POLICY, "the token is not valid any more")
 
-    @property
-    def unfinished(self) -> int:
-        """Bytes of messages that have come in part."""
-        return sum(each.unfinished for each in self.connections)
+    def half_received(self) -> Iterator[Peer]:
+        """The peers of whose messages only a part has come."""
+        return (each.member for each in self.connections if each.is_receiving and each.member)
 
     def wait_closed(self, timeout: float) -> Deferred[None]:
         """Wait until every connection has ended, and after *timeout* seconds end them."""

@@ -10,13 +10,18 @@ from collections.abc import Mapping
 class Notifier:
     """Sends states to the socket that the service manager has named.
 
+    Its own socket is opened once, at the start: a relay that has run out of file
+    descriptors still shows that it is alive.
+
     :ivar watchdog: seconds within which a sign of life is expected; ``None`` if
         none is.
     """
 
     def __init__(self, environ: Mapping[str, str], pid: int) -> None:
         """:param environ: the environment that the service manager has made."""
-        self._address = environ.get("NOTIFY_SOCKET", "")
+        address = environ.get("NOTIFY_SOCKET", "")
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        self._socket = self._open() if address else None
         microseconds = environ.get("WATCHDOG_USEC", "")
         mine = environ.get("WATCHDOG_PID", str(pid)) == str(pid)
         self.watchdog = int(microseconds) / 1e6 if mine and microseconds.isdigit() else None
@@ -38,13 +43,19 @@ class Notifier:
         if self.watchdog is not None:
             self._send("WATCHDOG=1")
 
-    def _send(self, state: str) -> None:
-        if not self._address:
-            return
-        address = "\0" + self._address[1:] if self._address[0] == "@" else self._address
+    @staticmethod
+    def _open() -> socket.socket | None:
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as manager:
-                manager.setblocking(False)
-                manager.sendto(state.encode(), address)
+            opened = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        except OSError:
+            return None
+        opened.setblocking(False)
+        return opened
+
+    def _send(self, state: str) -> None:
+        if self._socket is None:
+            return
+        try:
+            self._socket.sendto(state.encode(), self._address)
         except OSError:
             pass  # a service manager that does not listen is no reason to end

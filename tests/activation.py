@@ -1,0 +1,106 @@
+"""A relay on a socket that somebody else holds, as under systemd's socket activation.
+
+with listening_socket() as listener, ActivatedRelay(listener) as relay:
+    ...                     # relay has ended, and the socket still listens
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+from urllib.request import urlopen
+
+from tests.acebase.cluster import DEADLINE, UNLUCKY_PORT, Address, Process
+from tests.integration.relay_process import TWISTD
+
+BACKLOG = 4096
+"""Connections that may wait to be accepted; as in contrib/systemd/acebase-ipc.socket."""
+
+STOP_SECONDS = 5.0
+"""In which a relay has to end."""
+
+# sd_listen_fds(3): the descriptors from 3 on, told to one process by its id.
+LAUNCHER = """
+import os, sys
+listener = int(sys.argv[1])
+if listener != 3:
+    os.dup2(listener, 3)
+    os.close(listener)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="relay")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def listening_socket(port: int = 0) -> socket.socket:
+    """A socket that listens on a port of loopback; by default on a free one."""
+    while True:
+        listener = socket.create_server(("127.0.0.1", port), backlog=BACKLOG)
+        if port or not UNLUCKY_PORT.search(str(listener.getsockname()[1])):
+            return listener
+        listener.close()
+
+
+def activated(listener: socket.socket, *command: str | Path) -> list[str]:
+    """The command that gives *listener* to the process of *command*."""
+    launcher = [sys.executable, "-I", "-S", "-c", LAUNCHER, str(listener.fileno())]
+    return [*launcher, *map(str, command)]
+
+
+class ActivatedRelay(Process):
+    """``twistd -n acebase-ipc`` on a socket that listens already; returns when it serves.
+
+    :ivar seconds_to_serve: how long it took from its start until it answered.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        *options: str,
+        environment: Mapping[str, str] | None = None,
+        interpreter: tuple[str | Path, ...] = (),
+    ) -> None:
+        """:param interpreter: what runs twistd, if not the system by itself."""
+        twistd = (*interpreter, TWISTD, "--nodaemon", "--pidfile=", "acebase-ipc")
+        endpoint = ("--port", "systemd:domain=INET:index=0")
+        self.address = Address(listener.getsockname()[1])
+        began = time.monotonic()
+        super().__init__(
+            "relay",
+            activated(listener, *twistd, *endpoint, *options),
+            {"ACEBASE_IPC_TOKEN": "", "PYTHONUNBUFFERED": "1", **(environment or {})},
+            inherited=(listener.fileno(),),
+        )
+        where = f"listening on ws://127.0.0.1:{self.address.port}"
+        try:
+            self.wait_for(where, lambda: any(where in line for line in self.output))
+            with urlopen(f"http://127.0.0.1:{self.address.port}/healthz", timeout=DEADLINE) as page:
+                assert page.read() == b"ok"
+        except BaseException:
+            self.kill()
+            raise
+        self.seconds_to_serve = time.monotonic() - began
+
+    def stop(self, seconds: float = STOP_SECONDS) -> None:
+        """End it as a service manager does: it must do so in good order, and in time."""
+        self.signal(signal.SIGTERM)
+        try:
+            status = self.wait_ended(seconds)
+        finally:
+            self.kill()
+        said = self.text()
+        assert status in (0, -signal.SIGTERM), f"the relay ended with {status}: {said[-4000:]}"
+        assert "Server Shut Down." in said, said
+        assert "Traceback" not in said, said
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        if error is None and not self.ended:
+            self.stop()
+        self.kill()

@@ -1,0 +1,212 @@
+"""The units in contrib/systemd, socket activation, and what systemd is told of a real relay."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+
+from acebase_ipc.limits import Limits
+from acebase_ipc.tap import Options
+from tests.activation import ActivatedRelay, listening_socket
+from tests.integration.peers import Peers
+from tests.integration.raw import RawClient, client_frame
+from tests.integration.relay_process import TWISTD, Address, Twistd, on_loopback, running_relay
+from tests.operation.manager import ServiceManager
+
+UNITS = Path(__file__).resolve().parents[2] / "contrib" / "systemd"
+SERVICE = UNITS / "acebase-ipc.service"
+SOCKET = UNITS / "acebase-ipc.socket"
+INSTALLED = "/opt/acebase-ipc/bin/twistd"
+
+SECONDS = 60
+"""That systemd-analyze may take on a loaded machine."""
+
+EXPOSURE = 10
+"""Tenths of systemd-analyze's scale from 0 to 10: below 2.0 it calls a service safe."""
+
+PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN = 65, 1  # prctl(2); what MemoryDenyWriteExecute= asks for
+
+
+@pytest.fixture
+def units(tmp_path: Path) -> Path:
+    """The units, with the twistd of these tests."""
+    shutil.copy(SOCKET, tmp_path)
+    text = SERVICE.read_text(encoding="utf-8")
+    assert INSTALLED in text
+    tmp_path.joinpath(SERVICE.name).write_text(text.replace(INSTALLED, str(TWISTD)))
+    return tmp_path
+
+
+def analyze(verb: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """What systemd-analyze says."""
+    executable = shutil.which("systemd-analyze")
+    if executable is None:
+        pytest.skip("systemd-analyze is not installed")
+    analysis = subprocess.run(
+        [executable, verb, *arguments], capture_output=True, text=True, timeout=SECONDS
+    )
+    if "unrecognized option" in analysis.stderr:
+        pytest.skip(f"this systemd-analyze is too old: {analysis.stderr.strip()}")
+    return analysis
+
+
+def settings(unit: Path) -> dict[str, list[str]]:
+    """The values of each setting of *unit*."""
+    text = unit.read_text(encoding="utf-8").replace("\\\n", " ")
+    found: dict[str, list[str]] = {}
+    for name, value in re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE):
+        found.setdefault(name, []).append(value)
+    return found
+
+
+def test_the_units_are_valid(units: Path) -> None:
+    analysis = analyze("verify", "--man=no", units / SERVICE.name, units / SOCKET.name)
+
+    # What it says of other units of this machine is not ours.
+    assert "acebase" not in analysis.stderr
+    assert analysis.returncode == 0, analysis.stderr
+
+
+def test_the_service_is_confined(units: Path) -> None:
+    analysis = analyze(
+        "security", "--offline=true", f"--threshold={EXPOSURE}", units / SERVICE.name
+    )
+
+    assert analysis.returncode == 0, analysis.stdout + analysis.stderr
+
+
+def test_the_service_runs_the_relay_on_the_socket(tmp_path: Path) -> None:
+    (command,) = settings(SERVICE)["ExecStart"]
+    executable, *arguments = shlex.split(command)
+    token = tmp_path / "token"
+    token.write_text("secret")
+    options = Options()
+    assert executable == INSTALLED
+    twistd, _, ours = " ".join(arguments).partition(" acebase-ipc ")
+    assert twistd == "--nodaemon --pidfile="
+    options.parseOptions(shlex.split(ours.replace("%d", str(tmp_path))))
+    assert options["config"].endpoints == ("systemd:domain=INET:index=0",)
+    assert options["config"].token_file == str(token)
+    assert settings(SOCKET)["ListenStream"] == ["127.0.0.1:9163"]
+
+
+def test_the_service_may_open_enough_files() -> None:
+    (limit,) = settings(SERVICE)["LimitNOFILE"]
+
+    assert int(limit) >= Limits().max_connections * 1.5
+
+
+@pytest.mark.parametrize("where", ["in the file system", "abstract"])
+def test_systemd_is_kept_informed(tmp_path: Path, where: str) -> None:
+    path = tmp_path / "notify"
+    token_file = tmp_path / "token"
+    token_file.write_text("first")
+    token_file.chmod(0o600)
+    with (
+        ServiceManager(path if where == "in the file system" else f"@{path}") as manager,
+        running_relay(
+            options=("--token-file", str(token_file)), environment=manager.environment
+        ) as relay,
+    ):
+        assert manager.next_state() == {"READY": "1"}
+        manager.wait_for_ticks(2)
+
+        token_file.write_text("second")
+        before = time.monotonic_ns() // 1000
+        os.kill(relay.pid, signal.SIGHUP)
+        reloading = manager.next_state()
+        assert reloading.pop("RELOADING") == "1"
+        assert before < int(reloading.pop("MONOTONIC_USEC")) < time.monotonic_ns() // 1000
+        assert not reloading
+        assert manager.next_state() == {"READY": "1"}
+        assert "the tokens were read again" in relay.log
+
+        relay.stop()
+        assert manager.next_state() == {"STOPPING": "1"}
+
+
+def test_without_a_watchdog_there_are_no_signs_of_life(tmp_path: Path) -> None:
+    with ServiceManager(tmp_path / "notify", watchdog=None) as manager:
+        with running_relay(environment=manager.environment):
+            assert manager.receive() == {"READY": "1"}
+        assert manager.receive() == {"STOPPING": "1"}
+
+
+def test_a_service_manager_that_is_gone_is_no_reason_to_end(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as manager_leaves:
+        manager = manager_leaves.enter_context(ServiceManager(tmp_path / "notify"))
+        with running_relay(environment=manager.environment) as relay:
+            assert manager.next_state() == {"READY": "1"}
+            manager_leaves.close()
+            os.kill(relay.pid, signal.SIGHUP)
+            relay.wait_for("reload", lambda log: "the tokens were read again" in log)
+
+
+def test_a_relay_that_cannot_listen_is_never_ready(manager: ServiceManager) -> None:
+    with Twistd(
+        *("--nodaemon", "--pidfile=", "acebase-ipc", "--port", on_loopback(), "--port"),
+        "systemd:domain=INET:index=0",  # there is none
+        environment=manager.environment,
+    ) as twistd:
+        assert twistd.wait_ended() != 0
+        assert "acebase-ipc: cannot listen" in twistd.last_line
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_connects_during_a_restart_waits(peers: Peers) -> None:
+    with listening_socket() as listener:
+        with ActivatedRelay(listener) as relay:
+            address = Address(port=relay.address.port)
+            first = await peers.join(address, "first")
+            await deferToThread(relay.stop)
+            assert (await first.closed()).code == 1001
+        # Nobody serves the port now.
+        connecting = [
+            Deferred.fromCoroutine(peers.join(address, name)) for name in ("first", "second")
+        ]
+        with ActivatedRelay(listener):
+            joined = [await each for each in connecting]
+            joined[0].tell("again")
+            heard = [await joined[1].next()]
+            if heard == ["connect:first"]:
+                heard.append(await joined[1].next())
+            assert heard[-1] == "msg:again"
+            for each in joined:
+                await each.leave()
+
+
+def test_it_serves_without_writable_executable_memory() -> None:
+    """As MemoryDenyWriteExecute= has it; this kernel call does the same."""
+    deny = (
+        "import ctypes, os, sys\n"
+        f"if ctypes.CDLL(None).prctl({PR_SET_MDWE}, {PR_MDWE_REFUSE_EXEC_GAIN}, 0, 0, 0):\n"
+        "    sys.exit('not known')\n"
+        "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    )
+    interpreter = (sys.executable, "-c", deny)
+    trial = subprocess.run([*interpreter, "-c", ""], stderr=subprocess.PIPE, timeout=SECONDS)
+    if trial.stderr.strip() == b"not known":
+        pytest.skip("this kernel cannot deny memory that is writable and executable")
+    with (
+        listening_socket() as listener,
+        ActivatedRelay(listener, interpreter=interpreter) as relay,
+        RawClient(Address(port=relay.address.port)) as client,
+    ):
+        answer = client.upgrade("/library/connect?id=reader&v=1.0.0")
+        assert answer.startswith(b"HTTP/1.1 101 ")
+        client.send(client_frame("é".encode() * 2000))
+        client.send(client_frame(b"ping"))
+        assert client.receive() == b"\x81\x04pong"

@@ -677,10 +677,23 @@ def test_the_message_that_ends_a_masters_seat_by_size_waits_if_it_is_addressed()
     world = World(max_held=30)
     master, worker = world.join_acebase(MASTER), world.join_acebase("worker1")
     master.is_lost()
-    worker.says("x" * 20)
+    worker.says("to:[master];given up")
     worker.says(TO_MASTER)
     assert [each.reason for each in world.reported(SeatEnded)] == [SeatEnd.SIZE]
     assert world.join_acebase(MASTER).hears() == [WELCOME, hello("worker1"), LOCK]
+
+
+def test_too_much_that_a_master_left_unread_does_not_wait_for_its_successor() -> None:
+    size = frame_size("{1}")
+    world = World(max_held=2 * size)
+    for unread, inherited in [(2, ["{1}", "{2}"]), (3, [])]:
+        master, worker = world.join_acebase(MASTER), world.join_acebase("worker1")
+        master.stops_reading()
+        for n in range(unread):
+            worker.says(f"to:[master];{{{n + 1}}}")
+        master.is_lost(1000)
+        successor = world.join_acebase(MASTER)
+        assert successor.hears() == [WELCOME, hello("worker1"), *inherited]
 
 
 def test_messages_to_a_master_that_is_being_cut_wait() -> None:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from acebase_ipc.dialect import Dialect
-from acebase_ipc.errors import AmbiguousPeer, InvalidAddress, MessageTooLarge, NotAPeer, NotFound
+from acebase_ipc.errors import (
+    AmbiguousPeer,
+    InvalidAddress,
+    MessageTooLarge,
+    NotAPeer,
+    NotFound,
+    Overloaded,
+)
+from acebase_ipc.handshake import Handshake
 from acebase_ipc.membership import CLOSE_REPLACED
 from acebase_ipc.observer import Cut, Drop, Dropped, Joined, Left, Recognised, Replaced, Seated
 from acebase_ipc.peers import Client, State
@@ -762,6 +770,18 @@ def test_a_forgotten_database_begins_anew() -> None:
     newcomer = world.join("reader2")
     assert newcomer.hears() == [WELCOME]
     assert [each.id for each in world.relay.clients(DATABASE)] == ["reader2"]
+
+
+def test_a_database_makes_room_for_another_when_nothing_of_it_is_left() -> None:
+    world = World(max_databases=1)
+    reader, worker = world.join("reader1"), world.join_acebase("worker1")
+    other = Handshake("other_data", "reader1", Dialect.DOCUMENTED, True)
+    reader.is_lost()
+    worker.is_lost()
+    with pytest.raises(Overloaded):
+        world.relay.check_room(other)
+    world.wait(15)
+    world.relay.check_room(other)
 
 
 # Recognising acebase peers

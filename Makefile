@@ -7,6 +7,10 @@ ARGS ?=
 # Options and paths for pytest, e.g. PYTEST_ARGS='-x tests/test_relay.py'.
 PYTEST_ARGS ?=
 NPM ?= npm
+# For how long "make soak", "make soak-acebase" and "make fuzz" (each target) go on.
+SECONDS ?= 60
+SEED ?=
+TARGET ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -27,7 +31,8 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run cluster test lint package bench node-modules clean docs/limits.rst
+.PHONY: help run cluster test lint package bench soak soak-acebase conformance fuzz node-modules clean \
+        docs/limits.rst docs/events.rst
 
 help: ## Show this list
 	@sed -n 's/^\([a-z][a-z./-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 25
@@ -56,8 +61,23 @@ package: $(VENV)/.test ## Build the wheel and run it from a fresh environment
 bench: $(VENV)/.bench ## Measure the relay against a plain Autobahn relay, 10 minutes (ARGS='--quick' for 1)
 	@$(BIN)/python -m bench.run $(ARGS)
 
+soak: $(VENV)/.test ## Let 200 peers make trouble for SECONDS, and account for every message (SEED=...)
+	@$(BIN)/python -m tests.soak.run --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+soak-acebase: $(VENV)/.test node-modules ## Let real AceBase clusters work for SECONDS while their processes are killed
+	@$(BIN)/python -m tests.soak.acebase --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+conformance: $(VENV)/.run ## Let the Autobahn TestSuite judge the WebSocket (needs Python 2.7)
+	@$(BIN)/python -m tests.conformance.run
+
+fuzz: $(VENV)/.fuzz ## Try inputs on each target for SECONDS (TARGET=... for one)
+	@$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS) $(TARGET)
+
 docs/limits.rst: $(VENV)/.run ## Write the table of limits anew, after acebase_ipc.limits
 	@$(BIN)/python docs/generate_limits.py > $@
+
+docs/events.rst: $(VENV)/.run ## Write the table of log lines anew, after acebase_ipc.observer
+	@$(BIN)/python docs/generate_events.py > $@
 
 clean: ## Remove all that make, the tests and the tools have left behind
 	rm -rf $(VENV) build dist .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
@@ -99,6 +119,11 @@ $(VENV)/.lint: $(VENV)/.test
 $(VENV)/.bench: $(VENV)/.run
 	@echo "Installing what the benchmark needs ..."
 	@$(PIP) install --editable '.[bench]'
+	@touch $@
+
+$(VENV)/.fuzz: $(VENV)/.test
+	@echo "Installing what fuzzing needs ..."
+	@$(PIP) install --editable '.[fuzz]'
 	@touch $@
 
 # Without npm the tests that need AceBase are skipped; in CI that is an error.

@@ -1,0 +1,91 @@
+"""A WebSocket server that sends everything back, for a test suite to judge.
+
+::
+
+    python -m tests.conformance.echo_server --port 9001
+
+It is the relay's own WebSocket, the short ways included, without the relay:
+texts and binary messages of any size come back as they are. For comparison,
+``--kind public`` takes the same without Autobahn's private attributes, and
+``--kind stock`` is Autobahn alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+
+from acebase_ipc.fast import FastServerFactory, FastServerProtocol
+from acebase_ipc.framing import text_frame
+
+UNLIMITED = sys.maxsize
+"""Bytes that a message may have."""
+
+LOOPBACK = "127.0.0.1"
+
+
+class Echo(FastServerProtocol):
+    """The relay's WebSocket, sending back what comes."""
+
+    def textReceived(self, text: bytes) -> None:
+        self.send(text_frame(text))
+
+    def binaryReceived(self, data: bytes) -> None:
+        self.send(b"\x82" + text_frame(data)[1:])
+
+
+class PublicEcho(Echo):
+    """The same without what is private in Autobahn and Twisted."""
+
+    use_private = False
+
+
+class StockEcho(WebSocketServerProtocol):
+    """Autobahn alone."""
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        self.sendMessage(payload, isBinary)
+
+
+def make_factory(kind: str, reactor: Any) -> Any:
+    """What makes connections of a *kind*: ``private``, ``public`` or ``stock``."""
+    if kind == "stock":
+        stock = WebSocketServerFactory(server=None, reactor=reactor)
+        stock.protocol = StockEcho
+        stock.setProtocolOptions(
+            versions=[13],
+            failByDrop=False,
+            echoCloseCodeReason=True,
+            closeHandshakeTimeout=FastServerProtocol.closeHandshakeTimeout,
+        )
+        return stock
+    factory = FastServerFactory(UNLIMITED, reactor)
+    factory.protocol = {"private": Echo, "public": PublicEcho}[kind]
+    factory.fast = factory.protocol.use_private
+    return factory
+
+
+KINDS = ("private", "public", "stock")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve until the process is ended; says so when it listens."""
+    parser = argparse.ArgumentParser(description="Echo every WebSocket message, on loopback.")
+    parser.add_argument("--port", type=int, required=True, help="a TCP port; 0 for any free one")
+    parser.add_argument("--kind", choices=KINDS, default=KINDS[0], help="default: %(default)s")
+    options = parser.parse_args(arguments)
+    from twisted.internet import reactor as global_reactor
+
+    reactor: Any = global_reactor
+    port = reactor.listenTCP(options.port, make_factory(options.kind, reactor), interface=LOOPBACK)
+    sys.stdout.write(f"listening on ws://{LOOPBACK}:{port.getHost().port}\n")
+    sys.stdout.flush()
+    reactor.run()
+
+
+if __name__ == "__main__":
+    main()

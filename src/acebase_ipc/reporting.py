@@ -42,7 +42,7 @@ class LogObserver:
         self._lines[kind] += 1
         if self._lines[kind] <= LINES_PER_PERIOD:
             values = {each.name: getattr(event, each.name) for each in fields(event)}
-            log.emit(LogLevel.lookupByName(event.severity.value), event.text, **values)
+            log.emit(LogLevel.lookupByName(event.severity.value), event.text, kind=kind, **values)
 
     def summarise(self) -> None:
         """Log how many lines were left out, and begin a new period."""

@@ -1,0 +1,238 @@
+"""Prints events.rst, the table of log lines, from the source: make docs/events.rst"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from string import Formatter
+
+from acebase_ipc import observer
+from acebase_ipc.observer import Drop, Event, PeerEvent, SeatEnd, Severity
+
+SOURCE = Path(observer.__file__).parent
+
+HEAD = """\
+.. Made by generate_events.py from acebase_ipc.observer: make docs/events.rst
+
+=========
+Log lines
+=========
+
+What the relay logs, and what to do about it. ``<…>`` stands for what differs
+from line to line. With ``--log-format json`` each event is an object with its
+name as ``kind`` and these values as members.
+
+Events
+======
+
+At most 60 lines a minute are written of each kind; the next period begins with
+how many were left out. All events are counted, those without a line, too:
+``server.observer.counts`` in Python.
+
+.. list-table::
+   :header-rows: 1
+   :widths: 14 8 38 40
+
+   * - Event
+     - Level
+     - Meaning and line
+     - What to do
+"""
+
+OTHERS = """
+Other lines
+===========
+
+.. list-table::
+   :header-rows: 1
+   :widths: 8 46 46
+
+   * - Level
+     - Line
+     - What to do
+"""
+
+TAIL = """
+Lines of Twisted's own that matter:
+
+* ``EMFILE encountered``, ``EMFILE recovery: Closed socket from <address>``: the
+  process may not open more files. New connections are closed at once; those
+  that are open go on. Raise ``LimitNOFILE`` (``ulimit -n``) above
+  ``--max-connections``.
+* ``Received SIGTERM, shutting down.``, ``Main loop terminated.``, ``Server Shut
+  Down.``: the three lines of an end in good order.
+* ``Unhandled Error``, ``Unhandled error in Deferred`` with a traceback: a defect
+  that deserves a report.
+"""
+
+NOTHING = "Nothing."
+
+ADVICE = {
+    "Refused": (
+        "401 and 403: a wrong token, or a web page that is not allowed. 409: a second"
+        " process with the id. 500: a client with an impossible id. 503: a limit is"
+        " reached: raise it, or find out who connects so often."
+    ),
+    "TimedOut": (
+        "Nothing, if it is rare: a client was ended while it was sending, or somebody"
+        " tries the port. Often: a slow network, see ``--request-timeout``."
+    ),
+    "Joined": NOTHING,
+    "Left": "Nothing, if somebody has ended it; else see *A client died* in operations.rst.",
+    "Replaced": (
+        "Nothing, if the client has changed its network. Again and again: two processes"
+        " with one id."
+    ),
+    "Recognised": NOTHING,
+    "Dropped": (
+        "Nothing, as a rule: peers go while somebody writes to them. If ``counts`` grows"
+        " steadily: a client goes on addressing a peer that is gone."
+    ),
+    "Violated": (
+        "1009: a message above ``--max-payload``; clients of AceBase POST these, so ask"
+        " who sends it. Else a client that breaks the protocol: mend it."
+    ),
+    "Silent": (
+        "The network or the machine of this client is gone, or the client stood still."
+        " It connects again by itself if it lives."
+    ),
+    "Relieved": (
+        "Look for the process that does not read. If nobody is at fault, raise ``--max-memory``."
+    ),
+    "Cut": (
+        "This process does not read what it is sent: its event loop is blocked, or it"
+        " cannot keep up. It connects again; restart it if its writes hang."
+    ),
+    "Seated": "Nothing: it is back within seconds, or ``SeatEnded`` follows.",
+    "Returned": NOTHING,
+    "Awaited": "Start the master. Its requests wait for it.",
+    "SeatEnded": (
+        "The process has not come back: see *A client died* in operations.rst. Start it"
+        " again, and restart others whose writes hang."
+    ),
+    "Contested": (
+        "Two processes have the same id, for the master ``role: 'master'``. End one of"
+        " the two; their addresses tell where they run."
+    ),
+}
+"""What to do about each event, by its class's name."""
+
+LINES = {
+    "acebase-ipc {version}: token {token}, maxPayload {max_payload} UTF-16 code units ({source})": (
+        "Compare with what was meant, after each start."
+    ),
+    "listening on {where}": "Nothing: from now on clients are served there.",
+    "{where} is open to the network without TLS": (
+        "Listen on loopback (``interface=127.0.0.1``) or with TLS, unless a proxy or a"
+        " private network protects it."
+    ),
+    "{where} is open to the network without a token": "Set a token.",
+    "{path} holds a secret and is readable by everybody": "``chmod o= <path>``.",
+    "cannot listen": "The port is taken or not allowed: the traceback tells which.",
+    "the tokens were read again": "Nothing: SIGHUP was heard.",
+    "the tokens stay as they are: {error}": (
+        "The token file is broken: mend it and send SIGHUP again."
+    ),
+    "{address} keeps presenting wrong tokens": (
+        "A client with an old token, or somebody who guesses. Its answers are delayed."
+    ),
+    "and {more} more times {kind}": (
+        "Look at the lines of this kind before: something happens very often."
+    ),
+    "Clients connect over TLS, but maxPayload is {max_payload}: published AceBase clients"
+    " cannot send larger values over TLS. Set max_payload to 16 MiB (--max-payload 16MiB).": (
+        "Do that: else large writes end the processes that make them."
+    ),
+    "slower than possible: {missing} is not there": (
+        "Nothing breaks. This Autobahn or Twisted is newer than this relay knows: report it."
+    ),
+    "{doing} failed": (
+        "A defect of the relay: that peer is closed with 1011, the others are not"
+        " concerned. Report it with the traceback."
+    ),
+    "telling the relay that a connection is lost": "A defect of the relay: report it.",
+    "an observer failed": (
+        "Your own observer has raised an exception; relaying is not concerned. Mend it."
+    ),
+}
+"""What to do about each line that is not an event, by its format."""
+
+LEVELS = {"failure": "critical"}
+"""The levels that methods of a Logger do not have as their names."""
+
+
+def placeholders(text: str) -> str:
+    """A format as a reader sees it: ``<reason>`` for ``{reason.value}``."""
+    parts = []
+    for literal, name, _, _ in Formatter().parse(text):
+        parts.append(literal)
+        if name is not None:
+            parts.append(f"<{name.partition('.')[0]}>")
+    return "".join(parts)
+
+
+def events() -> Iterator[type[Event]]:
+    """The events, in the order of the source."""
+    for each in vars(observer).values():
+        is_event = isinstance(each, type) and issubclass(each, Event)
+        if is_event and each not in (Event, PeerEvent):
+            yield each
+
+
+def meaning(event: type[Event]) -> str:
+    """What *event* means, and its line."""
+    (first, *_) = (event.__doc__ or "").split("\n\n")
+    text = f"{first} ``{placeholders(event.text)}``"
+    reasons: type[Drop] | type[SeatEnd] | None = {"Dropped": Drop, "SeatEnded": SeatEnd}.get(
+        event.__name__
+    )
+    if reasons is not None:
+        text += f" Reasons: {'; '.join(each.value for each in reasons)}."
+    return text
+
+
+def log_calls() -> Iterator[tuple[str, str]]:
+    """The level and format of each line that the source writes otherwise."""
+    for path in sorted(SOURCE.glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Call(
+                    func=ast.Attribute(value=ast.Name(id="log"), attr=level),
+                    args=[ast.Constant(value=str(text)), *_],
+                ):
+                    yield LEVELS.get(level, level), text
+
+
+def row(*cells: str) -> str:
+    """A row of a list-table."""
+    first, *others = cells
+    return "".join((f"   * - {first}\n", *(f"     - {each}\n" for each in others)))
+
+
+def document() -> str:
+    """The whole document.
+
+    :raises KeyError: for an event or a line that nobody has described.
+    :raises ValueError: for a description of something that does not exist.
+    """
+    described: set[str] = set()
+    lines = [HEAD]
+    for event in events():
+        name, severity = event.__name__, event.severity
+        level = "no line" if severity is Severity.DEBUG else severity.value
+        lines.append(row(f"``{name}``", level, meaning(event), ADVICE[name]))
+        described.add(name)
+    lines.append(OTHERS)
+    for level, text in sorted(set(log_calls()), key=lambda each: list(LINES).index(each[1])):
+        lines.append(row(level, f"``{placeholders(text)}``", LINES[text]))
+        described.add(text)
+    superfluous = (ADVICE.keys() | LINES.keys()) - described
+    if superfluous:
+        raise ValueError(f"there is no such thing any more: {superfluous}")
+    return "".join((*lines, TAIL))
+
+
+if __name__ == "__main__":
+    sys.stdout.write(document())

@@ -1,0 +1,52 @@
+"""Bad input of every kind is refused as it deserves, and hurts nobody else."""
+
+from __future__ import annotations
+
+from bench.attackers import upgrade
+from bench.bad_input import BAD_INPUT, CLOSED, BadInput
+from tests.fakes import CLOSE, Peer, Wire, World, parse_responses
+
+TOKEN = "the-right-token"
+
+
+def answer(world: World, bad: BadInput) -> int:
+    """The status or close code with which *bad* is answered."""
+    wire = world.connect()
+    wire.send(bad.data)
+    world.pass_time(2)  # from the eleventh wrong token on the answer is late
+    if not bad.frames:
+        data = wire.take()
+        return next(parse_responses(data)).status if data else CLOSED
+    peer = Peer("mallory", wire)
+    wire.send(bad.frames)
+    return next((each.close_code for each in peer.frames() if each.opcode == CLOSE), CLOSED)
+
+
+def talks(one: Peer, other: Peer) -> bool:
+    """Whether a message gets through."""
+    other.heard()
+    one.say(f"to:{other.id};still here")
+    return other.heard() == ["msg:still here"]
+
+
+def test_bad_input_is_refused() -> None:
+    """A World fails the test if it has a traceback in its log."""
+    worlds = {True: World(token=TOKEN), False: World()}
+    pairs = {
+        guarded: world.peers("honest-one", "honest-other", database="honest", query=f"&t={TOKEN}")
+        for guarded, world in worlds.items()
+    }
+    wrong = []
+    for bad in BAD_INPUT:
+        got = answer(worlds[bad.guarded], bad)
+        if got != bad.answer or not talks(*pairs[bad.guarded]):
+            wrong.append((bad, got))
+    assert wrong == []
+
+
+def test_what_is_not_bad_is_not_refused() -> None:
+    """Else a relay that refuses everything would pass."""
+    world = World(token=TOKEN)
+    wire: Wire = world.connect()
+    wire.send(upgrade(f"/honest/connect?id=mallory&v=1.0.0&t={TOKEN}"))
+    assert talks(Peer("mallory", wire), world.peer("honest", "honest", f"&t={TOKEN}"))

@@ -1,0 +1,45 @@
+'use strict';
+/*
+ * The relay and a cluster under PM2:
+ *
+ *   npm install && npx pm2 start ecosystem.config.js
+ *
+ * PM2 cannot hold the relay's port. While "pm2 restart relay" is under way its
+ * clients are refused, which ends each of them ten seconds later, and PM2 starts
+ * them again. Where that must not happen, let systemd run the relay (see
+ * contrib/systemd), and leave it out here.
+ */
+
+const path = require('node:path');
+
+const HOST = '127.0.0.1';
+const PORT = process.env.ACEBASE_IPC_PORT || '9163';
+const TWISTD = process.env.ACEBASE_IPC_TWISTD || path.join(__dirname, '..', '..', '.venv', 'bin', 'twistd');
+
+const member = {
+    script: path.join(__dirname, 'app.js'),
+    exec_mode: 'fork', // in PM2's cluster mode all processes would have the same standard input and ports
+    wait_ready: true, // app.js says when its database is open
+    listen_timeout: 30_000,
+    kill_timeout: 5_000,
+    env: {
+        ACEBASE_IPC_HOST: HOST,
+        ACEBASE_IPC_PORT: PORT,
+        DATABASE_PATH: process.env.DATABASE_PATH || __dirname,
+    },
+};
+
+module.exports = {
+    apps: [
+        {
+            name: 'relay',
+            script: TWISTD,
+            interpreter: 'none',
+            args: ['--nodaemon', '--pidfile=', 'acebase-ipc', '--port', `tcp:${PORT}:interface=${HOST}`],
+            cwd: __dirname,
+            kill_timeout: 6_000, // it ends within 5 s
+        },
+        { ...member, name: 'master', env: { ...member.env, ROLE: 'master' } }, // exactly one
+        { ...member, name: 'worker', instances: 2, env: { ...member.env, ROLE: 'worker' } },
+    ],
+};

@@ -144,6 +144,18 @@ def test_a_message_is_heard_as_soon_as_its_last_byte_has_come(factory: RecorderF
     assert peer.heard == ["one", "two"]
 
 
+@pytest.mark.parametrize("opcode", [PING, Opcode.BINARY])
+def test_what_looks_like_a_text_within_a_frame_is_none(
+    factory: RecorderFactory, opcode: Opcode
+) -> None:
+    peer = connect(factory)
+    frame = client_frame(ONE, opcode, key=bytes(4))
+    peer.dataReceived(frame[:6])
+    peer.dataReceived(frame[6:] + TWO)
+    assert peer.heard == (["two"] if opcode is PING else [ONE, "two"])
+    assert peer.frames == ([(PONG, ONE)] if opcode is PING else [])
+
+
 def test_messages_in_the_same_read_as_the_handshake(factory: RecorderFactory) -> None:
     for cut in range(len(ONE)):
         peer = factory.buildProtocol(None)
@@ -476,12 +488,26 @@ def test_what_one_turn_sends_leaves_in_one_write(factory: RecorderFactory, clock
     assert peer.transport.writes == [A + B + C, A]
 
 
-def test_answers_leave_in_one_write_with_the_end_of_the_data(factory: RecorderFactory) -> None:
+def test_answers_leave_in_one_write_with_the_end_of_the_data(
+    factory: RecorderFactory, clock: Clock
+) -> None:
     peer, other = connect(factory), connect(factory)
     peer.on_text = lambda text: (peer.send(text_frame(text)), other.send(A))
     peer.dataReceived(ONE + TWO)
     assert peer.transport.writes == [text_frame(b"one") + text_frame(b"two")]
     assert other.transport.writes == [A + A]
+    assert clock.getDelayedCalls() == []  # nothing is left to do
+
+
+def test_the_first_messages_do_not_wait_even_if_all_are_busy(
+    factory: RecorderFactory, now: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Recorder, "flushed_at", now.seconds())
+    peer = factory.buildProtocol(None)
+    monkeypatch.setattr(peer, "on_open", lambda: peer.send(A))
+    peer.makeConnection(MemoryTransport())
+    peer.dataReceived(UPGRADE)
+    assert peer.transport.written.endswith(A)
 
 
 def test_who_is_busy_waits_for_the_end_of_the_turn(
@@ -601,6 +627,27 @@ def test_what_is_reclaimed_is_not_written(factory: RecorderFactory, clock: Clock
     assert peer.transport.writes == [A, C]
 
 
+@pytest.mark.parametrize("end", ["our close", "the peer's close", "abort"])
+def test_what_is_sent_to_a_connection_that_ends_can_be_reclaimed(
+    factory: RecorderFactory, clock: Clock, end: str
+) -> None:
+    peer = connect(factory)
+    if end == "our close":
+        peer.close(1009, "too large")
+    elif end == "abort":
+        peer.abort()
+    else:
+        peer.dataReceived(close(1000))
+    peer.transport.writes.clear()
+    peer.send(A)
+    clock.advance(0)
+    peer.send(B)
+    clock.advance(0)
+    lose(peer)
+    assert peer.reclaim() == [A, B]
+    assert peer.transport.writes == []
+
+
 def test_an_aborted_connection_writes_nothing(factory: RecorderFactory, clock: Clock) -> None:
     peer = connect(factory)
     peer.send(A)
@@ -609,6 +656,7 @@ def test_an_aborted_connection_writes_nothing(factory: RecorderFactory, clock: C
     clock.advance(0)
     assert peer.transport.aborted
     assert peer.transport.writes == []
+    assert peer.reclaim() == [A]
     peer.dataReceived(ONE)
     assert peer.heard == []
     lose(peer)

@@ -208,15 +208,13 @@ class FastServerProtocol(SlimServerProtocol):
             self.flush()
 
     def flush(self) -> None:
-        """Write what was sent."""
+        """Write what was sent, or keep it to be reclaimed if the connection is closing."""
         batch = self._batch
-        if not batch:
+        if not batch or self.state != STATE_OPEN:
             return
         data = batch[0] if len(batch) == 1 else b"".join(batch)
         batch.clear()
         self._batched_bytes = 0
-        if self.state != STATE_OPEN:
-            return
         if self._socket is not None:
             transport = self.transport
             if not transport.dataBuffer and not transport._tempDataBuffer:
@@ -280,8 +278,7 @@ class FastServerProtocol(SlimServerProtocol):
             self.sendCloseFrame(code, encode_truncate(reason, _MAX_CLOSE_REASON), isReply=False)
 
     def abort(self) -> None:
-        """End the connection at once."""
-        self.reclaim()
+        """End the connection at once; what was not yet written can be reclaimed."""
         self.dropConnection(abort=True)
 
 

@@ -1,0 +1,230 @@
+"""A client's connection as plain as it can be: WebSocket and HTTP on asyncio streams.
+
+Nothing of it is shared with the relay, which is what it judges.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+TIMEOUT = 30.0
+"""Seconds that a busy machine may take for one answer."""
+
+RECEIVE_BUFFER = 128 * 1024  # bytes
+
+TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+
+_UPGRADE = (
+    "GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """One port of the relay."""
+
+    port: int
+    tls: ssl.SSLContext | None = None
+
+
+def frame(payload: bytes, opcode: int = TEXT) -> bytes:
+    """A frame as a client sends it."""
+    size = len(payload)
+    if size < 126:
+        head = bytes((0x80 | opcode, 0x80 | size))
+    elif size < 1 << 16:
+        head = bytes((0x80 | opcode, 0xFE)) + size.to_bytes(2, "big")
+    else:
+        head = bytes((0x80 | opcode, 0xFF)) + size.to_bytes(8, "big")
+    key = os.urandom(4)
+    mask = int.from_bytes((key * (size // 4 + 1))[:size], "big")
+    masked = int.from_bytes(payload, "big") ^ mask
+    return head + key + masked.to_bytes(size, "big")
+
+
+class Link(asyncio.Protocol):
+    """A WebSocket.
+
+    :ivar on_text: called with each text that comes.
+    :ivar answers: whether a ping and a close frame are answered.
+    :ivar status: of the handshake's answer.
+    :ivar close_code: what the relay has closed with.
+    :ivar opened: done when the handshake is answered, or can no longer be.
+    :ivar ended: set when the connection has ended.
+    """
+
+    def __init__(self, target: str, on_text: Callable[[Link, str], None]) -> None:
+        self.on_text = on_text
+        self.answers = True
+        self.status = 0
+        self.close_code: int | None = None
+        self.opened = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.ponged = asyncio.Event()
+        self._target = target
+        self._data = bytearray()
+        self._transport: Any = None
+
+    @classmethod
+    async def open(
+        cls, door: Door, target: str, on_text: Callable[[Link, str], None], source: str
+    ) -> Link:
+        """Connect from the loopback address *source* and wait for the handshake's answer."""
+        loop = asyncio.get_running_loop()
+        # Little room, so that the relay soon notices who does not read.
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        sock.setblocking(False)
+        try:
+            sock.bind((source, 0))
+            await asyncio.wait_for(loop.sock_connect(sock, ("127.0.0.1", door.port)), TIMEOUT)
+        except BaseException:
+            sock.close()
+            raise
+        connecting = loop.create_connection(
+            lambda: cls(target, on_text),
+            sock=sock,
+            ssl=door.tls,
+            server_hostname="localhost" if door.tls else None,
+        )
+        _, link = await asyncio.wait_for(connecting, TIMEOUT)
+        await asyncio.wait_for(link.opened.wait(), TIMEOUT)
+        return link
+
+    # Called by asyncio
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        transport.write(_UPGRADE.format(target=self._target).encode())
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        if not self.opened.is_set():
+            head, found, rest = bytes(self._data).partition(b"\r\n\r\n")
+            if not found:
+                return
+            self.status = int(head.split()[1])
+            self._data = bytearray(rest)
+            self.opened.set()
+        if self.status == 101:
+            self._take_frames()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.opened.set()
+        self.ended.set()
+
+    def _take_frames(self) -> None:
+        data, start = self._data, 0
+        while len(data) - start >= 2:
+            length, begin = data[start + 1], start + 2
+            if length == 126:
+                begin = start + 4
+                length = int.from_bytes(data[start + 2 : begin], "big")
+            elif length == 127:
+                begin = start + 10
+                length = int.from_bytes(data[start + 2 : begin], "big")
+            if len(data) < begin + length:
+                break
+            opcode, payload = data[start] & 15, bytes(data[begin : begin + length])
+            start = begin + length
+            self._take(opcode, payload)
+        del data[:start]
+
+    def _take(self, opcode: int, payload: bytes) -> None:
+        if opcode == TEXT:
+            self.on_text(self, payload.decode())
+        elif opcode == PING and self.answers:
+            self.write(frame(payload, PONG))
+        elif opcode == CLOSE:
+            self.close_code = int.from_bytes(payload[:2], "big")
+            if self.answers:
+                self.write(frame(payload, CLOSE))
+
+    # For members
+
+    def say(self, *messages: str) -> None:
+        """Send text messages."""
+        self.write(b"".join(frame(each.encode()) for each in messages))
+
+    def write(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    def stop_reading(self) -> None:
+        """Let what comes wait in the system's buffers, and then in the relay."""
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def read_on(self) -> None:
+        """Take what has waited."""
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def cut(self) -> None:
+        """End the connection as a killed process does."""
+        self._transport.abort()
+
+    async def leave(self, code: int = 1000) -> None:
+        """Close in good order."""
+        self.write(frame(code.to_bytes(2, "big"), CLOSE))
+        try:
+            await asyncio.wait_for(self.ended.wait(), TIMEOUT)
+        except TimeoutError:
+            self.cut()
+            raise
+
+    @property
+    def alive(self) -> bool:
+        """Whether the connection has not ended."""
+        return not self.ended.is_set()
+
+
+async def ask(
+    door: Door, method: str, target: str, body: bytes = b"", *, source: str, take: int = -1
+) -> tuple[int, bytes]:
+    """The status and body of an answer; *take* that many bytes of it and cut the connection."""
+    connecting = asyncio.open_connection(
+        "127.0.0.1",
+        door.port,
+        ssl=door.tls,
+        server_hostname="localhost" if door.tls else None,
+        local_addr=(source, 0),
+    )
+    reader, writer = await asyncio.wait_for(connecting, TIMEOUT)
+    try:
+        head = f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+        if method == "POST":
+            head += f"Content-Length: {len(body)}\r\n"
+        writer.write(head.encode() + b"\r\n" + body)
+        data = await asyncio.wait_for(reader.read(take) if take >= 0 else reader.read(), TIMEOUT)
+    finally:
+        writer.transport.abort()
+    answer, _, content = data.partition(b"\r\n\r\n")
+    return int(answer.split()[1]) if answer else 0, content
+
+
+async def half_ask(door: Door, data: bytes, *, source: str, wait: float) -> None:
+    """Send *data*, which is no whole request, and wait for the relay's end, or leave earlier."""
+    connecting = asyncio.open_connection(
+        "127.0.0.1",
+        door.port,
+        ssl=door.tls,
+        server_hostname="localhost" if door.tls else None,
+        local_addr=(source, 0),
+    )
+    reader, writer = await asyncio.wait_for(connecting, TIMEOUT)
+    writer.write(data)
+    try:
+        await asyncio.wait_for(reader.read(), wait)
+    except (TimeoutError, ConnectionError):
+        pass
+    finally:
+        writer.transport.abort()

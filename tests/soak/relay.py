@@ -1,0 +1,88 @@
+"""The relay of a soak, for ``twistd -y``: it also tells what it keeps.
+
+Whoever connects to the port that is logged as ``gauges`` gets the numbers as
+one JSON object. The options come in ``SOAK``, as a JSON object: the fields of
+an ``AceBaseIPCServerConfig``.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+from typing import Any
+
+from twisted.application.service import Application
+from twisted.internet import reactor as global_reactor
+from twisted.internet.protocol import Factory, Protocol
+from twisted.logger import Logger
+
+from acebase_ipc import AceBaseIPCServer, AceBaseIPCServerConfig
+from acebase_ipc.peers import Peer
+from acebase_ipc.websocket import RelayServerProtocol
+
+reactor: Any = global_reactor
+
+log = Logger()
+
+
+class Gauges(Protocol):
+    """Tells the numbers and closes."""
+
+    def connectionMade(self) -> None:
+        assert isinstance(self.factory, GaugesFactory)
+        assert self.transport is not None
+        self.transport.write(json.dumps(gauges(self.factory.server)).encode())
+        self.transport.loseConnection()
+
+
+class GaugesFactory(Factory):
+    """Tells the numbers of one server."""
+
+    protocol = Gauges
+    noisy = False
+
+    def __init__(self, server: AceBaseIPCServer) -> None:
+        self.server = server
+
+
+def gauges(server: Any) -> dict[str, Any]:
+    """What a server keeps, and what it has reported."""
+    gc.collect()
+    relay = server._relay
+    databases = list(relay._databases.values())
+    alive = gc.get_objects()
+    return {
+        "timers": len(reactor.getDelayedCalls()),
+        "databases": len(databases),
+        "peers": sum(len(each.peers) for each in databases),
+        "seats": len(relay._seats._until),
+        "held for masters": sum(len(each.awaiting_master) for each in databases),
+        "connections": len(server._factory.connections),
+        "stored bytes": relay.mailbox.stored,
+        "stored messages": len(relay.mailbox._letters) + len(relay.mailbox._by_recipient),
+        "reserved bytes": server._intake.reserved,
+        "peer objects": sum(isinstance(each, Peer) for each in alive),
+        "connection objects": sum(isinstance(each, RelayServerProtocol) for each in alive),
+        "counts": dict(server.observer.counts),
+    }
+
+
+def make_application(options: str) -> Any:
+    """The relay with these *options*, and its gauges."""
+    config = json.loads(options)
+    config["endpoints"] = tuple(config["endpoints"])
+    server = AceBaseIPCServer(AceBaseIPCServerConfig(**config))
+    application = Application("soak")
+    server.setServiceParent(application)
+
+    def listen() -> None:
+        port = reactor.listenTCP(0, GaugesFactory(server), interface="127.0.0.1")
+        log.info("gauges at {port}", port=port.getHost().port)
+
+    reactor.callWhenRunning(listen)
+    return application
+
+
+if "SOAK" in os.environ:
+    application = make_application(os.environ["SOAK"])

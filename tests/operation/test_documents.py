@@ -1,0 +1,127 @@
+"""What the documents of operation and architecture say is so."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+import acebase_ipc
+from tests.fakes import DATABASE, Peer, World, http_request
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+SOURCE = Path(acebase_ipc.__file__).parent
+
+LARGE = 20_000
+
+Step = tuple[str, str]
+"""A file and the qualified name of a function or class in it."""
+
+
+def test_the_table_of_log_lines_is_what_the_code_gives() -> None:
+    made = subprocess.run(
+        [sys.executable, DOCS / "generate_events.py"],
+        capture_output=True,
+        check=True,
+        encoding="utf-8",
+    )
+    assert DOCS.joinpath("events.rst").read_text() == made.stdout, "outdated: make docs/events.rst"
+
+
+def walk(title: str) -> list[Step]:
+    """The steps of a walk in architecture.rst."""
+    text = DOCS.joinpath("architecture.rst").read_text(encoding="utf-8")
+    _, _, section = text.partition(f"{title}\n{'=' * len(title)}\n")
+    section = re.split(r"\n=+\n", section)[0]
+    steps = re.findall(r"^\d+\. ``(\w+\.py)`` ``([\w.]+)``", section, re.MULTILINE)
+    numbers = re.findall(r"^(\d+)\.", section, re.MULTILINE)
+    assert list(map(int, numbers)) == list(range(1, len(steps) + 1))
+    return steps
+
+
+MESSAGE, POST = "The walk of one directed message", "The walk of a large POST"
+
+
+@pytest.mark.parametrize(("file", "name"), [*walk(MESSAGE), *walk(POST)])
+def test_each_step_exists(file: str, name: str) -> None:
+    found = importlib.import_module(f"acebase_ipc.{file.removesuffix('.py')}")
+    for part in name.split("."):
+        found = getattr(found, part)
+    assert found.__module__ == f"acebase_ipc.{file.removesuffix('.py')}"
+
+
+def test_the_layers_are_all_files() -> None:
+    text = DOCS.joinpath("architecture.rst").read_text(encoding="utf-8")
+    _, _, layers = text.partition("\nLayers\n")
+    layers, _, _ = layers.partition("``Relay`` is a")
+    named = re.findall(r"``(\w+\.py)``", layers.partition("list-table")[2])
+    assert sorted(named) == sorted({each.name for each in SOURCE.glob("[!_]*.py")})
+
+
+def calls(act: Callable[[], object]) -> list[Step]:
+    """The functions of ours that *act* calls, in order; of a class, its methods."""
+    called: list[Step] = []
+
+    def profile(frame: FrameType, event: str, argument: object) -> None:
+        path = Path(frame.f_code.co_filename)
+        if event == "call" and path.parent == SOURCE:
+            called.append((path.name, frame.f_code.co_qualname))
+
+    before = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        act()
+    finally:
+        sys.setprofile(before)
+    return called
+
+
+def assert_walked(steps: list[Step], called: list[Step]) -> None:
+    """Each step was made, in this order."""
+    rest = iter(called)
+    for file, name in steps:
+        assert any(
+            each == (file, name) or (each[0] == file and each[1].startswith(f"{name}."))
+            for each in rest
+        ), f"{file} {name} is not called at this place"
+
+
+def test_a_directed_message_takes_this_way() -> None:
+    world = World()
+
+    def acebase_peer(client_id: str) -> Peer:
+        target = f"/{DATABASE}/connect?v=1.0.0&id={client_id}&t=undefined"
+        return Peer(client_id, world.upgrade(target))
+
+    master, worker = acebase_peer("[master]"), acebase_peer("abcdefghijklmnopqrstuvwx")
+    master.heard()
+    request = '{"type":"lock-request","from":"abcdefghijklmnopqrstuvwx","to":"[master]"}'
+
+    called = calls(lambda: worker.say(f"to:[master];{request}"))
+
+    assert master.heard() == [request]
+    assert_walked(walk(MESSAGE), called)
+
+
+def test_a_large_post_takes_this_way() -> None:
+    world = World()
+    sender, recipient = world.peers("docum1", "docum2")
+    body = "x" * LARGE
+    message = f"to:{recipient.id};{body}".encode()
+    post = http_request("POST", f"/{DATABASE}/send?id={sender.id}", message)
+    posting, fetching = world.connect(), world.connect()
+
+    called = calls(lambda: posting.send(post[:1000], post[1000:]))
+    (announced,) = recipient.heard()
+    message_id = announced.removeprefix("get:")
+    get = http_request("GET", f"/{DATABASE}/receive?id={recipient.id}&msg={message_id}")
+    called += calls(lambda: fetching.send(get))
+
+    assert fetching.response().body.decode() == body
+    assert_walked(walk(POST), called)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from acebase_ipc.backlog import Backlog
 
 senders = st.none() | st.sampled_from([b"peer1", b"peer2"])
-entries = st.lists(st.tuples(st.binary(max_size=9), senders), max_size=6)
+entries = st.lists(st.tuples(st.binary(max_size=9), senders), max_size=4)
 
 EVERYTHING = 2**60
 
@@ -72,7 +72,7 @@ def test_clearing_counts_the_frames(waiting: list[tuple[bytes, bytes | None]]) -
     assert (len(backlog), backlog.size, backlog.take(EVERYTHING)) == (0, 0, [])
 
 
-@given(entries, st.lists(st.binary(max_size=9), max_size=6))
+@given(entries, st.lists(st.binary(max_size=9), max_size=4))
 def test_what_was_given_back_comes_first(
     waiting: list[tuple[bytes, bytes | None]], frames: list[bytes]
 ) -> None:

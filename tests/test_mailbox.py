@@ -155,4 +155,4 @@ class MailboxIsLikeItsModel(RuleBasedStateMachine):
 
 
 TestModel = MailboxIsLikeItsModel.TestCase
-TestModel.settings = settings(max_examples=50, stateful_step_count=30)
+TestModel.settings = settings(max_examples=30, stateful_step_count=20)

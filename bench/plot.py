@@ -48,7 +48,7 @@ def draw_ratios(axes: Any, results: Results) -> None:
     drawn = [(row, value) for w, row in rows if (value := improvement(results, w, row))]
     for place, (row, value) in enumerate(drawn):
         axes.barh(place, value, color=OURS, height=0.6)
-        axes.text(value + 0.08, place, f"{value:.1f}", va="center")
+        axes.text(value - 0.06, place, f"{value:.1f}", va="center", ha="right", color="white")
         if (aimed := aim(row)) is not None:
             axes.plot([aimed, aimed], [place - 0.4, place + 0.4], color="black", linewidth=1.5)
     axes.axvline(1, color=BASELINE, linewidth=1.5)
@@ -86,11 +86,11 @@ def write_plot(results: Results, path: Path) -> None:
     """Draw *results* into an SVG file; the same results make the same file."""
     with mpl.rc_context(STYLE):
         figure = pyplot.figure(figsize=(9, 7.5), layout="constrained")
-        grid = figure.add_gridspec(2, 2, height_ratios=[2, 1])
-        draw_ratios(figure.add_subplot(grid[0, :]), results)
-        left, right = figure.add_subplot(grid[1, 0]), figure.add_subplot(grid[1, 1])
-        draw_growth(left, results, CLUSTER_SIZES, "workers of one database, 10 requests under way")
-        draw_growth(right, results, DATABASES, "databases of 100 workers, 10 requests under way")
+        top, bottom = figure.subfigures(2, 1, height_ratios=[2, 1])
+        draw_ratios(top.subplots(), results)
+        left, right = bottom.subplots(1, 2)
+        draw_growth(left, results, CLUSTER_SIZES, "workers of one database")
+        draw_growth(right, results, DATABASES, "databases of 100 workers in all")
         left.legend(frameon=False)
         figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
         pyplot.close(figure)

@@ -13,6 +13,9 @@ from bench.workloads import WORKLOADS, Metric, Row, Workload
 
 BEGIN = ".. The results begin: written by bench/run.py"
 END = ".. The results end"
+BUSY = 0.5
+"""The load average above which other programs disturb the figures."""
+
 FAULTS = ("lost", "duplicated", "reordered")
 
 
@@ -201,10 +204,16 @@ def describe(results: Results) -> str:
     """One paragraph: on what, and how."""
     on, how = results.environment, results.settings
     versions = ", ".join(f"{name} {on[name]}" for name in ("Twisted", "autobahn", "pyOpenSSL"))
+    load = on.get("load before", 0.0)
+    doubt = (
+        f" **Other programs kept this machine busy (load average {load:g}), so the figures are"
+        " provisional**: compare the CPU times, not the rates."
+    )
     return (
         f"acebase-ipc {on['acebase-ipc']} on {on['system']} ({on['machine']}, {on['cores']} cores),"
         f" {on['python']}, {versions}. Each figure is the median of {how['repeats']} runs of"
         f" {how['seconds']:g} s, after {how['warm_up']:g} s that are not counted."
+        f"{doubt if load > BUSY else ''}"
     )
 
 

@@ -33,7 +33,7 @@ from bench.processes import (
     running_server,
     two_cores,
 )
-from bench.report import Results, is_sound, text_table, update_document
+from bench.report import BUSY, Results, is_sound, text_table, update_document
 from bench.workloads import WORKLOADS, Workload, find_workloads
 from tests.certificates import make_certificate
 
@@ -41,9 +41,6 @@ RESULTS = ROOT / "bench" / "results.json"
 PLOT = ROOT / "docs" / "performance.svg"
 DOCUMENT = ROOT / "docs" / "performance.rst"
 BUILD = ROOT / "build" / "bench"
-
-BUSY = 0.5
-"""The load average above which other programs disturb the figures."""
 
 SERVERS = ("ours", "baseline")
 THE_URL = "url"

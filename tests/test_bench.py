@@ -303,6 +303,14 @@ def test_document_is_updated_in_place() -> None:
         update_document("no place", results(directed=DIRECTED))
 
 
+def test_figures_of_a_busy_machine_are_provisional() -> None:
+    """Nobody shall take noise for a result."""
+    quiet = results(directed=DIRECTED)
+    assert "provisional" not in rst_table(quiet)
+    quiet.environment["load before"] = 3.0
+    assert "provisional" in rst_table(quiet)
+
+
 def test_rst_rows_are_complete() -> None:
     """Every row of the list-table has as many cells as the header."""
     table = rst_table(results(directed=DIRECTED))

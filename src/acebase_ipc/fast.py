@@ -259,13 +259,19 @@ class FastServerProtocol(SlimServerProtocol):
     def pauseProducing(self) -> None:
         """The transport is full."""
         self._paused = True
-        self.congested()
+        try:
+            self.congested()
+        except Exception:
+            self._crash("holding back")
 
     def resumeProducing(self) -> None:
         """The transport has written everything."""
         self._paused = False
         self._unsent_bytes = 0
-        self.drained()
+        try:
+            self.drained()
+        except Exception:
+            self._crash("going on")
 
     def stopProducing(self) -> None:
         """The transport has ended; ``onClose`` follows."""

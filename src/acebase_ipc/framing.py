@@ -55,23 +55,23 @@ class PartialText:
     :ivar missing: how many have not.
     """
 
-    __slots__ = ("_decoder", "_key", "_parts", "_raw", "_unmask", "missing", "received")
+    __slots__ = ("_decoder", "_key", "_raw", "_text", "_unmask", "missing", "received")
 
     def __init__(self, header: bytes, key: bytes, length: int, unmask: Unmask) -> None:
         self.missing = length
         self._key = key
         self.received = 0
-        self._raw = [header]
-        self._parts: list[bytes] = []
+        self._raw = bytearray(header)
+        self._text = bytearray()
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._unmask = unmask
 
     def feed(self, data: bytes) -> bool:
         """Take the next *data*, at most :attr:`missing` bytes; whether it is valid so far."""
-        self._raw.append(data)
+        self._raw += data
         turn = self.received % 4
         part = self._unmask(data, self._key[turn:] + self._key[:turn])
-        self._parts.append(part)
+        self._text += part
         self.received += len(data)
         self.missing -= len(data)
         try:
@@ -85,12 +85,12 @@ class PartialText:
     @property
     def payload(self) -> bytes:
         """The whole payload, when nothing is missing."""
-        return b"".join(self._parts)
+        return bytes(self._text)
 
     @property
     def raw(self) -> bytes:
         """All bytes of the frame that have come, as they came."""
-        return b"".join(self._raw)
+        return bytes(self._raw)
 
 
 def split(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 
 
 class Notifier:
@@ -53,9 +54,7 @@ class Notifier:
         return opened
 
     def _send(self, state: str) -> None:
-        if self._socket is None:
-            return
-        try:
-            self._socket.sendto(state.encode(), self._address)
-        except OSError:
-            pass  # a service manager that does not listen is no reason to end
+        # A service manager that does not listen is no reason to end.
+        with suppress(OSError):
+            if self._socket is not None:
+                self._socket.sendto(state.encode(), self._address)

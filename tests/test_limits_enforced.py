@@ -386,10 +386,15 @@ def test_request_timeout_lets_a_response_be_read_slowly() -> None:
     wire.stop_reading(1000)
     target = f"/{DATABASE}/receive?id=bobby&msg={announced.removeprefix('get:')}"
     wire.send(http_request("GET", target))
-    for _ in range(5):
+    for _ in range(4):
         world.pass_time(20)
         wire.read_on(300_000)
     assert len(wire.response().body) == 1_000_000
+    wire.read_on()
+    for _ in range(3):  # and then its time is over
+        world.pass_time(15)
+        wire.send(http_request("GET", "/healthz"))
+        assert wire.response().status == 200
 
 
 def test_http_idle_ends_a_connection_that_is_not_used() -> None:

@@ -29,7 +29,7 @@ MESSAGES = 100
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[RelayProcess]:
     """A relay that requires a token and has little memory."""
-    options = ("--token", TOKEN, "--max-memory=64MiB", "--handshake-timeout=1")
+    options = ("--token", TOKEN, "--max-memory=64MiB", "--handshake-timeout=1", "--http-idle=60")
     with running_relay(options=options) as relay:
         yield relay
 
@@ -50,7 +50,7 @@ BY_NAME = {each.name.partition(" ")[0]: each for each in ATTACKS}
         ("endless headers", 100, True, 24),
         ("idle HTTP connections", 200, False, 16),
         ("wrong tokens", 200, False, 16),
-        ("concurrent POSTs of 16 MiB", 100, False, 48),
+        ("concurrent POSTs of 16 MiB", 100, False, 24),
         ("frames announced, never sent", 100, False, 16),
         ("frames announced as huge", 100, True, 16),
     ],

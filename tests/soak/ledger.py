@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 MARK = re.compile(r"#(\d+)\|([^|#]+)\|([^|#]+)\|(\w+)\|(\d+)\|([^|#]+)#")
@@ -87,7 +88,9 @@ class Ledger:
     :ivar samples: some lines about it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[str], object] = lambda line: None) -> None:
+        """:param tell: called with what is wrong, as soon as that is known."""
+        self._tell = tell
         self.ears: dict[tuple[str, str], Ear] = {}
         self.wrong: Counter[str] = Counter(
             dict.fromkeys(("lost", "duplicated", "reordered", "wrong peer", "wrong database"), 0)
@@ -105,6 +108,7 @@ class Ledger:
         self.wrong[kind] += 1
         if len(self.samples) < 40:
             self.samples.append(f"{kind}: {about}")
+            self._tell(self.samples[-1])
 
     def send(
         self,

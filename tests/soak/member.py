@@ -44,7 +44,7 @@ class Party:
 
     seed: int
     doors: tuple[Door, Door]
-    ledger: Ledger = field(default_factory=Ledger)
+    ledger: Ledger
     faults: Counter[str] = field(default_factory=Counter)
     members: dict[str, list[Member]] = field(default_factory=dict)
 
@@ -70,7 +70,7 @@ class Member:
         self.ledger = party.ledger
         self.door = party.doors[number % 2]
         self.source = f"127.0.{self.random.randint(1, 250)}.{self.random.randint(1, 250)}"
-        self.since: float | None = None
+        self.since = self.seat_until = self.contested_until = 0.0
         self._known: dict[str, str] = {}
         self._paths = self._serial = self._posts = 0
         self._unsettled: list[Sent] = []
@@ -87,14 +87,14 @@ class Member:
             pairs = {"v": pairs.pop("v"), **pairs}
         return f"/{self.database}/{what}?" + "&".join(f"{k}={v}" for k, v in pairs.items())
 
-    async def connect(self, since: float | None = None) -> Link:
+    async def connect(self, since: float = 0, seat_until: float = 0) -> Link:
         """Become a peer.
 
-        :param since: when the relay knew that the last connection was gone, if it
-            has kept the seat.
+        :param since: when the relay knew that the last connection was gone.
+        :param seat_until: for how long it has kept the seat, at least.
         :raises Surprise: if that is refused.
         """
-        self.since = since
+        self.since, self.seat_until = since, seat_until
         link = await Link.open(self.door, self.target("connect"), self._heard, self.source)
         if link.status != 101:
             raise Surprise(f"a handshake is refused with {link.status}")
@@ -103,8 +103,8 @@ class Member:
 
     def _welcomed(self, link: Link) -> None:
         now = monotonic()
-        self.ear.stays.append(Stay(now if self.since is None else self.since, now))
-        self.since = None
+        self.ear.stays.append(Stay(self.since if now < self.seat_until else now, now))
+        self.seat_until = 0
         self.link = link
         self._known = {}
         self._paths += 1
@@ -244,6 +244,7 @@ class Member:
         task.add_done_callback(self._downloads.discard)
 
     async def _download(self, message: str, stay: Stay, link: Link | None) -> None:
+        begun = monotonic()
         place = self.ledger.place(self.ear)
         target = self.target("receive", msg=message)
         try:
@@ -261,7 +262,9 @@ class Member:
                     if again == 200:
                         self.ledger.blame("duplicated", f"{self.id} downloads {message} twice")
             elif link is self.link and link is not None and link.alive and not stay.broken:
-                self.ledger.blame("lost", f"{self.database} {self.id}: download says {status}")
+                after = f"{status} after {monotonic() - begun:.1f} s"
+                about = f"{self.database} {self.id}: the download of {message}: {after}"
+                self.ledger.blame("lost", about)
             else:
                 stay.broken = True
         except (OSError, TimeoutError):

@@ -7,6 +7,8 @@ an ``AceBaseIPCServerConfig``.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import json
 import os
@@ -49,6 +51,8 @@ class GaugesFactory(Factory):
 def gauges(server: Any) -> dict[str, Any]:
     """What a server keeps, and what it has reported."""
     gc.collect()
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)  # what remains is in use
     relay = server._relay
     databases = list(relay._databases.values())
     alive = gc.get_objects()

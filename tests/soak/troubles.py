@@ -16,6 +16,9 @@ PAUSE = 0.7
 ENOUGH = 12_000_000
 """Bytes sent to somebody who does not read: more than the sockets and the backlog take."""
 
+CONTEST = 70.0
+"""Seconds after which an id is certainly contested no more."""
+
 PROBE = 1.9
 """Seconds in which the holder of a contested id can be sure to have answered in time."""
 
@@ -61,11 +64,14 @@ async def cut(member: Member) -> None:
         member.party.faults["too late returns"] += 1
         return
     await asyncio.sleep(member.random.uniform(0, RECOVERY - 2 * MARGIN))
-    if member.acebase and monotonic() < begun + RECOVERY - MARGIN:
-        await member.connect(since)
+    if not member.acebase:
+        await _reconnect(member, begun)
+        return
+    await member.connect(since, begun + RECOVERY)
+    if member.ear.stays[-1].since == since:
         member.party.faults["returns"] += 1
     else:
-        await _reconnect(member, begun)
+        member.gone(begun)
 
 
 async def _reconnect(member: Member, begun: float) -> None:
@@ -97,11 +103,14 @@ async def replace(member: Member) -> None:
 
 
 async def contest(member: Member) -> None:
-    """Connect once more while the old connection lives: the third one is refused."""
+    """Connect once more while the old connection lives: an AceBase id is then contested."""
     old = member.link
     assert old is not None
     begun = monotonic()
-    link = await member.connect()
+    if begun < member.contested_until:
+        return
+    await member.connect()
+    member.contested_until = monotonic() + CONTEST
     if not member.acebase:
         member.gone(begun)
     await member.until("the end of the replaced", lambda: not old.alive)
@@ -112,7 +121,7 @@ async def contest(member: Member) -> None:
     third.cut()
     # Over TLS the relay may not have seen the old one's end yet; and our pong may be late.
     quick = member.door.tls is None and monotonic() - asked < PROBE
-    if third.status != 409 and quick and link.alive:
+    if third.status != 409 and quick and member.acebase:
         raise Surprise(f"a contested id is given away: {third.status}")
     if third.status == 101:
         await _settle(member, begun)

@@ -1,0 +1,197 @@
+"""``make soak-acebase``: real AceBase clusters at work while their processes are killed.
+
+::
+
+    python -m tests.soak.acebase --seconds 600 --seed 7
+
+Two databases on one relay, each with a master and four workers, in rounds of a
+few seconds. In each round the workers make transactions, write what one of them
+has subscribed to, and exchange large values; meanwhile one worker, which writes
+nothing then, is killed, and another one takes its place. Once a minute, while
+nobody writes, a master is killed and started again.
+
+At the end the counters have to be exact, every event has to have come once, and
+no worker may have hung or died. Workers that are killed amid their own writes are
+not part of this: what becomes of these the README says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.acebase.cluster import (
+    Cluster,
+    Peer,
+    Pending,
+    Relay,
+    digest,
+    exchange,
+    node,
+    running_relay,
+)
+
+WORKERS = 4
+TRANSACTIONS = 5  # of each worker in a round, at the same time
+WRITES = 3  # of each worker in a round
+LARGE_EVERY = 3  # rounds
+MASTER_EVERY = 60.0  # seconds
+
+PATIENCE = 60.0
+"""Seconds after which a worker hangs; as long as a busy machine may take for a round."""
+
+SUBSCRIPTION = "child_added list"
+NOT_POSSIBLE = 77
+
+LARGE = (
+    "".join(f"{number:010}" for number in range(20_000)),
+    "".join(chr(0x4E00 + number % 20_000) for number in range(30_000)),
+)
+
+
+class Work:
+    """One database at work.
+
+    :ivar counts: what was done, by kind.
+    :ivar wrong: what went wrong, in words.
+    """
+
+    def __init__(self, relay: Relay, directory: Path, database: str, seed: int) -> None:
+        self.random = random.Random(f"{seed} {database}")
+        self.cluster = Cluster(relay.addresses, directory, database)
+        self.counts: Counter[str] = Counter()
+        self.wrong: list[str] = []
+        self._round = 0
+
+    def run(self, seconds: float) -> None:
+        """Work for so long, and then look at what has come of it."""
+        end = time.monotonic() + seconds
+        with self.cluster:
+            self.master, self.workers = self.cluster.open(
+                "counters", "list", "large", workers=WORKERS
+            )
+            self.subscriber = self.workers[0]
+            self.subscriber.subscribe("list", "child_added", [self.master, *self.workers[1:]])
+            exchange(self.master, *self.workers)
+            restart_at = time.monotonic() + MASTER_EVERY * self.random.uniform(0.3, 1)
+            while time.monotonic() < end and not self.wrong:
+                self._work()
+                if time.monotonic() > restart_at:
+                    self._restart_master()
+                    restart_at = time.monotonic() + MASTER_EVERY
+            self._look()
+
+    def _work(self) -> None:
+        self._round += 1
+        victim = self.random.choice(self.workers[1:])
+        writers = [each for each in self.workers if each is not victim]
+        victim.wait_idle()
+        running = [self._begin(each) for each in writers]
+        time.sleep(self.random.uniform(0, 0.3))
+        victim.kill()
+        self.counts["workers killed"] += 1
+        successor = self.cluster.start()
+        for worker, pending in zip(writers, running, strict=True):
+            self._end(worker, pending)
+        successor.wait_ready(PATIENCE)
+        self.workers[self.workers.index(victim)] = successor
+        exchange(self.master, *self.workers)
+        if self._round % LARGE_EVERY == 0:
+            self._exchange_large(successor)
+
+    def _begin(self, worker: Peer) -> tuple[Pending, Pending]:
+        items = [(f"list/{worker.id}-{self._round}-{each}", each) for each in range(WRITES)]
+        return (
+            worker.begin("increment", path="counters/total", times=TRANSACTIONS),
+            worker.begin("write", items=items),
+        )
+
+    def _end(self, worker: Peer, running: tuple[Pending, Pending]) -> None:
+        try:
+            outcome = running[0].result(PATIENCE)
+            written = running[1].result(PATIENCE)
+        except TimeoutError as error:
+            self.wrong.append(f"{worker.name} hangs: {error}")
+            return
+        self.counts["transactions"] += outcome["done"]
+        self.counts["events"] += written
+        if outcome["failed"]:
+            self.wrong.append(f"{worker.name}: {outcome['failed']}")
+
+    def _exchange_large(self, writer: Peer) -> None:
+        value = self.random.choice(LARGE)
+        writer.set("large/value", value, PATIENCE)
+        self.counts["large values"] += 1
+        for reader in self.workers:
+            if reader.get("large/value", PATIENCE) != digest(value):
+                self.wrong.append(f"{reader.name} reads another large value")
+
+    def _restart_master(self) -> None:
+        for each in self.workers:
+            each.wait_idle()
+        self.master.kill()
+        self.counts["masters restarted"] += 1
+        (self.master,) = self.cluster.join("master")
+        exchange(self.master, *self.workers)
+
+    def _look(self) -> None:
+        for peer in (self.master, *self.workers):
+            total = peer.get("counters/total", PATIENCE) or 0
+            if total != self.counts["transactions"]:
+                done = self.counts["transactions"]
+                self.wrong.append(f"{peer.name} counts {total} of {done} transactions")
+        heard = len(self.subscriber.values(SUBSCRIPTION))
+        if heard != self.counts["events"]:
+            self.wrong.append(f"{heard} of {self.counts['events']} events were heard")
+
+
+def soak(seconds: float, seed: int) -> list[str]:
+    """Let both databases work; returns what went wrong."""
+    wrong = []
+    with tempfile.TemporaryDirectory() as directory, running_relay() as relay:
+        works = []
+        for name in ("one", "two"):
+            Path(directory, name).mkdir()
+            works.append(Work(relay, Path(directory, name), name, seed))
+        with ThreadPoolExecutor(len(works)) as threads:
+            runs = [threads.submit(each.run, seconds) for each in works]
+        for work, run in zip(works, runs, strict=True):
+            counts = ", ".join(f"{count} {kind}" for kind, count in work.counts.items())
+            print(f"{work.cluster.database}: {counts}", flush=True)
+            wrong += [f"{work.cluster.database}: {each}" for each in work.wrong]
+            if error := run.exception():
+                wrong.append(f"{work.cluster.database}: {type(error).__name__}: {error}")
+    return wrong
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Soak, and say what came of it; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Let AceBase clusters work on a relay.")
+    parser.add_argument("--seconds", type=float, default=60, help="default: %(default)s")
+    parser.add_argument("--seed", type=int, help="default: a new one")
+    options = parser.parse_args(arguments)
+    try:
+        node()
+    except pytest.skip.Exception as reason:
+        print(reason)
+        return NOT_POSSIBLE
+    seed = random.randrange(1 << 32) if options.seed is None else options.seed
+    print(f"seed {seed}", flush=True)
+    wrong = soak(options.seconds, seed)
+    for each in wrong:
+        print(each)
+    print(f"{'FAILED' if wrong else 'passed'} with seed {seed}")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -32,7 +32,7 @@ def guarded(
             environment = {"ACEBASE_IPC_TOKEN": "an option is stronger"}
         case "--token-file":
             path: Path = tmp_path_factory.mktemp("token") / "token.txt"
-            path.write_text(f"{TOKEN}  \nonly the first line counts\n")
+            path.write_text(f"{TOKEN}  \nanother one\nmuseum yet-another\n")
             options = (f"--token-file={path}",)
             environment = {"ACEBASE_IPC_TOKEN": "an option is stronger"}
         case variable:

@@ -99,9 +99,11 @@ class Work:
         time.sleep(self.random.uniform(0, 0.3))
         victim.kill()
         self.counts["workers killed"] += 1
-        successor = self.cluster.start()
         for worker, pending in zip(writers, running, strict=True):
             self._end(worker, pending)
+        # Not amid writes: it reads the files before it is connected, and nobody could tell it
+        # that what it has read is out of date.
+        successor = self.cluster.start()
         successor.wait_ready(PATIENCE)
         self.workers[self.workers.index(victim)] = successor
         exchange(self.master, *self.workers)

@@ -592,6 +592,25 @@ def test_a_broken_download_may_be_repeated(size: int, read: int) -> None:
     assert world.get(target).status == 404
 
 
+@pytest.mark.parametrize("size", [200, 100_000, 700_000])
+def test_a_connection_is_of_use_after_a_download(size: int) -> None:
+    world = World(max_payload=100)
+    _, bobby = world.peers("alice", "bobby")
+    for letter in "xyz":
+        world.post(f"/{DATABASE}/send?id=alice", letter * size)
+    messages = [each.removeprefix("get:") for each in bobby.heard()]
+    targets = [f"/{DATABASE}/receive?id=bobby&msg={each}" for each in messages]
+    wire = world.connect()
+    wire.send(http_request("GET", targets[0]))
+    assert wire.response().text == "x" * size
+    wire.send(b"".join(http_request("GET", each) for each in (*targets, f"/{DATABASE}/clients")))
+    gone, second, third, clients = wire.responses()
+    assert gone.status == 404
+    assert (second.text, third.text) == ("y" * size, "z" * size)
+    assert clients.status == OK
+    assert wire.ended is None
+
+
 # Without the database's name
 
 

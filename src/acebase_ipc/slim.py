@@ -45,9 +45,6 @@ _SHARED = frozenset(
 )
 """What nobody asks for in our connections: one for all, in the class, will do."""
 
-_LATER = frozenset({"utf8validator"})
-"""What few connections need: it is made when one does."""
-
 
 @provider(ILogObserver)
 def _ignore(event: object) -> None:
@@ -130,6 +127,7 @@ class SlimServerProtocol(WebSocketServerProtocol):
     websocket_version = 13
     _perMessageCompress = None
     _transport_details = None
+    _utf8validator: Utf8Validator | None = None
 
     is_open = _Unheeded()
     is_closed = _Unheeded()
@@ -144,7 +142,7 @@ class SlimServerProtocol(WebSocketServerProtocol):
 
     def slim_down(self) -> None:
         """Let go what an open connection does without, or finds in its class."""
-        unneeded = _HANDSHAKE | _SHARED | _LATER
+        unneeded = _HANDSHAKE | _SHARED
         kind = type(self)
         self.__dict__ = {
             name: value
@@ -152,12 +150,19 @@ class SlimServerProtocol(WebSocketServerProtocol):
             if name not in unneeded and getattr(kind, name, self) is not value
         }
 
-    def __getattr__(self, name: str) -> Any:
-        # Called only for what is missing.
-        if name == "utf8validator":
-            self.utf8validator = Utf8Validator()
-            return self.utf8validator
-        raise AttributeError(name)
+    @property
+    def utf8validator(self) -> Utf8Validator:
+        """What few connections need; it is made when one does.
+
+        A property, as ``__getattr__`` would make every access to an attribute slow.
+        """
+        if self._utf8validator is None:
+            self._utf8validator = Utf8Validator()
+        return self._utf8validator
+
+    @utf8validator.setter
+    def utf8validator(self, validator: Utf8Validator) -> None:
+        """Autobahn makes one for each connection: let it go."""
 
     def sendHttpErrorResponse(self, code: int, reason: str, responseHeaders: Any = None) -> None:
         """Autobahn refuses a malformed upgrade: answer with one line of text."""

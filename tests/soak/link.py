@@ -76,7 +76,10 @@ class Link(asyncio.Protocol):
     async def open(
         cls, door: Door, target: str, on_text: Callable[[Link, str], None], source: str
     ) -> Link:
-        """Connect from the loopback address *source* and wait for the handshake's answer."""
+        """Connect from the loopback address *source* and wait for the handshake's answer.
+
+        :raises OSError: if there is none.
+        """
         loop = asyncio.get_running_loop()
         # Little room, so that the relay soon notices who does not read.
         sock = socket.socket()
@@ -96,6 +99,8 @@ class Link(asyncio.Protocol):
         )
         _, link = await asyncio.wait_for(connecting, TIMEOUT)
         await asyncio.wait_for(link.opened.wait(), TIMEOUT)
+        if not link.status:
+            raise ConnectionResetError("a handshake is not answered")
         return link
 
     # Called by asyncio
@@ -190,7 +195,10 @@ class Link(asyncio.Protocol):
 async def ask(
     door: Door, method: str, target: str, body: bytes = b"", *, source: str, take: int = -1
 ) -> tuple[int, bytes]:
-    """The status and body of an answer; *take* that many bytes of it and cut the connection."""
+    """The status and body of an answer; *take* that many bytes of it and cut the connection.
+
+    :raises OSError: if there is none.
+    """
     connecting = asyncio.open_connection(
         "127.0.0.1",
         door.port,
@@ -208,7 +216,9 @@ async def ask(
     finally:
         writer.transport.abort()
     answer, _, content = data.partition(b"\r\n\r\n")
-    return int(answer.split()[1]) if answer else 0, content
+    if not answer:
+        raise ConnectionResetError("a request is not answered")
+    return int(answer.split()[1]), content
 
 
 async def half_ask(door: Door, data: bytes, *, source: str, wait: float) -> None:

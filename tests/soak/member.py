@@ -39,12 +39,14 @@ class Party:
     """What all members share.
 
     :ivar doors: the relay's ports, without and with TLS.
+    :ivar pause: seconds for which this process has lately stood still, at most.
     :ivar members: all members by database.
     """
 
     seed: int
     doors: tuple[Door, Door]
     ledger: Ledger
+    pause: float = 0.0
     faults: Counter[str] = field(default_factory=Counter)
     members: dict[str, list[Member]] = field(default_factory=dict)
 

@@ -17,6 +17,7 @@ from typing import Any
 from twisted.application.service import Application
 from twisted.internet import reactor as global_reactor
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from acebase_ipc import AceBaseIPCServer, AceBaseIPCServerConfig
@@ -26,6 +27,30 @@ from acebase_ipc.websocket import RelayServerProtocol
 reactor: Any = global_reactor
 
 log = Logger()
+
+
+WATCH = 0.5  # seconds
+
+
+class Watch:
+    """Measures for how long the reactor stands still."""
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+        self._last = 0.0
+
+    def start(self, period: float) -> None:
+        """Look every *period* seconds."""
+        self._last = reactor.seconds()
+        LoopingCall(self._look).start(period)
+
+    def _look(self) -> None:
+        now = reactor.seconds()
+        self.longest = max(self.longest, now - self._last - WATCH)
+        self._last = now
+
+
+watch = Watch()
 
 
 class Gauges(Protocol):
@@ -68,6 +93,7 @@ def gauges(server: Any) -> dict[str, Any]:
         "reserved bytes": server._intake.reserved,
         "peer objects": sum(isinstance(each, Peer) for each in alive),
         "connection objects": sum(isinstance(each, RelayServerProtocol) for each in alive),
+        "longest pause": watch.longest,
         "counts": dict(server.observer.counts),
     }
 
@@ -79,6 +105,8 @@ def make_application(options: str) -> Any:
     server = AceBaseIPCServer(AceBaseIPCServerConfig(**config))
     application = Application("soak")
     server.setServiceParent(application)
+
+    watch.start(WATCH)
 
     def listen() -> None:
         port = reactor.listenTCP(0, GaugesFactory(server), interface="127.0.0.1")

@@ -33,7 +33,7 @@ from tests.soak.troubles import live, part, talk
 
 DATABASES = 20
 PEERS = 10  # of each database
-TTL = 10.0
+TTL = 30.0
 REST = 90.0
 """Seconds after which seats, stored messages and half connections must be gone."""
 
@@ -48,9 +48,9 @@ OPTIONS: dict[str, Any] = {
     "message_ttl": TTL,
     "keepalive_interval": KEEPALIVE / 2,
     "keepalive_timeout": KEEPALIVE / 2,
-    "handshake_timeout": 10,
-    "request_timeout": 10,
-    "http_idle": 10,
+    "handshake_timeout": 30,
+    "request_timeout": 30,
+    "http_idle": 20,
 }
 
 TEMPORARY = ("timers", "databases", "peers", "seats", "held for masters", "connections")
@@ -120,6 +120,7 @@ class Soak:
         self.party = party
         self.seconds = seconds
         self.members: list[Member] = []
+        self.longest_pause = 0.0
         self.peak_rss = self.peak_fds = self.untrimmed_rss = 0
         for number in range(DATABASES):
             name = f"db{number}"
@@ -169,8 +170,12 @@ class Soak:
         ledger = self.party.ledger
         tick = 0
         while True:
+            before = monotonic()
             await asyncio.sleep(1)
             tick += 1
+            pause = monotonic() - before - 1
+            self.longest_pause = max(self.longest_pause, pause)
+            self.party.pause = max(pause, self.party.pause - 1 / PEERS)
             self.peak_rss = max(self.peak_rss, self.relay.rss())
             self.peak_fds = max(self.peak_fds, self.relay.fds())
             if tick % 10 == 0:
@@ -187,6 +192,10 @@ class Soak:
         )
         tell("faults: " + ", ".join(f"{v} {k}" for k, v in sorted(self.party.faults.items()) if v))
         tell("the relay reports: " + ", ".join(f"{v} {k}" for k, v in end["counts"].items()))
+        relays = end["longest pause"]
+        tell(
+            f"longest pauses: {self.longest_pause:.1f} s of the peers, {relays:.1f} s of the relay"
+        )
         tell("wrong: " + ", ".join(f"{v} {k}" for k, v in ledger.wrong.items()))
         levels = (rss, self.peak_rss, self.untrimmed_rss, self.relay.rss())
         numbers = ", ".join(str(each >> 20) for each in levels)

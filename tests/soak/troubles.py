@@ -25,6 +25,9 @@ PROBE = 1.9
 ARRIVAL = 5.0
 """Seconds in which all members come."""
 
+LONG_PAUSE = 2.0
+"""Seconds of standing still after which the relay may rightly have cut us."""
+
 MARGIN = 2.0
 """Seconds by which a member is back before its seat ends."""
 
@@ -220,6 +223,8 @@ async def violate(member: Member) -> None:
     begun = monotonic()
     link.write(data)
     await member.until("a close", lambda: not link.alive)
+    if link.close_code is None:
+        raise ConnectionResetError("a connection ended without a close frame")
     if link.close_code != code:
         raise Surprise(f"{data[:20]!r} is answered with {link.close_code}, not {code}")
     await _reconnect(member, begun)
@@ -284,7 +289,10 @@ async def live(member: Member, end: float) -> None:
             except Surprise as surprise:
                 ledger.blame("surprises", f"{member.id} {action.__name__}: {surprise}")
             except (OSError, TimeoutError) as error:
-                ledger.blame("surprises", f"{member.id} {action.__name__}: {error!r}")
+                if member.party.pause > LONG_PAUSE:
+                    faults["connections lost on a machine that stood still"] += 1
+                else:
+                    ledger.blame("surprises", f"{member.id} {action.__name__}: {error!r}")
         await asyncio.sleep(member.random.expovariate(1 / PAUSE))
 
 

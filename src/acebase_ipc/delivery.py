@@ -19,7 +19,7 @@ from acebase_ipc.observer import (
     SeatEnd,
     SeatEnded,
 )
-from acebase_ipc.peers import Connection, Database, Peer, State
+from acebase_ipc.peers import FLOWING, Connection, Database, Peer, State
 from acebase_ipc.protocol import MASTER, render
 
 _DRAIN_STEP = 64 * KIB
@@ -58,7 +58,7 @@ class Delivery:
     def send(self, peer: Peer, frame: bytes, sender: bytes | None = None) -> None:
         """Let *frame* reach *peer*; *sender* is the id of the peer that addressed it."""
         connection = peer.connection
-        if peer.state is State.FLOWING and connection is not None:
+        if peer.state is FLOWING and connection is not None:
             connection.send(frame)
         elif peer.state is State.CONGESTED and connection is not None:
             unsent = peer.backlog.size + connection.backlog

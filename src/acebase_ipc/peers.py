@@ -61,6 +61,9 @@ class State(Enum):
     GONE = "it is dropped: this is not a peer any more"
 
 
+FLOWING = State.FLOWING  # by itself, as Enum makes each look at one of its members slow
+
+
 class Peer:
     """A process that has opened a database.
 

@@ -4,13 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from acebase_ipc.dialect import BYE_START, ENVELOPE_START, Dialect, is_envelope, is_from
+from acebase_ipc.dialect import (
+    ACEBASE,
+    BYE_START,
+    DOCUMENTED,
+    ENVELOPE_START,
+    is_envelope,
+    is_from,
+)
 from acebase_ipc.errors import MessageTooLarge
 from acebase_ipc.framing import text_frame
 from acebase_ipc.membership import Membership
 from acebase_ipc.observer import Drop, Dropped, Recognised
 from acebase_ipc.peers import Database, Peer
-from acebase_ipc.protocol import MASTER, PONG, Audience, announcement, parse, render, utf16_units
+from acebase_ipc.protocol import (
+    MASTER,
+    OTHERS,
+    PONG,
+    RELAY,
+    Audience,
+    announcement,
+    parse,
+    render,
+    utf16_units,
+)
 
 _PONG_FRAME = text_frame(PONG)
 
@@ -55,7 +72,7 @@ class Relay(Membership):
 
     def keeps_large_messages(self, sender: Peer) -> bool:
         """Whether a large message of *sender* may have to be kept for a download."""
-        return any(each.dialect is Dialect.DOCUMENTED for each in sender.database.peers.values())
+        return any(each.dialect is DOCUMENTED for each in sender.database.peers.values())
 
     def _is_large(self, text: bytes) -> bool:
         return len(text) > self.max_payload and utf16_units(text) > self.max_payload
@@ -64,27 +81,27 @@ class Relay(Membership):
         """Learn from an envelope what it says of its sender; whether to relay it."""
         if not sender.dialect_settled and body.startswith(ENVELOPE_START):
             self._recognise(sender, body)
-        if sender.dialect is Dialect.ACEBASE and body.startswith(BYE_START):
+        if sender.dialect is ACEBASE and body.startswith(BYE_START):
             if not is_from(body, sender.client_id):
                 # Published clients say goodbye for every peer they see go; a late
                 # one would destroy the subscriptions of a peer that has come back.
                 self._dropped(sender, Drop.FOREIGN_BYE, 1)
                 return False
-            if addressee is Audience.OTHERS:
+            if addressee is OTHERS:
                 sender.said_bye = True
         return True
 
     def _recognise(self, sender: Peer, body: bytes) -> None:
         if is_envelope(body, sender.client_id):
-            sender.dialect = Dialect.ACEBASE
+            sender.dialect = ACEBASE
             sender.dialect_settled = True
             self._observer.report(Recognised(sender.database.name, sender.client_id))
             self._greet(sender)
 
     def _deliver(self, sender: Peer, addressee: bytes | Audience, body: bytes) -> None:
-        if addressee is Audience.OTHERS:
+        if addressee is OTHERS:
             self._broadcast(sender, body)
-        elif addressee is Audience.RELAY:
+        elif addressee is RELAY:
             self._send(sender, _PONG_FRAME)
         else:
             peer = sender.database.peers.get(addressee)
@@ -96,7 +113,7 @@ class Relay(Membership):
     def _deliver_to_absent(self, sender: Peer, addressee: bytes, body: bytes) -> None:
         database = sender.database
         if addressee == MASTER and self._delivery.holds_for_master(sender):
-            frame = text_frame(render(body, Dialect.ACEBASE))
+            frame = text_frame(render(body, ACEBASE))
             self._delivery.hold_for_master(database, frame, sender.id)
         else:
             name = addressee.decode()
@@ -107,13 +124,13 @@ class Relay(Membership):
         for peer in sender.database.peers.values():
             if peer is sender:
                 continue
-            if peer.dialect is Dialect.ACEBASE:
+            if peer.dialect is ACEBASE:
                 if acebase is None:
-                    acebase = text_frame(render(body, Dialect.ACEBASE))
+                    acebase = text_frame(render(body, ACEBASE))
                 self._send(peer, acebase)
             else:
                 if documented is None:
-                    documented = text_frame(render(body, Dialect.DOCUMENTED))
+                    documented = text_frame(render(body, DOCUMENTED))
                 self._send(peer, documented)
 
     def _deliver_large(
@@ -126,19 +143,19 @@ class Relay(Membership):
             recipients = [each for each in database.peers.values() if each is not sender]
         else:
             recipients = [each for each in (database.peers.get(addressee),) if each]
-        downloads = [each.id for each in recipients if each.dialect is Dialect.DOCUMENTED]
+        downloads = [each.id for each in recipients if each.dialect is DOCUMENTED]
         if not downloads:
             self._deliver(sender, addressee, body)
             return
         waiting = self.mailbox.put(database.name, body, downloads, now)
         frame = text_frame(announcement(waiting))
         inline = None
-        by = None if addressee is Audience.OTHERS else sender.id
+        by = None if addressee is OTHERS else sender.id
         for peer in recipients:
-            if peer.dialect is Dialect.DOCUMENTED:
+            if peer.dialect is DOCUMENTED:
                 self._send(peer, frame, by)
             else:
-                inline = inline or text_frame(render(body, Dialect.ACEBASE))
+                inline = inline or text_frame(render(body, ACEBASE))
                 self._send(peer, inline, by)
 
     def binary_ignored(self, peer: Peer) -> None:

@@ -105,12 +105,14 @@ class Attack:
     """What each connection of a swarm does.
 
     :ivar opening: what it sends at first; it is given its number.
-    :ivar then: what it sends again and again after that.
+    :ivar then: what it sends next.
+    :ivar drip: what it sends again and again after that.
     """
 
     name: str
     opening: Callable[[int], bytes]
     then: bytes = b""
+    drip: bytes = b""
 
 
 def _post(number: int) -> bytes:
@@ -119,19 +121,23 @@ def _post(number: int) -> bytes:
 
 
 def _join(number: int) -> bytes:
-    target = f"/swarm{number // 100}/connect?id=swarm-{number}&v=1&t={TOKEN}"
+    target = f"/swarm{number // 10}/connect?id=swarm-{number}&v=1&t={TOKEN}"
     return upgrade(target)
 
 
 ATTACKS = (
     Attack("half-open handshakes", lambda _: b""),
-    Attack("slowloris: headers bit by bit", lambda _: b"GET / HTTP/1.1\r\n", b"x: y\r\n"),
-    Attack("endless headers", lambda _: b"GET / HTTP/1.1\r\n", b"x: " + b"y" * 4000 + b"\r\n"),
+    Attack("slowloris: headers bit by bit", lambda _: b"GET / HTTP/1.1\r\n", drip=b"x: y\r\n"),
+    Attack(
+        "endless headers",
+        lambda _: b"GET / HTTP/1.1\r\n",
+        drip=b"x: " + b"y" * 4000 + b"\r\n",
+    ),
     Attack("idle HTTP connections", lambda _: http("GET /healthz")),
     Attack("wrong tokens", lambda n: http(f"GET /honest/clients?t=wrong{n}")),
-    Attack("concurrent POSTs of 16 MiB", _post, bytes(MIB)),
-    Attack("frames announced, never sent", _join, frame(b"x", length=40_000)),
-    Attack("frames announced as huge", _join, frame(b"x", length=1 << 40)),
+    Attack("concurrent POSTs of 16 MiB", _post, drip=bytes(MIB)),
+    Attack("frames announced, never sent", _join, frame(b"", length=16_000), b"x"),
+    Attack("frames announced as huge", _join, frame(b"", length=1 << 40)),
 )
 
 
@@ -161,9 +167,10 @@ def besiege(relay: Relay, attack: Attack, count: int, seconds: float, messages: 
         memory = relay.memory()
         swarm.open(count, attack.opening)
         times = pair.talk(messages)
+        swarm.send(attack.then)
         end = time.monotonic() + seconds
         while swarm.sockets and time.monotonic() < end:
-            swarm.send(attack.then)
+            swarm.send(attack.drip)
             times += pair.talk(messages // 10)
         grown = relay.memory("VmHWM") - memory
         return Outcome(count, swarm.ended, before, Latency.of(times), grown)

@@ -178,7 +178,6 @@ def test_a_line_is_a_token_or_a_pattern_and_a_token(
     assert read_token_file(str(file)) == tuple(rules)
 
 
-@pytest.mark.xfail(strict=True, reason="the mark is taken for a part of the first token")
 def test_a_byte_order_mark_is_no_part_of_a_token(file: Path) -> None:
     file.write_text("secret\n", encoding="utf-8-sig")
     assert read_token_file(file) == (Rule(b"secret"),)

@@ -67,7 +67,7 @@ def read_token_file(path: str | Path) -> tuple[Rule, ...]:
     :raises ConfigError: if the file cannot be read or holds no token.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ConfigError(f"cannot read the token file {str(path)!r}: {reason}") from None

@@ -15,7 +15,7 @@ from acebase_ipc.reporting import LINES_PER_PERIOD
 from bench.attackers import Peer, Swarm, http, upgrade
 from bench.attacks import ATTACKS, MIB, TOKEN, Relay, besiege
 from tests.integration.peers import Closed, Peers, Refused
-from tests.integration.relay_process import DEADLINE, RelayProcess, running_relay
+from tests.integration.relay_process import DEADLINE, RelayProcess, on_loopback, running_relay
 from tests.integration.web import Web
 
 pytestmark = pytest.mark.skipif(
@@ -30,7 +30,7 @@ MESSAGES = 100
 def guarded() -> Iterator[RelayProcess]:
     """A relay that requires a token and has little memory."""
     options = ("--token", TOKEN, "--max-memory=64MiB", "--handshake-timeout=1", "--http-idle=60")
-    with running_relay(options=options) as relay:
+    with running_relay(on_loopback(backlog="1024"), options=options) as relay:
         yield relay
 
 

@@ -12,7 +12,7 @@ import pytest
 import pytest_twisted
 
 from acebase_ipc.reporting import LINES_PER_PERIOD
-from bench.attackers import Peer, Swarm, http, upgrade
+from bench.attackers import Peer, Swarm, http, raise_file_limit, upgrade
 from bench.attacks import ATTACKS, MIB, TOKEN, Relay, besiege
 from tests.integration.peers import Closed, Peers, Refused
 from tests.integration.relay_process import DEADLINE, RelayProcess, on_loopback, running_relay
@@ -29,6 +29,7 @@ MESSAGES = 100
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[RelayProcess]:
     """A relay that requires a token and has little memory."""
+    raise_file_limit()  # for the relay, too
     options = ("--token", TOKEN, "--max-memory=64MiB", "--handshake-timeout=1", "--http-idle=60")
     with running_relay(on_loopback(backlog="1024"), options=options) as relay:
         yield relay

@@ -86,7 +86,6 @@ def test_a_value_that_cannot_be_used(arguments: dict[str, Any], reason: str) -> 
         config_with(**arguments)
 
 
-@pytest.mark.xfail(strict=True, reason="only some values are checked for their type")
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -295,7 +294,6 @@ def test_an_endpoint_is_secure_if_it_is_one_of_tls(description: str, secure: boo
     assert config.payload_limit == (16 * MIB if secure else 16 * KIB)
 
 
-@pytest.mark.xfail(strict=True, reason="Twisted finds plugins whatever the case of their prefix")
 @pytest.mark.parametrize("description", ["PFX:9163:path=x", "Tls:x", "HAProxy:ssl:9163"])
 def test_the_case_of_a_prefix_does_not_matter(description: str) -> None:
     assert is_secure(description)
@@ -379,6 +377,5 @@ def test_an_endpoint_that_cannot_be_used_is_named_without_its_passphrase() -> No
     assert "hush" not in told
 
 
-@pytest.mark.xfail(strict=True, reason="what follows a colon that is not escaped is shown")
 def test_no_half_of_a_passphrase_is_shown_either() -> None:
     assert "sesame" not in refusal("pfx:1:path=missing.pfx:passphrase=open:sesame")

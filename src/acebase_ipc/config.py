@@ -86,7 +86,7 @@ class AceBaseIPCServerConfig(Limits):
     host: str = DEFAULT_HOST
     port: int | None = DEFAULT_PORT
     ssl: SSLConfig | None = None
-    endpoints: tuple[str, ...] = ()
+    endpoints: tuple[str, ...] = field(default=(), repr=False)  # may hold a passphrase
     token: str | None = field(default=None, repr=False)
     token_file: str | None = None
     dialect: Dialect | None = None
@@ -96,6 +96,8 @@ class AceBaseIPCServerConfig(Limits):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.port is not None and not isinstance(self.port, int):
+            raise ConfigError(f"port must be a number, not {self.port!r}")
         if self.port is not None and not 0 <= self.port <= 65535:
             raise ConfigError(f"port must be from 0 to 65535, not {self.port}")
         for name in ("endpoints", "allow_origins", "allow_hosts"):
@@ -103,8 +105,12 @@ class AceBaseIPCServerConfig(Limits):
                 raise ConfigError(f"{name} is a tuple of strings")
         if self.token is not None and self.token_file is not None:
             raise ConfigError("give either token (--token) or token_file (--token-file)")
+        if self.token is not None and not _is_text(self.token):
+            raise ConfigError("token must be text, and UTF-8 can be made of it")
         if self.token is not None and not self.token.strip():
             raise ConfigError("token must not be empty: leave it out to need none")
+        if self.dialect is not None and not isinstance(self.dialect, Dialect):
+            raise ConfigError(f"dialect must be a Dialect, not {self.dialect!r}")
 
     def rules(self) -> tuple[Rule, ...] | None:
         """The tokens that let clients in, from the file as it is now.
@@ -148,9 +154,24 @@ class AceBaseIPCServerConfig(Limits):
 def is_secure(description: str) -> bool:
     """Whether an endpoint string is one of TLS."""
     kind, _, rest = description.partition(":")
+    kind = kind.lower()  # Twisted finds a prefix in any case
     return is_secure(rest) if kind == "haproxy" else kind in SECURE_ENDPOINTS
 
 
+_PASSPHRASE = re.compile(
+    r"(passphrase=)(?:[^:\\]|\\.)*"  # then the pieces of one whose colons are not escaped:
+    r"(?::(?!(?:path|passphraseFile|interface|backlog)=)(?:[^:\\]|\\.)*)*",
+    re.DOTALL,
+)
+
+
 def redact(description: str) -> str:
-    """An endpoint string without what is secret in it."""
-    return re.sub(r"(passphrase=)(?:[^:\\]|\\.)*", r"\1…", description)
+    """An endpoint string without what is secret in it, even if it is not well-formed."""
+    return _PASSPHRASE.sub(r"\1…", description)
+
+
+def _is_text(value: object) -> bool:
+    try:
+        return isinstance(value, str) and bool(value.encode() or True)
+    except UnicodeEncodeError:
+        return False

@@ -7,6 +7,7 @@ do not look at the status of a POST.
 from __future__ import annotations
 
 from collections import deque
+from itertools import takewhile
 from typing import Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -73,7 +74,7 @@ class Intake:
             self._reserved_to_store += request.reserved
         if request in self._waiting:
             return
-        if self._waiting or not self._fits(request.wanted, request.stores):
+        if self._is_behind(request) or not self._fits(request.wanted, request.stores):
             self._waiting.append(request)
             request.pause(self._reactor.callLater(STORE_TIMEOUT, self._give_up, request))
         else:
@@ -89,10 +90,18 @@ class Intake:
 
     def retry(self) -> None:
         """Let those read on for whom there is room now."""
-        while self._waiting and self._fits(self._waiting[0].wanted, self._waiting[0].stores):
-            request = self._waiting.popleft()
-            self._grant(request)
-            request.resume()
+        for request in tuple(self._waiting):
+            may_go = request in self._waiting and not self._is_behind(request)
+            if may_go and self._fits(request.wanted, request.stores):
+                self._waiting.remove(request)
+                self._grant(request)
+                request.resume()
+
+    def _is_behind(self, request: Pausable) -> bool:
+        """Whether others ask for the same and were first: what is not to be stored
+        does not wait for the mailbox."""
+        ahead = takewhile(lambda each: each is not request, self._waiting)
+        return any(request.stores or not each.stores for each in ahead)
 
     def admit(self, request: IRequest, sender: Peer, size: int) -> None:
         """Let a complete body in whose request could not be paused, as in a foreign Site.

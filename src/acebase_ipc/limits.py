@@ -29,7 +29,7 @@ MAX_UTF8_PER_UNIT = 3
 MAX_WEBSOCKET_PAYLOAD = GIB
 """UTF-16 code units; above it clients refuse to receive (ws: 100 MiB by default)."""
 
-_SIZE = re.compile(r"(\d+)\s*(?:(K|M|G)iB|B)?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,18})\s*(?:([KMGkmg])[iI][bB]|[bB])?")
 _FACTORS = {None: 1, "K": KIB, "M": MIB, "G": GIB}
 
 
@@ -49,8 +49,8 @@ def format_size(size: float) -> str:
     """*size* as :func:`parse_size` reads it, in the largest unit that divides it."""
     for unit, factor in (("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
         if size >= factor and size % factor == 0:
-            return f"{size // factor:g}{unit}"
-    return f"{size:g}"
+            return f"{int(size // factor)}{unit}"
+    return f"{int(size)}" if size == int(size) else f"{size:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +219,8 @@ class Limits:
                     f"{name} must be from {limit.minimum:g} to {limit.maximum:g} {limit.unit},"
                     f" not {value}"
                 )
+            if limit.unit != "seconds" and not isinstance(value, int):
+                raise ConfigError(f"{name} must be a whole number of {limit.unit}, not {value}")
 
     @property
     def payload_limit(self) -> int:

@@ -37,9 +37,12 @@ class Mailbox:
         """Keep *body* for *recipients*, at least one, until *now* + ttl.
 
         :returns: the message's id, which cannot be guessed.
+        :raises ValueError: without recipients.
         """
         message_id = secrets.token_urlsafe(_ID_BYTES)
         waiting = set(recipients)
+        if not waiting:
+            raise ValueError("a message that nobody is to fetch")
         self._letters[message_id] = _Letter(database, body, waiting, now + self._ttl)
         for recipient in waiting:
             self._by_recipient.setdefault((database, recipient), set()).add(message_id)

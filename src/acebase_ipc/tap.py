@@ -53,7 +53,7 @@ def limit_parameters() -> Iterator[list[Any]]:
         default = "16KiB, with TLS 16MiB" if each.name == "max_payload" else "off"
         if isinstance(each.default, int | float):
             default = format_size(each.default) if limit.unit == "bytes" else f"{each.default:g}"
-        text = f"{limit.unit.capitalize()}: {limit.summary}. [default: {default}]"
+        text = f"{limit.unit[0].upper()}{limit.unit[1:]}: {limit.summary}. [default: {default}]"
         yield [each.name.replace("_", "-"), None, None, text, float if is_time else parse_size]
 
 

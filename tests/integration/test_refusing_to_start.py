@@ -97,7 +97,7 @@ def test_a_file_that_is_no_key(tmp_path: Path) -> None:
     [
         (("--colour=red",), "colour"),
         (("--max-payload=large",), "large"),
-        (("--token", SECRET, "--token-file", "missing.txt"), "either token (--token) or token_file (--token-file)"),
+        (("--token", SECRET, "--token-file", "missing.txt"), "(--token) or token_file"),
         (("--token-file", "missing.txt"), "missing.txt"),
     ],
 )

@@ -36,11 +36,11 @@ reload)
     kill -HUP "$(cat "$PIDFILE")" # reads the token file again
     ;;
 rotate)
-    kill -USR1 "$(cat "$PIDFILE")" # relay.log becomes relay.log.1, that relay.log.2, ...
     for old in "$LOG".*; do
         number=${old##*.}
         if [ "$number" -ge "$KEEP" ] 2> /dev/null; then rm -f "$old"; fi
     done
+    kill -USR1 "$(cat "$PIDFILE")" # relay.log becomes relay.log.1, that relay.log.2, ...
     ;;
 *)
     echo >&2 "usage: $0 start [options of the relay] | stop | reload | rotate"

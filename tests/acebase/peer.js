@@ -86,8 +86,7 @@ const ipc = db.api.storage.ipc;
 // -- the wire, observed ---------------------------------------------------------------------
 
 // `heard`: who came and went, in order, as [kind, id]: ['connect', 'x'], ['hello', 'x'], …
-// `errors`: why attempts to connect failed, such as 'connect ECONNREFUSED 127.0.0.1:9163'
-const wire = { received: {}, sent: {}, heard: [], errors: [] };
+const wire = { received: {}, sent: {}, heard: [] };
 const waiting = []; // { holds: () => boolean, resolve }
 let socket;
 let welcomes = 0;
@@ -117,7 +116,6 @@ const observe = (ws) => {
         setImmediate(recheck);
         return send.call(ws, data, ...rest);
     };
-    ws.addEventListener('error', ({ message }) => wire.errors.push(String(message)));
     ws.addEventListener('message', (message) => {
         const text = String(message.data);
         const kind = count(wire.received, text);

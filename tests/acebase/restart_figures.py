@@ -22,7 +22,7 @@ def repeat(title: str, times: int, *, under_load: bool = False, held: bool = Tru
     for _ in range(times):
         with tempfile.TemporaryDirectory() as directory:
             outcome = restart_relay(
-                Path(directory), under_load=under_load, held=held, watch=FATAL_TIMER + 1
+                Path(directory), under_load=under_load, held=held, watch=FATAL_TIMER + 3
             )
         sys.stdout.write(f"{title}: {outcome}\n")
         sys.stdout.flush()

@@ -368,7 +368,7 @@ async def test_peers_that_do_not_read_are_cut_for_memory(
         text = "x" * 16_000
 
         cut = 0
-        for _ in range(6):  # of as much as is allowed in all
+        for _ in range(8):  # of as much as is allowed in all
             for _ in range(MAX_MEMORY // len(text)):
                 sender.tell(text)
             await sender.heard()
@@ -377,7 +377,8 @@ async def test_peers_that_do_not_read_are_cut_for_memory(
             cut += sum(each.startswith("disconnect:stuck") for each in await reader.heard())
 
         assert cut == len(re.findall(r"stuck\d is cut: .* exceed max_memory", relay.log)) == 3
-        assert resident(relay.pid, "VmHWM") - before < 3 * MAX_MEMORY
+        # As much again comes in a second, and more is used for what is on its way.
+        assert resident(relay.pid, "VmHWM") - before < 5 * MAX_MEMORY
         await reader.leave()
         await sender.leave()
 

@@ -132,7 +132,7 @@ def test_systemd_is_kept_informed(tmp_path: Path, where: str) -> None:
         assert before < int(reloading.pop("MONOTONIC_USEC")) < time.monotonic_ns() // 1000
         assert not reloading
         assert manager.next_state() == {"READY": "1"}
-        assert "the tokens were read again" in relay.log
+        relay.wait_for("reading", lambda log: "the tokens were read again" in log)
 
         relay.stop()
         assert manager.next_state() == {"STOPPING": "1"}

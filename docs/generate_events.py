@@ -75,6 +75,7 @@ ADVICE = {
         " process with the id. 500: a client with an impossible id. 503: a limit is"
         " reached: raise it, or find out who connects so often."
     ),
+    "Guessing": ("A client with an old token, or somebody who guesses. Its answers are delayed."),
     "TimedOut": (
         "Nothing, if it is rare: a client was ended while it was sending, or somebody"
         " tries the port. Often: a slow network, see ``--request-timeout``."
@@ -134,9 +135,6 @@ LINES = {
     "the tokens were read again": "Nothing: SIGHUP was heard.",
     "the tokens stay as they are: {error}": (
         "The token file is broken: mend it and send SIGHUP again."
-    ),
-    "{address} keeps presenting wrong tokens": (
-        "A client with an old token, or somebody who guesses. Its answers are delayed."
     ),
     "and {more} more times {kind}": (
         "Look at the lines of this kind before: something happens very often."

@@ -11,9 +11,9 @@ from twisted.logger import Logger
 from twisted.web.server import Request
 
 from acebase_ipc.addresses import host_of, is_loopback
-from acebase_ipc.errors import RequestRefused, Unauthorized, WrongToken
+from acebase_ipc.errors import MessageRefused, RequestRefused, Unauthorized, WrongToken
 from acebase_ipc.handshake import parse_query
-from acebase_ipc.observer import Observer, Refused
+from acebase_ipc.observer import Guessing, Observer, Refused
 from acebase_ipc.tokens import FREE_FAILURES, Failures, Tokens
 
 FAILURE_DELAY = 2.0
@@ -129,7 +129,10 @@ class Access:
             raise WrongToken(status)
 
     def refuse(
-        self, request: Request, refusal: RequestRefused, answer: Callable[[], object]
+        self,
+        request: Request,
+        refusal: MessageRefused | RequestRefused,
+        answer: Callable[[], object],
     ) -> None:
         """Count a *refusal*, and call *answer* to give it: at once or after a while."""
         address = host_of(request.getClientAddress())
@@ -138,7 +141,7 @@ class Access:
         if isinstance(refusal, WrongToken):
             failures = self._failures.note(address, self._clock())
             if failures == FREE_FAILURES + 1:
-                log.warn("{address} keeps presenting wrong tokens", address=address)
+                self._observer.report(Guessing(address))
         if failures > FREE_FAILURES and self._delayed < MAX_DELAYED:
             self._delayed += 1
             self._reactor.callLater(FAILURE_DELAY, self._answer_late, answer)

@@ -27,5 +27,6 @@ def host_of(address: IAddress | None) -> str:
 def is_loopback(address: IAddress | None) -> bool:
     """Whether only processes of this machine reach *address*."""
     if isinstance(address, IPv4Address | IPv6Address):
-        return ip_address(address.host.partition("%")[0]).is_loopback
+        ip = ip_address(address.host.partition("%")[0])
+        return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
     return isinstance(address, UNIXAddress)

@@ -55,11 +55,21 @@ class Refused(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Guessing(Event):
+    """Many wrong tokens come from one address; its answers are delayed from now on."""
+
+    severity: ClassVar[Severity] = Severity.WARNING
+    text: ClassVar[str] = "{address} keeps presenting wrong tokens"
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
 class TimedOut(Event):
-    """A connection did not complete a request in time."""
+    """A connection did not complete a request, or read the answer, in time."""
 
     severity: ClassVar[Severity] = Severity.INFO
-    text: ClassVar[str] = "{address} is closed: its request did not come in time"
+    text: ClassVar[str] = "{address} is closed: it took too long over a request or its answer"
 
     address: str
 

@@ -25,6 +25,7 @@ from acebase_ipc.errors import (
     InvalidDatabaseName,
     InvalidText,
     NotFound,
+    RequestRefused,
     RequestTooLarge,
     UpgradeRequired,
 )
@@ -86,8 +87,6 @@ class Connect(Endpoint):
         context = self.context
         context.access.check_token(request, self._database, HTTPStatus.FORBIDDEN)
         handshake = accept(self._database, raw_query(request), context.dialect)
-        context.check_room(request)
-        context.relay.check_room(handshake)
         self._warn_of_proxy(request)
         gone: list[object] = []
         request.notifyFinish().addBoth(gone.append)
@@ -95,10 +94,15 @@ class Connect(Endpoint):
         def decide(free: bool) -> None:
             if gone:
                 return
-            if free:
-                context.upgrade(request, handshake)
+            try:
+                if not free:
+                    raise ContestedId
+                context.check_room(request)
+                context.relay.check_room(handshake)
+            except RequestRefused as refusal:
+                self.refuse(request, refusal)
             else:
-                self.refuse(request, ContestedId())
+                context.upgrade(request, handshake)
 
         newcomer = format_address(request.getClientAddress())
         context.relay.challenge(handshake, newcomer, context.clock(), decide)

@@ -74,9 +74,7 @@ class Endpoint(Resource):
                 return self._options(request)
             self.check(request)
             answer = self.answer(request)
-        except MessageRefused as refusal:
-            return respond(request, refusal.status, str(refusal))
-        except RequestRefused as refusal:
+        except (MessageRefused, RequestRefused) as refusal:
             self.refuse(request, refusal)
             return NOT_DONE_YET
         if request.method == b"HEAD" and isinstance(answer, bytes):
@@ -110,7 +108,7 @@ class Endpoint(Resource):
         """Answer a request that :meth:`check` has passed."""
         raise NotFound
 
-    def refuse(self, request: Request, refusal: RequestRefused) -> None:
+    def refuse(self, request: Request, refusal: MessageRefused | RequestRefused) -> None:
         """Answer *request* with *refusal*, at once or after a while."""
         gone: list[object] = []
         request.notifyFinish().addErrback(gone.append)
@@ -125,10 +123,7 @@ class Endpoint(Resource):
         self.context.access.refuse(request, refusal, answer)
 
     def _options(self, request: Request) -> bytes:
-        try:
-            origin = self.check_page(request)
-        except RequestRefused as refusal:
-            return respond(request, refusal.status, str(refusal))
+        origin = self.check_page(request)
         methods = b", ".join((*self.methods, b"OPTIONS"))
         request.setResponseCode(HTTPStatus.NO_CONTENT)
         request.setHeader(b"Allow", methods)

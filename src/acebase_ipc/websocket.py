@@ -16,7 +16,7 @@ from twisted.web.server import Request
 from acebase_ipc.access import presented_tokens
 from acebase_ipc.addresses import format_address, host_of
 from acebase_ipc.errors import MessageRefused, Overloaded
-from acebase_ipc.fast import FastServerFactory, FastServerProtocol
+from acebase_ipc.fast import PING_FRAME, FastServerFactory, FastServerProtocol
 from acebase_ipc.handshake import Handshake
 from acebase_ipc.limits import MAX_UTF8_PER_UNIT, Limits
 from acebase_ipc.observer import Observer, Silent, Violated
@@ -241,7 +241,7 @@ class RelayServerFactory(FastServerFactory):
         for connection in tuple(self.connections):
             connection.silent_for += 1
             if connection.silent_for == self._ping_after:
-                connection.sendPing()
+                connection.send(PING_FRAME)
             elif connection.silent_for >= self.dead_after:
                 name, client_id = connection.handshake.database, connection.handshake.client_id
                 self.observer.report(Silent(name, client_id, connection.silent_for))

@@ -151,7 +151,7 @@ LINES = {
         " concerned. Report it with the traceback."
     ),
     "telling the relay that a connection is lost": "A defect of the relay: report it.",
-    "an observer failed": (
+    "an observer failed; its later failures are not logged": (
         "Your own observer has raised an exception; relaying is not concerned. Mend it."
     ),
 }

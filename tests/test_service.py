@@ -144,7 +144,7 @@ def test_stopping_delivers_what_was_sent_before() -> None:
     alice.say(*messages)
     stopped = world.stop()
     assert stopped == []
-    world.pass_time(1)
+    world.pass_time(0.5)
     bobby.wire.read_on()
     *before, close = bobby.frames()
     bodies = [each for each in before if each.payload.startswith(b"msg:")]

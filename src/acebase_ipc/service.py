@@ -39,7 +39,7 @@ TICK = 1.0
 """Seconds between two looks at what has expired or fallen silent."""
 
 CLOSE_GOING_AWAY = 1001
-SHUTDOWN_TIMEOUT = 4.0
+SHUTDOWN_TIMEOUT = 2.0
 """Seconds that all peers together have to read what is left and to say goodbye."""
 
 __version__ = version("acebase-ipc")
@@ -157,7 +157,8 @@ class AceBaseIPCServer(MultiService):
             from twisted.internet import reactor
         self.config = config = config or AceBaseIPCServerConfig()
         self.observer = observer or LogObserver(clock)
-        shielded = Shielded(self.observer, lambda: log.failure("an observer failed"))
+        self._observer_failed = False
+        shielded = Shielded(self.observer, self._report_observer)
         self._clock = clock
         self._relay = Relay(config, shielded, config.introductions)
         self._intake = Intake(self._relay, config, reactor)
@@ -261,6 +262,11 @@ class AceBaseIPCServer(MultiService):
     def get_clients(self, dbname: str) -> tuple[Client, ...]:
         """The clients of the database with the wire name *dbname*, in the order they came."""
         return tuple(self._relay.clients(dbname))
+
+    def _report_observer(self) -> None:
+        if not self._observer_failed:  # once: each of its failures could fill the disk
+            self._observer_failed = True
+            log.failure("an observer failed; its later failures are not logged")
 
     def tick(self) -> None:
         """Do what has to be done about once a second."""

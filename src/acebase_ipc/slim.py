@@ -16,9 +16,11 @@ from autobahn.websocket.utf8validator import Utf8Validator
 from twisted.logger import ILogObserver, Logger
 from zope.interface import provider
 
-CLOSE_TIMEOUT = 3.0
-"""Seconds that a peer has to answer our close frame; less than the 5 s in which
-the server has to end, enough to read what was sent before."""
+CLOSE_TIMEOUT = 2.0
+"""Seconds, rounded down by Autobahn to a full second of the clock, that a peer has to
+answer our close frame: enough to read what was sent
+before, and so little that a restart is over within the 5 s after which a published
+client that waits for its connection dies."""
 
 _HANDSHAKE = frozenset(
     {

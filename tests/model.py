@@ -13,8 +13,8 @@ from enum import Enum, auto
 from tests.core import MASTER, bye, frame_size, hello
 
 MAX_PAYLOAD = 200
-MAX_BACKLOG = 1500
-MAX_HELD = 700
+MAX_BACKLOG = 600
+MAX_HELD = 500
 TTL = 60.0
 CONTEST = 60.0
 

@@ -19,6 +19,9 @@ METADATA := setup.cfg pyproject.toml $(wildcard src/twisted/plugins/*.py)
 ACEBASE := tests/acebase
 CLUSTER := examples/cluster
 
+# Documents with these directives are for "make docs" alone; all others can be read without it.
+SPHINX := toctree|auto|literalinclude|include
+
 # npm itself keeps this file up to date: it says what "npm ci" installed.
 NODE_MODULES := $(ACEBASE)/node_modules/.package-lock.json
 
@@ -31,8 +34,8 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run cluster test lint package bench soak soak-acebase conformance fuzz node-modules clean \
-        docs/limits.rst docs/events.rst
+.PHONY: help run cluster test lint docs package bench soak soak-acebase conformance fuzz node-modules \
+        clean docs/limits.rst docs/events.rst
 
 help: ## Show this list
 	@sed -n 's/^\([a-z][a-z./-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 25
@@ -50,10 +53,15 @@ lint: $(VENV)/.lint ## Check style, types, documents and the news fragment
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	@for document in $(wildcard *.rst docs/*.rst newsfragments/*.rst); do \
+	@for document in $$(grep -LE '^\.\. ($(SPHINX))' *.rst docs/*.rst newsfragments/*.rst); do \
 	    $(BIN)/python -m docutils --halt=warning $$document > /dev/null || exit; \
 	done
 	@.ci/check-news $(BIN)/towncrier
+
+docs: $(VENV)/.docs ## Build the documentation as HTML into docs/_build/html
+	@$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet \
+	    --doctree-dir docs/_build/doctrees docs docs/_build/html
+	@echo "Built docs/_build/html/index.html"
 
 package: $(VENV)/.test ## Build the wheel and run it from a fresh environment
 	$(BIN)/python -m pytest -m packaging tests/packaging
@@ -80,7 +88,7 @@ docs/events.rst: $(VENV)/.run ## Write the table of log lines anew, after acebas
 	@$(BIN)/python docs/generate_events.py > $@
 
 clean: ## Remove all that make, the tests and the tools have left behind
-	rm -rf $(VENV) build dist .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist docs/_build .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	rm -rf $(ACEBASE)/node_modules $(CLUSTER)/node_modules src/*.egg-info src/twisted/plugins/dropin.cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -114,6 +122,11 @@ $(VENV)/.test: $(VENV)/.run
 $(VENV)/.lint: $(VENV)/.test
 	@echo "Installing the linters ..."
 	@$(PIP) install --editable '.[lint]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.run
+	@echo "Installing Sphinx ..."
+	@$(PIP) install --editable '.[docs]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.run

@@ -27,6 +27,9 @@ DOCUMENTS = sorted(
     for path in PROJECT.joinpath(folder).glob("*.rst")
 )
 
+SPHINX = re.compile(r"^\.\. (toctree|auto|literalinclude|include)", re.MULTILINE)
+"""Documents with these directives are checked by ``make docs``."""
+
 TWISTD = "from twisted.scripts.twistd import run; run()"
 
 START_SECONDS = 60
@@ -62,7 +65,11 @@ def test_every_option_is_described(option: str) -> None:
     assert re.search(rf"``{option}``", described), option
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(PROJECT)))
+@pytest.mark.parametrize(
+    "path",
+    [path for path in DOCUMENTS if not SPHINX.search(read(path))],
+    ids=lambda path: str(path.relative_to(PROJECT)),
+)
 def test_documents_are_valid(path: Path) -> None:
     docutils = importlib.import_module("docutils.core")
     settings = {"halt_level": 2, "report_level": 2, "file_insertion_enabled": False}

@@ -79,7 +79,7 @@ def _limit(default: float | None, **known: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """The bounds of one relay; see each field's :class:`Limit` for its unit.
+    """The bounds of one relay; see each field's :class:`~acebase_ipc.limits.Limit` for its unit.
 
     :raises ConfigError: if a value is not a number or out of its range.
     """

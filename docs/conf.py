@@ -1,0 +1,98 @@
+"""Sphinx's configuration: make docs"""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from docutils import nodes
+from docutils.utils import get_source_line
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
+
+DOCS = Path(__file__).resolve().parent
+
+INCLUDED = {
+    DOCS.parent / "README.rst": "readme",
+    DOCS.parent / "SECURITY.rst": "security",
+    DOCS.parent / "CHANGELOG.rst": "changelog",
+}
+"""The pages that include a document from beside this directory."""
+
+project = "acebase-ipc"
+version = release = installed_version("acebase-ipc")
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosectionlabel"]
+exclude_patterns = ["_build"]
+
+html_theme = "alabaster"
+html_theme_options = {"description": "AceBase for several processes", "page_width": "70em"}
+html_show_copyright = False
+html_copy_source = False
+
+autosectionlabel_prefix_document = True
+
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+autodoc_type_aliases = {"IResource": "twisted.web.resource.IResource"}  # else its repr is shown
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented_params"
+
+# Every reference has to lead somewhere. Those into other packages cannot: to look
+# them up would need the network.
+nitpicky = True
+nitpick_ignore_regex = [("py:.*", r"(twisted|zope|asyncio|collections|enum|http|pathlib)\..*")]
+
+
+class LocalLinks(SphinxTransform):
+    """Lets links between files of the repository lead to their pages.
+
+    The documents are read without Sphinx, too, so they link to files. Of other files
+    than documents the page has a copy to download; a directory is shown by its name.
+    """
+
+    default_priority = 5  # first of all: Sphinx takes what remains for links to the outside
+
+    def apply(self, **kwargs: object) -> None:
+        """Replace all links that have no scheme."""
+        for link in list(self.document.findall(nodes.reference)):
+            address = urlsplit(link.get("refuri", ""))
+            if address.path and not address.scheme:
+                source, _ = get_source_line(link)
+                target = Path(os.path.abspath(os.path.join(str(source), "..", address.path)))
+                link.replace_self(self._local(target, link.astext()))
+
+    def _local(self, target: Path, text: str) -> nodes.Element:
+        page = INCLUDED.get(target)
+        if page is None and target.parent == DOCS and target.suffix == ".rst":
+            page = target.stem
+        if page is not None:
+            return addnodes.pending_xref(
+                "",
+                nodes.inline(text, text),
+                refdoc=self.env.docname,
+                refdomain="std",
+                refexplicit=not text.endswith(".rst"),  # else the title is shown
+                reftarget=f"/{page}",
+                reftype="doc",
+                refwarn=True,
+            )
+        if target.is_dir():
+            return nodes.literal(text, text)
+        return addnodes.download_reference(
+            "",
+            text,
+            refdoc=self.env.docname,
+            refdomain="",
+            refexplicit=True,
+            reftarget=f"/{os.path.relpath(target, DOCS)}",
+            reftype="download",
+            refwarn=True,
+        )
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.add_transform(LocalLinks)

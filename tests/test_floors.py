@@ -24,19 +24,23 @@ MODULES = {path.stem: path for path in PACKAGE.glob("*.py") if path.stem != "__i
 
 CORE = {
     "backlog",
+    "client_errors",
     "dialect",
     "errors",
     "framing",
     "handshake",
+    "incoming",
     "introductions",
     "limits",
     "mailbox",
     "observer",
+    "outbox",
     "protocol",
     "recovery",
     "relay",
+    "urls",
 }
-ADAPTERS = {"endpoints", "resources", "site", "tokens", "websocket"}
+ADAPTERS = {"client", "endpoints", "resources", "site", "tokens", "websocket"}
 COMPOSITION = {"config", "service", "tap"}
 
 IMPURE = {

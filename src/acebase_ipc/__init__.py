@@ -8,6 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from acebase_ipc.client import IPCClient
+    from acebase_ipc.client_errors import ClientError
     from acebase_ipc.config import AceBaseIPCServerConfig, SSLConfig
     from acebase_ipc.dialect import Dialect
     from acebase_ipc.errors import ConfigError, IPCError
@@ -19,8 +21,10 @@ __all__ = [
     "AceBaseIPCServer",
     "AceBaseIPCServerConfig",
     "Client",
+    "ClientError",
     "ConfigError",
     "Dialect",
+    "IPCClient",
     "IPCError",
     "Limits",
     "SSLConfig",
@@ -30,8 +34,10 @@ _MODULES = {
     "AceBaseIPCServer": "service",
     "AceBaseIPCServerConfig": "config",
     "Client": "peers",
+    "ClientError": "client_errors",
     "ConfigError": "errors",
     "Dialect": "dialect",
+    "IPCClient": "client",
     "IPCError": "errors",
     "Limits": "limits",
     "SSLConfig": "config",

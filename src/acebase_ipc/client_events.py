@@ -1,0 +1,114 @@
+"""How a client's users hear of what happens: callbacks, and iterators of messages."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from inspect import iscoroutine
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from acebase_ipc.client_errors import ClientError, SlowReader
+
+log = Logger()
+
+
+class Callbacks:
+    """Functions to be called, all of them, whatever one of them does."""
+
+    def __init__(self) -> None:
+        self._callbacks: list[Callable[..., object]] = []
+
+    def add(self, callback: Callable[..., object]) -> Callable[[], None]:
+        """Call *callback* from now on; returns a function that ends this."""
+        # Each time it is added it is another one, which can be removed alone.
+        entry = _Entry(callback)
+        self._callbacks.append(entry)
+
+        def stop() -> None:
+            if entry in self._callbacks:
+                self._callbacks.remove(entry)
+
+        return stop
+
+    def call(self, *arguments: Any) -> None:
+        """Call them in the order they were added; their errors are logged."""
+        for callback in tuple(self._callbacks):
+            try:
+                result = callback(*arguments)
+            except Exception:
+                log.failure("a callback failed")
+            else:
+                _run(result)
+
+
+class _Entry:
+    def __init__(self, callback: Callable[..., object]) -> None:
+        self._callback = callback
+
+    def __call__(self, *arguments: Any) -> object:
+        return self._callback(*arguments)
+
+
+def _run(result: object) -> None:
+    """Let go on what a callback has begun: nobody else waits for it."""
+    if iscoroutine(result):
+        result = Deferred.fromCoroutine(result)
+    if isinstance(result, Deferred):
+        result.addErrback(lambda failure: log.failure("a callback failed", failure))
+
+
+class Messages:
+    """An asynchronous iterator of messages; see :meth:`~acebase_ipc.client.IPCClient.messages`.
+
+    :param max_bytes: how much may wait to be read.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._size = 0
+        self._arrived: deque[str] = deque()
+        self._readers: deque[Deferred[str]] = deque()
+        self._ended: Exception | None = None
+
+    def put(self, text: str) -> None:
+        """A message has come."""
+        if self._ended is not None:
+            return
+        if self._readers:
+            self._readers.popleft().callback(text)
+        elif self._size and self._size + len(text) > self._max_bytes:
+            self.end(SlowReader(self._max_bytes))
+        else:
+            self._arrived.append(text)
+            self._size += len(text)
+
+    def end(self, error: ClientError | None = None) -> None:
+        """There is no more: the iterator ends, or raises *error*, after what has come."""
+        if self._ended is None:
+            self._ended = error or StopAsyncIteration()
+            while self._readers:
+                self._readers.popleft().errback(Failure(self._ended))
+
+    def __aiter__(self) -> Messages:
+        return self
+
+    def __anext__(self) -> Deferred[str]:
+        if self._arrived:
+            text = self._arrived.popleft()
+            self._size -= len(text)
+            return succeed(text)
+        if self._ended is not None:
+            return fail(self._ended)
+        reader: Deferred[str] = Deferred(self._readers.remove)
+        self._readers.append(reader)
+        return reader
+
+    async def aclose(self) -> None:
+        """Take no more messages."""
+        self._arrived.clear()
+        self._size = 0
+        self.end()

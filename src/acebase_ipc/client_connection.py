@@ -65,8 +65,8 @@ class Owner(Protocol):
     def made(self, connection: ClientConnection) -> None:
         """A transport is connected."""
 
-    def received(self, connection: ClientConnection, text: str) -> None:
-        """A text message has come."""
+    def received(self, connection: ClientConnection, text: str, size: int) -> None:
+        """A text message of *size* bytes has come."""
 
     def drained(self, connection: ClientConnection) -> None:
         """The transport has room again."""
@@ -77,10 +77,7 @@ class Owner(Protocol):
 
 @implementer(IPushProducer)
 class ClientConnection(WebSocketClientProtocol):
-    """One connection to the relay.
-
-    :ivar paused: whether the transport is full.
-    """
+    """One connection to the relay."""
 
     log = Logger(observer=_ignore)
 
@@ -91,7 +88,7 @@ class ClientConnection(WebSocketClientProtocol):
     autoPingInterval = 0
 
     factory: ClientConnectionFactory
-    paused = False
+    _paused = False
     _problem: ConnectionProblem | None = None
     _timer: IDelayedCall | None = None
     _opened = False
@@ -129,11 +126,11 @@ class ClientConnection(WebSocketClientProtocol):
         status = _STATUS.match(head)
         if status is None:
             if found or len(head) >= len(b"HTTP/1.1 101"):
-                self._fail(NotARelay("it does not speak HTTP"))
+                self.fail(NotARelay("it does not speak HTTP"))
             return True
         if not found:
             if len(head) > MAX_HEAD:
-                self._fail(NotARelay("its answer is too long"))
+                self.fail(NotARelay("its answer is too long"))
             return True
         if status[1] == b"101":
             return False
@@ -141,34 +138,31 @@ class ClientConnection(WebSocketClientProtocol):
         wanted = min(int(length[1]), MAX_REFUSAL) if length else 0
         if complete or len(body) >= wanted:
             text = body[:wanted].decode("utf-8", "replace").partition("\n")[0]
-            self._fail(refused(int(status[1]), _CONTROLS.sub(" ", text).strip()))
+            self.fail(refused(int(status[1]), _CONTROLS.sub(" ", text).strip()))
         return True
 
     def failHandshake(self, reason: str) -> None:
         """The answer is an upgrade, but a wrong one."""
-        self._fail(NotARelay(reason))
+        self.fail(NotARelay(reason))
 
     def onOpen(self) -> None:
         """The WebSocket is open; the welcome comes next."""
         self._opened = True
         self.transport.registerProducer(self, True)
 
-    def welcomed(self) -> None:
-        """The relay has let us in; from now on it must not be silent for long."""
-        self._watch()
-
     def _too_late(self) -> None:
-        self._fail(ConnectionFailed(f"it did not welcome us within {HANDSHAKE_TIMEOUT:g} s"))
+        self.fail(ConnectionFailed(f"it did not welcome us within {HANDSHAKE_TIMEOUT:g} s"))
 
     # Being alive
 
-    def _watch(self) -> None:
+    def watch(self) -> None:
+        """End the connection if the relay does not answer pings, from now on."""
         if self._holding:
-            self._wait(PING_AFTER, self._watch)
+            self._wait(PING_AFTER, self.watch)
             return
         remaining = PING_AFTER - (self.factory.clock() - self._heard_at)
         if remaining > 0:
-            self._wait(remaining, self._watch)
+            self._wait(remaining, self.watch)
         else:
             self.sendPing()
             self._wait(PONG_WITHIN, self._look_again)
@@ -179,10 +173,10 @@ class ClientConnection(WebSocketClientProtocol):
 
     def _judge(self) -> None:
         if self._holding or self.factory.clock() - self._heard_at < PING_AFTER:
-            self._watch()
+            self.watch()
         else:
             silence = f"the relay was silent for {PING_AFTER + PONG_WITHIN:g} s"
-            self._fail(ConnectionLost(1006, silence))
+            self.fail(ConnectionLost(1006, silence))
 
     def _wait(self, seconds: float, then: Callable[[], None]) -> None:
         self._stop_waiting()
@@ -202,7 +196,7 @@ class ClientConnection(WebSocketClientProtocol):
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         """A whole message has come; the relay sends no binary ones."""
         if not isBinary:
-            self.factory.owner.received(self, payload.decode())
+            self.factory.owner.received(self, payload.decode(), len(payload))
 
     def hold(self) -> None:
         """Read nothing until :meth:`go_on`."""
@@ -221,21 +215,31 @@ class ClientConnection(WebSocketClientProtocol):
 
     def send(self, message: bytes) -> None:
         """Hand a text message to the transport."""
-        self._unsent = len(message) + (self._unsent if self.paused else 0)
+        self._unsent = len(message) + (self._unsent if self._paused else 0)
         self.sendFrame(opcode=1, payload=message)
+
+    @property
+    def established(self) -> bool:
+        """Whether neither side has begun to close."""
+        return bool(self.state == self.STATE_OPEN)
+
+    @property
+    def ready(self) -> bool:
+        """Whether messages can be handed over now."""
+        return self.established and not self._paused
 
     @property
     def backlog(self) -> int:
         """About how many bytes the transport has not yet sent."""
-        return self._unsent if self.paused else 0
+        return self._unsent if self._paused else 0
 
     def pauseProducing(self) -> None:
         """The transport is full."""
-        self.paused = True
+        self._paused = True
 
     def resumeProducing(self) -> None:
         """The transport has sent everything."""
-        self.paused = False
+        self._paused = False
         self.factory.owner.drained(self)
 
     def stopProducing(self) -> None:
@@ -250,16 +254,23 @@ class ClientConnection(WebSocketClientProtocol):
         self._leaving = True
         self.go_on()
         if self._opened:
-            self._wait(CLOSE_TIMEOUT, self.abort)
             self.sendClose(CLOSE_NORMAL)
+            self._wait(CLOSE_TIMEOUT, self.abort)
         else:
             self.abort()
+
+    def onCloseFrame(self, code: int | None, reasonRaw: bytes | None) -> bool | None:
+        """The relay closes, or answers that we do: now it has to end the connection."""
+        self._wait(CLOSE_TIMEOUT, self.abort)
+        ended: bool | None = super().onCloseFrame(code, reasonRaw)
+        return ended
 
     def abort(self) -> None:
         """End the connection at once."""
         self.transport.abortConnection()
 
-    def _fail(self, problem: ConnectionProblem) -> None:
+    def fail(self, problem: ConnectionProblem) -> None:
+        """End the connection at once, because of *problem*."""
         self._problem = self._problem or problem
         self.dropConnection(abort=True)
 

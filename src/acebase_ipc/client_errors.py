@@ -35,10 +35,10 @@
                 ├── TooLargeForRelay        413
                 └── RelayOverloaded         503
 
-What is marked ``!`` is final: the client ends. What is marked ``(*)`` is final
-until the client has been welcomed once, since then it is most likely a mistake
-in the URL or in the certificates. After anything else the client connects
-again, by itself.
+What is marked ``!`` is final: the client ends. What is marked ``(*)`` is final as
+long as the client has never been welcomed since it was started: a mistake in the URL
+or the certificates must be seen, but later on it may be the relay's, and pass. After
+anything else the client connects again by itself.
 
 No text holds a token, a message or a whole URL.
 """
@@ -50,7 +50,7 @@ from enum import Enum
 from acebase_ipc.errors import IPCError
 
 
-class Final(Enum):
+class Finality(Enum):
     """Whether a problem ends a client."""
 
     NEVER = "connect again"
@@ -106,10 +106,10 @@ class SlowReader(ClientError):
 class ConnectionProblem(ClientError):
     """Why there is no connection.
 
-    :cvar final: whether it ends the client.
+    :cvar finality: whether it ends the client.
     """
 
-    final = Final.NEVER
+    finality = Finality.NEVER
 
 
 class ConnectionFailed(ConnectionProblem):
@@ -122,7 +122,7 @@ class ConnectionFailed(ConnectionProblem):
 class TLSFailed(ConnectionProblem):
     """TLS failed: the relay's certificate is not trusted, or not for this host."""
 
-    final = Final.AT_FIRST
+    finality = Finality.AT_FIRST
 
     def __init__(self, reason: str) -> None:
         super().__init__(
@@ -134,7 +134,7 @@ class TLSFailed(ConnectionProblem):
 class NotARelay(ConnectionProblem):
     """What answered is no relay: check host, port, scheme and path of the URL."""
 
-    final = Final.AT_FIRST
+    finality = Finality.AT_FIRST
 
     def __init__(self, answer: str) -> None:
         super().__init__(f"this is no relay ({answer}): check host, port, scheme and path")
@@ -156,14 +156,14 @@ class HandshakeRefused(ConnectionProblem):
 class TokenRejected(HandshakeRefused):
     """The token is wrong, or the relay does not let this host in."""
 
-    final = Final.ALWAYS
+    finality = Finality.ALWAYS
     advice = "check the token, and that it opens this database"
 
 
 class VersionRejected(HandshakeRefused):
     """The relay speaks another version of the protocol."""
 
-    final = Final.ALWAYS
+    finality = Finality.ALWAYS
     advice = "relay and client are of incompatible versions: upgrade the older"
 
 
@@ -176,14 +176,14 @@ class IdContested(HandshakeRefused):
 class IdRejected(HandshakeRefused):
     """The relay does not accept the client's id."""
 
-    final = Final.ALWAYS
+    finality = Finality.ALWAYS
     advice = "an id has 5 to 128 characters, without ';' and control characters"
 
 
 class RequestRejected(HandshakeRefused):
     """The relay does not accept the name of the database, or the dialect."""
 
-    final = Final.ALWAYS
+    finality = Finality.ALWAYS
     advice = "check the name of the database"
 
 
@@ -243,7 +243,7 @@ class RelayFailed(ConnectionClosed):
 class Replaced(ConnectionClosed):
     """Another connection has taken the client's id."""
 
-    final = Final.ALWAYS
+    finality = Finality.ALWAYS
     advice = "another process has connected with this id: give each process an id of its own"
 
 

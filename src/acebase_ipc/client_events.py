@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from acebase_ipc.client_errors import ClientError, SlowReader
+from acebase_ipc.client_errors import ClientError, ClientStopped, SlowReader
 
 log = Logger()
 
@@ -70,26 +70,27 @@ class Messages:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._size = 0
-        self._arrived: deque[str] = deque()
+        self._arrived: deque[tuple[str, int]] = deque()
         self._readers: deque[Deferred[str]] = deque()
         self._ended: Exception | None = None
 
-    def put(self, text: str) -> None:
-        """A message has come."""
+    def put(self, text: str, size: int) -> None:
+        """A message of *size* bytes has come."""
         if self._ended is not None:
             return
         if self._readers:
             self._readers.popleft().callback(text)
-        elif self._size and self._size + len(text) > self._max_bytes:
+        elif self._size and self._size + size > self._max_bytes:
             self.end(SlowReader(self._max_bytes))
         else:
-            self._arrived.append(text)
-            self._size += len(text)
+            self._arrived.append((text, size))
+            self._size += size
 
     def end(self, error: ClientError | None = None) -> None:
-        """There is no more: the iterator ends, or raises *error*, after what has come."""
+        """There is no more: after what has come, raise *error*, unless it is no error."""
         if self._ended is None:
-            self._ended = error or StopAsyncIteration()
+            normal = error is None or isinstance(error, ClientStopped)
+            self._ended = StopAsyncIteration() if normal else error
             while self._readers:
                 self._readers.popleft().errback(Failure(self._ended))
 
@@ -98,8 +99,8 @@ class Messages:
 
     def __anext__(self) -> Deferred[str]:
         if self._arrived:
-            text = self._arrived.popleft()
-            self._size -= len(text)
+            text, size = self._arrived.popleft()
+            self._size -= size
             return succeed(text)
         if self._ended is not None:
             return fail(self._ended)

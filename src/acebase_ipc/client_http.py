@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
 from treq.client import HTTPClient
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProtocol, IStreamClientEndpoint
+from twisted.internet.task import deferLater
 from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
-from acebase_ipc.client_errors import RequestFailed, RequestUnanswered, denied
-from acebase_ipc.urls import RelayURL
+from acebase_ipc.client_errors import RelayOverloaded, RequestFailed, RequestUnanswered, denied
 
 IDLE = 10
 """Seconds for which an unused connection is kept: the relay keeps it for 15 at least."""
@@ -24,8 +24,25 @@ IDLE = 10
 TIMEOUT = 60.0
 """Seconds that a request may take; the relay's own limit."""
 
+RETRY_AFTER = (1.0, 4.0)
+"""Seconds after which a GET that was not answered is tried again; an announced message
+waits for 60 s."""
+
 MAX_ERROR = 1024
 """Bytes of a refusal's text that are read."""
+
+
+@implementer(IStreamClientEndpoint)
+class _Quiet:
+    """An endpoint whose connections are not worth a line in the log each."""
+
+    def __init__(self, endpoint: IStreamClientEndpoint) -> None:
+        self._endpoint = endpoint
+
+    def connect(self, factory: Any) -> Deferred[IProtocol]:
+        factory.noisy = False
+        connecting: Deferred[IProtocol] = self._endpoint.connect(factory)
+        return connecting
 
 
 @implementer(IAgentEndpointFactory)
@@ -33,7 +50,7 @@ class _OneEndpoint:
     """Whatever is asked for, it is the relay's."""
 
     def __init__(self, endpoint: IStreamClientEndpoint) -> None:
-        self._endpoint = endpoint
+        self._endpoint = _Quiet(endpoint)
 
     def endpointForURI(self, uri: object) -> IStreamClientEndpoint:
         return self._endpoint
@@ -42,20 +59,21 @@ class _OneEndpoint:
 class RelayHTTP:
     """The relay's HTTP endpoints, for one peer of one database.
 
+    :param base: the URL of the database.
+    :param headers: what every request has to present.
     :param max_message: bytes that a download may have.
     """
 
     def __init__(
         self,
-        url: RelayURL,
-        dbname: str,
+        base: str,
         client_id: str,
         headers: dict[str, str],
         endpoint: IStreamClientEndpoint,
         max_message: int,
         reactor: Any,
     ) -> None:
-        self._base = f"{url.http}/{quote(dbname, safe='')}"
+        self._base = base
         self._id = quote(client_id, safe="")
         self._headers = Headers({name: [value] for name, value in headers.items()})
         self._max_message = max_message
@@ -66,81 +84,89 @@ class RelayHTTP:
         self._treq = HTTPClient(agent)
 
     def post(self, message: bytes) -> Deferred[None]:
-        """Send a message of any size.
+        """Send a message of any size; it is not tried twice.
 
         :returns: a Deferred that fires when it is relayed, or fails with
             :class:`~acebase_ipc.client_errors.RequestFailed`.
         """
 
         async def post() -> None:
-            await self._request("POST", f"send?id={self._id}", MAX_ERROR, message)
+            await self._request("POST", f"send?id={self._id}", message)
 
-        return self._limited(post)
+        return Deferred.fromCoroutine(post())
 
     def download(self, message_id: str) -> Deferred[str]:
         """Fetch a message that was announced.
 
-        :returns: its body; fails as :meth:`post` does.
+        :returns: a Deferred with its body, which fails as that of :meth:`post` does.
         """
 
         async def download() -> str:
-            path = f"receive?id={self._id}&msg={quote(message_id, safe='')}"
-            body = await self._request("GET", path, self._max_message)
-            return body.decode()
+            return await self._get(f"receive?id={self._id}&msg={quote(message_id, safe='')}")
 
-        return self._limited(download)
+        return Deferred.fromCoroutine(download())
 
     def clients(self) -> Deferred[frozenset[str]]:
-        """The ids of the peers that are connected; fails as :meth:`post` does."""
+        """Who is connected.
+
+        :returns: a Deferred with ids, which fails as that of :meth:`post` does.
+        """
 
         async def clients() -> frozenset[str]:
-            found = json.loads(await self._request("GET", "clients", self._max_message))
-            return frozenset(str(each["id"]) for each in found)
+            answer = await self._get("clients")
+            try:
+                return frozenset(str(each["id"]) for each in json.loads(answer))
+            except (LookupError, TypeError, ValueError):
+                raise RequestFailed("the relay's answer is no list of clients") from None
 
-        return self._limited(clients)
+        return Deferred.fromCoroutine(clients())
 
     def close(self) -> Deferred[None]:
         """End the connections that are kept."""
         closing: Deferred[None] = self._pool.closeCachedConnections()
         return closing
 
-    async def _request(
-        self, method: str, path: str, limit: int, data: bytes | None = None
-    ) -> bytes:
-        response = await self._treq.request(
-            method,
-            f"{self._base}/{path}",
-            data=data,
-            headers=self._headers,
-            allow_redirects=False,
-            unbuffered=True,
-            reactor=self._reactor,
-        )
-        good = response.code == 200
-        body = bytearray()
-        limit = limit if good else MAX_ERROR
-
-        def collect(piece: bytes) -> None:
-            body.extend(piece[: limit + 1 - len(body)])
-
-        await response.collect(collect)
-        if good and len(body) > limit:
-            raise RequestFailed(f"the relay's answer exceeds {limit} bytes: raise max_message")
-        if not good:
-            raise denied(response.code, body.decode("utf-8", "replace").partition("\n")[0])
-        return bytes(body)
-
-    def _limited(self, request: Callable[[], Any]) -> Deferred[Any]:
-        async def run() -> Any:
+    async def _get(self, path: str) -> str:
+        """The answer to a GET, which may be tried again."""
+        for delay in RETRY_AFTER:
             try:
-                return await request()
-            except (RequestFailed, CancelledError):
-                raise
-            except Exception as error:
-                raise RequestUnanswered(str(error)) from None
+                return await self._request("GET", path)
+            except (RequestUnanswered, RelayOverloaded):
+                await deferLater(self._reactor, delay)
+        return await self._request("GET", path)
 
-        done: Deferred[Any] = Deferred.fromCoroutine(run())
-        return done.addTimeout(TIMEOUT, self._reactor, self._timed_out)
+    def _request(self, method: str, path: str, data: bytes | None = None) -> Deferred[str]:
+        """The text of an answer 200; fails with ``RequestFailed``."""
 
-    def _timed_out(self, result: object, timeout: float) -> object:
-        raise RequestUnanswered(f"after {timeout:g} s")
+        def timed_out(result: object, timeout: float) -> str:
+            raise RequestUnanswered(f"not within {timeout:g} s")
+
+        answer = Deferred.fromCoroutine(self._exchange(method, path, data))
+        return answer.addTimeout(TIMEOUT, self._reactor, timed_out)
+
+    async def _exchange(self, method: str, path: str, data: bytes | None) -> str:
+        body = bytearray()
+        try:
+            response = await self._treq.request(
+                method,
+                f"{self._base}/{path}",
+                data=data,
+                headers=self._headers,
+                allow_redirects=False,
+                unbuffered=True,
+                reactor=self._reactor,
+            )
+            good = response.code == HTTPStatus.OK
+            limit = self._max_message if good else MAX_ERROR
+            await response.collect(lambda piece: body.extend(piece[: limit + 1 - len(body)]))
+        except Exception as error:
+            raise RequestUnanswered(str(error)) from None
+        if not good:
+            text = body.decode("utf-8", "replace").partition("\n")[0]
+            raise denied(response.code, text)
+        if len(body) > limit:
+            raise RequestFailed(f"the relay's answer exceeds {limit} bytes: raise max_message")
+        try:
+            return body.decode()
+        except UnicodeDecodeError:
+            raise RequestFailed("the relay's answer is not UTF-8") from None

@@ -15,8 +15,8 @@ class Wire(Protocol):
     """What messages are handed to."""
 
     @property
-    def paused(self) -> bool:
-        """Whether it is full."""
+    def ready(self) -> bool:
+        """Whether it takes messages: it is neither full nor closing."""
 
     @property
     def backlog(self) -> int:
@@ -89,10 +89,10 @@ class Sender:
         """There is no connection any more; what waits goes on waiting."""
         self._wire = None
 
-    def fail(self, failure: Failure) -> None:
+    def fail(self, error: Exception) -> None:
         """Give up all that waits, and the POST that is under way."""
         while self._outbox:
-            self._outbox.take().ticket.errback(failure)
+            self._outbox.take().ticket.errback(Failure(error))
         if self._posting is not None:
             self._posting.cancel()
 
@@ -101,7 +101,7 @@ class Sender:
         while (
             self._outbox
             and self._wire is not None
-            and not self._wire.paused
+            and self._wire.ready
             and not self._held
             and self._posting is None
             and not self._pinging

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from acebase_ipc.dialect import ACEBASE, Dialect
-
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
@@ -56,9 +54,13 @@ class Unknown:
 Incoming = Welcome | Joined | Left | Pong | Body | Announced | Unknown
 
 
-def read(text: str, dialect: Dialect) -> Incoming:
-    """What the message *text* says to a peer of *dialect*."""
-    if dialect is ACEBASE and text.startswith("{"):
+def read(text: str) -> Incoming:
+    """What the message *text* says.
+
+    Only an acebase peer gets bodies without ``msg:``, but a relay can be told to take
+    every peer for one. No other message starts with ``{``.
+    """
+    if text.startswith("{"):
         return Body(text)
     kind, colon, value = text.partition(":")
     if not colon:
@@ -75,6 +77,11 @@ def read(text: str, dialect: Dialect) -> Incoming:
         case "welcome":
             return _read_welcome(value)
     return Unknown()
+
+
+def utf8_size(text: str) -> int:
+    """Bytes of *text* in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def _read_welcome(value: str) -> Welcome | Unknown:

@@ -26,6 +26,7 @@ CORE = {
     "backlog",
     "client_errors",
     "dialect",
+    "envelopes",
     "errors",
     "framing",
     "handshake",
@@ -35,12 +36,15 @@ CORE = {
     "mailbox",
     "observer",
     "outbox",
+    "peer_errors",
     "protocol",
     "recovery",
     "relay",
+    "subscriptions",
     "urls",
+    "values",
 }
-ADAPTERS = {"client", "endpoints", "resources", "site", "tokens", "websocket"}
+ADAPTERS = {"client", "endpoints", "peer", "resources", "site", "tokens", "websocket"}
 COMPOSITION = {"config", "service", "tap"}
 
 IMPURE = {

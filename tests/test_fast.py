@@ -372,7 +372,7 @@ def test_a_failure_elsewhere_closes_too(
 
     monkeypatch.setattr(Recorder, "binaryReceived", fail)
     monkeypatch.setattr(Recorder, "onPong", fail)
-    peer.dataReceived(ONE + client_frame(b"", opcode))
+    peer.dataReceived(ONE + client_frame(b"?", opcode))
     assert peer.heard == ["one"]
     assert peer.frames == [closed_with(1011, b"internal error")]
     assert len(lines(logged, LogLevel.critical)) == 1
@@ -528,6 +528,8 @@ def test_who_is_busy_waits_for_the_end_of_the_turn(
     assert len(other.transport.writes) == 2
     now.advance(BUSY * 1.1)
     peer.dataReceived(TWO)
+    assert len(other.transport.writes) == 2
+    clock.advance(0)
     assert other.transport.writes[2:] == [text_frame(b"one") + text_frame(b"two")]
     clock.advance(0)
     assert len(other.transport.writes) == 3

@@ -9,16 +9,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from twisted.internet.interfaces import IReactorFDSet
-from twisted.internet.task import Clock
 from twisted.internet.tcp import Server
 from twisted.logger import LogLevel, capturedLogs
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from acebase_ipc import fast
 from acebase_ipc.fast import FastServerProtocol
 from acebase_ipc.framing import text_frame
+from tests.tcp import HandReactor
 from tests.wire import (
     BIG,
     UPGRADE,
@@ -59,54 +57,6 @@ class NarrowSocket(socket.socket):
         self.room -= count
         self.sent.append(count)
         return count
-
-
-@implementer(IReactorFDSet)
-class HandReactor(Clock):
-    """A reactor that does one turn when it is told to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._readers: set[Any] = set()
-        self._writers: set[Any] = set()
-
-    def addReader(self, reader: Any) -> None:
-        self._readers.add(reader)
-
-    def addWriter(self, writer: Any) -> None:
-        self._writers.add(writer)
-
-    def removeReader(self, reader: Any) -> None:
-        self._readers.discard(reader)
-
-    def removeWriter(self, writer: Any) -> None:
-        self._writers.discard(writer)
-
-    def removeAll(self) -> list[Any]:
-        gone = [*self._readers | self._writers]
-        self._readers.clear()
-        self._writers.clear()
-        return gone
-
-    def getReaders(self) -> list[Any]:
-        return [*self._readers]
-
-    def getWriters(self) -> list[Any]:
-        return [*self._writers]
-
-    def turn(self, wait: float = 0) -> None:
-        """Call what is due, then read and write what can be, or can within *wait* seconds."""
-        self.advance(0)
-        readable, writable, _ = select.select(self._readers, self._writers, (), wait)
-        for each in readable:
-            self._end(each, each.doRead())
-        for each in writable:
-            if each in self._writers:
-                self._end(each, each.doWrite())
-
-    def _end(self, transport: Any, reason: Any) -> None:
-        if reason is not None:
-            transport.connectionLost(Failure(reason))
 
 
 class Line:

@@ -15,7 +15,6 @@ from acebase_ipc.framing import (
     may_become_text,
     split,
     text_frame,
-    unmask,
 )
 from tests.wire import BIG, KEY, Form, Opcode, client_frame, masked, ping
 
@@ -72,34 +71,33 @@ def test_a_frame_tells_its_length_in_the_shortest_form(length: int, header: str)
     assert frame_payload(frame) == payload
 
 
-# Unmasking
-
-
-def test_unmasking_the_example_of_the_rfc() -> None:
-    assert unmask(bytes.fromhex("7f9f4d5158"), bytes.fromhex("37fa213d")) == b"Hello"
-
-
-@given(st.binary(max_size=70), st.binary(min_size=4, max_size=4))
-def test_unmasking_undoes_masking(payload: bytes, key: bytes) -> None:
-    assert unmask(masked(payload, key), key) == payload
-
-
 # Splitting
 
 
 def test_pipelined_texts_are_taken_at_once() -> None:
     stream = b"".join(map(client_frame, TEXTS))
-    assert split(stream, BIG, unmask) == (TEXTS, b"", None)
+    assert split(stream, BIG, masked) == (TEXTS, b"", None)
+
+
+@given(st.text(max_size=70), st.binary(min_size=4, max_size=4))
+def test_any_text_is_unmasked_with_any_key(text: str, key: bytes) -> None:
+    payload = text.encode()
+    assert split(client_frame(payload, key=key), BIG, masked) == ([payload], b"", None)
+
+
+def test_unmasking_the_example_of_the_rfc() -> None:
+    frame = bytes.fromhex("818537fa213d7f9f4d5158")  # RFC 6455, section 5.7
+    assert split(frame, BIG, masked) == ([b"Hello"], b"", None)
 
 
 def test_every_text_has_a_mask_of_its_own() -> None:
     stream = client_frame(b"one", key=b"\0\0\0\0") + client_frame(b"two", key=b"\xff\x01\x02\x03")
-    assert split(stream, BIG, unmask)[0] == [b"one", b"two"]
+    assert split(stream, BIG, masked)[0] == [b"one", b"two"]
 
 
 def take(stream: bytes, cut: int) -> list[bytes]:
     """The texts of *stream*, if it comes in two pieces."""
-    texts, rest, partial = split(stream[:cut], BIG, unmask)
+    texts, rest, partial = split(stream[:cut], BIG, masked)
     if partial is not None:
         assert rest == b""
         end = cut + partial.missing
@@ -109,7 +107,7 @@ def take(stream: bytes, cut: int) -> list[bytes]:
         rest, cut = b"", end
     else:
         assert rest == b"" or may_become_text(rest)
-    more, rest, partial = split(rest + stream[cut:], BIG, unmask)
+    more, rest, partial = split(rest + stream[cut:], BIG, masked)
     assert (rest, partial) == (b"", None)
     return texts + more
 
@@ -125,7 +123,7 @@ def test_a_stream_may_be_cut_anywhere() -> None:
 @pytest.mark.parametrize("length", [0, 1, 125, 126, 1023, 1024, 65535, 65536])
 def test_sizes_at_which_the_form_or_the_way_changes(length: int) -> None:
     stream = client_frame(b"x" * length) + client_frame(b"behind")
-    assert split(stream, BIG, unmask) == ([b"x" * length, b"behind"], b"", None)
+    assert split(stream, BIG, masked) == ([b"x" * length, b"behind"], b"", None)
 
 
 def test_long_payloads_are_unmasked_by_what_is_given() -> None:
@@ -133,7 +131,7 @@ def test_long_payloads_are_unmasked_by_what_is_given() -> None:
 
     def unmask_long(payload: bytes, key: bytes) -> bytes:
         lengths.append(len(payload))
-        return unmask(payload, key)
+        return masked(payload, key)
 
     split(b"".join(client_frame(b"x" * length) for length in (1023, 1024, 1025)), BIG, unmask_long)
     assert lengths == [1024, 1025]
@@ -167,7 +165,7 @@ def test_long_payloads_are_unmasked_by_what_is_given() -> None:
 def test_whatever_is_not_a_whole_legal_text_is_left(other: bytes) -> None:
     behind = client_frame(b"behind")
     before = client_frame(b"before")
-    assert split(before + other + behind, BIG, unmask) == ([b"before"], other + behind, None)
+    assert split(before + other + behind, BIG, masked) == ([b"before"], other + behind, None)
     assert not may_become_text(other)
 
 
@@ -175,13 +173,13 @@ def test_whatever_is_not_a_whole_legal_text_is_left(other: bytes) -> None:
 def test_the_limit_is_of_bytes_and_inclusive(text: str) -> None:
     payload = (text * 300).encode()
     frame, size = client_frame(payload), len(payload)
-    assert split(frame, size, unmask)[0] == [payload]
-    assert split(frame, size - 1, unmask) == ([], frame, None)
+    assert split(frame, size, masked)[0] == [payload]
+    assert split(frame, size - 1, masked) == ([], frame, None)
 
 
 def test_a_long_invalid_text_is_left() -> None:
     frame = client_frame(b"x" * 2000 + b"\xff")
-    assert split(frame, BIG, unmask) == ([], frame, None)
+    assert split(frame, BIG, masked) == ([], frame, None)
 
 
 # A text that has come in part
@@ -190,7 +188,7 @@ def test_a_long_invalid_text_is_left() -> None:
 def begin(text: bytes) -> PartialText:
     """*text* of which only the header has come."""
     header = client_frame(text)[: -len(text)]
-    texts, rest, partial = split(header, BIG, unmask)
+    texts, rest, partial = split(header, BIG, masked)
     assert (texts, rest) == ([], b"")
     assert partial is not None
     assert (partial.missing, partial.received, partial.raw) == (len(text), 0, header)
@@ -236,7 +234,7 @@ def test_invalid_text_is_found_as_early_as_autobahn_finds_it() -> None:
         for tail in product(inner, repeat=2):
             text = bytes((lead, *tail)) + b"aaa"
             validator = Utf8Validator()
-            partial = PartialText(b"", bytes(4), len(text), unmask)
+            partial = PartialText(b"", bytes(4), len(text), masked)
             for byte in text[:-3]:
                 valid = partial.feed(bytes((byte,)))
                 assert valid == validator.validate(bytes((byte,)))[0], text.hex(" ")
@@ -246,8 +244,8 @@ def test_invalid_text_is_found_as_early_as_autobahn_finds_it() -> None:
 
 def test_the_beginning_of_a_text_is_checked_at_once() -> None:
     frame = client_frame(b"\xff and more")
-    assert split(frame[:6], BIG, unmask)[1] == b""
-    assert split(frame[:7], BIG, unmask) == ([], frame[:7], None)
+    assert split(frame[:6], BIG, masked)[1] == b""
+    assert split(frame[:7], BIG, masked) == ([], frame[:7], None)
 
 
 def test_the_beginning_of_a_long_text_is_unmasked_by_what_is_given() -> None:
@@ -264,7 +262,7 @@ def test_every_beginning_of_a_header_may_become_a_text(length: int) -> None:
     header = client_frame(length=length)
     for size in range(1, len(header)):
         assert may_become_text(header[:size]), f"{size} bytes"
-        assert split(header[:size], BIG, unmask) == ([], header[:size], None)
+        assert split(header[:size], BIG, masked) == ([], header[:size], None)
     assert not may_become_text(header)
 
 

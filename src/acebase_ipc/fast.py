@@ -2,7 +2,8 @@
 
 **Receiving.** While Autobahn is between two messages, whole text messages in
 one frame are recognised here. Everything else goes to it untouched, so that it
-stays the judge of RFC 6455.
+stays the judge of RFC 6455. Sockets are read from together with others (see
+:mod:`acebase_ipc.reading`).
 
 **Sending.** Frames are collected and leave in one write, at the end of the
 data or of the reactor turn that caused them. What is sent by Autobahn itself
@@ -22,12 +23,15 @@ from autobahn.twisted.websocket import WebSocketServerFactory
 from autobahn.util import encode_truncate
 from autobahn.websocket.xormasker import create_xor_masker
 from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.internet.protocol import connectionDone
 from twisted.internet.tcp import Server
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from acebase_ipc.framing import PartialText, may_become_text, split
 from acebase_ipc.limits import KIB
+from acebase_ipc.reading import GatheredReader, can_gather
 from acebase_ipc.slim import SlimServerProtocol
 
 BATCH = 64 * KIB
@@ -77,6 +81,8 @@ class FastServerProtocol(SlimServerProtocol):
     flushed_at = 0.0
     _crashed = False
     _paused = False
+    _between_messages = False
+    _gathered: int | None = None
     _batched_bytes = 0
     _unsent_bytes = 0
     _partial: PartialText | None = None
@@ -119,6 +125,7 @@ class FastServerProtocol(SlimServerProtocol):
             if self.factory.knows_internals(self):
                 if type(self.transport) is Server and not self.transport.TLS:
                     self._socket = self.transport.getHandle()
+                    self._gathered = self.factory.gather(self)
                 self.slim_down()
             self.factory.opened(self)
             self.opened()
@@ -134,10 +141,10 @@ class FastServerProtocol(SlimServerProtocol):
         factory = self.factory
         factory.receiving = True
         try:
-            # What has begun here ends here, even if the internals are no longer known.
-            at_text = factory.fast or self._partial is not None or self._head
-            if not at_text or not self._at_text(data):
-                self._leave_to_autobahn(data)
+            if self._between_messages:
+                self._take_texts(data)
+            else:
+                self._resume(data)
         except Exception:
             self._crash("receiving")
         factory.receiving = False
@@ -145,32 +152,9 @@ class FastServerProtocol(SlimServerProtocol):
         if self._crashed:
             self.close(1011, "internal error")
 
-    def _at_text(self, data: bytes) -> bool:
-        """Take *data* if it continues or begins a text, or else leave it to Autobahn."""
-        partial = self._partial
-        if partial is not None:
-            data, rest = data[: partial.missing], data[partial.missing :]
-            if not partial.feed(data):
-                self._partial = None
-                self._leave_to_autobahn(partial.raw + rest)
-                return True
-            if partial.missing:
-                return True
-            self._partial = None
-            self.onMessage(partial.payload, False)
-            data = rest
-        elif self._head:
-            data, self._head = self._head + data, b""
-        elif (
-            self.state != STATE_OPEN
-            or self.data
-            or self.current_frame is not None
-            or self.inside_message
-        ):
-            return False
-        elif len(data) == 6 and data.startswith(_EMPTY_PONG):
-            return True  # the answer to our ping: that it has come is all it says
-        texts, rest, self._partial = split(data, self.factory.max_message_bytes, unmask_long)
+    def _take_texts(self, data: bytes) -> None:
+        """Take the texts that *data* begins with, and leave the rest to Autobahn."""
+        texts, rest, partial = split(data, self.factory.max_message_bytes, unmask_long)
         for text in texts:
             if self.state == STATE_OPEN:
                 try:
@@ -178,15 +162,47 @@ class FastServerProtocol(SlimServerProtocol):
                 except Exception:
                     self._crash("receiving a message")
         if rest:
+            if len(rest) == 6 and rest.startswith(_EMPTY_PONG):
+                return  # the answer to our ping: that it has come is all it says
             if may_become_text(rest):
                 self._head = rest
+                self._between_messages = False
             else:
                 self._leave_to_autobahn(rest)
-        return True
+        elif partial is not None:
+            self._partial = partial
+            self._between_messages = False
+
+    def _resume(self, data: bytes) -> None:
+        """Go on with what has come in part, here or at Autobahn."""
+        partial = self._partial
+        if partial is not None:
+            data, rest = data[: partial.missing], data[partial.missing :]
+            if not partial.feed(data):
+                self._partial = None
+                self._leave_to_autobahn(partial.raw + rest)
+            elif not partial.missing:
+                self._partial = None
+                self._between_messages = True
+                self.onMessage(partial.payload, False)
+                self._take_texts(rest)
+        elif self._head:
+            data, self._head = self._head + data, b""
+            self._between_messages = True
+            self._take_texts(data)
+        else:
+            self._leave_to_autobahn(data)
 
     def _leave_to_autobahn(self, data: bytes) -> None:
+        self._between_messages = False
         if self.factory.fast:
             self._dataReceived(data)  # all but a line for a log that is formatted in vain
+            self._between_messages = (
+                self.state == STATE_OPEN
+                and not self.data
+                and self.current_frame is None
+                and not self.inside_message
+            )
         else:
             super().dataReceived(data)
 
@@ -289,6 +305,11 @@ class FastServerProtocol(SlimServerProtocol):
 
     # Closing
 
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The transport has ended."""
+        self.factory.forget(self._gathered)
+        super().connectionLost(reason)
+
     def close(self, code: int, reason: str) -> None:
         """Write what was sent, then begin the closing handshake."""
         if self.state == STATE_OPEN:
@@ -316,7 +337,8 @@ class FastServerFactory(WebSocketServerFactory):
         self.fast = self.protocol.use_private
         self.receiving = False
         self._unflushed: list[FastServerProtocol] = []
-        self._flush_scheduled = False
+        self._busy: list[FastServerProtocol] = []
+        self._reader = GatheredReader(reactor, self._flush_busy) if can_gather(reactor) else None
 
     def opened(self, connection: FastServerProtocol) -> None:
         """*connection* is open."""
@@ -335,36 +357,48 @@ class FastServerFactory(WebSocketServerFactory):
                 log.warn("slower than possible: {missing} is not there", missing=missing)
         return self.fast
 
+    def gather(self, connection: FastServerProtocol) -> int | None:
+        """Read for *connection* together with others, if that is possible.
+
+        :returns: what to :meth:`forget` when it is lost.
+        """
+        handle = connection.transport.getHandle()
+        if self._reader is None or not isinstance(handle, socket.socket):
+            return None
+        return self._reader.add(connection.transport, connection.dataReceived)
+
+    def forget(self, gathered: int | None) -> None:
+        """Do not read for a connection any more."""
+        if self._reader is not None and gathered is not None:
+            self._reader.discard(gathered)
+
     def flush_soon(self, connection: FastServerProtocol) -> None:
         """Flush *connection* at the end of the data that is worked on, or of this turn."""
-        self._unflushed.append(connection)
-        if not self.receiving:
-            self._schedule()
+        if self.receiving:
+            self._unflushed.append(connection)
+        else:
+            self._flush_at_end_of_turn(connection)
 
-    def _schedule(self) -> None:
-        if not self._flush_scheduled:
-            self._flush_scheduled = True
-            self.reactor.callLater(0, self._flush_all)
+    def _flush_at_end_of_turn(self, connection: FastServerProtocol) -> None:
+        if not self._busy and (self._reader is None or not self._reader.reading):
+            self.reactor.callLater(0, self._flush_busy)
+        self._busy.append(connection)
 
     def flush_idle(self) -> None:
         """Flush all but busy connections, which wait for what else comes in this turn."""
-        if not self._unflushed:
-            return
-        now = monotonic()
-        unflushed, self._unflushed = self._unflushed, []
-        for connection in unflushed:
-            if now - connection.flushed_at < BUSY:
-                self._unflushed.append(connection)
-            else:
-                connection.flushed_at = now
-                connection.flush()
         if self._unflushed:
-            self._schedule()
+            now = monotonic()
+            for connection in self._unflushed:
+                if now - connection.flushed_at < BUSY:
+                    self._flush_at_end_of_turn(connection)
+                else:
+                    connection.flushed_at = now
+                    connection.flush()
+            self._unflushed.clear()
 
-    def _flush_all(self) -> None:
-        self._flush_scheduled = False
+    def _flush_busy(self) -> None:
         now = monotonic()
-        unflushed, self._unflushed = self._unflushed, []
-        for connection in unflushed:
+        busy, self._busy = self._busy, []
+        for connection in busy:
             connection.flushed_at = now
             connection.flush()

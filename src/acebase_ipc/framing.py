@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Callable
-
-_SHORT = tuple(bytes((0x81, length)) for length in range(126))
+from struct import Struct
 
 Unmask = Callable[[bytes, bytes], bytes]
 """Takes a masked payload and its key of 4 bytes, returns the payload."""
@@ -22,11 +21,17 @@ Unmask = Callable[[bytes, bytes], bytes]
 def text_frame(payload: bytes) -> bytes:
     """The unmasked frame that carries *payload*, valid UTF-8, as one text message."""
     length = len(payload)
+    if length < _LONG:
+        return _HEADERS[length] + payload
+    return _header(length) + payload
+
+
+def _header(length: int) -> bytes:
     if length < 126:
-        return _SHORT[length] + payload
+        return bytes((0x81, length))
     if length < 65536:
-        return b"\x81\x7e" + length.to_bytes(2, "big") + payload
-    return b"\x81\x7f" + length.to_bytes(8, "big") + payload
+        return b"\x81\x7e" + length.to_bytes(2, "big")
+    return b"\x81\x7f" + length.to_bytes(8, "big")
 
 
 def frame_payload(frame: bytes) -> bytes:
@@ -37,19 +42,13 @@ def frame_payload(frame: bytes) -> bytes:
 _LONG = 1024
 """Bytes from which on a native implementation unmasks quicker."""
 
-_REPEATED = tuple(int.from_bytes(b"\1\0\0\0" * words, "little") for words in range(_LONG // 4 + 1))
+_HEADERS = tuple(_header(length) for length in range(_LONG))
+
+_REPEATED = tuple(int.from_bytes(b"\0\0\0\1" * words, "big") for words in range(_LONG // 4 + 1))
 """Times a key of 4 bytes, these are the key repeated so many times."""
 
-
-def unmask(payload: bytes, key: bytes) -> bytes:
-    """Remove the mask *key* from a *payload* of any length (section 5.3)."""
-    length = len(payload)
-    words = (length + 3) >> 2
-    if length <= _LONG:
-        mask = int.from_bytes(key, "little") * _REPEATED[words]
-    else:
-        mask = int.from_bytes(key * words, "little")
-    return (int.from_bytes(payload, "little") ^ mask).to_bytes(words << 2, "little")[:length]
+_START = Struct(">HHI").unpack_from
+"""The first 8 bytes of a frame; of one with 126 to 65535 bytes the whole header."""
 
 
 class PartialText:
@@ -115,40 +114,43 @@ def split(
     messages: list[bytes] = []
     start = 0
     end = len(data)
-    while end - start >= 6 and data[start] == 0x81:
-        length = data[start + 1] - 0x80
-        if length < 126:
-            if length < 0:
-                break  # not masked
-            begin = start + 6
-        elif length == 126:
-            if end - start < 8:
-                break
-            length = data[start + 2] << 8 | data[start + 3]
-            if length < 126:
-                break  # not the shortest form
+    while end - start >= 6:
+        head, length, key = _START(data if end - start >= 8 else data + b"\0\0", start)
+        if head == 0x81FE:  # a masked text of 126 to 65535 bytes, as nearly all are
             begin = start + 8
-        else:
-            if end - start < 14:
-                break
-            length = int.from_bytes(data[start + 2 : start + 10], "big")
-            if length < 65536:
-                break  # not the shortest form
+            if length < 126 or begin > end:
+                break  # not the shortest form, or an incomplete header
+        elif 0x8180 <= head < 0x81FE:
+            begin = start + 6
+            key = (length << 16) | (key >> 16)
+            length = head & 0x7F
+        elif head == 0x81FF:
             begin = start + 14
+            length = int.from_bytes(data[start + 2 : start + 10], "big")
+            if length < 65536 or begin > end:
+                break
+        else:
+            break
         if length > limit:
             break
-        key = data[begin - 4 : begin]
-        if begin + length > end:
-            partial = PartialText(data[start:begin], key, length, unmask_long)
-            if partial.feed(data[begin:]):
-                return messages, b"", partial
-            break
-        payload = data[begin : begin + length]
-        message = unmask(payload, key) if length < _LONG else unmask_long(payload, key)
+        following = begin + length
+        if following > end or length >= _LONG:
+            mask = data[begin - 4 : begin]
+            if following > end:
+                partial = PartialText(data[start:begin], mask, length, unmask_long)
+                if partial.feed(data[begin:]):
+                    return messages, b"", partial
+                break
+            message = unmask_long(data[begin:following], mask)
+        else:
+            # As one number, of which the key is repeated as often as it fits (section 5.3).
+            repeated = key * _REPEATED[(length + 3) >> 2] >> ((-length & 3) << 3)
+            masked = int.from_bytes(data[begin:following], "big")
+            message = (masked ^ repeated).to_bytes(length, "big")
         if not message.isascii() and not _is_utf8(message):
             break
         messages.append(message)
-        start = begin + length
+        start = following
     return messages, data[start:], None
 
 

@@ -16,7 +16,7 @@ from acebase_ipc.errors import MessageTooLarge
 from acebase_ipc.framing import text_frame
 from acebase_ipc.membership import Membership
 from acebase_ipc.observer import Drop, Dropped, Recognised
-from acebase_ipc.peers import Database, Peer
+from acebase_ipc.peers import FLOWING, Database, Peer
 from acebase_ipc.protocol import (
     MASTER,
     OTHERS,
@@ -125,13 +125,14 @@ class Relay(Membership):
             if peer is sender:
                 continue
             if peer.dialect is ACEBASE:
-                if acebase is None:
-                    acebase = text_frame(render(body, ACEBASE))
-                self._send(peer, acebase)
+                frame = acebase = acebase or text_frame(render(body, ACEBASE))
             else:
-                if documented is None:
-                    documented = text_frame(render(body, DOCUMENTED))
-                self._send(peer, documented)
+                frame = documented = documented or text_frame(render(body, DOCUMENTED))
+            connection = peer.connection
+            if peer.state is FLOWING and connection is not None:
+                connection.send(frame)  # as to nearly all, at the cost of one call less
+            else:
+                self._send(peer, frame)
 
     def _deliver_large(
         self, sender: Peer, addressee: bytes | Audience, body: bytes, now: float

@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, quote_from_bytes
 
 from acebase_ipc.dialect import Dialect, has_acebase_fingerprint, is_envelope
 from acebase_ipc.errors import ConfigError, InvalidAddress, RequestRefused
-from acebase_ipc.framing import PartialText, frame_payload, split, text_frame, unmask
+from acebase_ipc.framing import PartialText, frame_payload, split, text_frame
 from acebase_ipc.handshake import accept, parse_query
 from acebase_ipc.protocol import Audience, parse, render, utf16_units
 from acebase_ipc.tokens import Rule, Tokens, read_token_file
@@ -73,7 +73,7 @@ def framing(data: bytes) -> None:
     """Any bytes as a stream: what is taken from it is what a plain reading says."""
     limit = 2000
     expected, start = _read_plainly(data, limit)
-    messages, rest, partial = split(data, limit, unmask)
+    messages, rest, partial = split(data, limit, masked)
     assert messages == expected
     if partial is None:
         assert rest == data[start:]
@@ -86,7 +86,7 @@ def framing(data: bytes) -> None:
         data[start : start + header],
         data[start + header - 4 : start + header],
         partial.received + partial.missing,
-        unmask,
+        masked,
     )
     for byte in data[start + header :]:
         assert again.feed(bytes((byte,)))

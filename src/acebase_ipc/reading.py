@@ -1,0 +1,135 @@
+"""Reads from many sockets in one go.
+
+A reactor of Twisted's looks after each socket that has something to read by
+itself, which takes it as long as relaying a message. Here the sockets are
+gathered in an ``epoll`` of their own, which is one descriptor to the reactor.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NamedTuple, TypeGuard
+
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
+from twisted.internet.tcp import Server
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+BUFFER = FileDescriptor.bufferSize
+"""Bytes read from a socket at a time: as many as Twisted reads."""
+
+SOCKETS = 64
+"""Sockets read from before the reactor looks at its other descriptors and timers."""
+
+log = Logger()
+
+
+def can_gather(reactor: object) -> TypeGuard[IReactorFDSet]:
+    """Whether the system has ``epoll`` and *reactor* watches descriptors."""
+    return hasattr(select, "epoll") and IReactorFDSet.providedBy(reactor)
+
+
+class _Source(NamedTuple):
+    """What is read from a socket, and for whom."""
+
+    receive: Callable[[int], bytes]
+    received: Callable[[bytes], object]
+    transport: Server
+
+
+@implementer(IReadDescriptor)
+class GatheredReader:
+    """Reads for TCP transports as long as nothing but data comes.
+
+    Whatever else happens to a connection (its end, an error) is left to its
+    transport, which goes on by itself as if it had never been added.
+
+    :param reactor: what the transports belong to; see :func:`can_gather`.
+    :param finished: called after all that has come at one time was received.
+    :ivar reading: whether that is going on.
+    """
+
+    def __init__(self, reactor: IReactorFDSet, finished: Callable[[], object]) -> None:
+        self._reactor = reactor
+        self._finished = finished
+        self._epoll: select.epoll | None = None
+        self._sources: dict[int, _Source] = {}
+        self.reading = False
+
+    def add(self, transport: Server, received: Callable[[bytes], object]) -> int:
+        """Read for *transport* from now on.
+
+        :param received: takes the data, instead of the transport's protocol.
+        :returns: by which to :meth:`discard` it.
+        """
+        handle: socket.socket = transport.getHandle()
+        number = handle.fileno()
+        transport.stopReading()
+        if self._epoll is None:
+            self._epoll = select.epoll()
+            self._reactor.addReader(self)
+        self._epoll.register(number, select.EPOLLIN)
+        self._sources[number] = _Source(handle.recv, received, transport)
+        return number
+
+    def discard(self, number: int) -> None:
+        """Forget a transport that was added, open or not."""
+        if self._sources.pop(number, None) is not None and self._epoll is not None:
+            with suppress(OSError):  # if it is closed it is not there any more
+                self._epoll.unregister(number)
+            if not self._sources:
+                self._reactor.removeReader(self)
+                self._epoll.close()
+                self._epoll = None
+
+    def doRead(self) -> None:
+        """Something has come: receive it."""
+        if self._epoll is None:
+            return
+        self.reading = True
+        for number, _ in self._epoll.poll(0, SOCKETS):
+            source = self._sources.get(number)
+            if source is None or source.transport.disconnecting:
+                self._give_back(number)
+                continue
+            try:
+                data = source.receive(BUFFER)
+            except BlockingIOError:
+                continue
+            except OSError:
+                data = b""
+            if not data:
+                self._give_back(number)
+                continue
+            try:
+                source.received(data)
+            except Exception:
+                log.failure("receiving failed")
+                source.transport.abortConnection()
+        self.reading = False
+        self._finished()
+
+    def _give_back(self, number: int) -> None:
+        """Let a transport find out by itself what has become of its connection."""
+        source = self._sources.get(number)
+        self.discard(number)
+        if source is not None and not source.transport.disconnecting:
+            source.transport.startReading()
+
+    def fileno(self) -> int:
+        """The descriptor that the reactor watches."""
+        return -1 if self._epoll is None else self._epoll.fileno()
+
+    def logPrefix(self) -> str:
+        """Whose descriptor it is."""
+        return "acebase-ipc"
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor has stopped: so have the transports, though it knows them not."""
+        for source in tuple(self._sources.values()):
+            source.transport.connectionLost(reason)

@@ -1,0 +1,263 @@
+"""Many sockets read as one: real TCP, with a reactor turned by hand."""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.task import Clock
+from twisted.internet.tcp import Server
+from twisted.logger import LogLevel, capturedLogs
+from twisted.python.failure import Failure
+
+from acebase_ipc.reading import BUFFER, SOCKETS, GatheredReader, can_gather
+from tests.tcp import HandReactor
+
+TURNS = 1000
+RESET = struct.pack("ii", 1, 0)
+"""Of SO_LINGER: closing a socket resets its connection."""
+
+
+class Ear(Protocol):
+    """Keeps what it is told."""
+
+    def __init__(self, reader: GatheredReader) -> None:
+        self._reader = reader
+        self.heard = b""
+        self.lost: Failure | None = None
+        self.on_data: Callable[[bytes], object] = lambda data: None
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        self.number = self._reader.add(transport, self.gathered)
+
+    def gathered(self, data: bytes) -> None:
+        self.heard += data
+        self.on_data(data)
+
+    def dataReceived(self, data: bytes) -> None:
+        raise AssertionError("the transport was to be read by others")
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost = reason
+        self._reader.discard(self.number)
+
+
+class Network:
+    """Connections of a reader.
+
+    :ivar rounds: how many times all that had come was received.
+    """
+
+    def __init__(self) -> None:
+        self.reactor = HandReactor()
+        self.rounds = 0
+        self.reader = GatheredReader(self.reactor, self._finished)
+        self.clients: list[socket.socket] = []
+
+    def _finished(self) -> None:
+        assert not self.reader.reading
+        self.rounds += 1
+
+    def connect(self) -> tuple[socket.socket, Any]:
+        """A client's socket and what hears it."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            client = socket.create_connection(listener.getsockname(), timeout=10)
+            accepted, address = listener.accept()
+        self.clients.append(client)
+        ear = Ear(self.reader)
+        port: Any = None
+        reactor: Any = self.reactor
+        ear.makeConnection(Server(accepted, ear, address, port, 0, reactor))
+        return client, ear
+
+    def turn_until(self, done: Callable[[], object]) -> None:
+        """Let the reactor turn until it is *done*; but not for ever."""
+        for _ in range(TURNS):
+            if done():
+                return
+            self.reactor.turn(wait=0.01)
+        raise AssertionError("it does not come to pass")
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    network = Network()
+    yield network
+    for each in network.clients:
+        each.close()
+    network.reader.connectionLost(Failure(ConnectionError()))
+    assert network.reactor.getReaders() == []
+
+
+def test_many_connections_are_one_descriptor_to_the_reactor(network: Network) -> None:
+    pairs = [network.connect() for _ in range(3)]
+    assert network.reactor.getReaders() == [network.reader]
+    for number, (client, _) in enumerate(pairs):
+        client.sendall(b"%d" % number)
+    network.turn_until(lambda: all(ear.heard for _, ear in pairs))
+    assert [ear.heard for _, ear in pairs] == [b"0", b"1", b"2"]
+
+
+def test_what_has_come_at_one_time_is_received_before_it_is_finished(network: Network) -> None:
+    pairs = [network.connect() for _ in range(SOCKETS)]
+    states = set()
+    for client, ear in pairs:
+        ear.on_data = lambda data: states.add((network.reader.reading, network.rounds))
+        client.sendall(b"x")
+    network.reader.doRead()
+    assert all(ear.heard for _, ear in pairs)
+    assert states == {(True, 0)}
+    assert network.rounds == 1
+
+
+def test_no_more_sockets_are_read_before_the_reactor_turns(network: Network) -> None:
+    pairs = [network.connect() for _ in range(SOCKETS + 1)]
+    for client, _ in pairs:
+        client.sendall(b"x")
+    network.reader.doRead()
+    assert sum(bool(ear.heard) for _, ear in pairs) == SOCKETS
+    network.reader.doRead()
+    assert all(ear.heard for _, ear in pairs)
+
+
+def test_nobody_is_read_from_for_ever(network: Network) -> None:
+    client, ear = network.connect()
+    client.sendall(b"x" * (BUFFER + 1))
+    network.turn_until(lambda: ear.heard)
+    assert len(ear.heard) <= BUFFER
+    network.turn_until(lambda: len(ear.heard) == BUFFER + 1)
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_an_end_is_left_to_the_transport(network: Network, reset: bool) -> None:
+    (client, ear), (other, living) = network.connect(), network.connect()
+    client.sendall(b"last words")
+    network.turn_until(lambda: ear.heard)
+    if reset:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    client.close()
+    network.turn_until(lambda: ear.lost)
+    other.sendall(b"x")
+    network.turn_until(lambda: living.heard)
+    assert (ear.heard, living.lost) == (b"last words", None)
+    assert network.reactor.getReaders() == [network.reader]
+
+
+def test_what_was_sent_before_an_end_is_received(network: Network) -> None:
+    client, ear = network.connect()
+    client.sendall(b"last words")
+    client.close()
+    network.turn_until(lambda: ear.lost)
+    assert ear.heard == b"last words"
+    assert network.reactor.getReaders() == []
+    assert network.reader.fileno() == -1
+
+
+def test_one_that_is_closing_is_not_read_from(network: Network) -> None:
+    client, ear = network.connect()
+    ear.transport.write(b"x" * 10_000_000)
+    ear.transport.loseConnection()
+    client.sendall(b"too late")
+    network.turn_until(lambda: network.rounds)
+    assert (ear.heard, ear.lost) == (b"", None)
+    assert network.reactor.getReaders() == []
+
+
+@pytest.mark.parametrize("end", ["loseConnection", "abortConnection"])
+def test_a_connection_that_ends_another_of_the_same_time(network: Network, end: str) -> None:
+    pairs = [network.connect() for _ in range(2)]
+
+    def end_the_other(data: bytes) -> None:
+        for _, ear in pairs:
+            if not ear.heard:
+                getattr(ear.transport, end)()
+
+    for client, ear in pairs:
+        ear.on_data = end_the_other
+        client.sendall(b"x")
+    network.reader.doRead()
+    network.turn_until(lambda: any(ear.lost for _, ear in pairs))
+    assert sorted(bool(ear.lost) for _, ear in pairs) == [False, True]
+
+
+def test_one_that_is_forgotten_by_another_of_the_same_time(network: Network) -> None:
+    pairs = [network.connect() for _ in range(2)]
+
+    def forget_the_other(data: bytes) -> None:
+        for _, ear in pairs:
+            if not ear.heard:
+                network.reader.discard(ear.number)
+
+    for client, ear in pairs:
+        ear.on_data = forget_the_other
+        client.sendall(b"x")
+    network.reader.doRead()
+    assert sorted(ear.heard for _, ear in pairs) == [b"", b"x"]
+    for _, ear in pairs:
+        ear.transport.connectionLost(Failure(ConnectionError()))
+
+
+def test_one_whose_data_another_of_the_same_time_has_taken(network: Network) -> None:
+    pairs = [network.connect() for _ in range(2)]
+
+    def take_the_others(data: bytes) -> None:
+        for _, ear in pairs:
+            if not ear.heard:
+                ear.transport.getHandle().recv(BUFFER)
+
+    for client, ear in pairs:
+        ear.on_data = take_the_others
+        client.sendall(b"x")
+    network.reader.doRead()
+    assert sorted(ear.heard for _, ear in pairs) == [b"", b"x"]
+    for client, ear in pairs:
+        ear.on_data = lambda data: None
+        client.sendall(b"y")
+    network.turn_until(lambda: all(ear.heard.endswith(b"y") for _, ear in pairs))
+
+
+def test_a_mistake_costs_one_connection(network: Network) -> None:
+    (client, ear), (other, living) = network.connect(), network.connect()
+
+    def fail(data: bytes) -> None:
+        raise LookupError("a mistake")
+
+    ear.on_data = fail
+    with capturedLogs() as events:
+        client.sendall(b"x")
+        other.sendall(b"y")
+        network.turn_until(lambda: ear.lost and living.heard)
+    assert [each["log_level"] for each in events] == [LogLevel.critical]
+    assert living.lost is None
+
+
+def test_the_end_of_the_reactor_is_the_end_of_all(network: Network) -> None:
+    pairs = [network.connect() for _ in range(2)]
+    reason = Failure(ConnectionError())
+    network.reader.connectionLost(reason)
+    assert [ear.lost for _, ear in pairs] == [reason, reason]
+    assert network.reactor.getReaders() == []
+    network.reader.doRead()  # as a reactor may that has not noticed yet
+    assert network.rounds == 0
+
+
+def test_after_the_last_has_ended_another_may_come(network: Network) -> None:
+    client, ear = network.connect()
+    client.close()
+    network.turn_until(lambda: ear.lost)
+    client, ear = network.connect()
+    client.sendall(b"again")
+    network.turn_until(lambda: ear.heard)
+
+
+def test_where_sockets_cannot_be_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert can_gather(HandReactor())
+    assert not can_gather(Clock())
+    monkeypatch.delattr(select, "epoll")
+    assert not can_gather(HandReactor())

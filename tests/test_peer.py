@@ -54,6 +54,7 @@ class FakeClient:
         self.callbacks: dict[str, list[Callable[..., object]]] = {
             "message": [],
             "connected": [],
+            "joined": [],
             "left": [],
         }
 
@@ -79,6 +80,9 @@ class FakeClient:
     def on_connected(self, callback: Callable[[], object]) -> Callable[[], None]:
         return self._on("connected", callback)
 
+    def on_peer_joined(self, callback: Callable[[str], object]) -> Callable[[], None]:
+        return self._on("joined", callback)
+
     def on_peer_left(self, callback: Callable[[str], object]) -> Callable[[], None]:
         return self._on("left", callback)
 
@@ -101,6 +105,9 @@ class FakeClient:
 
     def receive(self, text: str) -> None:
         self.tell("message", text)
+
+    def join(self, peer: str) -> None:
+        self.tell("joined", peer)
 
     def leave(self, peer: str) -> None:
         self.tell("left", peer)
@@ -187,6 +194,28 @@ def test_a_greeting_is_answered_with_a_greeting_and_the_subscriptions(joined: Jo
         (WORKER, announcement("users", "value", WORKER)),
     ]
     assert joined.peer.peers == {WORKER}
+
+
+def test_who_joins_learns_the_subscriptions_without_a_greeting(joined: Joined) -> None:
+    joined.peer.subscribe("users", "value", print)
+    joined.client.taken()
+    introduction = [
+        (WORKER, {**HELLO, "to": WORKER}),
+        (WORKER, announcement("users", "value", WORKER)),
+    ]
+
+    joined.client.join(WORKER)
+    assert joined.client.taken() == introduction
+    assert joined.peer.peers == frozenset()
+
+    # Once it has greeted, it knows them.
+    joined.client.receive(hello(WORKER, ME))
+    joined.client.join(WORKER)
+    assert joined.client.taken() == []
+
+    joined.client.leave(WORKER)
+    joined.client.join(WORKER)
+    assert joined.client.taken() == introduction
 
 
 def test_an_answer_to_a_greeting_is_not_answered(joined: Joined) -> None:

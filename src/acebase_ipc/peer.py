@@ -17,8 +17,8 @@ What to know of the published client (all measured with npm ``acebase`` 1.29.13)
 
 * **Who raises events.** Each process raises the events of its own writes, for the
   subscriptions that it knows of. So a peer announces its own to everybody when it
-  connects, and to each process that greets it later. Nothing is answered to that:
-  what was written in the moment before is missed.
+  connects, and to each process that joins or greets it later. Nothing is answered to
+  that: what was written in the moment before is missed.
 * **Order.** The events of one writing process come in the order of its writes. Nothing
   orders the writes of different processes.
 * **Wildcards.** ``users/*`` and ``users/$id`` are served alike: one event for each path
@@ -114,6 +114,7 @@ class PeerClient(Protocol):
     def send(self, body: str, to: str | None = None) -> Deferred[None]: ...
     def on_message(self, callback: Callable[[str], object]) -> Callable[[], None]: ...
     def on_connected(self, callback: Callable[[], object]) -> Callable[[], None]: ...
+    def on_peer_joined(self, callback: Callable[[str], object]) -> Callable[[], None]: ...
     def on_peer_left(self, callback: Callable[[str], object]) -> Callable[[], None]: ...
 
 
@@ -147,6 +148,7 @@ class AceBasePeer(Service):
         self._answers = Answers(client.id, self._send)
         client.on_connected(self._connected)
         client.on_message(self._received)
+        client.on_peer_joined(self._joined)
         client.on_peer_left(self._left)
 
     @classmethod
@@ -358,6 +360,12 @@ class AceBasePeer(Service):
         for path, event in self._subscriptions:
             self._send(subscribe(self.id, path, event))
 
+    def _joined(self, peer: str) -> None:
+        # Published clients do not greet when they join. Where the relay does not do it for
+        # them, this is how they learn the subscriptions.
+        if peer not in self._peers:
+            self._introduce(peer)
+
     def _left(self, peer: str) -> None:
         self._peers.discard(peer)
         self._pending.leave(peer)
@@ -401,9 +409,12 @@ class AceBasePeer(Service):
             return
         self._peers.add(greeting.sender)
         if greeting.to != self.id:
-            self._send(hello(self.id, greeting.sender), greeting.sender)
-            for path, event in self._subscriptions:
-                self._send(subscribe(self.id, path, event, greeting.sender), greeting.sender)
+            self._introduce(greeting.sender)
+
+    def _introduce(self, peer: str) -> None:
+        self._send(hello(self.id, peer), peer)
+        for path, event in self._subscriptions:
+            self._send(subscribe(self.id, path, event, peer), peer)
 
     def _ignore(self, what: str) -> None:
         self.ignored += 1

@@ -297,9 +297,9 @@ def test_a_zero_length_message(factory: RecorderFactory) -> None:
 @pytest.mark.parametrize("data", [ONE, ONE[:1], ONE[:4], ONE[:-1], ping(), b"\x82"])
 def test_whatever_comes_is_a_sign_of_life(factory: RecorderFactory, data: bytes) -> None:
     peer = connect(factory)
-    peer.silent_for = 34
+    factory.ticks = 34
     peer.dataReceived(data)
-    assert peer.silent_for == 0
+    assert peer.heard_at == 34
 
 
 # Mistakes of ours

@@ -32,6 +32,7 @@ CORE = {
     "handshake",
     "incoming",
     "introductions",
+    "keepalive",
     "limits",
     "mailbox",
     "observer",

@@ -70,13 +70,15 @@ class FastServerProtocol(SlimServerProtocol):
     :meth:`binaryReceived`, :meth:`congested` and :meth:`drained`.
 
     :cvar use_private: whether to rest on private attributes, if they are there.
-    :ivar silent_for: seconds, about, since the other end was heard.
+    :ivar heard_at: at which of the factory's ticks the other end was heard last.
+    :ivar due_at: see :class:`~acebase_ipc.keepalive.Audible`.
     """
 
     use_private = True
 
     factory: FastServerFactory
-    silent_for = 0
+    heard_at = 0
+    due_at = 0
 
     flushed_at = 0.0
     _crashed = False
@@ -137,8 +139,8 @@ class FastServerProtocol(SlimServerProtocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes have come: the other end lives."""
-        self.silent_for = 0
         factory = self.factory
+        self.heard_at = factory.ticks
         factory.receiving = True
         try:
             if self._between_messages:
@@ -172,6 +174,7 @@ class FastServerProtocol(SlimServerProtocol):
         elif partial is not None:
             self._partial = partial
             self._between_messages = False
+            self.factory.half_received.add(self)
 
     def _resume(self, data: bytes) -> None:
         """Go on with what has come in part, here or at Autobahn."""
@@ -184,6 +187,7 @@ class FastServerProtocol(SlimServerProtocol):
             elif not partial.missing:
                 self._partial = None
                 self._between_messages = True
+                self.factory.half_received.discard(self)
                 self.onMessage(partial.payload, False)
                 self._take_texts(rest)
         elif self._head:
@@ -205,6 +209,10 @@ class FastServerProtocol(SlimServerProtocol):
             )
         else:
             super().dataReceived(data)
+        if self.inside_message:
+            self.factory.half_received.add(self)
+        else:
+            self.factory.half_received.discard(self)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         """A whole message has come."""
@@ -272,11 +280,6 @@ class FastServerProtocol(SlimServerProtocol):
         return self._batched_bytes + (self._unsent_bytes if self._paused else 0)
 
     @property
-    def is_receiving(self) -> bool:
-        """Whether a message has come in part."""
-        return self._partial is not None or self.inside_message
-
-    @property
     def unfinished(self) -> int:
         """Bytes of a message that has come in part."""
         if self._partial is not None:
@@ -307,6 +310,7 @@ class FastServerProtocol(SlimServerProtocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The transport has ended."""
+        self.factory.half_received.discard(self)
         self.factory.forget(self._gathered)
         super().connectionLost(reason)
 
@@ -325,6 +329,8 @@ class FastServerFactory(WebSocketServerFactory):
 
     :param max_message_bytes: bytes that a message may have.
     :ivar fast: whether what Autobahn keeps private is as expected.
+    :ivar ticks: about how many seconds the factory counts.
+    :ivar half_received: the connections on which a message has come in part.
     :ivar receiving: whether some connection is working on data that has come.
     """
 
@@ -334,6 +340,8 @@ class FastServerFactory(WebSocketServerFactory):
         super().__init__(server=None, reactor=reactor)
         self.max_message_bytes = max_message_bytes
         self.connections: set[Any] = set()
+        self.half_received: set[Any] = set()
+        self.ticks = 0
         self.fast = self.protocol.use_private
         self.receiving = False
         self._unflushed: list[FastServerProtocol] = []

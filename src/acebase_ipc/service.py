@@ -272,7 +272,7 @@ class AceBaseIPCServer(MultiService):
         """Do what has to be done about once a second."""
         now = self._clock()
         self._relay.expire(now)
-        self._relay.relieve(self._factory.half_received(), self._intake.reserved)
+        self._relay.relieve(self._factory.unfinished_peers(), self._intake.reserved)
         self._intake.retry()
         self._factory.sweep()
         self._site.sweep(now)

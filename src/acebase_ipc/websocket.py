@@ -18,6 +18,7 @@ from acebase_ipc.addresses import format_address, host_of
 from acebase_ipc.errors import MessageRefused, Overloaded
 from acebase_ipc.fast import PING_FRAME, FastServerFactory, FastServerProtocol
 from acebase_ipc.handshake import Handshake
+from acebase_ipc.keepalive import Keepalive
 from acebase_ipc.limits import MAX_UTF8_PER_UNIT, Limits
 from acebase_ipc.observer import Observer, Silent, Violated
 from acebase_ipc.peers import Peer
@@ -52,7 +53,7 @@ class RelayServerProtocol(FastServerProtocol):
             self.transport.setTcpKeepAlive(True)
             handle = self.transport.getHandle()
             if isinstance(handle, socket.socket) and hasattr(socket, "TCP_USER_TIMEOUT"):
-                timeout = self.factory.dead_after * 1000
+                timeout = self.factory.keepalive.dead_after * 1000
                 handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout)
         except (AttributeError, OSError):
             pass  # not TCP, or a system without it: our own pings remain
@@ -161,8 +162,10 @@ class RelayServerFactory(FastServerFactory):
         self.clock = clock
         self.wall = wall
         self.observer = observer
-        self.dead_after = math.ceil(limits.keepalive_interval + limits.keepalive_timeout)
-        self._ping_after = math.ceil(limits.keepalive_interval)
+        interval, timeout = limits.keepalive_interval, limits.keepalive_timeout
+        self.keepalive = Keepalive[RelayServerProtocol](
+            ping_after=math.ceil(interval), dead_after=math.ceil(interval + timeout)
+        )
         self._max_connections = limits.max_connections
         self._max_address_connections = limits.max_address_connections
         self._addresses: Counter[str] = Counter()
@@ -190,6 +193,7 @@ class RelayServerFactory(FastServerFactory):
         """*connection* has ended."""
         if connection in self.connections:
             self.connections.remove(connection)
+            self.keepalive.discard(connection)
             self._count_address(connection, -1)
         if not self.connections:
             when_closed, self._when_closed = self._when_closed, []
@@ -206,6 +210,7 @@ class RelayServerFactory(FastServerFactory):
     def opened(self, connection: RelayServerProtocol) -> None:
         """*connection* is open."""
         self.connections.add(connection)
+        self.keepalive.add(connection, self.ticks)
         self._count_address(connection, +1)
 
     def check_tokens(self, allow: Callable[[str, Iterable[str]], bool]) -> None:
@@ -217,9 +222,9 @@ class RelayServerFactory(FastServerFactory):
             if not allow(connection.handshake.database, connection.tokens):
                 connection.close(CLOSE_POLICY, "the token is not valid any more")
 
-    def half_received(self) -> Iterator[Peer]:
+    def unfinished_peers(self) -> Iterator[Peer]:
         """The peers of whose messages only a part has come."""
-        return (each.member for each in self.connections if each.is_receiving and each.member)
+        return (each.member for each in self.half_received if each.member)
 
     def wait_closed(self, timeout: float) -> Deferred[None]:
         """Wait until every connection has ended, and after *timeout* seconds end them."""
@@ -238,11 +243,11 @@ class RelayServerFactory(FastServerFactory):
 
     def sweep(self) -> None:
         """Ping silent peers and cut those that do not answer; once a second."""
-        for connection in tuple(self.connections):
-            connection.silent_for += 1
-            if connection.silent_for == self._ping_after:
+        self.ticks += 1
+        for connection, silent in self.keepalive.due(self.ticks):
+            if silent < self.keepalive.dead_after:
                 connection.send(PING_FRAME)
-            elif connection.silent_for >= self.dead_after:
+            else:
                 name, client_id = connection.handshake.database, connection.handshake.client_id
-                self.observer.report(Silent(name, client_id, connection.silent_for))
+                self.observer.report(Silent(name, client_id, silent))
                 connection.abort()

@@ -119,7 +119,12 @@ class IPCClient(Service):
         self.dbname = _checked_database(dbname)
         self.id = random_id() if id is None else _checked_id(id)
         self._headers = _headers(token)
-        self.dialect = Dialect(dialect)
+        try:
+            self.dialect = Dialect(dialect)
+        except ValueError:
+            raise ConfigError("dialect is either documented or acebase") from None
+        if min(max_queue, max_message) < 1:
+            raise ConfigError("max_queue and max_message are numbers of bytes, at least 1")
         self._reactor = reactor
         self._clock = clock
         if isinstance(trust_root, str | PathLike):
@@ -134,6 +139,7 @@ class IPCClient(Service):
         self._inbox = Inbox(self._download, self._deliver)
         self._peers = Peers(self.id)
         self._iterators: WeakSet[Messages] = WeakSet()
+        self._awaited: set[Messages] = set()
         self._on_message = Callbacks()
         self._on_connected = Callbacks()
         self._on_disconnected = Callbacks()
@@ -301,7 +307,7 @@ class IPCClient(Service):
         wait, it raises :class:`~acebase_ipc.client_errors.SlowReader` after them and
         receives no more; the connection and other iterators are not concerned.
         """
-        messages = Messages(self._max_queue)
+        messages = Messages(self._max_queue, self._awaited)
         refusal = self._link.refusal()
         if refusal is not None:
             messages.end(refusal)

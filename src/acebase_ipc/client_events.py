@@ -65,13 +65,16 @@ class Messages:
     """An asynchronous iterator of messages; see :meth:`~acebase_ipc.client.IPCClient.messages`.
 
     :param max_bytes: how much may wait to be read.
+    :param awaited: holds the iterators that somebody waits for: who waits need not hold
+        the iterator, as in ``await anext(client.messages())``.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, awaited: set[Messages]) -> None:
         self._max_bytes = max_bytes
         self._size = 0
         self._arrived: deque[tuple[str, int]] = deque()
         self._readers: deque[Deferred[str]] = deque()
+        self._awaited = awaited
         self._ended: Exception | None = None
 
     def put(self, text: str, size: int) -> None:
@@ -79,7 +82,7 @@ class Messages:
         if self._ended is not None:
             return
         if self._readers:
-            self._readers.popleft().callback(text)
+            self._next_reader().callback(text)
         elif self._size and self._size + size > self._max_bytes:
             self.end(SlowReader(self._max_bytes))
         else:
@@ -92,7 +95,7 @@ class Messages:
             normal = error is None or isinstance(error, ClientStopped)
             self._ended = StopAsyncIteration() if normal else error
             while self._readers:
-                self._readers.popleft().errback(Failure(self._ended))
+                self._next_reader().errback(Failure(self._ended))
 
     def __aiter__(self) -> Messages:
         return self
@@ -104,9 +107,20 @@ class Messages:
             return succeed(text)
         if self._ended is not None:
             return fail(self._ended)
-        reader: Deferred[str] = Deferred(self._readers.remove)
+        reader: Deferred[str] = Deferred(self._wait_no_longer)
         self._readers.append(reader)
+        self._awaited.add(self)
         return reader
+
+    def _next_reader(self) -> Deferred[str]:
+        reader = self._readers[0]
+        self._wait_no_longer(reader)
+        return reader
+
+    def _wait_no_longer(self, reader: Deferred[str]) -> None:
+        self._readers.remove(reader)
+        if not self._readers:
+            self._awaited.discard(self)
 
     async def aclose(self) -> None:
         """Take no more messages."""

@@ -8,12 +8,12 @@ from typing import Any
 from urllib.parse import quote
 
 from treq.client import HTTPClient
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IProtocol, IStreamClientEndpoint
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IConsumer, IProtocol, IStreamClientEndpoint
 from twisted.internet.task import deferLater
 from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgentEndpointFactory
+from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer
 from zope.interface import implementer
 
 from acebase_ipc.client_errors import RelayOverloaded, RequestFailed, RequestUnanswered, denied
@@ -54,6 +54,25 @@ class _OneEndpoint:
 
     def endpointForURI(self, uri: object) -> IStreamClientEndpoint:
         return self._endpoint
+
+
+@implementer(IBodyProducer)
+class _Body:
+    """The body of a request; treq's own for bytes rests on the global reactor."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.length = len(data)
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        consumer.write(self._data)
+        return succeed(None)
+
+    def pauseProducing(self) -> None: ...
+
+    def resumeProducing(self) -> None: ...
+
+    def stopProducing(self) -> None: ...
 
 
 class RelayHTTP:
@@ -150,7 +169,7 @@ class RelayHTTP:
             response = await self._treq.request(
                 method,
                 f"{self._base}/{path}",
-                data=data,
+                data=None if data is None else _Body(data),
                 headers=self._headers,
                 allow_redirects=False,
                 unbuffered=True,
@@ -160,7 +179,7 @@ class RelayHTTP:
             limit = self._max_message if good else MAX_ERROR
             await response.collect(lambda piece: body.extend(piece[: limit + 1 - len(body)]))
         except Exception as error:
-            raise RequestUnanswered(str(error)) from None
+            raise RequestUnanswered(_reason(error)) from None
         if not good:
             text = body.decode("utf-8", "replace").partition("\n")[0]
             raise denied(response.code, text)
@@ -170,3 +189,9 @@ class RelayHTTP:
             return body.decode()
         except UnicodeDecodeError:
             raise RequestFailed("the relay's answer is not UTF-8") from None
+
+
+def _reason(error: Exception) -> str:
+    """One line; some errors of Twisted's are lists of failures."""
+    reasons = getattr(error, "reasons", None)
+    return reasons[0].getErrorMessage() if reasons else str(error) or type(error).__name__

@@ -49,7 +49,7 @@ class Sender:
         self._ping = ping
         self._wire: Wire | None = None
         self._max_payload = 0
-        self._posting: Deferred[None] | None = None
+        self._posting: tuple[Deferred[None], Deferred[None]] | None = None
         self._posting_bytes = 0
         self._pinging = False
         self._held = False
@@ -94,7 +94,10 @@ class Sender:
         while self._outbox:
             self._outbox.take().ticket.errback(Failure(error))
         if self._posting is not None:
-            self._posting.cancel()
+            posting, ticket = self._posting
+            if not ticket.called:
+                ticket.errback(Failure(error))
+            posting.cancel()
 
     def go_on(self) -> None:
         """Hand over what can be."""
@@ -125,14 +128,13 @@ class Sender:
     def _begin_post(self) -> None:
         outgoing = self._outbox.take()
         self._posting_bytes = len(outgoing.message)
-        self._posting = self._post(outgoing.message)
-        self._posting.addBoth(self._posted, outgoing.ticket)
+        posting = self._post(outgoing.message)
+        self._posting = posting, outgoing.ticket
+        posting.addBoth(self._posted, outgoing.ticket)
 
     def _posted(self, result: Failure | None, ticket: Deferred[None]) -> None:
         self._posting = None
         self._posting_bytes = 0
-        if isinstance(result, Failure):
-            ticket.errback(result)
-        else:
-            ticket.callback(None)
+        if not ticket.called:
+            ticket.callback(result)
         self.go_on()

@@ -1,0 +1,344 @@
+"""Clients in memory: of a :class:`~tests.fakes.World`, or of a server that a test plays."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable
+from typing import Any, Self
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import (
+    ConnectionAborted,
+    ConnectionDone,
+    ConnectionLost,
+    ConnectionRefusedError,
+)
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from acebase_ipc import IPCClient
+from tests.fakes import CLOSE, DATABASE, TEXT, Wire, World, close_payload
+from tests.wire import masked
+
+URL = "ws://127.0.0.1:9163"
+
+
+class Transport:
+    """The client's transport.
+
+    :ivar room: bytes that it takes before it pauses its producer.
+    :ivar sent: all that was written.
+    :ivar written: what was written, if nobody takes it at once.
+    :ivar reason: with what it has ended, or will at the next opportunity.
+    """
+
+    def __init__(self, protocol: Any, take: Callable[[bytes], object] | None = None) -> None:
+        self.protocol = protocol
+        self.take = take
+        self.room: float = float("inf")
+        self.sent = bytearray()
+        self.written = bytearray()
+        self.reason: Exception | None = None
+        self.told = False
+        self.reading = True
+        self._unread = bytearray()
+        self._producer: Any = None
+        self.on_end: Callable[[Exception], object] = lambda reason: None
+
+    # What protocols call
+
+    def write(self, data: bytes) -> None:
+        if self.reason is None:
+            self.room -= len(data)
+            self.sent += data
+            if self.take is None:
+                self.written += data
+            else:
+                self.take(data)
+            if self.room < 0 and self._producer is not None:
+                self._producer.pauseProducing()
+
+    def writeSequence(self, pieces: Any) -> None:
+        self.write(b"".join(pieces))
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        self._producer = producer
+
+    def unregisterProducer(self) -> None:
+        self._producer = None
+
+    def loseConnection(self) -> None:
+        self._end(ConnectionDone())
+
+    def abortConnection(self) -> None:
+        self._end(ConnectionAborted())
+
+    def _end(self, reason: Exception) -> None:
+        if self.reason is None:
+            self.reason = reason
+            self.on_end(reason)
+
+    def pauseProducing(self) -> None:
+        self.reading = False
+
+    def resumeProducing(self) -> None:
+        self.reading = True
+
+    def stopProducing(self) -> None:
+        self.loseConnection()
+
+    def setTcpNoDelay(self, enabled: bool) -> None: ...
+
+    def getPeer(self) -> IPv4Address:
+        return IPv4Address("TCP", "127.0.0.1", 9163)
+
+    def getHost(self) -> IPv4Address:
+        return IPv4Address("TCP", "127.0.0.1", 40000)
+
+    # What tests call
+
+    def belongs_to(self, connection: object) -> bool:
+        """Whether it is the transport of *connection*."""
+        return getattr(connection, "transport", None) is self
+
+    def drain(self) -> None:
+        """Let the other end read everything."""
+        self.room = float("inf")
+        if self._producer is not None:
+            self._producer.resumeProducing()
+
+    def receive(self, data: bytes) -> None:
+        """Let the other end send *data*."""
+        self._unread += data
+
+    def lose(self, reason: Exception | None = None) -> None:
+        """Let the other end, or the network, end the connection."""
+        self.reason = self.reason or reason or ConnectionLost()
+
+    def turn(self) -> bool:
+        """Give on what has come; returns whether there was anything."""
+        if self._unread and self.reading and not self.told:
+            data = bytes(self._unread)
+            self._unread.clear()
+            self.protocol.dataReceived(data)
+            return True
+        if self.reason is not None and not self.told:
+            self.told = True
+            self.protocol.connectionLost(Failure(self.reason))
+            return True
+        return False
+
+
+@implementer(IStreamClientEndpoint)
+class Network:
+    """What clients connect to.
+
+    :ivar refuses: whether nobody listens.
+    :ivar transports: of all connections, in the order they were made.
+    """
+
+    def __init__(self, reactor: MemoryReactorClock) -> None:
+        self.reactor = reactor
+        self.refuses = False
+        self.transports: list[Transport] = []
+        self._connecting: list[tuple[Any, Deferred[Any]]] = []
+
+    def connect(self, factory: Any) -> Deferred[Any]:
+        """Begin to connect."""
+        if self.refuses:
+            return fail(ConnectionRefusedError())
+        made: Deferred[Any] = Deferred()
+        self._connecting.append((factory, made))
+        return made
+
+    def client(self, client_id: str | None = None, **options: Any) -> IPCClient:
+        """A client that is not started; it waits as many seconds as it has failed."""
+        known: dict[str, Any] = {
+            "url": URL,
+            "dbname": DATABASE,
+            "retry_policy": float,
+            "endpoint": self,
+        } | options
+        return IPCClient(id=client_id, reactor=self.reactor, clock=self.reactor.seconds, **known)
+
+    def start(self, *clients: IPCClient) -> None:
+        """Start clients, and let happen what can."""
+        for each in clients:
+            each.startService()
+        self.settle()
+
+    def started(self, client_id: str | None = None, **options: Any) -> IPCClient:
+        """A client that is connected, if it can be."""
+        client = self.client(client_id, **options)
+        self.start(client)
+        return client
+
+    def settle(self) -> None:
+        """Let happen what can without time passing."""
+        busy = True
+        while busy:
+            busy = self.others_turn()
+            busy = self.accept() or busy
+            for each in tuple(self.transports):
+                busy = each.turn() or busy
+
+    def accept(self) -> bool:
+        """Make the connections that are wanted; returns whether there were any."""
+        connecting, self._connecting = self._connecting, []
+        wanted = [(factory, made) for factory, made in connecting if not made.called]
+        for factory, made in wanted:
+            self._accept(factory, made)
+        return bool(wanted)
+
+    def others_turn(self) -> bool:
+        """Let everything else happen; returns whether something did."""
+        due = any(c.getTime() <= self.reactor.seconds() for c in self.reactor.getDelayedCalls())
+        self.reactor.advance(0)
+        return due
+
+    def _accept(self, factory: Any, made: Deferred[Any]) -> None:
+        protocol = factory.buildProtocol(IPv4Address("TCP", "127.0.0.1", 9163))
+        transport = Transport(protocol)
+        self.prepare(transport)
+        self.transports.append(transport)
+        protocol.makeConnection(transport)
+        made.callback(protocol)
+
+    def prepare(self, transport: Transport) -> None:
+        """Connect the other end of *transport*."""
+
+    def pass_time(self, seconds: float, step: float = 0.5) -> None:
+        """Let *seconds* pass."""
+        self.settle()
+        end = self.reactor.seconds() + seconds
+        while self.reactor.seconds() < end:
+            self.reactor.advance(min(step, end - self.reactor.seconds()))
+            self.settle()
+
+    @property
+    def last(self) -> Transport:
+        """The latest transport."""
+        return self.transports[-1]
+
+
+class RelayNetwork(Network):
+    """The network of the relay in a :class:`~tests.fakes.World`."""
+
+    def __init__(self, world: World | None = None, **config: Any) -> None:
+        self.world = world or World(**config)
+        super().__init__(self.world.reactor)
+        self.wires: list[Wire] = []
+
+    def prepare(self, transport: Transport) -> None:
+        """Connect it to the relay."""
+        wire = self.world.connect()
+        self.wires.append(wire)
+        wire.reader = transport.receive
+        transport.take = wire.socket.inbox.extend
+
+        def left(reason: Exception) -> None:
+            wire.socket.left = "closed" if isinstance(reason, ConnectionDone) else "reset"
+
+        transport.on_end = left
+
+    def others_turn(self) -> bool:
+        """Let the relay do what it can."""
+        self.world.settle()
+        for wire, transport in zip(self.wires, self.transports, strict=True):
+            if wire.ended is not None:
+                transport.lose(ConnectionDone() if wire.ended == "closed" else ConnectionLost())
+        return False
+
+    def pass_time(self, seconds: float, step: float = 0.5) -> None:
+        """Let *seconds* pass, for the relay and for its clients."""
+        self.settle()
+        end = self.world.now + seconds
+        while self.world.now < end:
+            self.world.pass_time(min(step, end - self.world.now))
+            self.settle()
+
+    def websocket(self, client: IPCClient) -> Transport:
+        """The transport of the client's WebSocket."""
+        connection = client._link.connection
+        (transport,) = (each for each in self.transports if each.belongs_to(connection))
+        return transport
+
+    def cut(self, client: IPCClient) -> None:
+        """Let the network lose the client's WebSocket; both ends notice."""
+        transport = self.websocket(client)
+        self.wires[self.transports.index(transport)].socket.left = "reset"
+        transport.lose()
+        self.settle()
+
+
+class PlayedServer:
+    """The server's end of a :class:`Transport`, played by a test."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+
+    @property
+    def request(self) -> str:
+        """The handshake that was asked for."""
+        return self.transport.written.partition(b"\r\n\r\n")[0].decode()
+
+    def accept(self, accept: str | None = None) -> Self:
+        """Answer the handshake."""
+        (key,) = (
+            line.partition(": ")[2]
+            for line in self.request.split("\r\n")
+            if line.startswith("Sec-WebSocket-Key")
+        )
+        magic = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
+        digest = hashlib.sha1((key + magic).encode()).digest()
+        self.say_http(
+            "101 Switching Protocols",
+            f"Upgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Accept: {accept or base64.b64encode(digest).decode()}\r\n",
+        )
+        self.transport.written.clear()
+        return self
+
+    def say_http(self, status: str, headers: str = "", body: str = "") -> None:
+        """Send an answer."""
+        self.transport.receive(f"HTTP/1.1 {status}\r\n{headers}\r\n{body}".encode())
+
+    def say(self, *texts: str) -> None:
+        """Send text messages."""
+        for each in texts:
+            self.send(each.encode())
+
+    def send(self, payload: bytes, opcode: int = TEXT) -> None:
+        """Send a frame."""
+        size = len(payload)
+        head = bytes([size]) if size < 126 else b"\x7e" + size.to_bytes(2, "big")
+        if size >= 1 << 16:
+            head = b"\x7f" + size.to_bytes(8, "big")
+        self.transport.receive(bytes([0x80 | opcode]) + head + payload)
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Send a close frame."""
+        self.send(close_payload(code, reason), CLOSE)
+
+    def frames(self) -> list[tuple[int, bytes]]:
+        """Opcode and payload of each frame that has come since the last time."""
+        data, frames = bytes(self.transport.written), []
+        self.transport.written.clear()
+        while data:
+            size, start = data[1] & 0x7F, 2
+            if size >= 126:
+                start = 4 if size == 126 else 10
+                size = int.from_bytes(data[2:start], "big")
+            key, payload = data[start : start + 4], data[start + 4 : start + 4 + size]
+            assert len(payload) == size, "a frame is cut off"
+            frames.append((data[0] & 0x0F, masked(payload, key)))
+            data = data[start + 4 + size :]
+        return frames
+
+    def heard(self) -> list[str]:
+        """The texts that have come since the last time."""
+        return [payload.decode() for opcode, payload in self.frames() if opcode == TEXT]

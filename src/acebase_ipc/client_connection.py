@@ -10,6 +10,7 @@ from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientPr
 from autobahn.websocket.types import ConnectingRequest
 from OpenSSL import SSL
 from service_identity import VerificationError
+from twisted.internet.error import ConnectionLost as TransportLost
 from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from twisted.internet.protocol import connectionDone
 from twisted.logger import ILogObserver, Logger
@@ -40,8 +41,16 @@ PING_AFTER = 25.0
 PONG_WITHIN = 10.0
 """Seconds that a relay has to answer that ping."""
 
+LAST_LOOK = 0.1
+"""Seconds for which we look for an answer that came while this process stood still."""
+
+MAX_OVERHEAD = 1024
+"""Bytes that the protocol may add to a message, or need for one of its own."""
+
 MAX_HEAD = 64 * 1024
 """Bytes that the head of an answer may have."""
+
+MAX_STATUS = len(b"HTTP/1.1 101")
 
 MAX_REFUSAL = 1024
 """Bytes of a refusal's text that are read: the relay says one line."""
@@ -49,6 +58,7 @@ MAX_REFUSAL = 1024
 CLOSE_NORMAL = 1000
 CLOSE_NO_STATUS = 1005  # stands for a close frame without a code
 
+_HTTP = b"HTTP/1."
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})")
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})[ \t]*(?:\r\n|\Z)", re.IGNORECASE)
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
@@ -101,7 +111,7 @@ class ClientConnection(WebSocketClientProtocol):
     @property
     def maxMessagePayloadSize(self) -> int:
         """Bytes that an incoming message may have."""
-        return self.factory.max_message
+        return self.factory.max_message + MAX_OVERHEAD
 
     # Opening
 
@@ -125,7 +135,7 @@ class ClientConnection(WebSocketClientProtocol):
         head, found, body = self.data.partition(b"\r\n\r\n")
         status = _STATUS.match(head)
         if status is None:
-            if found or len(head) >= len(b"HTTP/1.1 101"):
+            if found or not _HTTP.startswith(head[: len(_HTTP)]) or len(head) > MAX_STATUS:
                 self.fail(NotARelay("it does not speak HTTP"))
             return True
         if not found:
@@ -168,8 +178,7 @@ class ClientConnection(WebSocketClientProtocol):
             self._wait(PONG_WITHIN, self._look_again)
 
     def _look_again(self) -> None:
-        # If this process stood still, what has come meanwhile is read in this turn.
-        self._wait(0, self._judge)
+        self._wait(LAST_LOOK, self._judge)
 
     def _judge(self) -> None:
         if self._holding or self.factory.clock() - self._heard_at < PING_AFTER:
@@ -280,6 +289,8 @@ class ClientConnection(WebSocketClientProtocol):
         self._lost = reason.value
         if not self._opened and self._problem is None:
             self._read_refusal(complete=True)
+        if isinstance(reason.value, SSL.Error):
+            reason = Failure(TransportLost())  # Autobahn does not understand all of these
         super().connectionLost(reason)
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:

@@ -15,7 +15,8 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, LogLevel, capturedLogs, formatEvent
 
 from acebase_ipc import fast
-from acebase_ipc.fast import BATCH, BUSY, STATE_OPEN, FastServerProtocol
+from acebase_ipc.fast import BATCH, STATE_OPEN, FastServerProtocol
+from acebase_ipc.flushing import BUSY
 from acebase_ipc.framing import text_frame
 from tests.wire import (
     BIG,
@@ -47,17 +48,16 @@ def clock() -> Iterator[Clock]:
 
 
 @pytest.fixture
-def now(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def now() -> Clock:
     """The time by which a connection is busy or not; it stands still."""
     clock = Clock()
     clock.advance(100)
-    monkeypatch.setattr(fast, "monotonic", clock.seconds)
     return clock
 
 
 @pytest.fixture
 def factory(clock: Clock, use_private: bool, now: Clock) -> RecorderFactory:
-    return RecorderFactory(BIG, clock)
+    return RecorderFactory(BIG, clock, now.seconds)
 
 
 @pytest.fixture

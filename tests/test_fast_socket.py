@@ -13,7 +13,6 @@ from twisted.internet.tcp import Server
 from twisted.logger import LogLevel, capturedLogs
 from twisted.python.failure import Failure
 
-from acebase_ipc import fast
 from acebase_ipc.fast import FastServerProtocol
 from acebase_ipc.framing import text_frame
 from tests.tcp import HandReactor
@@ -31,6 +30,11 @@ from tests.wire import (
 
 A, B, C = text_frame(b"a"), text_frame(b"b"), text_frame(b"c")
 LONG = text_frame(b"x" * 200_000)
+
+
+def standing_clock() -> float:
+    """A time at which nobody is ever idle."""
+    return 0.0
 
 
 TURNS = 10_000
@@ -133,11 +137,10 @@ class Line:
 
 
 @pytest.fixture
-def factory(monkeypatch: pytest.MonkeyPatch) -> Iterator[RecorderFactory]:
-    monkeypatch.setattr(fast, "monotonic", lambda: 0.0)  # nobody is ever idle
+def factory() -> Iterator[RecorderFactory]:
     reactor = HandReactor()
     with autobahn_time(reactor):
-        yield RecorderFactory(BIG, reactor)
+        yield RecorderFactory(BIG, reactor, standing_clock)
 
 
 @pytest.fixture
@@ -161,7 +164,7 @@ def test_the_public_way_is_through_the_transport(
     factory: RecorderFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(FastServerProtocol, "use_private", False)
-    line = Line(RecorderFactory(BIG, factory.reactor))
+    line = Line(RecorderFactory(BIG, factory.reactor, standing_clock))
     line.peer.send(A)
     line.peer.send(B)
     line.reactor.advance(0)
@@ -176,7 +179,7 @@ def test_the_first_messages_leave_in_one_system_call_with_the_101(
     factory: RecorderFactory, monkeypatch: pytest.MonkeyPatch, use_private: bool
 ) -> None:
     monkeypatch.setattr(FastServerProtocol, "use_private", use_private)
-    line = Line(RecorderFactory(BIG, factory.reactor), upgrade=False)
+    line = Line(RecorderFactory(BIG, factory.reactor, standing_clock), upgrade=False)
     monkeypatch.setattr(line.peer, "on_open", lambda: (line.peer.send(A), line.peer.send(B)))
     line.client.sendall(UPGRADE)
     line.turn_until(lambda: line.socket.sent)

@@ -233,9 +233,17 @@ class Recorder(FastServerProtocol):
 
 
 class RecorderFactory(FastServerFactory):
-    """Makes recorders."""
+    """Makes recorders; the time by which they are busy stands still, unless given."""
 
     protocol = Recorder
+
+    def __init__(
+        self,
+        max_message_bytes: int,
+        reactor: Any,
+        clock: Callable[[], float] = lambda: 100.0,
+    ) -> None:
+        super().__init__(max_message_bytes, reactor, clock)
 
 
 def shake_hands(protocol: Any) -> Any:

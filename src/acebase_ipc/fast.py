@@ -16,7 +16,7 @@ missing, the public way is taken: slower, and said once in the log.
 from __future__ import annotations
 
 import socket
-from time import monotonic
+from collections.abc import Callable
 from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerFactory
@@ -29,6 +29,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from acebase_ipc.flushing import Flushing
 from acebase_ipc.framing import PartialText, may_become_text, split
 from acebase_ipc.limits import KIB
 from acebase_ipc.reading import GatheredReader, can_gather
@@ -37,11 +38,6 @@ from acebase_ipc.slim import SlimServerProtocol
 BATCH = 64 * KIB
 """Bytes collected for one write; as much as Twisted's transports buffer before
 they pause a producer (``FileDescriptor.bufferSize``)."""
-
-BUSY = 0.0002
-"""Seconds. Who was written to that recently gets the frames of a whole reactor
-turn in one write, who was not gets them at once: a system call costs 10 µs, as
-much as relaying five messages, but waiting for a turn's end costs latency."""
 
 log = Logger()
 
@@ -139,9 +135,9 @@ class FastServerProtocol(SlimServerProtocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes have come: the other end lives."""
-        factory = self.factory
-        self.heard_at = factory.ticks
-        factory.receiving = True
+        self.heard_at = self.factory.ticks
+        flushing = self.factory.flushing
+        flushing.receiving = True
         try:
             if self._between_messages:
                 self._take_texts(data)
@@ -149,8 +145,8 @@ class FastServerProtocol(SlimServerProtocol):
                 self._resume(data)
         except Exception:
             self._crash("receiving")
-        factory.receiving = False
-        factory.flush_idle()
+        flushing.receiving = False
+        flushing.flush_idle()
         if self._crashed:
             self.close(1011, "internal error")
 
@@ -236,7 +232,7 @@ class FastServerProtocol(SlimServerProtocol):
     def send(self, frame: bytes) -> None:
         """Send *frame* with the others of this turn."""
         if not self._batch:
-            self.factory.flush_soon(self)
+            self.factory.flushing.flush_soon(self)
         self._batch.append(frame)
         self._batched_bytes += len(frame)
         if self._batched_bytes >= BATCH:
@@ -325,28 +321,33 @@ class FastServerProtocol(SlimServerProtocol):
 
 
 class FastServerFactory(WebSocketServerFactory):
-    """Makes such WebSockets, knows which are open, and flushes them.
+    """Makes such WebSockets, knows which are open, and reads for them.
 
     :param max_message_bytes: bytes that a message may have.
+    :param clock: seconds of a clock that never jumps.
     :ivar fast: whether what Autobahn keeps private is as expected.
     :ivar ticks: about how many seconds the factory counts.
     :ivar half_received: the connections on which a message has come in part.
-    :ivar receiving: whether some connection is working on data that has come.
+    :ivar flushing: when the connections write what they send.
     """
 
     protocol = FastServerProtocol
 
-    def __init__(self, max_message_bytes: int, reactor: IReactorTime) -> None:
+    def __init__(
+        self, max_message_bytes: int, reactor: IReactorTime, clock: Callable[[], float]
+    ) -> None:
         super().__init__(server=None, reactor=reactor)
         self.max_message_bytes = max_message_bytes
         self.connections: set[Any] = set()
         self.half_received: set[Any] = set()
         self.ticks = 0
         self.fast = self.protocol.use_private
-        self.receiving = False
-        self._unflushed: list[FastServerProtocol] = []
-        self._busy: list[FastServerProtocol] = []
-        self._reader = GatheredReader(reactor, self._flush_busy) if can_gather(reactor) else None
+        self.flushing = flushing = Flushing(reactor, clock)
+        self._reader = (
+            GatheredReader(reactor, flushing.begin_turn, flushing.end_turn)
+            if can_gather(reactor)
+            else None
+        )
 
     def opened(self, connection: FastServerProtocol) -> None:
         """*connection* is open."""
@@ -379,34 +380,3 @@ class FastServerFactory(WebSocketServerFactory):
         """Do not read for a connection any more."""
         if self._reader is not None and gathered is not None:
             self._reader.discard(gathered)
-
-    def flush_soon(self, connection: FastServerProtocol) -> None:
-        """Flush *connection* at the end of the data that is worked on, or of this turn."""
-        if self.receiving:
-            self._unflushed.append(connection)
-        else:
-            self._flush_at_end_of_turn(connection)
-
-    def _flush_at_end_of_turn(self, connection: FastServerProtocol) -> None:
-        if not self._busy and (self._reader is None or not self._reader.reading):
-            self.reactor.callLater(0, self._flush_busy)
-        self._busy.append(connection)
-
-    def flush_idle(self) -> None:
-        """Flush all but busy connections, which wait for what else comes in this turn."""
-        if self._unflushed:
-            now = monotonic()
-            for connection in self._unflushed:
-                if now - connection.flushed_at < BUSY:
-                    self._flush_at_end_of_turn(connection)
-                else:
-                    connection.flushed_at = now
-                    connection.flush()
-            self._unflushed.clear()
-
-    def _flush_busy(self) -> None:
-        now = monotonic()
-        busy, self._busy = self._busy, []
-        for connection in busy:
-            connection.flushed_at = now
-            connection.flush()

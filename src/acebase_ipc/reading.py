@@ -50,16 +50,21 @@ class GatheredReader:
     transport, which goes on by itself as if it had never been added.
 
     :param reactor: what the transports belong to; see :func:`can_gather`.
-    :param finished: called after all that has come at one time was received.
-    :ivar reading: whether that is going on.
+    :param begun: called before all that has come at one time is received.
+    :param finished: called after that.
     """
 
-    def __init__(self, reactor: IReactorFDSet, finished: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        reactor: IReactorFDSet,
+        begun: Callable[[], object],
+        finished: Callable[[], object],
+    ) -> None:
         self._reactor = reactor
+        self._begun = begun
         self._finished = finished
         self._epoll: select.epoll | None = None
         self._sources: dict[int, _Source] = {}
-        self.reading = False
 
     def add(self, transport: Server, received: Callable[[bytes], object]) -> int:
         """Read for *transport* from now on.
@@ -91,7 +96,7 @@ class GatheredReader:
         """Something has come: receive it."""
         if self._epoll is None:
             return
-        self.reading = True
+        self._begun()
         for number, _ in self._epoll.poll(0, SOCKETS):
             source = self._sources.get(number)
             if source is None or source.transport.disconnecting:
@@ -111,7 +116,6 @@ class GatheredReader:
             except Exception:
                 log.failure("receiving failed")
                 source.transport.abortConnection()
-        self.reading = False
         self._finished()
 
     def _give_back(self, number: int) -> None:

@@ -157,7 +157,7 @@ class RelayServerFactory(FastServerFactory):
         wall: Callable[[], int],
     ) -> None:
         # Whether its UTF-16 units are too many is counted when all of a message is there.
-        super().__init__(relay.max_payload * MAX_UTF8_PER_UNIT, reactor)
+        super().__init__(relay.max_payload * MAX_UTF8_PER_UNIT, reactor, clock)
         self.relay = relay
         self.clock = clock
         self.wall = wall

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from time import monotonic
 from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
@@ -63,7 +64,7 @@ def make_factory(kind: str, reactor: Any) -> Any:
             closeHandshakeTimeout=FastServerProtocol.closeHandshakeTimeout,
         )
         return stock
-    factory = FastServerFactory(UNLIMITED, reactor)
+    factory = FastServerFactory(UNLIMITED, reactor, monotonic)
     factory.protocol = {"private": Echo, "public": PublicEcho}[kind]
     factory.fast = factory.protocol.use_private
     return factory

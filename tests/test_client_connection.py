@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from OpenSSL import SSL
 from service_identity import VerificationError
+from service_identity.exceptions import DNSMismatch
+from service_identity.hazmat import DNS_ID
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel, capturedLogs
@@ -159,7 +161,7 @@ class TestHandshake:
         [
             (SSL.Error([("SSL routines", "", "certificate verify failed")]), "verify failed"),
             (SSL.Error([]), "no reason given"),
-            (VerificationError(errors=["another host"]), "another host"),
+            (VerificationError(errors=[DNSMismatch(DNS_ID("a.example"))]), "a.example"),
         ],
     )
     def test_a_certificate_that_is_not_trusted_is_final_at_first(

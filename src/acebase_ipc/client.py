@@ -160,7 +160,8 @@ class IPCClient(Service):
             self._reactor = reactor
         endpoint = self._endpoint or connect_to(self._url, self._reactor, self._trust_root)
         self._http = RelayHTTP(
-            f"{self._url.http}/{quote(self.dbname, safe='')}",
+            self._url,
+            self.dbname,
             self.id,
             self._headers,
             endpoint,

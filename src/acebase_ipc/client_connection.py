@@ -309,7 +309,10 @@ class ClientConnection(WebSocketClientProtocol):
             return ConnectionLost(1006, str(self._lost))
         if isinstance(self._lost, SSL.Error | VerificationError):
             return TLSFailed(_explain(self._lost))
-        return ConnectionFailed(f"it ended the connection during the handshake ({self._lost})")
+        return ConnectionFailed(
+            "it ended the connection during the handshake;"
+            f" is the URL's scheme right, ws: or wss:? ({self._lost})"
+        )
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"

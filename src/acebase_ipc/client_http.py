@@ -17,6 +17,7 @@ from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer
 from zope.interface import implementer
 
 from acebase_ipc.client_errors import RelayOverloaded, RequestFailed, RequestUnanswered, denied
+from acebase_ipc.urls import RelayURL
 
 IDLE = 10
 """Seconds for which an unused connection is kept: the relay keeps it for 15 at least."""
@@ -78,21 +79,24 @@ class _Body:
 class RelayHTTP:
     """The relay's HTTP endpoints, for one peer of one database.
 
-    :param base: the URL of the database.
     :param headers: what every request has to present.
     :param max_message: bytes that a download may have.
     """
 
     def __init__(
         self,
-        base: str,
+        url: RelayURL,
+        dbname: str,
         client_id: str,
         headers: dict[str, str],
         endpoint: IStreamClientEndpoint,
         max_message: int,
         reactor: Any,
     ) -> None:
-        self._base = base
+        # The endpoint knows where to connect; treq cannot read every host's address.
+        scheme = "https" if url.secure else "http"
+        self._base = f"{scheme}://localhost{url.prefix}/{quote(dbname, safe='')}"
+        headers = {"Host": url.authority, **headers}
         self._id = quote(client_id, safe="")
         self._headers = Headers({name: [value] for name, value in headers.items()})
         self._max_message = max_message

@@ -46,10 +46,9 @@ class RelayURL:
         return f"[{self.host.partition('%')[0]}]" if ":" in self.host else self.host
 
     @property
-    def http(self) -> str:
-        """The URL below which the relay's HTTP endpoints are."""
-        scheme = "https" if self.secure else "http"
-        return f"{scheme}://{self.host_header}:{self.port}{self.prefix}"
+    def authority(self) -> str:
+        """Host and port, as a request names them."""
+        return f"{self.host_header}:{self.port}"
 
 
 def parse_url(text: str) -> RelayURL:

@@ -5,6 +5,7 @@ reactor, so that a test reads as a plain list of steps.
 
 * :class:`Relay`: one ``twistd -n acebase-ipc``.
 * :class:`Peer`: one Node process with the published AceBase client (``peer.js``).
+* :class:`PythonPeer`: one Python process with the package's own (``python_peer.py``).
 * :class:`Cluster`: a ``[master]`` and its workers on the same files.
 """
 
@@ -327,7 +328,12 @@ class Peer(Process):
             "away": away,
         }
         trust = {"NODE_EXTRA_CA_CERTS": str(address.certificate)} if address.certificate else {}
-        super().__init__(name or role, [node(), str(HERE / "peer.js"), json.dumps(options)], trust)
+        super().__init__(name or role, [*self.program(), json.dumps(options)], trust)
+
+    @staticmethod
+    def program() -> list[str]:
+        """What runs, to be given its options."""
+        return [node(), str(HERE / "peer.js")]
 
     def take_line(self, line: str) -> None:
         match json.loads(line):
@@ -426,6 +432,17 @@ class Peer(Process):
         self.until("ipc._requests.size === 0 && ipc._locks.length === 0")
 
 
+class PythonPeer(Peer):
+    """One process with :class:`acebase_ipc.peer.AceBasePeer`, without database files.
+
+    ``python_peer.py`` lists what :meth:`call` can ask of it.
+    """
+
+    @staticmethod
+    def program() -> list[str]:
+        return [sys.executable, str(HERE / "python_peer.py")]
+
+
 def exchange(*peers: Peer) -> None:
     """Let every peer hear every other one twice; what was sent before has then been received.
 
@@ -458,12 +475,12 @@ class Cluster:
         self.database = database
         self.peers: list[Peer] = []
 
-    def start(self, role: Role = "worker", *, away: bool = False) -> Peer:
+    def start(self, role: Role = "worker", *, away: bool = False, kind: type[Peer] = Peer) -> Peer:
         """Start one more process, without waiting for it.
 
         If ``away``, it does not connect before it is asked to ``return``.
         """
-        peer = Peer(
+        peer = kind(
             self.addresses[len(self.peers) % len(self.addresses)],
             self.database,
             self.directory,

@@ -20,7 +20,7 @@
  * options the process stays away from the start, until `return`.
  */
 
-const { createHash } = require('node:crypto');
+const { createHash, randomUUID } = require('node:crypto');
 
 const LONG_TEXT = 1000; // UTF-16 units; above it a test is told length and digest only
 
@@ -233,7 +233,10 @@ const commands = {
         return null;
     },
 
-    request: ({ value }) => ipc.sendRequest(value),
+    // Of the master, or of the process `to`.
+    request: ({ value, to }) => (to
+        ? ipc.request({ type: 'request', from: ipc.id, to, id: randomUUID(), data: value })
+        : ipc.sendRequest(value)),
 
     // The value of a JavaScript expression over `db`, `ipc` and `wire`.
     evaluate: ({ expression }) => digest(compiled(expression)()),

@@ -69,6 +69,20 @@ def test_a_flood_does_not_fill_the_disk() -> None:
     assert observer.counts == {"Left": LINES_PER_PERIOD + 7, "Joined": 1}
 
 
+def test_what_was_left_out_is_told_at_the_end_of_the_period() -> None:
+    clock = Clock()
+    observer = LogObserver(clock.seconds)
+    report(observer, *[LEFT] * (LINES_PER_PERIOD + 5))
+    with capturedLogs() as logged:
+        clock.advance(PERIOD - 0.1)
+        observer.expire()
+        assert lines(logged) == []
+        clock.advance(0.1)
+        observer.expire()
+        observer.expire()
+    assert lines(logged) == ["and 5 more times Left"]
+
+
 def test_nothing_was_left_out_of_a_quiet_period() -> None:
     clock = Clock()
     observer = LogObserver(clock.seconds)

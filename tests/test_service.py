@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 from twisted.internet.error import CannotListenError
-from twisted.logger import eventAsText
+from twisted.logger import capturedLogs, eventAsText
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from acebase_ipc import AceBaseIPCServer, AceBaseIPCServerConfig, Client, ConfigError, Dialect
+from acebase_ipc.reporting import LINES_PER_PERIOD, PERIOD
 from tests.fakes import (
     CLOSE,
     DATABASE,
@@ -41,6 +42,28 @@ def test_it_listens_where_it_is_told_to() -> None:
     world = World(host="192.0.2.7", port=1234)
     ((port, _, _, interface),) = world.reactor.tcpServers
     assert (port, interface) == (1234, "192.0.2.7")
+
+
+def test_many_may_connect_at_once() -> None:
+    world = World()
+    ((_, _, backlog, _),) = world.reactor.tcpServers
+    assert backlog == 1024
+
+
+def test_what_a_flood_left_out_of_the_log_is_told_without_another_event() -> None:
+    world = World()
+    with capturedLogs() as logged:
+        for _ in range(LINES_PER_PERIOD):
+            world.peer("worker1").leave()
+        world.pass_time(PERIOD + 1, step=1)
+    texts = [eventAsText(each, includeTimestamp=False, includeSystem=False) for each in logged]
+    assert not any("more times" in each for each in texts)
+    with capturedLogs() as logged:
+        for _ in range(LINES_PER_PERIOD + 2):
+            world.peer("worker1").leave()
+        world.pass_time(PERIOD + 1, step=1)
+    texts = [eventAsText(each, includeTimestamp=False, includeSystem=False) for each in logged]
+    assert texts[-2:] == ["and 2 more times Joined", "and 2 more times Left"]
 
 
 def test_it_listens_on_every_endpoint_and_serves_one_relay() -> None:

@@ -37,15 +37,16 @@ class LogObserver:
         self.counts[kind] += 1
         if event.severity is Severity.DEBUG:
             return
-        if self._clock() - self._since >= PERIOD:
-            self.summarise()
+        self.expire()
         self._lines[kind] += 1
         if self._lines[kind] <= LINES_PER_PERIOD:
             values = {each.name: getattr(event, each.name) for each in fields(event)}
             log.emit(LogLevel.lookupByName(event.severity.value), event.text, kind=kind, **values)
 
-    def summarise(self) -> None:
-        """Log how many lines were left out, and begin a new period."""
+    def expire(self) -> None:
+        """At the end of a period, log how many lines were left out, and begin a new one."""
+        if self._clock() - self._since < PERIOD:
+            return
         for kind, lines in self._lines.items():
             if lines > LINES_PER_PERIOD:
                 more = lines - LINES_PER_PERIOD

@@ -23,6 +23,7 @@ from twisted.web.resource import IResource
 from acebase_ipc.access import Access
 from acebase_ipc.addresses import format_address, is_loopback
 from acebase_ipc.config import AceBaseIPCServerConfig, is_secure, redact
+from acebase_ipc.endpoints import with_backlog
 from acebase_ipc.errors import ConfigError
 from acebase_ipc.intake import Intake
 from acebase_ipc.observer import Observer, Shielded
@@ -62,7 +63,7 @@ class Listener(Service):
         self._secure = is_secure(description)
         self._site = site
         try:
-            self._endpoint = serverFromString(site.context.reactor, description)
+            self._endpoint = serverFromString(site.context.reactor, with_backlog(description))
         except Exception as error:  # parsers raise whatever their libraries do
             reason = str(error) or type(error).__name__
             raise ConfigError(f"cannot listen on {self._description!r}: {reason}") from error
@@ -276,3 +277,5 @@ class AceBaseIPCServer(MultiService):
         self._intake.retry()
         self._factory.sweep()
         self._site.sweep(now)
+        if isinstance(self.observer, LogObserver):
+            self.observer.expire()

@@ -197,6 +197,7 @@ class ConnectionClosed(ConnectionProblem):
     """The connection has ended.
 
     :ivar code: the close code (RFC 6455, section 7.4).
+    :ivar reason: what the relay said, or what has happened.
     """
 
     advice = "it is connected again"
@@ -204,6 +205,7 @@ class ConnectionClosed(ConnectionProblem):
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(f"the connection was closed ({code} {reason!r}): {self.advice}")
         self.code = code
+        self.reason = reason
 
 
 class ConnectionLost(ConnectionClosed):

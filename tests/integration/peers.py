@@ -1,79 +1,97 @@
-"""Peers as the protocol's documentation describes them, on Autobahn's WebSocket client."""
+"""Peers that see the protocol as it is: the texts that go over the client's own WebSocket."""
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from pathlib import Path
+from time import monotonic
 from typing import Any
 from urllib.parse import quote
 
-from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from autobahn.websocket.types import ConnectingRequest
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import (
-    TCP4ClientEndpoint,
-    TCP6ClientEndpoint,
-    UNIXClientEndpoint,
-    wrapClientTLS,
-)
+from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+from twisted.internet.ssl import optionsForClientTLS
 
+from acebase_ipc.client_connection import ClientConnection, ClientConnectionFactory
+from acebase_ipc.client_endpoint import connect_to, load_trust_root
+from acebase_ipc.client_errors import ConnectionClosed, ConnectionProblem
+from acebase_ipc.urls import RelayURL
 from tests.integration.relay_process import DEADLINE, Address
 
 reactor: Any = _reactor
+
+MAX_MESSAGE = 1 << 26
+"""Bytes: more than any test sends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Closed:
     """How a connection ended: the server's close code and reason, or 1006."""
 
-    code: int | None
-    reason: str | None
+    code: int
+    reason: str
 
 
 class Refused(Exception):
     """The handshake was answered with something else than an upgrade; the text says with what."""
 
 
-class DocumentedPeer(WebSocketClientProtocol):
+class DocumentedPeer:
     """One peer of one database.
 
     :ivar id: its id.
     """
 
     def __init__(self, peer_id: str) -> None:
-        super().__init__()
         self.id = peer_id
         self.opened: Deferred[None] = Deferred()
+        self._connection: ClientConnection | None = None
         self._closed: Closed | None = None
         self._arrived: deque[str] = deque()
         self._waiting: list[Deferred[None]] = []
 
-    # Called by Autobahn
+    @property
+    def transport(self) -> Any:
+        """What reads from the socket, or does not."""
+        return self.connection.transport
 
-    def onOpen(self) -> None:
-        self.opened.callback(None)
+    @property
+    def connection(self) -> ClientConnection:
+        """The WebSocket."""
+        assert self._connection is not None
+        return self._connection
 
-    def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        assert not isBinary
-        self._arrived.append(payload.decode())
+    # Called by the connection
+
+    def made(self, connection: ClientConnection) -> None:
+        self._connection = connection
+
+    def received(self, connection: ClientConnection, text: str, size: int) -> None:
+        if not self.opened.called:
+            connection.watch()
+            self.opened.callback(None)
+        self._arrived.append(text)
         self._wake()
 
-    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
-        self._closed = Closed(code if wasClean else 1006, reason)
+    def drained(self, connection: ClientConnection) -> None: ...
+
+    def ended(self, connection: ClientConnection, problem: ConnectionProblem) -> None:
+        if isinstance(problem, ConnectionClosed):
+            self._closed = Closed(problem.code, problem.reason)
+        else:
+            self._closed = Closed(1006, str(problem))
         if not self.opened.called:
-            self.opened.errback(Refused(str(reason)))
+            self.opened.errback(Refused(str(problem)))
         self._wake()
 
     # For tests
 
     def tell(self, message: str) -> None:
         """Send a message as it is."""
-        self.sendMessage(message.encode())
+        self.connection.send(message.encode())
 
     async def next(self) -> str:
         """The next message that was or will be received."""
@@ -103,13 +121,13 @@ class DocumentedPeer(WebSocketClientProtocol):
     async def leave(self) -> None:
         """Close in good order, and wait until that is done."""
         if self._closed is None:
-            self.sendClose(1000)
+            self.connection.leave()
             await self.closed()
 
     def vanish(self) -> None:
         """End the connection without a word."""
         if self._closed is None:
-            self.transport.abortConnection()
+            self.connection.abort()
 
     def _change(self) -> Deferred[None]:
         change: Deferred[None] = Deferred()
@@ -144,10 +162,11 @@ class Peers:
         self, address: Address, target: str, peer_id: str = "peer"
     ) -> DocumentedPeer:
         """A peer that asks for exactly *target*, a path and query."""
-        factory = WebSocketClientFactory(f"ws://localhost{target}", reactor=reactor)
-        factory.buildProtocol = lambda _: self._build(factory, peer_id)
-        connecting: Deferred[Any] = client_endpoint(address).connect(factory)
-        peer: DocumentedPeer = await connecting.addTimeout(DEADLINE, reactor)
+        peer = DocumentedPeer(peer_id)
+        request = ConnectingRequest("localhost", address.port, target)
+        factory = ClientConnectionFactory(peer, request, MAX_MESSAGE, reactor, monotonic)
+        await client_endpoint(address).connect(factory).addTimeout(DEADLINE, reactor)
+        self._peers.append(peer)
         await peer.opened.addTimeout(DEADLINE, reactor)
         return peer
 
@@ -158,12 +177,6 @@ class Peers:
         peer = await self.connect(address, peer_id, database, **query)
         welcome = await peer.next()
         assert welcome.startswith("welcome:"), welcome
-        return peer
-
-    def _build(self, factory: Any, peer_id: str) -> DocumentedPeer:
-        peer = DocumentedPeer(peer_id)
-        peer.factory = factory
-        self._peers.append(peer)
         return peer
 
     async def leave(self) -> None:
@@ -177,19 +190,8 @@ class Peers:
 
 def client_endpoint(address: Address) -> IStreamClientEndpoint:
     """An endpoint that connects to *address*."""
-    if address.path is not None:
-        return UNIXClientEndpoint(reactor, address.path)
-    tcp = TCP6ClientEndpoint if ":" in address.host else TCP4ClientEndpoint
-    plain = tcp(reactor, address.host, address.port)
+    plain = connect_to(RelayURL(False, address.host, address.port, address.path), reactor, None)
     if not address.secure:
         return plain
     assert address.root is not None
-    return wrapClientTLS(optionsForClientTLS("localhost", trust(address.root)), plain)
-
-
-def trust(root: Path) -> Any:
-    """Trust the certificates of a PEM file."""
-    certificates = x509.load_pem_x509_certificates(root.read_bytes())
-    return trustRootFromCertificates(
-        [Certificate.load(each.public_bytes(Encoding.DER)) for each in certificates]
-    )
+    return wrapClientTLS(optionsForClientTLS("localhost", load_trust_root(address.root)), plain)

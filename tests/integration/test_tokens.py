@@ -87,7 +87,7 @@ async def test_no_token_no_url_and_no_body_is_logged(guarded: RelayProcess, peer
     assert (await second.next()).startswith("get:")
     first.tell(BODY)
     assert await second.next() == f"msg:{BODY}"
-    first.sendMessage(BODY.encode(), isBinary=True)
+    first.connection.sendMessage(BODY.encode(), isBinary=True)
     first.tell(f"to:{BODY}")  # closes it with 1008
     assert (await first.closed()).code == 1008
     second.tell(BODY * 1000)  # closes it with 1009

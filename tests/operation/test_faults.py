@@ -84,8 +84,8 @@ async def test_no_file_descriptors(peers: Peers, manager: ServiceManager) -> Non
         assert await first.heard() == []
         third = await peers.join(relay.address, "third")
         assert await first.next() == "connect:third"
-        for each in (first, second, third):
-            await each.leave()
+        for peer in (first, second, third):
+            await peer.leave()
         assert "EMFILE" in relay.log
         assert "Traceback" not in relay.log
 

@@ -581,6 +581,7 @@ def test_a_request_that_fails_to_be_sent_after_its_end_has_ended(joined: Joined)
     asked.cancel()
     sending.errback(ClientStopped())
     assert isinstance(failure_of(asked), CancelledError)
+    assert sending.result is None
 
 
 @pytest.mark.parametrize("kind", sorted(INTERNAL_REQUESTS))
@@ -637,13 +638,16 @@ def test_unknown_requests_are_answered_like_published_clients_do(
 
 def test_a_coroutine_answers_when_it_has_finished(joined: Joined) -> None:
     working: Deferred[int] = Deferred()
+    calls: list[str] = []
 
     async def slow(data: Any, sender: str) -> int:
+        calls.append(sender)
         return await working + 1
 
     joined.peer.on_request("slow", slow)
     assert answered(joined, {"type": "slow"}) == []
     assert answered(joined, {"type": "slow"}) == []  # the same once more
+    assert calls == [WORKER]
     working.callback(1)
     assert joined.client.taken() == [answer(ok=True, data=2)]
 

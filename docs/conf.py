@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -11,7 +12,10 @@ from docutils import nodes
 from docutils.utils import get_source_line
 from sphinx import addnodes
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.transforms import SphinxTransform
+
+import acebase_ipc
 
 DOCS = Path(__file__).resolve().parent
 
@@ -43,7 +47,10 @@ autodoc_typehints_description_target = "documented_params"
 # Every reference has to lead somewhere. Those into other packages cannot: to look
 # them up would need the network.
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"(twisted|zope|asyncio|collections|enum|http|pathlib)\..*")]
+nitpick_ignore_regex = [
+    ("py:.*", rf"({'|'.join(sys.stdlib_module_names)}|twisted|zope)(\..*)?"),
+    ("py:class", "I[A-Z][A-Za-z]+|PathLike|TrustRoot"),  # as constructors' annotations name them
+]
 
 
 class LocalLinks(SphinxTransform):
@@ -93,6 +100,24 @@ class LocalLinks(SphinxTransform):
         )
 
 
+def find_public_name(
+    app: Sphinx, env: BuildEnvironment, node: addnodes.pending_xref, content: nodes.TextElement
+) -> nodes.reference | None:
+    """Resolve a reference to where something is defined, if its public name is documented.
+
+    Docstrings say ``acebase_ipc.client.IPCClient.send``, the reference has
+    ``acebase_ipc.IPCClient.send``.
+    """
+    package, *names = node.get("reftarget", "").split(".")
+    if package != acebase_ipc.__name__ or len(names) < 3 or names[1] not in acebase_ipc.__all__:
+        return None
+    target = ".".join((package, *names[1:]))
+    return env.domains.python_domain.resolve_xref(
+        env, node["refdoc"], app.builder, node["reftype"], target, node, content
+    )
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.add_transform(LocalLinks)
+    app.connect("missing-reference", find_public_name)

@@ -14,12 +14,15 @@ if TYPE_CHECKING:
     from acebase_ipc.dialect import Dialect
     from acebase_ipc.errors import ConfigError, IPCError
     from acebase_ipc.limits import Limits
+    from acebase_ipc.peer import AceBasePeer
+    from acebase_ipc.peer_errors import PeerError
     from acebase_ipc.peers import Client
     from acebase_ipc.service import AceBaseIPCServer
 
 __all__ = [
     "AceBaseIPCServer",
     "AceBaseIPCServerConfig",
+    "AceBasePeer",
     "Client",
     "ClientError",
     "ConfigError",
@@ -27,12 +30,14 @@ __all__ = [
     "IPCClient",
     "IPCError",
     "Limits",
+    "PeerError",
     "SSLConfig",
 ]
 
 _MODULES = {
     "AceBaseIPCServer": "service",
     "AceBaseIPCServerConfig": "config",
+    "AceBasePeer": "peer",
     "Client": "peers",
     "ClientError": "client_errors",
     "ConfigError": "errors",
@@ -40,6 +45,7 @@ _MODULES = {
     "IPCClient": "client",
     "IPCError": "errors",
     "Limits": "limits",
+    "PeerError": "peer_errors",
     "SSLConfig": "config",
 }
 

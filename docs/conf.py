@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -100,24 +101,39 @@ class LocalLinks(SphinxTransform):
         )
 
 
-def find_public_name(
+def full_names(target: str, documented: str) -> Iterator[str]:
+    """What *target* may mean in the docstring of *documented*, a class or "".
+
+    Public names are documented as the package's own, although they are defined in its
+    modules. There docstrings say ``acebase_ipc.client.IPCClient.send``, and in the same
+    module ``IPCClient.send``, where the reference has ``acebase_ipc.IPCClient.send``;
+    and they name their neighbours in the module.
+    """
+    names = target.removeprefix("acebase_ipc.").split(".")
+    for public in (names, names[1:]):
+        if public and public[0] in acebase_ipc.__all__:
+            yield ".".join(("acebase_ipc", *public))
+    owner = documented.partition(".")[0]
+    if owner in acebase_ipc.__all__:
+        yield f"{getattr(acebase_ipc, owner).__module__}.{target}"
+
+
+def resolve(
     app: Sphinx, env: BuildEnvironment, node: addnodes.pending_xref, content: nodes.TextElement
 ) -> nodes.reference | None:
-    """Resolve a reference to where something is defined, if its public name is documented.
-
-    Docstrings say ``acebase_ipc.client.IPCClient.send``, the reference has
-    ``acebase_ipc.IPCClient.send``.
-    """
-    package, *names = node.get("reftarget", "").split(".")
-    if package != acebase_ipc.__name__ or len(names) < 3 or names[1] not in acebase_ipc.__all__:
+    """Resolve what Sphinx cannot."""
+    if node["refdomain"] != "py":
         return None
-    target = ".".join((package, *names[1:]))
-    return env.domains.python_domain.resolve_xref(
-        env, node["refdoc"], app.builder, node["reftype"], target, node, content
-    )
+    resolve_xref = env.domains.python_domain.resolve_xref
+    document, kind, target = node["refdoc"], node["reftype"], node["reftarget"]
+    for name in full_names(target, node.get("py:class") or ""):
+        found = resolve_xref(env, document, app.builder, kind, name, node, content)
+        if found is not None:
+            return found
+    return None
 
 
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.add_transform(LocalLinks)
-    app.connect("missing-reference", find_public_name)
+    app.connect("missing-reference", resolve)

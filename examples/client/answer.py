@@ -5,8 +5,8 @@ import os
 from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
+from acebase_ipc import AceBasePeer
 from acebase_ipc.client_errors import ClientStopped, ConnectionProblem
-from acebase_ipc.peer import AceBasePeer
 
 CENTS = {"coffee": 420, "tea": 350}
 

@@ -4,7 +4,7 @@ import os
 from twisted.application import service
 from twisted.logger import Logger
 
-from acebase_ipc.peer import AceBasePeer
+from acebase_ipc import AceBasePeer
 
 log = Logger("watch")
 

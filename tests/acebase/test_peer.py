@@ -24,6 +24,8 @@ from tests.acebase.python_peer import TYPED
 
 WRITES = 100  # of each of the two workers
 
+INTRODUCTIONS: list[list[str]] = [[], ["--no-introductions"]]
+
 TRANSPORT = "const { Transport, PathReference } = process.mainModule.require('acebase-core');"
 
 
@@ -105,9 +107,10 @@ def test_every_write_of_two_workers_arrives_in_order(cluster: Running, key: str)
     assert len(python.values(subscription)) == 2 * WRITES
 
 
-def test_a_peer_that_lost_its_seat_subscribes_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", INTRODUCTIONS, ids=["introduced", "alone"])
+def test_a_peer_that_lost_its_seat_subscribes_again(tmp_path: Path, options: list[str]) -> None:
     with (
-        running_relay("--recovery=0") as relay,
+        running_relay("--recovery=0", *options) as relay,
         Running(relay.addresses, tmp_path) as cluster,
     ):
         _, (writer,) = cluster.open("users", workers=1)
@@ -124,7 +127,7 @@ def test_a_peer_that_lost_its_seat_subscribes_again(tmp_path: Path) -> None:
         assert python.wait_values("child_added users", 1) == [1]
 
 
-@pytest.mark.parametrize("options", [[], ["--no-introductions"]], ids=["introduced", "alone"])
+@pytest.mark.parametrize("options", INTRODUCTIONS, ids=["introduced", "alone"])
 def test_a_process_that_joins_late_serves_the_subscriptions(
     tmp_path: Path, options: list[str]
 ) -> None:
@@ -144,6 +147,7 @@ def test_a_process_that_joins_late_serves_the_subscriptions(
         # And forgets them when the peer leaves in good order.
         python.call("close")
         late.until(f"!{known_to(python, 'users', 'child_added')}")
+        assert ["bye", python.id] in late.evaluate("wire.heard")
         late.until("ipc.peers.every((each) => each.id === '[master]')")
 
 

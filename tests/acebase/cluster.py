@@ -266,7 +266,7 @@ def running_relay(
         relay = Relay(*options, endpoints=endpoints, token=token, certificate=certificate)
         if not any(UNLUCKY_PORT.search(str(address.port)) for address in relay.addresses):
             break
-        relay.stop()
+        relay.kill()  # it may listen already but not yet heed signals
     try:
         yield relay
     except BaseException:

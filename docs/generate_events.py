@@ -54,6 +54,21 @@ Other lines
      - What to do
 """
 
+CLIENT = """
+Lines of Python clients
+=======================
+
+Not the relay's, but those of programs with ``IPCClient`` or ``AceBasePeer``.
+
+.. list-table::
+   :header-rows: 1
+   :widths: 8 46 46
+
+   * - Level
+     - Line
+     - What to do
+"""
+
 TAIL = """
 Lines of Twisted's own that matter:
 
@@ -150,12 +165,42 @@ LINES = {
         "A defect of the relay: that peer is closed with 1011, the others are not"
         " concerned. Report it with the traceback."
     ),
+    "receiving failed": (
+        "A defect of the relay: that connection is closed, the others are not concerned."
+        " Report it with the traceback."
+    ),
     "telling the relay that a connection is lost": "A defect of the relay: report it.",
     "an observer failed; its later failures are not logged": (
         "Your own observer has raised an exception; relaying is not concerned. Mend it."
     ),
 }
 """What to do about each line that is not an event, by its format."""
+
+CLIENT_LINES = {
+    "{problem}": (
+        "Nothing: there is no connection, for the reason told, and the client tries again."
+        " If it lasts, do what the line says."
+    ),
+    "the client gives up: {problem}": (
+        "Do what the line says, and start the program again: the client does not connect any more."
+    ),
+    "cannot ask who is connected: {reason}": (
+        "Nothing: ``peers`` may lack some, until ``fetch_peers()`` is called or the client"
+        " connects again."
+    ),
+    "a large message is lost: {reason}": (
+        "It could not be downloaded. For one that was too large, raise the client's"
+        " ``max_message``."
+    ),
+    "not sent: {why}": "A greeting, a subscription or an answer did not reach the others.",
+    "ignored: {what}": "Nothing: another process has sent what has no meaning here.",
+    "a callback failed": "A defect of your program: mend the callback that the traceback shows.",
+    "a request of type {type} failed": (
+        "The function that answers it has raised an exception, which the other process was told."
+    ),
+    "cannot answer a request": "A defect of the peer: report it with the traceback.",
+}
+"""The same for the lines of clients, which are not the relay's."""
 
 LEVELS = {"failure": "critical"}
 """The levels that methods of a Logger do not have as their names."""
@@ -209,11 +254,19 @@ def row(*cells: str) -> str:
     return "".join((f"   * - {first}\n", *(f"     - {each}\n" for each in others)))
 
 
+def rows(advice: dict[str, str], calls: set[tuple[str, str]]) -> Iterator[str]:
+    """A row for each line that *advice* is about, in its order."""
+    for text, what_to_do in advice.items():
+        for level in sorted(level for level, logged in calls if logged == text):
+            yield row(level, f"``{placeholders(text)}``", what_to_do)
+
+
 def document() -> str:
     """The whole document.
 
-    :raises KeyError: for an event or a line that nobody has described.
-    :raises ValueError: for a description of something that does not exist.
+    :raises KeyError: for an event that nobody has described.
+    :raises ValueError: for a line that nobody has described, and for a description of
+        something that does not exist.
     """
     described: set[str] = set()
     lines = [HEAD]
@@ -222,14 +275,15 @@ def document() -> str:
         level = "no line" if severity is Severity.DEBUG else severity.value
         lines.append(row(f"``{name}``", level, meaning(event), ADVICE[name]))
         described.add(name)
-    lines.append(OTHERS)
-    for level, text in sorted(set(log_calls()), key=lambda each: list(LINES).index(each[1])):
-        lines.append(row(level, f"``{placeholders(text)}``", LINES[text]))
-        described.add(text)
-    superfluous = (ADVICE.keys() | LINES.keys()) - described
-    if superfluous:
-        raise ValueError(f"there is no such thing any more: {superfluous}")
-    return "".join((*lines, TAIL))
+    calls = set(log_calls())
+    logged = {text for _, text in calls}
+    known = LINES.keys() | CLIENT_LINES.keys()
+    if logged != known:
+        raise ValueError(f"not described: {logged - known}; superfluous: {known - logged}")
+    if described != ADVICE.keys():
+        raise ValueError(f"there is no such event any more: {ADVICE.keys() - described}")
+    lines += [OTHERS, *rows(LINES, calls), TAIL, CLIENT, *rows(CLIENT_LINES, calls)]
+    return "".join(lines)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from twisted.application.service import MultiService
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionAborted
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel, capturedLogs, eventAsText
 
@@ -103,6 +104,7 @@ class TestJoining:
         network.pass_time(1)
         assert result(again) is None
         assert client.id == client_id
+        assert client.problem is None
         assert [each.id for each in network.world.server.get_clients(DATABASE)] == [client_id]
 
     def test_any_name_and_id_is_legal(self) -> None:
@@ -375,11 +377,24 @@ class TestLargeMessages:
         alice = network.started("alice")
         sent = alice.send("x" * 200)
         waits = alice.send("y")
-        stopped = alice.stopService()
-        assert isinstance(error(sent), ClientStopped)
-        assert isinstance(error(waits), ClientStopped)
+        network.accept()
+        with capturedLogs() as events:
+            stopped = alice.stopService()
+            assert isinstance(error(sent), ClientStopped)
+            assert isinstance(error(waits), ClientStopped)
+            assert isinstance(network.last.reason, ConnectionAborted)
+            network.settle()
+            assert result(stopped) is None
+            gc.collect()
+        assert not [each for each in events if each["log_level"] is LogLevel.critical]
+
+    def test_a_post_that_is_under_way_counts_as_waiting(self, network: RelayNetwork) -> None:
+        alice = network.started("alice", max_queue=250)
+        sent = alice.send("x" * 200)
+        assert isinstance(error(alice.send("y" * 51)), QueueFull)
         network.settle()
-        assert result(stopped) is None
+        assert result(sent) is None
+        assert result(alice.send("y" * 51)) is None
 
 
 def posts(network: RelayNetwork) -> int:

@@ -332,6 +332,7 @@ class TestHoldingBack:
         played.server.say("get:1", "msg:" + "x" * 20)
         played.settle()
         stopped = played.client.stopService()
+        assert played.server.transport.reading
         played.settle()
         assert played.server.frames()[-1] == (CLOSE, b"\x03\xe8")
         played.server.close(1000)
@@ -405,6 +406,24 @@ class TestHTTP:
                 played.network.pass_time(1)
         played.network.pass_time(1)
         assert played.heard == ["2"]
+
+    def test_a_post_waits_for_a_pong_only_after_other_messages(self) -> None:
+        played = Played().welcomed()
+        played.client.send("small")
+        played.settle()
+        assert played.server.heard() == ["small"]
+        played.server.transport.lose()
+        played.again().accept()
+        played.server.say('welcome:{"maxPayload":100}')
+        played.settle()
+        played.client.send("x" * 200)
+        played.settle()
+        assert played.server.heard() == []
+        answer_http(played, b"POST ", ok("ok"))
+        played.client.send("small")
+        played.client.send("x" * 200)
+        played.settle()
+        assert played.server.heard() == ["small", "ping"]
 
     def test_a_post_is_not_repeated(self) -> None:
         played = Played().welcomed()

@@ -217,14 +217,14 @@ class ClientConnection(WebSocketClientProtocol):
         """Read on."""
         if self._holding:
             self._holding = False
-            self._heard_at = self.factory.clock()
             self.transport.resumeProducing()
 
     # Sending
 
     def send(self, message: bytes) -> None:
         """Hand a text message to the transport."""
-        self._unsent = len(message) + (self._unsent if self._paused else 0)
+        if not self._paused:
+            self._unsent = len(message)
         self.sendFrame(opcode=1, payload=message)
 
     @property

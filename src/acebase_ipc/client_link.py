@@ -133,13 +133,12 @@ class Link:
         """
         stopped: Deferred[None] = Deferred()
         self._stopping.append(stopped)
-        if self.state is not State.STOPPING:
-            self.state = State.STOPPING
-            self._give_up(ClientStopped())
-            if self.connection is not None:
-                self.connection.leave()
-            else:
-                self._end()
+        self.state = State.STOPPING
+        self._give_up(ClientStopped())
+        if self.connection is not None:
+            self.connection.leave()
+        else:
+            self._end()
         return stopped
 
     def _end(self) -> None:

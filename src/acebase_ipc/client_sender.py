@@ -120,9 +120,9 @@ class Sender:
             else:
                 self._begin_post()
 
-    def _pinged(self, result: object) -> None:
+    def _pinged(self, _: object) -> None:
         self._pinging = False
-        self._unread = isinstance(result, Failure)  # then the connection is lost, too
+        self._unread = False  # or the connection is lost, with all that was sent
         self.go_on()
 
     def _begin_post(self) -> None:

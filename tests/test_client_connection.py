@@ -333,6 +333,8 @@ class TestHoldingBack:
         played.settle()
         stopped = played.client.stopService()
         assert played.server.transport.reading
+        (download,) = (each for each in played.network.transports if b"/receive?" in each.sent)
+        assert download.reason is not None
         played.settle()
         assert played.server.frames()[-1] == (CLOSE, b"\x03\xe8")
         played.server.close(1000)

@@ -169,6 +169,15 @@ def test_the_endpoint_installs_no_reactor_and_loads_what_is_slow_only_when_it_is
     )
 
 
+def test_a_server_does_not_load_what_only_clients_need() -> None:
+    loaded = loaded_by("acebase_ipc.service", "acebase_ipc.tap")
+    assert not [each for each in loaded if each.partition(".")[0] == "treq"]
+
+
+def test_a_client_can_be_imported_before_a_reactor_is_chosen() -> None:
+    assert "twisted.internet.reactor" not in loaded_by("acebase_ipc.client")
+
+
 def test_the_plugins_load_almost_nothing() -> None:
     plugins = [path.stem for path in PLUGINS.glob("acebase_ipc_*.py")]
     assert len(plugins) == 2

@@ -167,9 +167,6 @@ class ClientConnection(WebSocketClientProtocol):
 
     def watch(self) -> None:
         """End the connection if the relay does not answer pings, from now on."""
-        if self._holding:
-            self._wait(PING_AFTER, self.watch)
-            return
         remaining = PING_AFTER - (self.factory.clock() - self._heard_at)
         if remaining > 0:
             self._wait(remaining, self.watch)

@@ -159,7 +159,7 @@ def _message(kind: str, **members: Any) -> str:
         '{"type":"notification","from":"12345","data":-Infinity}',
         '{"type":"notification","from":"12345","data":' + "1" * 5000 + "}",
         '{"type":"notification","from":"12345","data":' + "[" * 100_000 + "]" * 100_000 + "}",
-        '{"type":"notification","from":"12345","data":' + '{"a":' * 900 + "1" + "}" * 900 + "}",
+        '{"type":"notification","from":"12345","data":' + '{"a":' * 5_000 + "1" + "}" * 5_000 + "}",
     ],
     ids=lambda text: text[:60],
 )

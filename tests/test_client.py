@@ -278,6 +278,14 @@ class TestSending:
         network.settle()
         assert heard == ["x" * 80, "y" * 100, "z" * 20]
 
+    def test_what_is_lost_makes_room(self, network: RelayNetwork) -> None:
+        alice = network.started("alice", max_queue=100)
+        network.websocket(alice).room = 50
+        alice.send("x" * 90)
+        assert isinstance(error(alice.send("y" * 20)), QueueFull)
+        network.cut(alice)
+        assert pending(alice.send("y" * 20))
+
 
 class TestLargeMessages:
     @pytest.mark.parametrize(
@@ -476,6 +484,27 @@ class TestReceiving:
         assert isinstance(error(slow.__anext__()), SlowReader)
         assert quick == ["12345", "67890", "!", "?"]
 
+    def test_what_was_read_makes_room(self, network: RelayNetwork) -> None:
+        alice, bobby = network.started("alice"), network.started("bobby", max_queue=10)
+        messages = bobby.messages()
+        for each in ("12345", "67890", "54321"):
+            alice.send(each)
+            network.settle()
+            assert result(messages.__anext__()) == each
+
+    def test_who_waits_for_a_message_need_not_hold_the_iterator(
+        self, network: RelayNetwork
+    ) -> None:
+        alice, bobby = network.started("alice"), network.started("bobby")
+        heard: list[str] = []
+        for _ in range(2):
+            bobby.messages().__anext__().addCallback(heard.append)
+        gc.collect()
+        alice.send("x")
+        network.settle()
+        assert heard == ["x", "x"]
+        assert not bobby._awaited
+
     def test_an_iterator_that_is_dropped_is_forgotten(self, network: RelayNetwork) -> None:
         client = network.started()
         messages = client.messages()
@@ -533,6 +562,7 @@ class TestPeers:
         asked = alice.fetch_peers()
         network.settle()
         assert result(asked) == {"bobby"}
+        assert alice._peers._asked == []
 
     def test_nobody_can_be_asked_without_a_connection(self, network: RelayNetwork) -> None:
         assert isinstance(error(network.client().fetch_peers()), NotConnected)
@@ -575,12 +605,17 @@ class TestEnding:
     def test_it_says_goodbye(self, network: RelayNetwork) -> None:
         alice, bobby = network.started("alice", dialect=Dialect.ACEBASE), network.started("bobby")
         assert bobby.peers == {"alice"}
+        network.pass_time(11)  # after which nobody but alice has other connections
+        alice.fetch_peers()
+        network.settle()
+        staying = network.websocket(bobby)
         stopped = alice.stopService()
         assert pending(stopped)
         again = alice.stopService()
         network.settle()
         assert result(stopped) is None
         assert result(again) is None
+        assert all(each.reason for each in network.transports if each is not staying)
         # Without a clean close its seat would be kept.
         assert bobby.peers == frozenset()
         assert alice.problem is None

@@ -327,6 +327,17 @@ class TestHoldingBack:
         assert played.heard == ["large", "small", "2"]
         assert played.server.transport.reading
 
+    def test_it_reads_on_only_when_there_is_room(self) -> None:
+        played = Played(max_queue=10).welcomed()
+        played.server.say("get:1", "msg:1", "get:2", "msg:" + "x" * 20)
+        played.settle()
+        answer_http(played, b"msg=1", ok("large"))
+        assert played.heard == ["large", "1"]
+        assert not played.server.transport.reading
+        answer_http(played, b"msg=2", ok("large, too"))
+        assert played.heard == ["large", "1", "large, too", "x" * 20]
+        assert played.server.transport.reading
+
     def test_it_can_leave_meanwhile(self) -> None:
         played = Played(max_queue=10).welcomed()
         played.server.say("get:1", "msg:" + "x" * 20)
@@ -460,6 +471,18 @@ class TestHTTP:
         played.settle()
         answer_http(played, b"/clients", ok('[{"id":"bobby"},{"id":"carol"},{"id":"frank"}]'))
         assert played.client.peers == {"david", "emily", "frank"}
+
+    def test_it_follows_nobody_elsewhere(self) -> None:
+        played = Played(token="s3cret").welcomed()
+        answer_http(played, b"/clients", ok("[]"))
+        asked = played.client.fetch_peers()
+        failures: list[Any] = []
+        asked.addErrback(failures.append)
+        played.settle()
+        head = "HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: http://a.example/b\r\n\r\n"
+        answer_http(played, b"/clients", head)
+        assert isinstance(failures[0].value, client_errors.RequestDenied)
+        assert not [each for each in played.network.transports if b"a.example" in each.sent]
 
     def test_if_nobody_tells_who_is_there_it_is_logged(self) -> None:
         with capturedLogs() as events:

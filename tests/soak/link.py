@@ -58,6 +58,8 @@ class Link(asyncio.Protocol):
     :ivar close_code: what the relay has closed with.
     :ivar opened: done when the handshake is answered, or can no longer be.
     :ivar ended: set when the connection has ended.
+    :ivar pings: how many ``ping`` were sent.
+    :ivar pongs: how many ``pong`` have come.
     """
 
     def __init__(self, target: str, on_text: Callable[[Link, str], None]) -> None:
@@ -67,7 +69,7 @@ class Link(asyncio.Protocol):
         self.close_code: int | None = None
         self.opened = asyncio.Event()
         self.ended = asyncio.Event()
-        self.ponged = asyncio.Event()
+        self.pings = self.pongs = 0
         self._target = target
         self._data = bytearray()
         self._transport: Any = None

@@ -187,15 +187,20 @@ class Member:
             return False
         self._unsettled = []
         at = monotonic()
-        link.ponged.clear()
-        link.say("ping")
-        await self.until("a pong", lambda: link.ponged.is_set() or not link.alive)
-        if not link.ponged.is_set():
+        if not await self._answered(link):
             return False
         stay.until = at
         for sent in unsettled:
             sent.settled = monotonic()
         return True
+
+    async def _answered(self, link: Link) -> bool:
+        """Whether the relay answers a ping that is sent now."""
+        link.pings += 1
+        number = link.pings
+        link.say("ping")
+        await self.until("a pong", lambda: link.pongs >= number or not link.alive)
+        return link.pongs >= number
 
     # Hearing
 
@@ -203,7 +208,7 @@ class Member:
         if text.startswith("welcome:"):
             self._welcomed(link)
         elif text == "pong":
-            link.ponged.set()
+            link.pongs += 1
         elif text.startswith(("connect:", "disconnect:")):
             what, _, who = text.partition(":")
             self._told(link, what, who)
@@ -263,13 +268,14 @@ class Member:
                     again, _ = await ask(self.door, "GET", target, source=self.source)
                     if again == 200:
                         self.ledger.blame("duplicated", f"{self.id} downloads {message} twice")
-            elif link is self.link and link is not None and link.alive and not stay.broken:
+            elif link is not None and await self._answered(link) and not stay.broken:
+                # The relay has not ended this connection, and so not forgotten the peer.
                 after = f"{status} after {monotonic() - begun:.1f} s"
                 about = f"{self.database} {self.id}: the download of {message}: {after}"
                 self.ledger.blame("lost", about)
             else:
                 stay.broken = True
-        except (OSError, TimeoutError):
+        except (OSError, TimeoutError, Surprise):
             stay.broken = True
 
     async def _try_elsewhere(self, message: str) -> None:

@@ -75,7 +75,8 @@ def test_a_flood_leaves_few_lines(plain: RelayProcess) -> None:
         swarm.send(upgrade("/flood/connect?id=x&v=1"))
         peer.say(b"ping")
         peer.hear_until(b"pong")
-        assert 0 < plain.log.count("\n") - before <= LINES_PER_PERIOD
+        lines = plain.log.count("\n") - before
+    assert 0 < lines <= 2 * LINES_PER_PERIOD  # a new period may begin meanwhile
 
 
 # Rotation, by a real signal

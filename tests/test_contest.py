@@ -76,6 +76,13 @@ def test_workers_contest_their_ids_too() -> None:
     assert challenge(world, "worker1") == []
 
 
+def test_documented_peers_do_not_contest_their_ids() -> None:
+    world = World()
+    replaced, _ = world.join("worker1"), world.join("worker1")
+    replaced.is_lost(close_code=4001)
+    assert challenge(world, "worker1") == [True]
+
+
 @pytest.mark.parametrize(("age", "granted"), [(0.0, []), (59.5, []), (60.0, [True])])
 def test_an_id_is_contested_for_a_minute(age: float, granted: list[bool]) -> None:
     assert CONTEST_PERIOD == 60

@@ -65,7 +65,8 @@ class FakeClient:
         self.running = self.connected = False
         return succeed(None)
 
-    def whenConnected(self) -> Deferred[None]:
+    def whenConnected(self, failAfterFailures: int | None = None) -> Deferred[None]:
+        self.patience = failAfterFailures
         return succeed(None)
 
     def send(self, body: str, to: str | None = None) -> Deferred[None]:
@@ -181,6 +182,9 @@ def test_a_peer_greets_and_announces_its_subscriptions_whenever_it_is_welcomed()
         client.lose()
     assert peer.running
     assert peer.whenConnected().called
+    assert client.patience is None
+    assert peer.whenConnected(failAfterFailures=3).called
+    assert client.patience == 3
 
 
 def test_a_greeting_is_answered_with_a_greeting_and_the_subscriptions(joined: Joined) -> None:

@@ -43,7 +43,7 @@ async def follow(path):
     peer.subscribe(path, "mutated", changes.put_nowait)
     peer.startService()
     try:
-        await peer.client.whenConnected(failAfterFailures=3).asFuture(loop)
+        await peer.whenConnected(failAfterFailures=3).asFuture(loop)
         print(f"following {path}", file=sys.stderr)
         while True:
             change = await changes.get()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import select
 import socket
 import struct
@@ -35,17 +36,21 @@ class Ear(Protocol):
     def connectionMade(self) -> None:
         transport: Any = self.transport
         self.number = self._reader.add(transport, self.gathered)
+        if self.number is None:
+            transport.startReading()
 
     def gathered(self, data: bytes) -> None:
         self.heard += data
         self.on_data(data)
 
     def dataReceived(self, data: bytes) -> None:
-        raise AssertionError("the transport was to be read by others")
+        assert self.number is None, "the transport was to be read by others"
+        self.gathered(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.lost = reason
-        self._reader.discard(self.number)
+        if self.number is not None:
+            self._reader.discard(self.number)
 
 
 class Network:
@@ -250,6 +255,27 @@ def test_the_end_of_the_reactor_is_the_end_of_all(network: Network) -> None:
     assert network.reactor.getReaders() == []
     network.reader.doRead()  # as a reactor may that has not noticed yet
     assert network.rounds == 0
+
+
+def test_without_a_descriptor_for_it_a_transport_goes_on_by_itself(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(select, "epoll", fail)
+        client, ear = network.connect()
+    client.sendall(b"x")
+    network.turn_until(lambda: ear.heard)
+    client, ear = network.connect()
+    assert ear.number is not None
+    client.sendall(b"y")
+    network.turn_until(lambda: ear.heard)
+    client.close()
+    network.turn_until(lambda: ear.lost)
+    network.clients[0].close()
+    network.turn_until(lambda: not network.reactor.getReaders())
 
 
 def test_after_the_last_has_ended_another_may_come(network: Network) -> None:

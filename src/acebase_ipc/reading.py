@@ -66,19 +66,23 @@ class GatheredReader:
         self._epoll: select.epoll | None = None
         self._sources: dict[int, _Source] = {}
 
-    def add(self, transport: Server, received: Callable[[bytes], object]) -> int:
+    def add(self, transport: Server, received: Callable[[bytes], object]) -> int | None:
         """Read for *transport* from now on.
 
         :param received: takes the data, instead of the transport's protocol.
-        :returns: by which to :meth:`discard` it.
+        :returns: by which to :meth:`discard` it; ``None`` if the system has no
+            descriptor or memory for it: then the transport goes on by itself.
         """
         handle: socket.socket = transport.getHandle()
         number = handle.fileno()
+        try:
+            if self._epoll is None:
+                self._epoll = select.epoll()
+                self._reactor.addReader(self)
+            self._epoll.register(number, select.EPOLLIN)
+        except OSError:
+            return None
         transport.stopReading()
-        if self._epoll is None:
-            self._epoll = select.epoll()
-            self._reactor.addReader(self)
-        self._epoll.register(number, select.EPOLLIN)
         self._sources[number] = _Source(handle.recv, received, transport)
         return number
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
+from weakref import WeakKeyDictionary
 
 from tests.soak.ledger import EVERYBODY, Ear, Ledger, Sent, Stay
 from tests.soak.link import TIMEOUT, Door, Link, ask
@@ -76,6 +77,7 @@ class Member:
         self._known: dict[str, str] = {}
         self._paths = self._serial = self._posts = 0
         self._unsettled: list[Sent] = []
+        self._stays: WeakKeyDictionary[Link, Stay] = WeakKeyDictionary()
         self._downloads: set[asyncio.Task[None]] = set()
 
     # Connecting
@@ -107,6 +109,7 @@ class Member:
         now = monotonic()
         self.ear.stays.append(Stay(self.since if now < self.seat_until else now, now))
         self.seat_until = 0
+        self._stays[link] = self.ear.stays[-1]
         self.link = link
         self._known = {}
         self._paths += 1
@@ -213,7 +216,7 @@ class Member:
             what, _, who = text.partition(":")
             self._told(link, what, who)
         elif text.startswith("get:") and not self.acebase:
-            self._begin_download(text[4:])
+            self._begin_download(text[4:], link)
         elif text.startswith("msg:"):
             if self.acebase and text.startswith("msg:{"):
                 self.ledger.blame("wrong dialect", f"{self.id}: {text[:80]}")
@@ -244,13 +247,14 @@ class Member:
 
     # Downloading
 
-    def _begin_download(self, message: str) -> None:
-        stay, link = self.ear.stays[-1], self.link
+    def _begin_download(self, message: str, link: Link) -> None:
+        # An old connection may still tell of it when the new one is welcomed already.
+        stay = self._stays[link]
         task = asyncio.ensure_future(self._download(message, stay, link))
         self._downloads.add(task)
         task.add_done_callback(self._downloads.discard)
 
-    async def _download(self, message: str, stay: Stay, link: Link | None) -> None:
+    async def _download(self, message: str, stay: Stay, link: Link) -> None:
         begun = monotonic()
         place = self.ledger.place(self.ear)
         target = self.target("receive", msg=message)
@@ -268,7 +272,7 @@ class Member:
                     again, _ = await ask(self.door, "GET", target, source=self.source)
                     if again == 200:
                         self.ledger.blame("duplicated", f"{self.id} downloads {message} twice")
-            elif link is not None and await self._answered(link) and not stay.broken:
+            elif await self._answered(link) and not stay.broken:
                 # The relay has not ended this connection, and so not forgotten the peer.
                 after = f"{status} after {monotonic() - begun:.1f} s"
                 about = f"{self.database} {self.id}: the download of {message}: {after}"

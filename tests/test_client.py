@@ -674,8 +674,12 @@ class TestEnding:
 
     def test_afterwards_everything_fails(self, network: RelayNetwork) -> None:
         client = network.started()
+        ended = client.whenEnded()
+        assert not ended.called
         client.stopService()
         network.settle()
+        assert result(ended) is None
+        assert result(client.whenEnded()) is None
         assert isinstance(error(client.send("x")), ClientStopped)
         assert isinstance(error(client.whenConnected()), ClientStopped)
         assert isinstance(error(client.messages().__anext__()), StopAsyncIteration)
@@ -824,19 +828,28 @@ class TestRefusals:
         client = network.client(**options)
         if change is not None:
             change(client, monkeypatch)
-        connected, sent, iterated = (
+        connected, sent, iterated, ended, unwanted = (
             client.whenConnected(),
             client.send("x"),
             client.messages().__anext__(),
+            client.whenEnded(),
+            client.whenEnded(),
         )
+        unwanted.cancel()
+        assert isinstance(error(unwanted), CancelledError)
         network.start(client)
-        for each in (connected, sent, iterated):
+        for each in (connected, sent, iterated, ended):
             assert type(error(each)) is kind
         assert client.failed
         assert type(client.problem) is kind
         network.pass_time(120)
         assert len(network.transports) == 1
-        for later in (client.whenConnected(), client.send("y"), client.messages().__anext__()):
+        for later in (
+            client.whenConnected(),
+            client.send("y"),
+            client.messages().__anext__(),
+            client.whenEnded(),
+        ):
             assert type(error(later)) is kind
         assert result(client.stopService()) is None
         assert not client.failed

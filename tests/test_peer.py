@@ -50,6 +50,7 @@ class FakeClient:
         self.connected = False
         self.running = False
         self.refusal: Exception | None = None
+        self.ended: Deferred[None] = Deferred()
         self.sent: list[tuple[str | None, Any]] = []
         self.callbacks: dict[str, list[Callable[..., object]]] = {
             "message": [],
@@ -68,6 +69,9 @@ class FakeClient:
     def whenConnected(self, failAfterFailures: int | None = None) -> Deferred[None]:
         self.patience = failAfterFailures
         return succeed(None)
+
+    def whenEnded(self) -> Deferred[None]:
+        return self.ended
 
     def send(self, body: str, to: str | None = None) -> Deferred[None]:
         if self.refusal is not None:
@@ -185,6 +189,7 @@ def test_a_peer_greets_and_announces_its_subscriptions_whenever_it_is_welcomed()
     assert client.patience is None
     assert peer.whenConnected(failAfterFailures=3).called
     assert client.patience == 3
+    assert peer.whenEnded() is client.ended
 
 
 def test_a_greeting_is_answered_with_a_greeting_and_the_subscriptions(joined: Joined) -> None:

@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
 from acebase_ipc import AceBasePeer
-from acebase_ipc.client_errors import ClientStopped, ConnectionProblem
+from acebase_ipc.client_errors import ConnectionProblem
 
 CENTS = {"coffee": 420, "tea": 350}
 
@@ -18,17 +18,6 @@ async def price(data, sender):
     return CENTS[data["item"]] * data["pieces"]
 
 
-async def stay_connected(peer):
-    """Say each time that there is a connection. Raises what ends the client."""
-    while True:
-        lost = Deferred()
-        stop = peer.client.on_disconnected(lost.callback)
-        await peer.whenConnected()
-        print("answering", flush=True)
-        await lost
-        stop()
-
-
 async def main(reactor):
     peer = AceBasePeer.at(
         os.environ.get("ACEBASE_IPC_URL", "ws://127.0.0.1:9163"),
@@ -37,12 +26,11 @@ async def main(reactor):
         token=os.environ.get("ACEBASE_IPC_TOKEN"),
     )
     peer.on_request("price", price)
+    peer.client.on_connected(lambda: print("answering", flush=True))
     peer.startService()
     reactor.addSystemEventTrigger("before", "shutdown", peer.stopService)
     try:
-        await stay_connected(peer)
-    except ClientStopped:
-        pass  # by the shutdown
+        await peer.whenEnded()  # by the shutdown
     except ConnectionProblem as problem:
         raise SystemExit(f"answer.py: {problem}") from None
 

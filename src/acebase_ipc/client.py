@@ -25,7 +25,7 @@ from weakref import WeakSet
 
 from autobahn.websocket.types import ConnectingRequest
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -140,6 +140,7 @@ class IPCClient(Service):
         self._peers = Peers(self.id)
         self._iterators: WeakSet[Messages] = WeakSet()
         self._awaited: set[Messages] = set()
+        self._ended: set[Deferred[None]] = set()
         self._on_message = Callbacks()
         self._on_connected = Callbacks()
         self._on_disconnected = Callbacks()
@@ -217,6 +218,21 @@ class IPCClient(Service):
         """
         return self._link.when_connected(failAfterFailures)
 
+    def whenEnded(self) -> Deferred[None]:
+        """Wait until the client does not try to connect any more.
+
+        :returns: a Deferred that fires when the client is stopped. It fails with the
+            :class:`~acebase_ipc.client_errors.ConnectionProblem` that is final.
+        """
+        refusal = self._link.refusal()
+        if isinstance(refusal, ClientStopped):
+            return succeed(None)
+        if refusal is not None:
+            return fail(refusal)
+        ended: Deferred[None] = Deferred(self._ended.discard)
+        self._ended.add(ended)
+        return ended
+
     def on_connected(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Call *callback* each time the relay has welcomed the client.
 
@@ -232,7 +248,7 @@ class IPCClient(Service):
     ) -> Callable[[], None]:
         """Call *callback* each time a connection has ended, with what has ended it.
 
-        :attr:`failed` then tells whether there will be another one.
+        Whether there will be another one, :meth:`whenEnded` tells.
 
         :returns: a function that ends this.
         """
@@ -403,6 +419,12 @@ class IPCClient(Service):
         self._inbox.clear()
         for iterator in tuple(self._iterators):
             iterator.end(error)
+        ended, self._ended = self._ended, set()
+        for each in ended:
+            if isinstance(error, ClientStopped):
+                each.callback(None)
+            else:
+                each.errback(Failure(error))
 
 
 def random_id() -> str:

@@ -18,12 +18,12 @@ ROOT = Path(__file__).parents[2]
 CORPUS = Path(__file__).with_name("corpus")
 WORK = ROOT / "build" / "fuzz"
 
-TARGETS = ("frames", "framing", "wire", "handshake", "dialect", "tokens", "http", "relay")
+TARGETS = ("frames", "framing", "wire", "handshake", "dialect", "tokens", "http", "peer", "relay")
 
 SLOW = 20
 """Seconds that one input may take."""
 
-LONG = {"http": 600, "relay": 400, "frames": 600}
+LONG = {"http": 600, "peer": 600, "relay": 400, "frames": 600}
 """Bytes of the longest inputs that make sense, where it is not the default."""
 
 MAX_LENGTH = 300

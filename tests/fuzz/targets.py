@@ -15,11 +15,15 @@ from pathlib import Path
 from urllib.parse import parse_qsl, quote_from_bytes
 
 from acebase_ipc.dialect import Dialect, has_acebase_fingerprint, is_envelope
+from acebase_ipc.envelopes import InvalidEnvelope, Notification, notification
+from acebase_ipc.envelopes import parse as parse_envelope
 from acebase_ipc.errors import ConfigError, InvalidAddress, RequestRefused
 from acebase_ipc.framing import PartialText, frame_payload, split, text_frame
 from acebase_ipc.handshake import accept, parse_query
+from acebase_ipc.incoming import Body, read
 from acebase_ipc.protocol import Audience, parse, render, utf16_units
 from acebase_ipc.tokens import Rule, Tokens, read_token_file
+from acebase_ipc.values import decode as decode_values
 from tests.core import read_frames
 from tests.fakes import Wire, World, client_frame, http_head, parse_responses, upgrade_request
 from tests.fuzz.history import play
@@ -319,6 +323,29 @@ def _check_answers(data: bytes, may_be_head: bool) -> None:
         assert not refused or response.text.strip() == "Invalid IPC client id"
 
 
+# The other end
+
+
+def peer(data: bytes) -> None:
+    """What a relay and AceBase processes say to a Python peer: read, or refused as malformed."""
+    text = data.decode("utf-8", "replace")
+    message = read(text)
+    assert isinstance(message, Body) == text.startswith(("{", "msg:"))
+    if not isinstance(message, Body):
+        return
+    assert message.text in (text, text[4:])
+    try:
+        envelope = parse_envelope(message.text)
+    except InvalidEnvelope:
+        return
+    said = json.loads(message.text)
+    assert envelope.sender == said["from"]
+    if isinstance(envelope, Notification):
+        again = parse_envelope(notification(envelope.sender, "x"))
+        assert again == Notification(envelope.sender, "x")
+        assert decode_values(said.get("data")) == envelope.data
+
+
 # Histories
 
 
@@ -328,5 +355,6 @@ def relay(data: bytes) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    each.__name__: each for each in (frames, framing, wire, handshake, dialect, tokens, http, relay)
+    each.__name__: each
+    for each in (frames, framing, wire, handshake, dialect, tokens, http, peer, relay)
 }

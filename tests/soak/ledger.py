@@ -176,6 +176,7 @@ class Ledger:
                 serials = [serial for _, serial in sorted(arrivals)]
                 if serials != sorted(serials):
                     self.blame("reordered", f"{ear.database} {ear.id}: POSTs {sender} {serials}")
+                    arrivals.clear()
                 del arrivals[:-20]
 
     def _forget(self, ear: Ear, before: float) -> None:

@@ -249,14 +249,13 @@ class Member:
 
     def _begin_download(self, message: str, link: Link) -> None:
         # An old connection may still tell of it when the new one is welcomed already.
-        stay = self._stays[link]
-        task = asyncio.ensure_future(self._download(message, stay, link))
+        stay, place = self._stays[link], self.ledger.place(self.ear)
+        task = asyncio.ensure_future(self._download(message, place, stay, link))
         self._downloads.add(task)
         task.add_done_callback(self._downloads.discard)
 
-    async def _download(self, message: str, stay: Stay, link: Link) -> None:
+    async def _download(self, message: str, place: int, stay: Stay, link: Link) -> None:
         begun = monotonic()
-        place = self.ledger.place(self.ear)
         target = self.target("receive", msg=message)
         try:
             if self.random.random() < 0.05:

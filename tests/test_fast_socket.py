@@ -349,3 +349,44 @@ def test_texts_come_in_and_answers_go_out(line: Line) -> None:
     assert line.read(len(expected)) == expected
     assert line.peer.heard == [text.decode() for text in texts]
     assert {opcode for opcode, _ in server_frames(expected)} == {Opcode.TEXT}
+
+
+def test_a_connection_that_closes_can_be_aborted(line: Line) -> None:
+    line.socket.room = 10
+    line.peer.send(LONG)
+    line.reactor.turn()
+    line.client.sendall(close(1000))
+    line.turn_until(lambda: line.transport.disconnecting)
+    line.reactor.turn()
+    assert not line.ended
+    line.peer.abort()
+    line.turn_until(lambda: line.ended)
+    assert line.peer.calls[-1] == ("closed", True, 1000)
+
+
+def test_a_connection_that_closes_is_not_watched_any_more(line: Line) -> None:
+    """Else its descriptor, if a forked process has it, too, wakes the reactor for ever."""
+    line.socket.room = 10
+    line.peer.send(LONG)
+    line.reactor.turn()
+    assert len(line.reactor.getReaders()) == 1
+    line.client.sendall(close(1000))
+    line.turn_until(lambda: line.transport.disconnecting)
+    assert line.reactor.getReaders() == []
+
+
+def test_a_connection_that_is_lost_is_forgotten_while_its_socket_is_open(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget = line.peer.factory.forget
+    was_open = []
+
+    def look(gathered: int | None) -> None:
+        if gathered is not None:
+            was_open.append(not line.ended)
+        forget(gathered)
+
+    monkeypatch.setattr(line.peer.factory, "forget", look)
+    line.transport.connectionLost(Failure(ConnectionError()))
+    assert was_open == [True]
+    assert line.reactor.getReaders() == []

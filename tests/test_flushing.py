@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from twisted.internet.task import Clock
+from twisted.logger import LogLevel, capturedLogs
 
 from acebase_ipc.flushing import BUSY, Flushing
 
@@ -13,11 +14,18 @@ class Line:
 
     flushed_at = 0.0
 
-    def __init__(self) -> None:
+    def __init__(self, *, fails: bool = False) -> None:
         self.writes = 0
+        self.aborted = False
+        self._fails = fails
 
     def flush(self) -> None:
         self.writes += 1
+        if self._fails:
+            raise LookupError("a mistake")
+
+    def abort(self) -> None:
+        self.aborted = True
 
 
 @pytest.fixture
@@ -99,3 +107,21 @@ def test_the_busy_wait_until_the_data_of_all_is_dealt_with(
     receive(flushing, line)
     clock.advance(0)
     assert line.writes == 3
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_mistake_costs_one_connection_once(flushing: Flushing, clock: Clock, busy: bool) -> None:
+    bad, good = Line(fails=True), Line()
+    if busy:
+        flushing.flush_soon(bad)
+        flushing.flush_soon(good)
+    with capturedLogs() as events:
+        if busy:
+            clock.advance(0)
+        else:
+            receive(flushing, bad, good)
+        assert [each["log_level"] for each in events] == [LogLevel.critical]
+        assert (bad.aborted, good.aborted, good.writes) == (True, False, 1)
+        clock.advance(1)
+        receive(flushing, good)
+    assert (bad.writes, good.writes) == (1, 2)

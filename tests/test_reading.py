@@ -232,19 +232,47 @@ def test_one_whose_data_another_of_the_same_time_has_taken(network: Network) -> 
     network.turn_until(lambda: all(ear.heard.endswith(b"y") for _, ear in pairs))
 
 
-def test_a_mistake_costs_one_connection(network: Network) -> None:
+@pytest.mark.parametrize("where", ["receiving", "reading", "giving back"])
+def test_a_mistake_costs_one_connection(
+    network: Network, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
     (client, ear), (other, living) = network.connect(), network.connect()
 
-    def fail(data: bytes) -> None:
-        raise LookupError("a mistake")
+    def fail(*_: object) -> Any:
+        raise MemoryError
 
-    ear.on_data = fail
+    match where:
+        case "receiving":
+            ear.on_data = fail
+        case "reading":
+            source = network.reader._sources[ear.number]
+            network.reader._sources[ear.number] = source._replace(receive=fail)
+        case _:
+            ear.transport.startReading = fail
     with capturedLogs() as events:
-        client.sendall(b"x")
+        if where == "giving back":
+            client.close()
+        else:
+            client.sendall(b"x")
         other.sendall(b"y")
         network.turn_until(lambda: ear.lost and living.heard)
     assert [each["log_level"] for each in events] == [LogLevel.critical]
-    assert living.lost is None
+    assert (living.lost, network.reading) == (None, False)
+
+
+def test_a_socket_that_another_process_has_too_is_forgotten(network: Network) -> None:
+    client, ear = network.connect()
+    other, living = network.connect()
+    with ear.transport.getHandle().dup():  # as a forked process has
+        network.reader.discard(ear.number)
+        ear.transport.connectionLost(Failure(ConnectionError()))
+        client.close()
+        other.sendall(b"x")
+        network.turn_until(lambda: living.heard)
+        rounds = network.rounds
+        for _ in range(10):
+            network.reactor.turn()
+        assert network.rounds == rounds
 
 
 def test_the_end_of_the_reactor_is_the_end_of_all(network: Network) -> None:
@@ -257,15 +285,27 @@ def test_the_end_of_the_reactor_is_the_end_of_all(network: Network) -> None:
     assert network.rounds == 0
 
 
-def test_without_a_descriptor_for_it_a_transport_goes_on_by_itself(
-    network: Network, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("lacking", ["a descriptor", "a place in the reactor"])
+def test_without_what_it_takes_a_transport_goes_on_by_itself(
+    network: Network, monkeypatch: pytest.MonkeyPatch, lacking: str
 ) -> None:
+    add_reader = HandReactor.addReader
+
     def fail() -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
+    def fail_for_ours(reactor: HandReactor, reader: Any) -> None:
+        if isinstance(reader, GatheredReader):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        add_reader(reactor, reader)
+
     with monkeypatch.context() as patch:
-        patch.setattr(select, "epoll", fail)
+        if lacking == "a descriptor":
+            patch.setattr(select, "epoll", fail)
+        else:
+            patch.setattr(HandReactor, "addReader", fail_for_ours)
         client, ear = network.connect()
+        assert ear.number is None
     client.sendall(b"x")
     network.turn_until(lambda: ear.heard)
     client, ear = network.connect()

@@ -194,6 +194,36 @@ def test_stopping_ends_in_time_with_a_peer_that_never_answers(reads: bool) -> No
     assert not isinstance(stopped[0], Failure)
 
 
+def test_stopping_ends_in_time_with_a_peer_that_closes_and_does_not_read() -> None:
+    world = World()
+    peer, other = world.peers("worker1", "worker2")
+    peer.wire.stop_reading()
+    for _ in range(20):
+        other.say(f"to:worker1;{'x' * 16000}")
+    peer.leave()
+    assert peer.wire.ended is None
+    stopped = world.stop()
+    world.pass_time(5)
+    assert peer.wire.ended is not None
+    assert len(stopped) == 1
+
+
+def test_a_mistake_each_second_does_not_end_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(fails=True, keepalive_interval=5, keepalive_timeout=2)
+    peer = world.peer("worker1")
+    peer.answers = False
+    relay = world.server._relay
+
+    def fail(now: float) -> None:
+        raise LookupError("a mistake")
+
+    monkeypatch.setattr(relay, "expire", fail)
+    with capturedLogs() as logged:
+        world.pass_time(8, step=1)
+    assert peer.wire.ended
+    assert any("a task of each second failed" in str(each.get("log_format")) for each in logged)
+
+
 def test_stopping_without_peers_is_done_at_once() -> None:
     world = World()
     idle = world.connect()

@@ -160,9 +160,9 @@ class FastServerProtocol(SlimServerProtocol):
                 except Exception:
                     self._crash("receiving a message")
         if rest:
-            if len(rest) == 6 and rest.startswith(_EMPTY_PONG):
-                return  # the answer to our ping: that it has come is all it says
-            if may_become_text(rest):
+            if len(rest) == 6 and rest.startswith(_EMPTY_PONG) and self.state == STATE_OPEN:
+                self.onPong(b"")  # as thousands of idle connections answer our pings
+            elif may_become_text(rest):
                 self._head = rest
                 self._between_messages = False
             else:
@@ -198,7 +198,8 @@ class FastServerProtocol(SlimServerProtocol):
         if self.factory.fast:
             self._dataReceived(data)  # all but a line for a log that is formatted in vain
             self._between_messages = (
-                self.state == STATE_OPEN
+                self.factory.fast
+                and self.state == STATE_OPEN
                 and not self.data
                 and self.current_frame is None
                 and not self.inside_message
@@ -300,15 +301,23 @@ class FastServerProtocol(SlimServerProtocol):
             self._crash("going on")
 
     def stopProducing(self) -> None:
-        """The transport has ended; ``onClose`` follows."""
+        """The transport ends; ``onClose`` follows."""
+        self._stop_gathering()
 
     # Closing
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The transport has ended."""
         self.factory.half_received.discard(self)
-        self.factory.forget(self._gathered)
         super().connectionLost(reason)
+
+    def _closeConnection(self, abort: bool = False) -> None:
+        self._stop_gathering()
+        super()._closeConnection(abort)
+
+    def _stop_gathering(self) -> None:
+        gathered, self._gathered = self._gathered, None
+        self.factory.forget(gathered)
 
     def close(self, code: int, reason: str) -> None:
         """Write what was sent, then begin the closing handshake."""
@@ -318,6 +327,7 @@ class FastServerProtocol(SlimServerProtocol):
     def abort(self) -> None:
         """End the connection at once; what was not yet written can be reclaimed."""
         self.dropConnection(abort=True)
+        self.transport.abortConnection()  # if it closes already, and the other end reads nothing
 
 
 class FastServerFactory(WebSocketServerFactory):

@@ -6,14 +6,17 @@ connection should leave together; but waiting for more to come costs latency.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
 BUSY = 0.0002
 """Seconds. Who was written to that recently gets the frames of a whole turn of
 the reactor in one write, who was not gets them at once."""
+
+log = Logger()
 
 
 class Flushable(Protocol):
@@ -26,6 +29,9 @@ class Flushable(Protocol):
 
     def flush(self) -> None:
         """Write what was collected."""
+
+    def abort(self) -> None:
+        """End the connection at once."""
 
 
 class Flushing:
@@ -60,13 +66,14 @@ class Flushing:
         """Flush all but busy connections, which wait for what else comes in this turn."""
         if self._unflushed:
             now = self._clock()
-            for connection in self._unflushed:
+            unflushed, self._unflushed = self._unflushed, []
+            idle = []
+            for connection in unflushed:
                 if now - connection.flushed_at < BUSY:
                     self._flush_later(connection)
                 else:
-                    connection.flushed_at = now
-                    connection.flush()
-            self._unflushed.clear()
+                    idle.append(connection)
+            self._flush(idle, now)
 
     def begin_turn(self) -> None:
         """Data of several connections is about to be worked on."""
@@ -79,8 +86,15 @@ class Flushing:
 
     def _flush_busy(self) -> None:
         if self._busy:
-            now = self._clock()
             busy, self._busy = self._busy, []
-            for connection in busy:
-                connection.flushed_at = now
+            self._flush(busy, self._clock())
+
+    @staticmethod
+    def _flush(connections: Iterable[Flushable], now: float) -> None:
+        for connection in connections:
+            connection.flushed_at = now
+            try:
                 connection.flush()
+            except Exception:
+                log.failure("writing failed")
+                connection.abort()

@@ -46,8 +46,8 @@ class _Source(NamedTuple):
 class GatheredReader:
     """Reads for TCP transports as long as nothing but data comes.
 
-    Whatever else happens to a connection (its end, an error) is left to its
-    transport, which goes on by itself as if it had never been added.
+    Its end is left to its transport, which goes on by itself as if it had never
+    been added. (It takes a reset for an end, as the error was read here.)
 
     :param reactor: what the transports belong to; see :func:`can_gather`.
     :param begun: called before all that has come at one time is received.
@@ -76,25 +76,39 @@ class GatheredReader:
         handle: socket.socket = transport.getHandle()
         number = handle.fileno()
         try:
-            if self._epoll is None:
-                self._epoll = select.epoll()
-                self._reactor.addReader(self)
-            self._epoll.register(number, select.EPOLLIN)
+            epoll = self._epoll or self._begin()
+            epoll.register(number, select.EPOLLIN)
         except OSError:
             return None
         transport.stopReading()
         self._sources[number] = _Source(handle.recv, received, transport)
         return number
 
+    def _begin(self) -> select.epoll:
+        epoll = self._epoll = select.epoll()
+        try:
+            self._reactor.addReader(self)
+        except OSError:
+            self._end(epoll)
+            raise
+        return epoll
+
+    def _end(self, epoll: select.epoll) -> None:
+        self._reactor.removeReader(self)
+        epoll.close()
+        self._epoll = None
+
     def discard(self, number: int) -> None:
-        """Forget a transport that was added, open or not."""
+        """Forget a transport that was added.
+
+        While its socket is open: one that is closed stays in the ``epoll`` if a
+        forked process has it, too.
+        """
         if self._sources.pop(number, None) is not None and self._epoll is not None:
             with suppress(OSError):  # if it is closed it is not there any more
                 self._epoll.unregister(number)
             if not self._sources:
-                self._reactor.removeReader(self)
-                self._epoll.close()
-                self._epoll = None
+                self._end(self._epoll)
 
     def doRead(self) -> None:
         """Something has come: receive it."""
@@ -103,31 +117,36 @@ class GatheredReader:
         self._begun()
         for number, _ in self._epoll.poll(0, SOCKETS):
             source = self._sources.get(number)
-            if source is None or source.transport.disconnecting:
-                self._give_back(number)
-                continue
+            if source is None:
+                continue  # it was discarded when another's data was received
             try:
-                data = source.receive(BUFFER)
-            except BlockingIOError:
-                continue
-            except OSError:
-                data = b""
-            if not data:
-                self._give_back(number)
-                continue
-            try:
-                source.received(data)
+                data = self._read(source)
+                if data:
+                    source.received(data)
+                elif data is not None:
+                    self._give_back(number, source.transport)
             except Exception:
                 log.failure("receiving failed")
                 source.transport.abortConnection()
         self._finished()
 
-    def _give_back(self, number: int) -> None:
+    @staticmethod
+    def _read(source: _Source) -> bytes | None:
+        """What has come; ``b""`` if that is for the transport to see, ``None`` if nothing."""
+        if source.transport.disconnecting:
+            return b""
+        try:
+            return source.receive(BUFFER)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
+
+    def _give_back(self, number: int, transport: Server) -> None:
         """Let a transport find out by itself what has become of its connection."""
-        source = self._sources.get(number)
         self.discard(number)
-        if source is not None and not source.transport.disconnecting:
-            source.transport.startReading()
+        if not transport.disconnecting:
+            transport.startReading()
 
     def fileno(self) -> int:
         """The descriptor that the reactor watches."""

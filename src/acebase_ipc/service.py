@@ -272,10 +272,19 @@ class AceBaseIPCServer(MultiService):
     def tick(self) -> None:
         """Do what has to be done about once a second."""
         now = self._clock()
-        self._relay.expire(now)
-        self._relay.relieve(self._factory.unfinished_peers(), self._intake.reserved)
-        self._intake.retry()
-        self._factory.sweep()
-        self._site.sweep(now)
+        for task in (
+            lambda: self._relay.expire(now),
+            lambda: self._relay.relieve(self._factory.unfinished_peers(), self._intake.reserved),
+            self._intake.retry,
+            self._factory.sweep,
+            lambda: self._site.sweep(now),
+            self._expire_log,
+        ):
+            try:
+                task()
+            except Exception:
+                log.failure("a task of each second failed")  # it must not end the others
+
+    def _expire_log(self) -> None:
         if isinstance(self.observer, LogObserver):
             self.observer.expire()

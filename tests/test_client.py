@@ -791,6 +791,48 @@ class TestConnectingAgain:
         assert result(for_ever) is None
 
 
+class TestOneWaiterCancelsAnother:
+    def waiters(self, wait: Callable[[], Deferred[None]]) -> list[object]:
+        """What two waiters end with, of whom the first cancels the second."""
+        outcomes: list[object] = []
+        first, second = wait(), wait()
+
+        def cancel(outcome: object) -> None:
+            outcomes.append(outcome)
+            second.cancel()
+
+        first.addBoth(cancel)
+        second.addBoth(outcomes.append)
+        return outcomes
+
+    def test_when_it_is_connected(self, network: RelayNetwork) -> None:
+        client = network.client()
+        outcomes = self.waiters(client.whenConnected)
+        heard = hearing(client)
+        network.start(client)
+        network.started().send("hello")
+        network.settle()
+        assert heard == ["hello"]
+        assert [getattr(each, "type", each) for each in outcomes] == [None, CancelledError]
+
+    def test_when_a_connection_fails(self, network: RelayNetwork) -> None:
+        network.refuses = True
+        client = network.client()
+        outcomes = self.waiters(lambda: client.whenConnected(failAfterFailures=1))
+        network.start(client)
+        network.refuses = False
+        network.pass_time(1)
+        assert client.connected
+        assert [each.type for each in outcomes] == [ConnectionFailed, CancelledError]  # type: ignore[attr-defined]
+
+    def test_when_it_is_stopped(self, network: RelayNetwork) -> None:
+        client = network.client()
+        connected, ended = self.waiters(client.whenConnected), self.waiters(client.whenEnded)
+        assert result(client.stopService()) is None
+        assert [each.type for each in connected] == [ClientStopped, CancelledError]  # type: ignore[attr-defined]
+        assert len(ended) == 2
+
+
 def change_version(client: IPCClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "VERSION", "2.0.0")
 

@@ -39,7 +39,7 @@ from acebase_ipc.client_errors import (
     PingTimeout,
     QueueFull,
 )
-from acebase_ipc.client_events import Callbacks, Messages
+from acebase_ipc.client_events import Callbacks, Messages, settle
 from acebase_ipc.client_http import RelayHTTP
 from acebase_ipc.client_inbox import Inbox, Item
 from acebase_ipc.client_link import Link, State, retry_delay
@@ -420,11 +420,7 @@ class IPCClient(Service):
         for iterator in tuple(self._iterators):
             iterator.end(error)
         ended, self._ended = self._ended, set()
-        for each in ended:
-            if isinstance(error, ClientStopped):
-                each.callback(None)
-            else:
-                each.errback(Failure(error))
+        settle(ended, None if isinstance(error, ClientStopped) else Failure(error))
 
 
 def random_id() -> str:

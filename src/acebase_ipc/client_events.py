@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from inspect import iscoroutine
 from typing import Any
 
@@ -14,6 +14,16 @@ from twisted.python.failure import Failure
 from acebase_ipc.client_errors import ClientError, ClientStopped, SlowReader
 
 log = Logger()
+
+
+def settle(waiting: Iterable[Deferred[None]], outcome: Failure | None = None) -> None:
+    """Fire all of *waiting*, except those that are cancelled meanwhile.
+
+    :param outcome: with what they fail, if they do.
+    """
+    for each in tuple(waiting):  # cancelling one may change the original
+        if not each.called:
+            each.callback(outcome)
 
 
 class Callbacks:

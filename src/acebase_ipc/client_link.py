@@ -25,6 +25,7 @@ from acebase_ipc.client_errors import (
     NotARelay,
     NotConnected,
 )
+from acebase_ipc.client_events import settle
 from acebase_ipc.incoming import Incoming, Pong, Welcome, read
 from acebase_ipc.protocol import PING
 
@@ -150,13 +151,11 @@ class Link:
         if self.state is State.STOPPING:
             self.state = State.STOPPED
         stopping, self._stopping = self._stopping, []
-        for each in stopping:
-            each.callback(None)
+        settle(stopping)
 
     def _give_up(self, error: ConnectionProblem | ClientStopped) -> None:
         waiting, self._waiting = self._waiting, []
-        for each, _ in waiting:
-            each.errback(Failure(error))
+        settle((each for each, _ in waiting), Failure(error))
         self._listener.over(error)
 
     # Waiting for it
@@ -214,8 +213,7 @@ class Link:
         self._welcomed_at = self._clock()
         waiting, self._waiting = self._waiting, []
         self._listener.linked(connection, max_payload)
-        for each, _ in waiting:
-            each.callback(None)
+        settle(each for each, _ in waiting)
 
     def drained(self, connection: ClientConnection) -> None:
         """The transport has room again."""
@@ -233,8 +231,7 @@ class Link:
             if welcomed_at is not None and self._clock() - welcomed_at >= STABLE:
                 self._failures = 0
             self._failed(problem)
-        for pong in pongs:
-            pong.errback(Failure(NotConnected()))
+        settle(pongs, Failure(NotConnected()))
         if welcomed_at is not None:
             self._listener.unlinked(problem)
 
@@ -252,9 +249,7 @@ class Link:
         log.info("{problem}", problem=str(problem))
         remaining = [(each, count and count - 1) for each, count in self._waiting]
         self._waiting = [each for each in remaining if each[1] != 0]
-        for waiting, count in remaining:
-            if count == 0:
-                waiting.errback(Failure(problem))
+        settle((each for each, count in remaining if count == 0), Failure(problem))
 
     # Asking the relay
 

@@ -146,6 +146,12 @@ def test_it_warns_of_ports_that_are_open_to_the_network(
 # Stopping
 
 
+@pytest.mark.parametrize(("max_held", "warned"), [(1000, False), (1001, True)])
+def test_it_warns_if_more_is_held_than_may_be_unread(max_held: int, warned: bool) -> None:
+    world = World(max_backlog=1000, max_held=max_held)
+    assert bool(world.logged("max_held exceeds max_backlog")) == warned
+
+
 def test_stopping_says_goodbye_to_every_peer() -> None:
     world = World()
     peers = [*world.peers("alice", "bobby"), *world.peers("alice", database="other_data")]

@@ -133,7 +133,8 @@ class Limits:
         summary="what may wait for one lost peer",
         unit="bytes",
         exceeded="the seat ends: the others hear that the peer went",
-        reason="as much as the largest message; more, and its caches are stale anyway",
+        reason="as much as the largest message; more, and its caches are stale anyway;"
+        " keep it below max_backlog, or who returns to a long queue may be cut at once",
     )
     max_memory: int = _limit(
         1 * GIB,

@@ -208,6 +208,8 @@ class AceBaseIPCServer(MultiService):
             max_payload=config.payload_limit,
             source=source,
         )
+        if config.max_held > config.max_backlog:
+            log.warn("max_held exceeds max_backlog: who returns to a long queue may be cut at once")
         for path in config.secret_files():
             if os.path.exists(path) and os.stat(path).st_mode & stat.S_IROTH:
                 log.warn("{path} holds a secret and is readable by everybody", path=path)

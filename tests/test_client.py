@@ -694,6 +694,78 @@ class TestEnding:
         assert [each.id for each in network.world.server.get_clients(DATABASE)] == ["alice"]
 
 
+class TestStartingWhileItIsStopped:
+    @pytest.fixture
+    def client(self, network: RelayNetwork) -> IPCClient:
+        """A client that is being stopped, of a relay that does not answer."""
+        client = network.started("alice")
+        network.websocket(client).take = lambda data: None
+        return client
+
+    def test_it_connects_when_it_has_stopped(
+        self, network: RelayNetwork, client: IPCClient
+    ) -> None:
+        heard = hearing(network.started("bobby"))
+        stopped = client.stopService()
+        client.startService()
+        connected, sent = client.whenConnected(), client.send("again")
+        network.pass_time(4)
+        assert [each.called for each in (stopped, connected, sent)] == [False] * 3
+        assert websockets(network) == 2
+        network.pass_time(1)
+        assert result(stopped) is None
+        assert result(connected) is None
+        assert result(sent) is None
+        assert heard == ["again"]
+        network.pass_time(60)
+        assert websockets(network) == 3
+
+    def test_it_can_be_stopped_again(self, network: RelayNetwork, client: IPCClient) -> None:
+        first = client.stopService()
+        client.startService()
+        connected = client.whenConnected()
+        second = client.stopService()
+        assert isinstance(error(connected), ClientStopped)
+        assert isinstance(error(client.send("x")), ClientStopped)
+        network.pass_time(5)
+        assert result(first) is None
+        assert result(second) is None
+        network.pass_time(60)
+        assert websockets(network) == 1
+
+    def test_as_soon_as_it_is_disconnected(self, network: RelayNetwork) -> None:
+        client = network.started("alice")
+        stopped: list[Deferred[None]] = []
+
+        def restart(problem: object) -> None:
+            stopped.append(client.stopService())
+            stopped.append(client.stopService())
+            client.startService()
+
+        client.on_disconnected(restart)
+        network.cut(client)
+        assert [result(each) for each in stopped] == [None, None]
+        assert client.connected
+        network.pass_time(60)
+        assert websockets(network) == 2
+
+    def test_its_http_connections_are_those_of_the_new_start(self, network: RelayNetwork) -> None:
+        client = network.started("alice")
+        client.stopService()
+        client.startService()
+        network.settle()
+        assert client.connected
+        (kept,) = (
+            each for each in network.transports if not each.reason and b"/clients" in each.sent
+        )
+        assert kept is network.last
+
+
+def websockets(network: RelayNetwork) -> int:
+    """How many WebSockets were asked for."""
+    return sum(b"/connect?" in each.sent for each in network.transports)
+
+
 class TestConnectingAgain:
     def test_it_tells_each_time(self, network: RelayNetwork) -> None:
         client = network.client()
@@ -791,11 +863,16 @@ class TestConnectingAgain:
         assert result(for_ever) is None
 
 
+def types(outcomes: list[object]) -> list[object]:
+    """The types of errors, and results as they are."""
+    return [getattr(each, "type", each) for each in outcomes]
+
+
 class TestOneWaiterCancelsAnother:
     def waiters(self, wait: Callable[[], Deferred[None]]) -> list[object]:
-        """What two waiters end with, of whom the first cancels the second."""
+        """What three waiters end with, of whom the first cancels the second."""
         outcomes: list[object] = []
-        first, second = wait(), wait()
+        first, second, third = wait(), wait(), wait()
 
         def cancel(outcome: object) -> None:
             outcomes.append(outcome)
@@ -803,6 +880,7 @@ class TestOneWaiterCancelsAnother:
 
         first.addBoth(cancel)
         second.addBoth(outcomes.append)
+        third.addBoth(outcomes.append)
         return outcomes
 
     def test_when_it_is_connected(self, network: RelayNetwork) -> None:
@@ -813,7 +891,7 @@ class TestOneWaiterCancelsAnother:
         network.started().send("hello")
         network.settle()
         assert heard == ["hello"]
-        assert [getattr(each, "type", each) for each in outcomes] == [None, CancelledError]
+        assert types(outcomes) == [None, CancelledError, None]
 
     def test_when_a_connection_fails(self, network: RelayNetwork) -> None:
         network.refuses = True
@@ -823,14 +901,14 @@ class TestOneWaiterCancelsAnother:
         network.refuses = False
         network.pass_time(1)
         assert client.connected
-        assert [each.type for each in outcomes] == [ConnectionFailed, CancelledError]  # type: ignore[attr-defined]
+        assert types(outcomes) == [ConnectionFailed, CancelledError, ConnectionFailed]
 
     def test_when_it_is_stopped(self, network: RelayNetwork) -> None:
         client = network.client()
         connected, ended = self.waiters(client.whenConnected), self.waiters(client.whenEnded)
         assert result(client.stopService()) is None
-        assert [each.type for each in connected] == [ClientStopped, CancelledError]  # type: ignore[attr-defined]
-        assert len(ended) == 2
+        assert types(connected) == [ClientStopped, CancelledError, ClientStopped]
+        assert len(ended) == 3
 
 
 def change_version(client: IPCClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,7 +151,10 @@ class IPCClient(Service):
     # Living
 
     def startService(self) -> None:
-        """Connect, and stay connected; what was sent already goes then."""
+        """Connect, and stay connected; what was sent already goes then.
+
+        A client that is being stopped connects when that is done.
+        """
         if self.running:
             return
         super().startService()
@@ -189,8 +192,9 @@ class IPCClient(Service):
             at most.
         """
         super().stopService()
+        http = self._http  # another start would replace it
         stopped = self._link.stop()
-        return stopped.addCallback(lambda _: self._http.close() if self._http else None)
+        return stopped.addCallback(lambda _: http.close() if http else None)
 
     @property
     def connected(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from random import uniform
 from typing import Any, Protocol
 
@@ -96,6 +97,7 @@ class Link:
         self._pongs: deque[Deferred[None]] = deque()
         self._waiting: list[tuple[Deferred[None], int | None]] = []
         self._stopping: list[Deferred[None]] = []
+        self._restart: Callable[[], None] | None = None
         self._failures = 0
         self._welcomed_at: float | None = None
         self._ever_welcomed = False
@@ -110,10 +112,14 @@ class Link:
         reactor: Any,
         clock: Callable[[], float],
     ) -> None:
-        """Connect, and stay connected.
+        """Connect, and stay connected; if it is being stopped, when that is done.
 
         :param request: what every handshake asks for.
         """
+        if self.state is State.STOPPING:
+            again = partial(self.start, endpoint, request, max_message, reactor, clock)
+            self._restart = again
+            return
         self.state = State.CONNECTING
         self.problem = None
         self._failures = 0
@@ -135,6 +141,7 @@ class Link:
         stopped: Deferred[None] = Deferred()
         self._stopping.append(stopped)
         self.state = State.STOPPING
+        self._restart = None
         self._give_up(ClientStopped())
         if self.connection is not None:
             self.connection.leave()
@@ -144,13 +151,20 @@ class Link:
 
     def _end(self) -> None:
         """Make no other connection; in the midst of a connection's end, too."""
-        ended = succeed(None) if self._service is None else self._service.stopService()
-        ended.addCallback(self._ended)
+        service = self._service
+        ended = succeed(None) if service is None else service.stopService()
+        ended.addCallback(lambda _: self._ended(service))
 
-    def _ended(self, _: object) -> None:
+    def _ended(self, service: ClientService | None) -> None:
+        if service is not self._service:
+            return  # it has been told already
+        self._service = None
         if self.state is State.STOPPING:
             self.state = State.STOPPED
         stopping, self._stopping = self._stopping, []
+        restart, self._restart = self._restart, None
+        if restart is not None:
+            restart()
         settle(stopping)
 
     def _give_up(self, error: ConnectionProblem | ClientStopped) -> None:
@@ -164,7 +178,9 @@ class Link:
         """Why there will be no connection any more, if that is so."""
         if self.state is State.FAILED:
             return self.problem
-        return ClientStopped() if self.state in (State.STOPPING, State.STOPPED) else None
+        if self.state is State.STOPPED or (self.state is State.STOPPING and not self._restart):
+            return ClientStopped()
+        return None
 
     def when_connected(self, fail_after_failures: int | None) -> Deferred[None]:
         """Wait for the relay's welcome; see ``IPCClient.whenConnected``."""
@@ -193,6 +209,8 @@ class Link:
 
     def received(self, connection: ClientConnection, text: str, size: int) -> None:
         """A text message has come."""
+        if connection is not self.connection:
+            return
         message = read(text)
         if self.state is State.CONNECTING:
             if isinstance(message, Welcome):
@@ -217,12 +235,15 @@ class Link:
 
     def drained(self, connection: ClientConnection) -> None:
         """The transport has room again."""
-        self._listener.drained()
+        if connection is self.connection:
+            self._listener.drained()
 
     def ended(self, connection: ClientConnection, problem: ConnectionProblem) -> None:
         """The connection has ended, or was refused."""
-        welcomed_at, self._welcomed_at = self._welcomed_at, None
+        if connection is not self.connection:
+            return
         self.connection = None
+        welcomed_at, self._welcomed_at = self._welcomed_at, None
         pongs, self._pongs = self._pongs, deque()
         if self.state is State.STOPPING:
             self._end()

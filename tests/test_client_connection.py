@@ -9,6 +9,7 @@ from OpenSSL import SSL
 from service_identity import VerificationError
 from service_identity.exceptions import DNSMismatch
 from service_identity.hazmat import DNS_ID
+from twisted.internet.defer import CancelledError
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel, capturedLogs
@@ -353,6 +354,94 @@ class TestHoldingBack:
         played.settle()
         assert stopped.called
         assert played.heard == []
+
+
+class TestAfterwards:
+    def test_no_download_is_tried_again_or_delivered(self) -> None:
+        played = Played().welcomed()
+        played.server.say("get:1", "get:2")
+        played.settle()
+        transports = list(played.network.transports)
+        stop(played)
+        played.network.pass_time(10)
+        assert played.network.transports == transports
+        assert all(each.reason for each in transports)
+        assert played.network.reactor.getDelayedCalls() == []
+        assert played.heard == []
+
+    def test_nobody_is_told_who_is_there(self) -> None:
+        with capturedLogs() as events:
+            played = Played().welcomed()
+            asked = played.client.fetch_peers()
+            failures: list[Any] = []
+            asked.addErrback(failures.append)
+            stop(played)
+            played.network.pass_time(10)
+        assert isinstance(failures[0].value, client_errors.NotConnected)
+        assert all(each.reason for each in played.network.transports)
+        assert not [each for each in events if each["log_level"] is LogLevel.warn]
+
+    def test_a_download_of_before_says_nothing_to_who_starts_again(self) -> None:
+        played = Played().welcomed()
+        played.server.say("get:1")
+        played.settle()
+        stop(played)
+        played.client.startService()
+        played.again().accept()
+        played.server.say('welcome:{"maxPayload":100}', "get:2", "msg:3")
+        played.settle()
+        answer_http(played, b"msg=2", ok("2"))
+        assert played.heard == ["2", "3"]
+
+    def test_a_question_that_is_cancelled_is_not_asked_again(self) -> None:
+        played = Played().welcomed()
+        asked = played.client.fetch_peers()
+        played.settle()
+        requests = len(played.network.transports)
+        asked.cancel()
+        failures: list[Any] = []
+        asked.addErrback(failures.append)
+        assert isinstance(failures[0].value, CancelledError)
+        played.network.pass_time(10)
+        assert len(played.network.transports) == requests
+
+
+class TestPeersAfterReconnecting:
+    def test_what_an_earlier_connection_told_is_forgotten(self) -> None:
+        played = Played().welcomed()
+        answer_http(played, b"/clients", ok('[{"id":"bobby"}]'))
+        played.server.say("get:1", "msg:2", "disconnect:bobby", "connect:carol")
+        played.settle()
+        played.server.transport.lose()
+        played.again().accept()
+        played.server.say('welcome:{"maxPayload":100}')
+        played.settle()
+        answer_http(played, b"/clients", ok('[{"id":"bobby"}]'))
+        answer_http(played, b"/receive?", ok("1"))
+        assert played.heard == ["1", "2"]
+        assert played.client.peers == {"bobby"}
+
+    def test_an_answer_to_an_earlier_question_is_dropped(self) -> None:
+        played = Played().welcomed()
+        (early,) = (each for each in played.network.transports if b"/clients" in each.sent)
+        played.server.transport.lose()
+        played.again().accept()
+        played.server.say('welcome:{"maxPayload":100}')
+        played.settle()
+        answer_http(played, b"/clients", ok('[{"id":"bobby"}]'))
+        early.receive(ok("[]").encode())
+        played.settle()
+        assert played.client.peers == {"bobby"}
+
+
+def stop(played: Played) -> None:
+    """Stop the client, and let the server answer."""
+    stopped = played.client.stopService()
+    played.settle()
+    played.server.close(1000)
+    played.server.transport.lose(ConnectionDone())
+    played.settle()
+    assert stopped.called
 
 
 def answer_http(played: Played, path: bytes, answer: str | None) -> None:

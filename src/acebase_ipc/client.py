@@ -391,7 +391,8 @@ class IPCClient(Service):
         return self._peers.left.add(callback)
 
     def _peers_unknown(self, failure: Failure) -> None:
-        log.warn("cannot ask who is connected: {reason}", reason=failure.getErrorMessage())
+        if not failure.check(NotConnected):
+            log.warn("cannot ask who is connected: {reason}", reason=failure.getErrorMessage())
 
     # Called by the link
 
@@ -415,12 +416,17 @@ class IPCClient(Service):
     def unlinked(self, problem: ConnectionProblem) -> None:
         """The connection has ended."""
         self._sender.disconnected()
+        self._inbox.forget_peers()
+        self._peers.forget()
         self._on_disconnected.call(problem)
 
     def over(self, error: ConnectionProblem | ClientStopped) -> None:
         """There will be no connection any more."""
         self._sender.fail(error)
         self._inbox.clear()
+        self._peers.forget()
+        if self._http is not None:
+            self._http.cancel()
         for iterator in tuple(self._iterators):
             iterator.end(error)
         ended, self._ended = self._ended, set()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Coroutine
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from treq.client import HTTPClient
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IConsumer, IProtocol, IStreamClientEndpoint
 from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer
@@ -28,6 +30,8 @@ TIMEOUT = 60.0
 RETRY_AFTER = (1.0, 4.0)
 """Seconds after which a GET that was not answered is tried again; an announced message
 waits for 60 s."""
+
+T = TypeVar("T")
 
 MAX_ERROR = 1024
 """Bytes of a refusal's text that are read."""
@@ -105,6 +109,7 @@ class RelayHTTP:
         self._pool.cachedConnectionTimeout = IDLE
         agent = Agent.usingEndpointFactory(reactor, _OneEndpoint(endpoint), self._pool)
         self._treq = HTTPClient(agent)
+        self._running: set[Deferred[Any]] = set()
 
     def post(self, message: bytes) -> Deferred[None]:
         """Send a message of any size; it is not tried twice.
@@ -116,7 +121,7 @@ class RelayHTTP:
         async def post() -> None:
             await self._request("POST", f"send?id={self._id}", message)
 
-        return Deferred.fromCoroutine(post())
+        return self._run(post())
 
     def download(self, message_id: str) -> Deferred[str]:
         """Fetch a message that was announced.
@@ -127,7 +132,7 @@ class RelayHTTP:
         async def download() -> str:
             return await self._get(f"receive?id={self._id}&msg={quote(message_id, safe='')}")
 
-        return Deferred.fromCoroutine(download())
+        return self._run(download())
 
     def clients(self) -> Deferred[frozenset[str]]:
         """Who is connected.
@@ -142,7 +147,22 @@ class RelayHTTP:
             except (LookupError, TypeError, ValueError):
                 raise RequestFailed("the relay's answer is no list of clients") from None
 
-        return Deferred.fromCoroutine(clients())
+        return self._run(clients())
+
+    def _run(self, request: Coroutine[Any, Any, T]) -> Deferred[T]:
+        running = Deferred.fromCoroutine(request)
+        self._running.add(running)
+
+        def ended(result: T) -> T:
+            self._running.discard(running)
+            return result
+
+        return running.addBoth(ended)
+
+    def cancel(self) -> None:
+        """Cancel all requests."""
+        for each in tuple(self._running):
+            each.cancel()
 
     def close(self) -> Deferred[None]:
         """End the connections that are kept."""
@@ -164,8 +184,19 @@ class RelayHTTP:
         def timed_out(result: object, timeout: float) -> str:
             raise RequestUnanswered(f"not within {timeout:g} s")
 
-        answer = Deferred.fromCoroutine(self._exchange(method, path, data))
-        return answer.addTimeout(TIMEOUT, self._reactor, timed_out)
+        def cancel(answer: Deferred[str]) -> None:
+            # First, for what the exchange fails with looks as if it was not answered.
+            answer.errback(CancelledError())
+            exchange.cancel()
+
+        def ended(result: str | Failure) -> None:
+            if not answer.called:
+                answer.callback(result)
+
+        answer: Deferred[str] = Deferred(cancel)
+        exchange = Deferred.fromCoroutine(self._exchange(method, path, data))
+        exchange.addTimeout(TIMEOUT, self._reactor, timed_out).addBoth(ended)
+        return answer
 
     async def _exchange(self, method: str, path: str, data: bytes | None) -> str:
         body = bytearray()

@@ -44,26 +44,32 @@ class Inbox:
         """Forget what waits, and the download."""
         self._waiting.clear()
         self.size = 0
-        if self._downloading is not None:
-            self._downloading.cancel()
+        downloading, self._downloading = self._downloading, None
+        if downloading is not None:
+            downloading.cancel()
+
+    def forget_peers(self) -> None:
+        """Forget who comes and goes: that was told on a connection which has ended."""
+        kept = [each for each in self._waiting if not isinstance(each[0], Joined | Left)]
+        self._waiting = deque(kept)
+        self.size = sum(size for _, size in kept)
 
     def _go_on(self) -> None:
         while self._waiting and self._downloading is None:
             item, size = self._waiting.popleft()
             self.size -= size
             if isinstance(item, Announced):
-                self._downloading = self._download(item.message_id)
-                self._downloading.addCallbacks(self._downloaded, self._lost)
+                downloading = self._downloading = self._download(item.message_id)
+                downloading.addBoth(self._downloaded, downloading)
             else:
                 self._deliver(item)
 
-    def _downloaded(self, text: str) -> None:
+    def _downloaded(self, result: str | Failure, downloading: Deferred[str]) -> None:
+        if downloading is not self._downloading:
+            return  # it is forgotten
         self._downloading = None
-        self._deliver(Body(text))
-        self._go_on()
-
-    def _lost(self, failure: Failure) -> None:
-        self._downloading = None
-        if failure.check(RequestFailed):
-            log.warn("a large message is lost: {reason}", reason=str(failure.value))
+        if not isinstance(result, Failure):
+            self._deliver(Body(result))
+        elif result.check(RequestFailed):
+            log.warn("a large message is lost: {reason}", reason=str(result.value))
         self._go_on()

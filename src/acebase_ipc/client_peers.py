@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 
+from acebase_ipc.client_errors import NotConnected
 from acebase_ipc.client_events import Callbacks
 
 
@@ -38,6 +39,9 @@ class Peers:
         changes: dict[str, bool] = {}
         self._asked.append(changes)
 
+        def forgotten() -> bool:
+            return not any(each is changes for each in self._asked)
+
         def answered(found: frozenset[str]) -> frozenset[str]:
             came = {peer_id for peer_id, is_there in changes.items() if is_there}
             went = changes.keys() - came
@@ -46,11 +50,22 @@ class Peers:
 
         async def ask() -> frozenset[str]:
             try:
-                return answered(await clients())
+                found = await clients()
+                if forgotten():
+                    raise NotConnected
+                return answered(found)
+            except CancelledError:
+                if forgotten():
+                    raise NotConnected from None
+                raise
             finally:
                 self._asked = [each for each in self._asked if each is not changes]
 
         return Deferred.fromCoroutine(ask())
+
+    def forget(self) -> None:
+        """Let all questions that are not answered yet fail: their connection has ended."""
+        self._asked.clear()
 
     def _set(self, ids: frozenset[str]) -> None:
         before, self.ids = self.ids, ids

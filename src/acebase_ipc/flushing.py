@@ -65,15 +65,8 @@ class Flushing:
     def flush_idle(self) -> None:
         """Flush all but busy connections, which wait for what else comes in this turn."""
         if self._unflushed:
-            now = self._clock()
             unflushed, self._unflushed = self._unflushed, []
-            idle = []
-            for connection in unflushed:
-                if now - connection.flushed_at < BUSY:
-                    self._flush_later(connection)
-                else:
-                    idle.append(connection)
-            self._flush(idle, now)
+            self._flush(unflushed, BUSY)
 
     def begin_turn(self) -> None:
         """Data of several connections is about to be worked on."""
@@ -87,11 +80,15 @@ class Flushing:
     def _flush_busy(self) -> None:
         if self._busy:
             busy, self._busy = self._busy, []
-            self._flush(busy, self._clock())
+            self._flush(busy, 0)
 
-    @staticmethod
-    def _flush(connections: Iterable[Flushable], now: float) -> None:
+    def _flush(self, connections: Iterable[Flushable], busy_for: float) -> None:
+        """Flush *connections*, but those later that were flushed within *busy_for* seconds."""
+        now = self._clock()
         for connection in connections:
+            if now - connection.flushed_at < busy_for:
+                self._flush_later(connection)
+                continue
             connection.flushed_at = now
             try:
                 connection.flush()

@@ -484,6 +484,18 @@ class TestReceiving:
         assert isinstance(error(slow.__anext__()), SlowReader)
         assert quick == ["12345", "67890", "!", "?"]
 
+    def test_who_leaves_too_many_messages_unread_is_told(
+        self, network: RelayNetwork, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("acebase_ipc.client_events.MAX_MESSAGES", 2)
+        alice, bobby = network.started("alice"), network.started("bobby")
+        messages = bobby.messages()
+        for each in ("", "", "!"):
+            alice.send(each)
+        network.settle()
+        assert [result(messages.__anext__()), result(messages.__anext__())] == ["", ""]
+        assert isinstance(error(messages.__anext__()), SlowReader)
+
     def test_what_was_read_makes_room(self, network: RelayNetwork) -> None:
         alice, bobby = network.started("alice"), network.started("bobby", max_queue=10)
         messages = bobby.messages()
@@ -973,6 +985,18 @@ class TestRefusals:
             assert type(error(later)) is kind
         assert result(client.stopService()) is None
         assert not client.failed
+
+    def test_who_was_refused_for_good_may_be_started_again(self) -> None:
+        network = RelayNetwork(token="s3cret")
+        client = network.started("alice", token="wrong")
+        assert client.failed
+        client._headers = {"Authorization": "Bearer s3cret"}
+        network.start(client)
+        assert client.connected
+        assert not client.failed
+        stopped = client.stopService()
+        network.settle()
+        assert result(stopped) is None
 
     def test_a_token_opens_every_way_and_is_nowhere_to_be_seen(self) -> None:
         network = RelayNetwork(token="s3cret", max_payload=100)

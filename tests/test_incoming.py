@@ -42,6 +42,7 @@ from acebase_ipc.incoming import (
         ("welcome:[1]", Unknown()),
         ('welcome:{"maxPayload":"1"}', Unknown()),
         ('welcome:{"maxPayload":0}', Unknown()),
+        ('welcome:{"maxPayload":true}', Unknown()),
         ('welcome:{"maxPayload":1,"more":2}', Welcome(1)),
         ("welcome:" + "[" * 100_000, Unknown()),
     ],

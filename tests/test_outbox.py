@@ -49,6 +49,16 @@ def test_what_waits_elsewhere_counts() -> None:
     outbox.put(b"12345", b"", elsewhere=5)
 
 
+def test_it_is_full_beyond_so_many_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("acebase_ipc.outbox.MAX_MESSAGES", 3)
+    outbox = outbox_of(b"", b"", b"")
+    with pytest.raises(QueueFull, match="too many messages"):
+        outbox.put(b"", b"")
+    outbox.take()
+    outbox.put(b"", b"")
+    assert len(outbox) == 3
+
+
 def test_a_message_of_any_size_may_wait_alone() -> None:
     outbox = outbox_of(b"x" * 11)
     with pytest.raises(QueueFull):

@@ -566,6 +566,35 @@ def test_a_cancelled_request_is_forgotten(joined: Joined) -> None:
     assert joined.peer.ignored == 1
 
 
+def test_what_nobody_waits_for_any_more_is_not_sent(joined: Joined) -> None:
+    waiting: list[Deferred[None]] = []
+
+    def send(body: str, to: str | None = None) -> Deferred[None]:
+        waiting.append(Deferred())
+        return waiting[-1]
+
+    joined.client.send = send  # type: ignore[method-assign]
+    timed_out = joined.peer.request(1, timeout=3)
+    cancelled = joined.peer.request(2)
+    cancelled.cancel()
+    joined.clock.advance(3)
+    assert isinstance(failure_of(timed_out), RequestTimedOut)
+    assert isinstance(failure_of(cancelled), CancelledError)
+    assert all(each.called for each in waiting)  # they are taken back
+
+
+def test_there_is_an_end_of_the_processes_that_are_known(
+    joined: Joined, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("acebase_ipc.peer.MAX_PEERS", 2)
+    for each in (WORKER, OTHER, "invented1"):
+        joined.client.receive(hello(each))
+    assert joined.peer.peers == {WORKER, OTHER}
+    assert joined.peer.ignored == 1
+    joined.client.receive(hello(WORKER))
+    assert joined.peer.ignored == 1
+
+
 def test_requests_are_cancelled_when_the_peer_stops(joined: Joined) -> None:
     _, first = joined.ask(1)
     _, second = joined.ask(1, to=OTHER)

@@ -136,7 +136,7 @@ class IPCClient(Service):
         self._http: RelayHTTP | None = None
         self._link = Link(self, retry_policy)
         self._sender = Sender(max_queue, self._post, self._link.ask)
-        self._inbox = Inbox(self._download, self._deliver)
+        self._inbox = Inbox(self._download, self._deliver, max_queue)
         self._peers = Peers(self.id)
         self._iterators: WeakSet[Messages] = WeakSet()
         self._awaited: set[Messages] = set()
@@ -153,9 +153,10 @@ class IPCClient(Service):
     def startService(self) -> None:
         """Connect, and stay connected; what was sent already goes then.
 
-        A client that is being stopped connects when that is done.
+        A client that is being stopped connects when that is done; one that was refused
+        for good tries again.
         """
-        if self.running:
+        if self.running and not self.failed:
             return
         super().startService()
         if self._reactor is None:
@@ -348,7 +349,7 @@ class IPCClient(Service):
         else:
             self._peers.changed(item.id, isinstance(item, Joined))
         connection = self._link.connection
-        if connection is not None and self._inbox.size <= self._max_queue:
+        if connection is not None and not self._inbox.is_full:
             connection.go_on()
 
     # Peers
@@ -406,7 +407,7 @@ class IPCClient(Service):
         """A message has come; what is none that we know is left alone."""
         if isinstance(message, Joined | Left | Body | Announced):
             self._inbox.put(message, size)
-            if self._inbox.size > self._max_queue and self._link.connection is not None:
+            if self._inbox.is_full and self._link.connection is not None:
                 self._link.connection.hold()
 
     def drained(self) -> None:

@@ -81,8 +81,8 @@ class QueueFull(ClientError):
 
     def __init__(self, max_queue: int) -> None:
         super().__init__(
-            f"more than {max_queue} bytes wait to be sent: wait until earlier messages are sent,"
-            " or raise max_queue"
+            f"more than {max_queue} bytes, or too many messages, wait to be sent: wait until"
+            " earlier messages are sent, or raise max_queue"
         )
 
 
@@ -98,8 +98,8 @@ class SlowReader(ClientError):
 
     def __init__(self, max_queue: int) -> None:
         super().__init__(
-            f"more than {max_queue} bytes of messages wait to be read: messages were lost."
-            " Read quicker, or raise max_queue"
+            f"more than {max_queue} bytes, or too many messages, wait to be read: messages were"
+            " lost. Read quicker, or raise max_queue"
         )
 
 

@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from acebase_ipc.client_errors import ClientError, ClientStopped, SlowReader
+from acebase_ipc.outbox import MAX_MESSAGES
 
 log = Logger()
 
@@ -93,7 +94,9 @@ class Messages:
             return
         if self._readers:
             self._next_reader().callback(text)
-        elif self._size and self._size + size > self._max_bytes:
+        elif (self._size and self._size + size > self._max_bytes) or (
+            len(self._arrived) >= MAX_MESSAGES
+        ):
             self.end(SlowReader(self._max_bytes))
         else:
             self._arrived.append((text, size))

@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 
 from acebase_ipc.client_errors import RequestFailed
 from acebase_ipc.incoming import Announced, Body, Joined, Left
+from acebase_ipc.outbox import MAX_MESSAGES
 
 log = Logger()
 
@@ -23,27 +24,37 @@ class Inbox:
 
     :param download: fetches an announced message.
     :param deliver: is given what has come, in order.
+    :param max_bytes: how much may wait before it is full.
     """
 
     def __init__(
-        self, download: Callable[[str], Deferred[str]], deliver: Callable[[Item], None]
+        self,
+        download: Callable[[str], Deferred[str]],
+        deliver: Callable[[Item], None],
+        max_bytes: int,
     ) -> None:
         self._download = download
         self._deliver = deliver
         self._waiting: deque[tuple[Item | Announced, int]] = deque()
         self._downloading: Deferred[str] | None = None
-        self.size = 0
+        self._max_bytes = max_bytes
+        self._size = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more should be put into it."""
+        return self._size > self._max_bytes or len(self._waiting) >= MAX_MESSAGES
 
     def put(self, item: Item | Announced, size: int) -> None:
         """Give on *item*, of *size* bytes, when all before it has been given on."""
         self._waiting.append((item, size))
-        self.size += size
+        self._size += size
         self._go_on()
 
     def clear(self) -> None:
         """Forget what waits, and the download."""
         self._waiting.clear()
-        self.size = 0
+        self._size = 0
         downloading, self._downloading = self._downloading, None
         if downloading is not None:
             downloading.cancel()
@@ -52,12 +63,12 @@ class Inbox:
         """Forget who comes and goes: that was told on a connection which has ended."""
         kept = [each for each in self._waiting if not isinstance(each[0], Joined | Left)]
         self._waiting = deque(kept)
-        self.size = sum(size for _, size in kept)
+        self._size = sum(size for _, size in kept)
 
     def _go_on(self) -> None:
         while self._waiting and self._downloading is None:
             item, size = self._waiting.popleft()
-            self.size -= size
+            self._size -= size
             if isinstance(item, Announced):
                 downloading = self._downloading = self._download(item.message_id)
                 downloading.addBoth(self._downloaded, downloading)

@@ -87,7 +87,7 @@ def utf8_size(text: str) -> int:
 def _read_welcome(value: str) -> Welcome | Unknown:
     try:
         match json.loads(value):
-            case {"maxPayload": int(max_payload)} if max_payload > 0:
+            case {"maxPayload": int(max_payload)} if max_payload > 0 and max_payload is not True:
                 return Welcome(max_payload)
     except (ValueError, RecursionError):
         pass

@@ -13,6 +13,10 @@ from acebase_ipc.protocol import utf16_units
 
 T = TypeVar("T")
 
+MAX_MESSAGES = 65_536
+"""Messages that may wait in one queue, however short: each takes some 300 bytes of
+memory beside its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outgoing(Generic[T]):
@@ -56,7 +60,8 @@ class Outbox(Generic[T]):
         :raises QueueFull: if there is no room; nothing has changed then.
         """
         waiting = self._bytes + elsewhere
-        if waiting and waiting + len(message) > self._max_bytes:
+        too_large = waiting and waiting + len(message) > self._max_bytes
+        if too_large or len(self._waiting) >= MAX_MESSAGES:
             raise QueueFull(self._max_bytes)
         outgoing = Outgoing(message, utf16_units(message), ticket)
         self._bytes += len(message)

@@ -80,6 +80,9 @@ DEFAULT_TIMEOUT: Final = 30.0
 DEFAULT_GRACE: Final = 1.0
 """Seconds for an application's answer after AceBase's own that a request is unknown."""
 
+MAX_PEERS: Final = 5_000
+"""Processes that a peer knows at a time: as many as a relay lets into one database."""
+
 INTERNAL_NOTIFICATIONS: Final = frozenset(
     {
         "cache.invalidate",
@@ -338,7 +341,12 @@ class AceBasePeer(Service):
         sent = self.client.send(request(self.id, to, id, data), to)
         result = self._pending.add(id, to, timeout, grace)
         sent.addErrback(lambda reason: self._pending.fail(id, reason))
-        return result
+
+        def take_back(outcome: Any) -> Any:
+            sent.cancel()  # if it still waits: nobody wants the result any more
+            return outcome
+
+        return result.addBoth(take_back)
 
     def on_request(self, type: str, function: Answer) -> Callable[[], None]:
         """Let *function* answer the requests whose data has this ``type``.
@@ -411,6 +419,9 @@ class AceBasePeer(Service):
 
     def _greeted(self, greeting: Hello) -> None:
         if greeting.sender == self.id:
+            return
+        if len(self._peers) >= MAX_PEERS and greeting.sender not in self._peers:
+            self._ignore(f"the greeting of {greeting.sender}: there are too many")
             return
         self._peers.add(greeting.sender)
         if greeting.to != self.id:

@@ -20,7 +20,8 @@ from acebase_ipc.errors import ConfigError
 
 _FORMS = "write ws://host:port, wss://host:port or ws+unix:/path/of/socket"
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\xa0\ud800-\udfff]")
-_HOST = re.compile(r"[0-9A-Za-z._-]+|[0-9A-Fa-f:.]+(%[0-9A-Za-z._-]+)?")
+_LABEL = r"[0-9A-Za-z_](?:[0-9A-Za-z_-]*[0-9A-Za-z_])?"
+_HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[0-9A-Za-z._-]+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,7 @@ def _parse_tcp(text: str) -> RelayURL:
 
 
 def _ascii_host(host: str) -> str:
+    host = host.replace("%25", "%")  # before the zone of an IPv6 address (RFC 6874)
     try:
         name = host if host.isascii() else host.encode("idna").decode("ascii")
     except UnicodeError:

@@ -14,6 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel, capturedLogs, eventAsText
+from twisted.python.failure import Failure
 
 from acebase_ipc import ConfigError, Dialect, IPCClient
 from acebase_ipc import client as client_module
@@ -997,6 +998,24 @@ class TestRefusals:
         stopped = client.stopService()
         network.settle()
         assert result(stopped) is None
+
+    def test_who_starts_again_at_once_can_be_stopped(self) -> None:
+        network = RelayNetwork(token="s3cret")
+        client = network.client("alice", token="wrong")
+
+        def start_again(reason: Failure) -> None:
+            client._headers = {"Authorization": "Bearer s3cret"}
+            client.startService()
+
+        client.whenEnded().addErrback(start_again)
+        network.start(client)
+        network.pass_time(5)
+        assert client.connected
+        stopped = client.stopService()
+        network.settle()
+        assert result(stopped) is None
+        network.pass_time(60)
+        assert network.world.server.get_clients(DATABASE) == ()
 
     def test_a_token_opens_every_way_and_is_nowhere_to_be_seen(self) -> None:
         network = RelayNetwork(token="s3cret", max_payload=100)

@@ -169,6 +169,17 @@ LINES = {
         "A defect of the relay: that connection is closed, the others are not concerned."
         " Report it with the traceback."
     ),
+    "writing failed": (
+        "A defect of the relay, or no memory: the connection was ended, the others go on."
+        " Report it with the traceback."
+    ),
+    "a task of each second failed": (
+        "A defect of the relay: the other tasks go on, and so does this one in the next second."
+        " Report it with the traceback."
+    ),
+    "max_held exceeds max_backlog: who returns to a long queue may be cut at once": (
+        "Set ``--max-held`` to at most ``--max-backlog``."
+    ),
     "telling the relay that a connection is lost": "A defect of the relay: report it.",
     "an observer failed; its later failures are not logged": (
         "Your own observer has raised an exception; relaying is not concerned. Mend it."

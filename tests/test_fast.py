@@ -905,3 +905,11 @@ def test_long_texts_without_the_native_masker() -> None:
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "name", [*(each.name for each in LogLevel.iterconstants()), "error", "failure", "trace"]
+)
+def test_whatever_autobahn_logs_is_not_written(logged: Sequence[LogEvent], name: str) -> None:
+    getattr(FastServerProtocol.log, name)("{what} is wrong", what="something")
+    assert logged == []

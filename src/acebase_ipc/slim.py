@@ -53,7 +53,7 @@ class _Silence:
     def debug(self, *words: object, **values: object) -> None:
         """Say nothing."""
 
-    info = warn = error = debug
+    info = warn = error = critical = failure = trace = debug
 
 
 class _Unheeded:

@@ -13,9 +13,8 @@ from service_identity import VerificationError
 from twisted.internet.error import ConnectionLost as TransportLost
 from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from twisted.internet.protocol import connectionDone
-from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer, provider
+from zope.interface import implementer
 
 from acebase_ipc.client_errors import (
     ClosedAsTooLarge,
@@ -28,6 +27,7 @@ from acebase_ipc.client_errors import (
     closed,
     refused,
 )
+from acebase_ipc.silence import Silence
 
 HANDSHAKE_TIMEOUT = 10.0
 """Seconds that a relay has to welcome us; the relay itself gives as much."""
@@ -64,11 +64,6 @@ _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})[ \t]*(?:\r\n|\Z)", re
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
-@provider(ILogObserver)
-def _ignore(event: object) -> None:
-    """Autobahn would log the whole handshake, with the token in it."""
-
-
 class Owner(Protocol):
     """Whom a connection serves."""
 
@@ -89,7 +84,7 @@ class Owner(Protocol):
 class ClientConnection(WebSocketClientProtocol):
     """One connection to the relay."""
 
-    log = Logger(observer=_ignore)
+    log = Silence()
 
     # Autobahn's own timers depend on a reactor that is global to txaio.
     openHandshakeTimeout = 0
@@ -333,7 +328,7 @@ class ClientConnectionFactory(WebSocketClientFactory):
 
     protocol = ClientConnection
     noisy = False
-    log = Logger(observer=_ignore)
+    log = Silence()
 
     def __init__(
         self,

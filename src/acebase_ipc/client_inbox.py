@@ -71,13 +71,11 @@ class Inbox:
             self._size -= size
             if isinstance(item, Announced):
                 downloading = self._downloading = self._download(item.message_id)
-                downloading.addBoth(self._downloaded, downloading)
+                downloading.addBoth(self._downloaded)
             else:
                 self._deliver(item)
 
-    def _downloaded(self, result: str | Failure, downloading: Deferred[str]) -> None:
-        if downloading is not self._downloading:
-            return  # it is forgotten
+    def _downloaded(self, result: str | Failure) -> None:
         self._downloading = None
         if not isinstance(result, Failure):
             self._deliver(Body(result))

@@ -35,11 +35,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
+from acebase_ipc import protocol
 from acebase_ipc.errors import InvalidClientId, IPCError
 from acebase_ipc.handshake import check_client_id
 from acebase_ipc.values import decode, encode
 
-MASTER: Final = "[master]"
+MASTER: Final = protocol.MASTER.decode()
 """The id of the process that grants locks and allocates space."""
 
 
@@ -310,9 +311,13 @@ def unknown(sender: str, to: str, id: str, kind: str) -> str:
     return result(sender, to, id, {"ok": False, "reason": unknown_reason(kind)})
 
 
+UNKNOWN_REQUEST: Final = 'Unknown ipc request "'
+"""How what the published client says of a request of an unknown type begins."""
+
+
 def unknown_reason(kind: str) -> str:
     """What the published client says of a request whose type it does not know."""
-    return f'Unknown ipc request "{kind}"'
+    return f'{UNKNOWN_REQUEST}{kind}"'
 
 
 def _render(kind: str, sender: str, to: str | None = None, **members: Any) -> str:

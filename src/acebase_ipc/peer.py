@@ -69,6 +69,7 @@ from acebase_ipc.envelopes import (
     unsubscribe,
 )
 from acebase_ipc.errors import ConfigError
+from acebase_ipc.limits import Limits
 from acebase_ipc.peer_requests import Answer, Answers, PendingRequests
 from acebase_ipc.subscriptions import Callback, Subscriptions, checked_event, normal_path
 
@@ -80,7 +81,7 @@ DEFAULT_TIMEOUT: Final = 30.0
 DEFAULT_GRACE: Final = 1.0
 """Seconds for an application's answer after AceBase's own that a request is unknown."""
 
-MAX_PEERS: Final = 5_000
+MAX_PEERS: Final = Limits().max_database_connections
 """Processes that a peer knows at a time: as many as a relay lets into one database."""
 
 INTERNAL_NOTIFICATIONS: Final = frozenset(

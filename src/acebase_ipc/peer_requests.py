@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from acebase_ipc.envelopes import Request, Result, failure, result, unknown
+from acebase_ipc.envelopes import UNKNOWN_REQUEST, Request, Result, failure, result, unknown
 from acebase_ipc.peer_errors import (
     PeerError,
     PeerLeft,
@@ -21,8 +21,6 @@ from acebase_ipc.peer_errors import (
 )
 
 log = Logger()
-
-_UNKNOWN: Final = 'Unknown ipc request "'
 
 Answer = Callable[[Any, str], object]
 """Given the data of a request and the id of who asks; may return a Deferred or a coroutine."""
@@ -72,7 +70,7 @@ class PendingRequests:
             return False
         if (reason := _reason(result)) is None:
             self._finish(result.id).callback(result.data)
-        elif reason.startswith(_UNKNOWN):
+        elif reason.startswith(UNKNOWN_REQUEST):
             pending.error = UnknownRequest(pending.to, reason)
             remaining = pending.deadline.getTime() - self._clock().seconds()
             pending.deadline.reset(min(pending.grace, remaining))

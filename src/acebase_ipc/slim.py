@@ -14,6 +14,8 @@ from autobahn.util import wildcards2patterns
 from autobahn.websocket.protocol import TrafficStats
 from autobahn.websocket.utf8validator import Utf8Validator
 
+from acebase_ipc.silence import Silence
+
 CLOSE_TIMEOUT = 2.0
 """Seconds, rounded down by Autobahn to a full second of the clock, that a peer has to
 answer our close frame: enough to read what was sent
@@ -46,16 +48,6 @@ _SHARED = frozenset(
 """What nobody asks for in our connections: one for all, in the class, will do."""
 
 
-class _Silence:
-    """Autobahn logs whatever it does, 17 lines for each connection, which cost a tenth of
-    its making even if nobody reads them; what peers do wrong is reported elsewhere."""
-
-    def debug(self, *words: object, **values: object) -> None:
-        """Say nothing."""
-
-    info = warn = error = critical = failure = trace = debug
-
-
 class _Unheeded:
     """A Deferred that nobody waits for."""
 
@@ -66,7 +58,7 @@ class _Unheeded:
 class SlimServerProtocol(WebSocketServerProtocol):
     """A server's WebSocket that takes about a third of the memory."""
 
-    log = _Silence()
+    log = Silence()
 
     # Options, as in WebSocketServerFactory.setProtocolOptions; none is copied.
     CONFIG_ATTRS: tuple[str, ...] = ()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import select
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+TURNS = 10_000
+"""What does not come to pass in so many turns of 1 ms never does."""
 
 
 @implementer(IReactorFDSet)
@@ -53,6 +57,14 @@ class HandReactor(Clock):
         for each in writable:
             if each in self._writers:
                 self._end(each, each.doWrite())
+
+    def turn_until(self, done: Callable[[], object]) -> None:
+        """Turn until it is *done*; but not for ever."""
+        for _ in range(TURNS):
+            if done():
+                return
+            self.turn(wait=0.001)
+        raise AssertionError("it does not come to pass")
 
     def _end(self, transport: Any, reason: Any) -> None:
         if reason is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import select
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -35,10 +35,6 @@ LONG = text_frame(b"x" * 200_000)
 def standing_clock() -> float:
     """A time at which nobody is ever idle."""
     return 0.0
-
-
-TURNS = 10_000
-"""What does not come to pass in so many turns of 1 ms never does."""
 
 
 class NarrowSocket(socket.socket):
@@ -84,18 +80,10 @@ class Line:
         self.peer.makeConnection(self.transport)
         if upgrade:
             self.client.sendall(UPGRADE)
-            self.turn_until(lambda: self.peer in factory.connections)
+            self.reactor.turn_until(lambda: self.peer in factory.connections)
             self.reactor.turn()
             assert b"\r\n\r\n" in self.client.recv(4096)
             self.socket.sent.clear()
-
-    def turn_until(self, done: Callable[[], object]) -> None:
-        """Let the reactor turn until it is *done*; but not for ever."""
-        for _ in range(TURNS):
-            if done():
-                return
-            self.reactor.turn(wait=0.001)
-        raise AssertionError("it does not come to pass")
 
     @property
     def ended(self) -> bool:
@@ -105,7 +93,7 @@ class Line:
     def read_to_end(self) -> bytes:
         """All that comes until the connection ends."""
         data = b""
-        self.turn_until(lambda: self.ended)
+        self.reactor.turn_until(lambda: self.ended)
         while piece := self.client.recv(1 << 20):
             data += piece
         return data
@@ -121,7 +109,7 @@ class Line:
                 data.extend(piece)
             return len(data) == size
 
-        self.turn_until(read_more)
+        self.reactor.turn_until(read_more)
         return bytes(data)
 
     def is_quiet(self) -> bool:
@@ -182,7 +170,7 @@ def test_the_first_messages_leave_in_one_system_call_with_the_101(
     line = Line(RecorderFactory(BIG, factory.reactor, standing_clock), upgrade=False)
     monkeypatch.setattr(line.peer, "on_open", lambda: (line.peer.send(A), line.peer.send(B)))
     line.client.sendall(UPGRADE)
-    line.turn_until(lambda: line.socket.sent)
+    line.reactor.turn_until(lambda: line.socket.sent)
     (size,) = line.socket.sent
     head, _, messages = line.read(size).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 101 ")
@@ -287,7 +275,7 @@ def test_a_close_of_ours_waits_behind_all_frames(line: Line) -> None:
     expected = LONG + A + b"\x88\x0c\x03\xe9going away"
     assert line.read(len(expected)) == expected
     line.client.sendall(close(1001))
-    line.turn_until(lambda: line.ended)
+    line.reactor.turn_until(lambda: line.ended)
     assert line.peer.calls[-1] == ("closed", True, 1001)
 
 
@@ -356,11 +344,11 @@ def test_a_connection_that_closes_can_be_aborted(line: Line) -> None:
     line.peer.send(LONG)
     line.reactor.turn()
     line.client.sendall(close(1000))
-    line.turn_until(lambda: line.transport.disconnecting)
+    line.reactor.turn_until(lambda: line.transport.disconnecting)
     line.reactor.turn()
     assert not line.ended
     line.peer.abort()
-    line.turn_until(lambda: line.ended)
+    line.reactor.turn_until(lambda: line.ended)
     assert line.peer.calls[-1] == ("closed", True, 1000)
 
 
@@ -371,7 +359,7 @@ def test_a_connection_that_closes_is_not_watched_any_more(line: Line) -> None:
     line.reactor.turn()
     assert len(line.reactor.getReaders()) == 1
     line.client.sendall(close(1000))
-    line.turn_until(lambda: line.transport.disconnecting)
+    line.reactor.turn_until(lambda: line.transport.disconnecting)
     assert line.reactor.getReaders() == []
 
 

@@ -19,7 +19,6 @@ from twisted.python.failure import Failure
 from acebase_ipc.reading import BUFFER, SOCKETS, GatheredReader, can_gather
 from tests.tcp import HandReactor
 
-TURNS = 1000
 RESET = struct.pack("ii", 1, 0)
 """Of SO_LINGER: closing a socket resets its connection."""
 
@@ -86,14 +85,6 @@ class Network:
         ear.makeConnection(Server(accepted, ear, address, port, 0, reactor))
         return client, ear
 
-    def turn_until(self, done: Callable[[], object]) -> None:
-        """Let the reactor turn until it is *done*; but not for ever."""
-        for _ in range(TURNS):
-            if done():
-                return
-            self.reactor.turn(wait=0.01)
-        raise AssertionError("it does not come to pass")
-
 
 @pytest.fixture
 def network() -> Iterator[Network]:
@@ -110,7 +101,7 @@ def test_many_connections_are_one_descriptor_to_the_reactor(network: Network) ->
     assert network.reactor.getReaders() == [network.reader]
     for number, (client, _) in enumerate(pairs):
         client.sendall(b"%d" % number)
-    network.turn_until(lambda: all(ear.heard for _, ear in pairs))
+    network.reactor.turn_until(lambda: all(ear.heard for _, ear in pairs))
     assert [ear.heard for _, ear in pairs] == [b"0", b"1", b"2"]
 
 
@@ -139,22 +130,22 @@ def test_no_more_sockets_are_read_before_the_reactor_turns(network: Network) -> 
 def test_nobody_is_read_from_for_ever(network: Network) -> None:
     client, ear = network.connect()
     client.sendall(b"x" * (BUFFER + 1))
-    network.turn_until(lambda: ear.heard)
+    network.reactor.turn_until(lambda: ear.heard)
     assert len(ear.heard) <= BUFFER
-    network.turn_until(lambda: len(ear.heard) == BUFFER + 1)
+    network.reactor.turn_until(lambda: len(ear.heard) == BUFFER + 1)
 
 
 @pytest.mark.parametrize("reset", [False, True])
 def test_an_end_is_left_to_the_transport(network: Network, reset: bool) -> None:
     (client, ear), (other, living) = network.connect(), network.connect()
     client.sendall(b"last words")
-    network.turn_until(lambda: ear.heard)
+    network.reactor.turn_until(lambda: ear.heard)
     if reset:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     client.close()
-    network.turn_until(lambda: ear.lost)
+    network.reactor.turn_until(lambda: ear.lost)
     other.sendall(b"x")
-    network.turn_until(lambda: living.heard)
+    network.reactor.turn_until(lambda: living.heard)
     assert (ear.heard, living.lost) == (b"last words", None)
     assert network.reactor.getReaders() == [network.reader]
 
@@ -163,7 +154,7 @@ def test_what_was_sent_before_an_end_is_received(network: Network) -> None:
     client, ear = network.connect()
     client.sendall(b"last words")
     client.close()
-    network.turn_until(lambda: ear.lost)
+    network.reactor.turn_until(lambda: ear.lost)
     assert ear.heard == b"last words"
     assert network.reactor.getReaders() == []
     assert network.reader.fileno() == -1
@@ -174,7 +165,7 @@ def test_one_that_is_closing_is_not_read_from(network: Network) -> None:
     ear.transport.write(b"x" * 10_000_000)
     ear.transport.loseConnection()
     client.sendall(b"too late")
-    network.turn_until(lambda: network.rounds)
+    network.reactor.turn_until(lambda: network.rounds)
     assert (ear.heard, ear.lost) == (b"", None)
     assert network.reactor.getReaders() == []
 
@@ -192,7 +183,7 @@ def test_a_connection_that_ends_another_of_the_same_time(network: Network, end: 
         ear.on_data = end_the_other
         client.sendall(b"x")
     network.reader.doRead()
-    network.turn_until(lambda: any(ear.lost for _, ear in pairs))
+    network.reactor.turn_until(lambda: any(ear.lost for _, ear in pairs))
     assert sorted(bool(ear.lost) for _, ear in pairs) == [False, True]
 
 
@@ -229,7 +220,7 @@ def test_one_whose_data_another_of_the_same_time_has_taken(network: Network) -> 
     for client, ear in pairs:
         ear.on_data = lambda data: None
         client.sendall(b"y")
-    network.turn_until(lambda: all(ear.heard.endswith(b"y") for _, ear in pairs))
+    network.reactor.turn_until(lambda: all(ear.heard.endswith(b"y") for _, ear in pairs))
 
 
 @pytest.mark.parametrize("where", ["receiving", "reading", "giving back"])
@@ -255,7 +246,7 @@ def test_a_mistake_costs_one_connection(
         else:
             client.sendall(b"x")
         other.sendall(b"y")
-        network.turn_until(lambda: ear.lost and living.heard)
+        network.reactor.turn_until(lambda: ear.lost and living.heard)
     assert [each["log_level"] for each in events] == [LogLevel.critical]
     assert (living.lost, network.reading) == (None, False)
 
@@ -268,7 +259,7 @@ def test_a_socket_that_another_process_has_too_is_forgotten(network: Network) ->
         ear.transport.connectionLost(Failure(ConnectionError()))
         client.close()
         other.sendall(b"x")
-        network.turn_until(lambda: living.heard)
+        network.reactor.turn_until(lambda: living.heard)
         rounds = network.rounds
         for _ in range(10):
             network.reactor.turn()
@@ -307,24 +298,24 @@ def test_without_what_it_takes_a_transport_goes_on_by_itself(
         client, ear = network.connect()
         assert ear.number is None
     client.sendall(b"x")
-    network.turn_until(lambda: ear.heard)
+    network.reactor.turn_until(lambda: ear.heard)
     client, ear = network.connect()
     assert ear.number is not None
     client.sendall(b"y")
-    network.turn_until(lambda: ear.heard)
+    network.reactor.turn_until(lambda: ear.heard)
     client.close()
-    network.turn_until(lambda: ear.lost)
+    network.reactor.turn_until(lambda: ear.lost)
     network.clients[0].close()
-    network.turn_until(lambda: not network.reactor.getReaders())
+    network.reactor.turn_until(lambda: not network.reactor.getReaders())
 
 
 def test_after_the_last_has_ended_another_may_come(network: Network) -> None:
     client, ear = network.connect()
     client.close()
-    network.turn_until(lambda: ear.lost)
+    network.reactor.turn_until(lambda: ear.lost)
     client, ear = network.connect()
     client.sendall(b"again")
-    network.turn_until(lambda: ear.heard)
+    network.reactor.turn_until(lambda: ear.heard)
 
 
 def test_where_sockets_cannot_be_gathered(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ PYTHON ?= python3
 # Options of the relay for "make run", of "make bench", or the example for "make cluster",
 # e.g. ARGS='--token secret'.
 ARGS ?=
-# Options and paths for pytest, e.g. PYTEST_ARGS='-x tests/test_relay.py'.
+# Options and paths for pytest, e.g. PYTEST_ARGS='-x tests/relay/test_router.py'.
 PYTEST_ARGS ?=
 NPM ?= npm
 # For how long "make soak", "make soak-acebase" and "make fuzz" (each target) go on.
@@ -81,10 +81,10 @@ conformance: $(VENV)/.run ## Let the Autobahn TestSuite judge the WebSocket (nee
 fuzz: $(VENV)/.fuzz ## Try inputs on each target for SECONDS (TARGET=... for one)
 	@$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS) $(TARGET)
 
-docs/limits.rst: $(VENV)/.run ## Write the table of limits anew, after acebase_ipc.limits
+docs/limits.rst: $(VENV)/.run ## Write the table of limits anew, after acebase_ipc.relay.limits
 	@$(BIN)/python docs/generate_limits.py > $@
 
-docs/events.rst: $(VENV)/.run ## Write the table of log lines anew, after acebase_ipc.observer
+docs/events.rst: $(VENV)/.run ## Write the table of log lines anew, after acebase_ipc.relay.events
 	@$(BIN)/python docs/generate_events.py > $@
 
 clean: ## Remove all that make, the tests and the tools have left behind

@@ -3,7 +3,7 @@
 It speaks to well-behaved clients as acebase-ipc does, which is all that the
 load generator needs: welcome, ``connect:`` and ``disconnect:``, ``to:<id>;``,
 broadcasts, and large messages over POST and GET. It checks no token and has
-no limits, no back pressure, no recovery. Autobahn and Twisted are used as
+no limits, no back pressure, no session_timeout. Autobahn and Twisted are used as
 their examples use them, with their defaults, except that Nagle's algorithm is
 off, as everywhere with small messages.
 

@@ -105,12 +105,12 @@ def full_names(target: str, documented: str) -> Iterator[str]:
     """What *target* may mean in the docstring of *documented*, a class or "".
 
     Public names are documented as the package's own, although they are defined in its
-    modules. There docstrings say ``acebase_ipc.client.IPCClient.send``, and in the same
+    modules. There docstrings say ``acebase_ipc.client.service.IPCClient.send``, and in the same
     module ``IPCClient.send``, where the reference has ``acebase_ipc.IPCClient.send``;
     and they name their neighbours in the module.
     """
     names = target.removeprefix("acebase_ipc.").split(".")
-    for public in (names, names[1:]):
+    for public in (names[start:] for start in range(min(len(names), 3))):
         if public and public[0] in acebase_ipc.__all__:
             yield ".".join(("acebase_ipc", *public))
     owner = documented.partition(".")[0]

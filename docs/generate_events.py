@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from string import Formatter
 
-from acebase_ipc import observer
-from acebase_ipc.observer import Drop, Event, PeerEvent, SeatEnd, Severity
+from acebase_ipc.relay import events as observer
+from acebase_ipc.relay.events import DropReason, ExpiryReason, PeerEvent, RelayEvent, Severity
 
-SOURCE = Path(observer.__file__).parent
+SOURCE = Path(observer.__file__).parents[1]
 
 HEAD = """\
-.. Made by generate_events.py from acebase_ipc.observer: make docs/events.rst
+.. Made by generate_events.py from acebase_ipc.relay.events: make docs/events.rst
 
 =========
 Log lines
@@ -35,7 +35,7 @@ how many were left out. All events are counted, those without a line, too:
    :header-rows: 1
    :widths: 14 8 38 40
 
-   * - Event
+   * - RelayEvent
      - Level
      - Meaning and line
      - What to do
@@ -72,7 +72,7 @@ Not the relay's, but those of programs with ``IPCClient`` or ``AceBasePeer``.
 TAIL = """
 Lines of Twisted's own that matter:
 
-* ``EMFILE encountered``, ``EMFILE recovery: Closed socket from <address>``: the
+* ``EMFILE encountered``, ``EMFILE session_timeout: Closed socket from <address>``: the
   process may not open more files. New connections are closed at once; those
   that are open go on. Raise ``LimitNOFILE`` (``ulimit -n``) above
   ``--max-connections``.
@@ -90,45 +90,47 @@ ADVICE = {
         " process with the id. 500: a client with an impossible id. 503: a limit is"
         " reached: raise it, or find out who connects so often."
     ),
-    "Guessing": ("A client with an old token, or somebody who guesses. Its answers are delayed."),
-    "TimedOut": (
+    "TokenGuessing": (
+        "A client with an old token, or somebody who guesses. Its answers are delayed."
+    ),
+    "RequestTimeout": (
         "Nothing, if it is rare: a client was ended while it was sending, or somebody"
         " tries the port. Often: a slow network, see ``--request-timeout``."
     ),
-    "Joined": NOTHING,
-    "Left": "Nothing, if somebody has ended it; else see *A client died* in operations.rst.",
-    "Replaced": (
+    "PeerJoined": NOTHING,
+    "PeerLeft": "Nothing, if somebody has ended it; else see *A client died* in operations.rst.",
+    "PeerReplaced": (
         "Nothing, if the client has changed its network. Again and again: two processes"
         " with one id."
     ),
-    "Recognised": NOTHING,
-    "Dropped": (
+    "DialectDetected": NOTHING,
+    "MessageDropped": (
         "Nothing, as a rule: peers go while somebody writes to them. If ``counts`` grows"
         " steadily: a client goes on addressing a peer that is gone."
     ),
-    "Violated": (
+    "ProtocolViolated": (
         "1009: a message above ``--max-payload``; clients of AceBase POST these, so ask"
         " who sends it. Else a client that breaks the protocol: mend it."
     ),
-    "Silent": (
+    "KeepaliveTimeout": (
         "The network or the machine of this client is gone, or the client stood still."
         " It connects again by itself if it lives."
     ),
-    "Relieved": (
+    "EvictedForMemory": (
         "Look for the process that does not read. If nobody is at fault, raise ``--max-memory``."
     ),
-    "Cut": (
+    "SlowConsumer": (
         "This process does not read what it is sent: its event loop is blocked, or it"
         " cannot keep up. It connects again; restart it if its writes hang."
     ),
-    "Seated": "Nothing: it is back within seconds, or ``SeatEnded`` follows.",
-    "Returned": NOTHING,
-    "Awaited": "Start the master. Its requests wait for it.",
-    "SeatEnded": (
+    "SessionSuspended": "Nothing: it is back within seconds, or ``SessionExpired`` follows.",
+    "SessionResumed": NOTHING,
+    "MasterAbsent": "Start the master. Its requests wait for it.",
+    "SessionExpired": (
         "The process has not come back: see *A client died* in operations.rst. Start it"
         " again, and restart others whose writes hang."
     ),
-    "Contested": (
+    "IdConflict": (
         "Two processes have the same id, for the master ``role: 'master'``. End one of"
         " the two; their addresses tell where they run."
     ),
@@ -177,8 +179,8 @@ LINES = {
         "A defect of the relay: the other tasks go on, and so does this one in the next second."
         " Report it with the traceback."
     ),
-    "max_held exceeds max_backlog: who returns to a long queue may be cut at once": (
-        "Set ``--max-held`` to at most ``--max-backlog``."
+    "max_session_queue exceeds max_backlog: a peer that resumes may be cut at once": (
+        "Set ``--max-session-queue`` to at most ``--max-backlog``."
     ),
     "telling the relay that a connection is lost": "A defect of the relay: report it.",
     "an observer failed; its later failures are not logged": (
@@ -227,21 +229,22 @@ def placeholders(text: str) -> str:
     return "".join(parts)
 
 
-def events() -> Iterator[type[Event]]:
+def events() -> Iterator[type[RelayEvent]]:
     """The events, in the order of the source."""
     for each in vars(observer).values():
-        is_event = isinstance(each, type) and issubclass(each, Event)
-        if is_event and each not in (Event, PeerEvent):
+        is_event = isinstance(each, type) and issubclass(each, RelayEvent)
+        if is_event and each not in (RelayEvent, PeerEvent):
             yield each
 
 
-def meaning(event: type[Event]) -> str:
+def meaning(event: type[RelayEvent]) -> str:
     """What *event* means, and its line."""
     (first, *_) = (event.__doc__ or "").split("\n\n")
     text = f"{first} ``{placeholders(event.text)}``"
-    reasons: type[Drop] | type[SeatEnd] | None = {"Dropped": Drop, "SeatEnded": SeatEnd}.get(
-        event.__name__
-    )
+    reasons: type[DropReason] | type[ExpiryReason] | None = {
+        "MessageDropped": DropReason,
+        "SessionExpired": ExpiryReason,
+    }.get(event.__name__)
     if reasons is not None:
         text += f" Reasons: {'; '.join(each.value for each in reasons)}."
     return text
@@ -249,7 +252,7 @@ def meaning(event: type[Event]) -> str:
 
 def log_calls() -> Iterator[tuple[str, str]]:
     """The level and format of each line that the source writes otherwise."""
-    for path in sorted(SOURCE.glob("*.py")):
+    for path in sorted(SOURCE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             match node:
                 case ast.Call(

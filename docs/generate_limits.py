@@ -1,4 +1,4 @@
-"""Prints limits.rst, the table of limits, from acebase_ipc.limits: make docs/limits.rst"""
+"""Prints limits.rst, the table of limits, from acebase_ipc.relay.limits: make docs/limits.rst"""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterator
 from dataclasses import fields
 
-from acebase_ipc.handshake import MAX_CLIENT_ID, MAX_DATABASE_NAME, MIN_CLIENT_ID
-from acebase_ipc.limits import (
+from acebase_ipc.protocol.handshake import MAX_CLIENT_ID, MAX_DATABASE_NAME, MIN_CLIENT_ID
+from acebase_ipc.relay.limits import (
     DEFAULT_MAX_PAYLOAD,
     DEFAULT_MAX_PAYLOAD_TLS,
     Limits,
@@ -16,7 +16,7 @@ from acebase_ipc.limits import (
 )
 
 HEAD = """\
-.. Made by generate_limits.py from acebase_ipc.limits: make docs/limits.rst
+.. Made by generate_limits.py from acebase_ipc.relay.limits: make docs/limits.rst
 
 ======
 Limits

@@ -7,7 +7,7 @@ import os
 import pytest
 from hypothesis import settings
 
-from acebase_ipc.fast import FastServerProtocol
+from acebase_ipc.websocket.fastpath import FastServerProtocol
 
 # A loaded machine is slow, which is no defect.
 settings.register_profile("unhurried", parent=settings(), deadline=None)

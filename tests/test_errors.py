@@ -9,28 +9,29 @@ from collections.abc import Iterator
 import pytest
 
 from acebase_ipc import errors
-from acebase_ipc.errors import (
-    AmbiguousPeer,
-    ConfigError,
-    ContestedId,
+from acebase_ipc.errors import ConfigError, IPCError
+from acebase_ipc.http import errors as http_errors
+from acebase_ipc.http.errors import (
+    ConflictingId,
+    MethodNotAllowed,
+    RequestTooLarge,
+    Unauthorized,
+    UpgradeRequired,
+    WrongToken,
+)
+from acebase_ipc.protocol import errors as protocol_errors
+from acebase_ipc.protocol.errors import (
     InvalidAddress,
     InvalidClientId,
     InvalidDatabaseName,
     InvalidText,
-    IPCError,
     MessageRefused,
     MessageTooLarge,
-    MethodNotAllowed,
-    NotAPeer,
-    NotFound,
-    Overloaded,
     RequestRefused,
-    RequestTooLarge,
-    Unauthorized,
     UnsupportedVersion,
-    UpgradeRequired,
-    WrongToken,
 )
+from acebase_ipc.relay import errors as relay_errors
+from acebase_ipc.relay.errors import AmbiguousPeer, NotAPeer, NotFound, Overloaded
 
 # All classes of the module, each with what the contract wants.
 REQUESTS: list[tuple[RequestRefused, int, str]] = [
@@ -39,7 +40,7 @@ REQUESTS: list[tuple[RequestRefused, int, str]] = [
     (Unauthorized(), 403, "Unauthorized"),
     (UnsupportedVersion(), 409, "Unsupported client IPC version"),
     (InvalidClientId(), 500, "Invalid IPC client id"),
-    (ContestedId(), 409, "Another living client is connected under this id"),
+    (ConflictingId(), 409, "Another living client is connected under this id"),
     (Overloaded("Too many connections"), 503, "Too many connections"),
     (UpgradeRequired(), 426, "This is a WebSocket: connect with an upgrade"),
     (NotAPeer(), 401, "Unauthorized"),
@@ -85,7 +86,7 @@ def test_only_handshakes_that_published_clients_give_up_on_have_their_statuses()
     assert not given_up & {int(error.status) for error, *_ in MESSAGES}
     assert {type(error) for error, status, _ in REQUESTS if status in given_up} == {
         AmbiguousPeer,
-        ContestedId,
+        ConflictingId,
         InvalidClientId,
         Unauthorized,
         UnsupportedVersion,
@@ -115,11 +116,12 @@ def drawn_tree() -> Iterator[tuple[str, str, str]]:
 
 
 def real_tree() -> dict[str, str]:
-    classes = inspect.getmembers(errors, inspect.isclass)
+    modules = (errors, protocol_errors, relay_errors, http_errors)
     return {
         name: "" if each is IPCError else each.__bases__[0].__name__
-        for name, each in classes
-        if each.__module__ == errors.__name__
+        for module in modules
+        for name, each in inspect.getmembers(module, inspect.isclass)
+        if each.__module__ == module.__name__
     }
 
 

@@ -14,10 +14,10 @@ from twisted.python.usage import Options as ParentOptions
 from twisted.python.usage import UsageError
 
 from acebase_ipc import AceBaseIPCServer, AceBaseIPCServerConfig
-from acebase_ipc.dialect import Dialect
-from acebase_ipc.limits import GIB, KIB, MIB, describe_limits
+from acebase_ipc.http.tokens import Rule
+from acebase_ipc.protocol.dialect import Dialect
+from acebase_ipc.relay.limits import GIB, KIB, MIB, describe_limits
 from acebase_ipc.tap import Options, makeService
-from acebase_ipc.tokens import Rule
 
 TOKEN_VARIABLE = "ACEBASE_IPC_TOKEN"
 
@@ -112,8 +112,8 @@ def test_a_limit_out_of_its_range_is_named() -> None:
     assert refusal("--message-ttl", "0").startswith("message_ttl must be from 1 to ")
 
 
-def test_recovery_can_be_off() -> None:
-    assert configured("--recovery", "0").recovery == 0
+def test_session_timeout_can_be_off() -> None:
+    assert configured("--session-timeout", "0").session_timeout == 0
 
 
 # The other options
@@ -319,7 +319,7 @@ def test_help_has_a_text_for_every_option(usage: str) -> None:
         ("max-connections", "20000"),
         ("max-address-connections", "off"),
         ("message-ttl", "60"),
-        ("recovery", "15"),
+        ("session-timeout", "15"),
     ],
 )
 def test_help_tells_the_default_of_a_limit(usage: str, name: str, default: str) -> None:

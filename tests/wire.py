@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from acebase_ipc.fast import FastServerFactory, FastServerProtocol
+from acebase_ipc.websocket.fastpath import FastServerFactory, FastServerProtocol
 
 KEY = bytes.fromhex("37fa213d")  # RFC 6455, section 5.7
 

@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import react
 
 from acebase_ipc import AceBasePeer
-from acebase_ipc.client_errors import ConnectionProblem
+from acebase_ipc.client.errors import ConnectionProblem
 
 CENTS = {"coffee": 420, "tea": 350}
 

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from twisted.internet import asyncioreactor
 
 from acebase_ipc import AceBasePeer
-from acebase_ipc.client_errors import ConnectionProblem
+from acebase_ipc.client.errors import ConnectionProblem
 
 
 @asynccontextmanager

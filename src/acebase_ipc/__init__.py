@@ -8,16 +8,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from acebase_ipc.client import IPCClient
-    from acebase_ipc.client_errors import ClientError
-    from acebase_ipc.config import AceBaseIPCServerConfig, SSLConfig
-    from acebase_ipc.dialect import Dialect
+    from acebase_ipc.client.errors import ClientError
+    from acebase_ipc.client.service import IPCClient
     from acebase_ipc.errors import ConfigError, IPCError
-    from acebase_ipc.limits import Limits
-    from acebase_ipc.peer import AceBasePeer
-    from acebase_ipc.peer_errors import PeerError
-    from acebase_ipc.peers import Client
-    from acebase_ipc.service import AceBaseIPCServer
+    from acebase_ipc.peer.errors import PeerError
+    from acebase_ipc.peer.peer import AceBasePeer
+    from acebase_ipc.protocol.dialect import Dialect
+    from acebase_ipc.relay.limits import Limits
+    from acebase_ipc.relay.peers import Client
+    from acebase_ipc.server.config import AceBaseIPCServerConfig, SSLConfig
+    from acebase_ipc.server.service import AceBaseIPCServer
 
 __all__ = [
     "AceBaseIPCServer",
@@ -35,18 +35,18 @@ __all__ = [
 ]
 
 _MODULES = {
-    "AceBaseIPCServer": "service",
-    "AceBaseIPCServerConfig": "config",
-    "AceBasePeer": "peer",
-    "Client": "peers",
-    "ClientError": "client_errors",
+    "AceBaseIPCServer": "server.service",
+    "AceBaseIPCServerConfig": "server.config",
+    "AceBasePeer": "peer.peer",
+    "Client": "relay.peers",
+    "ClientError": "client.errors",
     "ConfigError": "errors",
-    "Dialect": "dialect",
-    "IPCClient": "client",
+    "Dialect": "protocol.dialect",
+    "IPCClient": "client.service",
     "IPCError": "errors",
-    "Limits": "limits",
-    "PeerError": "peer_errors",
-    "SSLConfig": "config",
+    "Limits": "relay.limits",
+    "PeerError": "peer.errors",
+    "SSLConfig": "server.config",
 }
 
 

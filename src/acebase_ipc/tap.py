@@ -12,12 +12,13 @@ from twisted.application.service import IService
 from twisted.logger import ILogObserver
 from twisted.python import usage
 
-from acebase_ipc.config import DEFAULT_HOST, DEFAULT_PORT, AceBaseIPCServerConfig
-from acebase_ipc.daemon import Daemon, log_file, log_observer
-from acebase_ipc.dialect import Dialect
 from acebase_ipc.errors import ConfigError
-from acebase_ipc.limits import Limit, Limits, format_size, parse_size
-from acebase_ipc.service import __version__
+from acebase_ipc.protocol.dialect import Dialect
+from acebase_ipc.relay.limits import Limit, Limits, format_size, parse_size
+from acebase_ipc.server.config import DEFAULT_HOST, DEFAULT_PORT, AceBaseIPCServerConfig
+from acebase_ipc.server.daemon import Daemon
+from acebase_ipc.server.logging import log_file, log_observer
+from acebase_ipc.server.service import __version__
 
 DEFAULT_ENDPOINT = f"tcp:{DEFAULT_PORT}:interface={DEFAULT_HOST}"
 TOKEN_VARIABLE = "ACEBASE_IPC_TOKEN"

@@ -433,7 +433,7 @@ class Peer(Process):
 
 
 class PythonPeer(Peer):
-    """One process with :class:`acebase_ipc.peer.AceBasePeer`, without database files.
+    """One process with :class:`acebase_ipc.peer.peer.AceBasePeer`, without database files.
 
     ``python_peer.py`` lists what :meth:`call` can ask of it.
     """

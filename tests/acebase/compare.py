@@ -40,7 +40,7 @@ def main() -> None:
     healed, unhealed = dict(run(unhealed=False)), dict(run(unhealed=True))
     titles = {name: name.removeprefix("test_").replace("_", " ") for name in healed}
     rows = [
-        ("scenario", "with", "--no-introductions --recovery 0"),
+        ("scenario", "with", "--no-introductions --session-timeout 0"),
         *((titles[name], seen, unhealed.get(name, "")) for name, seen in healed.items()),
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]

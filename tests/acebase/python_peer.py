@@ -27,11 +27,11 @@ from twisted.logger import globalLogBeginner, textFileLogObserver
 from twisted.protocols.basic import LineOnlyReceiver
 from zope.interface import implementer
 
-from acebase_ipc.client import IPCClient
-from acebase_ipc.dialect import ACEBASE
-from acebase_ipc.envelopes import Event
-from acebase_ipc.peer import AceBasePeer
-from acebase_ipc.values import PathReference, RegExp
+from acebase_ipc.client.service import IPCClient
+from acebase_ipc.peer.peer import AceBasePeer
+from acebase_ipc.protocol.dialect import ACEBASE
+from acebase_ipc.protocol.envelopes import Event
+from acebase_ipc.protocol.values import PathReference, RegExp
 
 LONG_TEXT = 1000  # characters; above it a test is told length and digest only
 

@@ -1,7 +1,8 @@
-"""What the relay mends in AceBase clusters: introductions, recovery, contested ids.
+"""What the relay mends in AceBase clusters: introductions, sessions, contested ids.
 
-With ``ACEBASE_IPC_UNHEALED`` set in the environment the relay runs with ``--no-introductions
---recovery 0``, and most of these tests fail: ``compare.py`` runs them both ways and prints what
+With ``ACEBASE_IPC_UNHEALED`` set in the environment the relay runs with
+``--no-introductions --session-timeout 0``, and most of these tests fail:
+``compare.py`` runs them both ways and prints what
 each saw.
 """
 
@@ -31,21 +32,25 @@ SUBSCRIPTION = "child_added list"
 Outcome = Callable[[str], None]
 
 
-def healing(recovery: float) -> tuple[str, ...]:
-    return ("--no-introductions", "--recovery=0") if UNHEALED else (f"--recovery={recovery:g}",)
+def healing(session_timeout: float) -> tuple[str, ...]:
+    return (
+        ("--no-introductions", "--session-timeout=0")
+        if UNHEALED
+        else (f"--session-timeout={session_timeout:g}",)
+    )
 
 
 @pytest.fixture(scope="module")
 def patient_relay() -> Iterator[Relay]:
     """A relay that keeps a seat for longer than any of these tests takes."""
-    with running_relay(*healing(recovery=60)) as relay:
+    with running_relay(*healing(session_timeout=60)) as relay:
         yield relay
 
 
 @pytest.fixture(scope="module")
 def impatient_relay() -> Iterator[Relay]:
     """A relay that keeps a seat for a second."""
-    with running_relay(*healing(recovery=1)) as relay:
+    with running_relay(*healing(session_timeout=1)) as relay:
         yield relay
 
 
@@ -145,7 +150,7 @@ def test_a_cut_connection_loses_no_event(
 
 def test_subscriptions_of_a_killed_worker_are_dropped(tmp_path: Path, outcome: Outcome) -> None:
     with (
-        running_relay(*healing(recovery=2)) as relay,
+        running_relay(*healing(session_timeout=2)) as relay,
         Cluster(relay.addresses, tmp_path, "killed") as cluster,
     ):
         master, (victim, survivor, other) = cluster.open("list", workers=3)

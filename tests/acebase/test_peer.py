@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from acebase_ipc.values import decode, encode
+from acebase_ipc.protocol.values import decode, encode
 from tests.acebase.cluster import (
     Cluster,
     Peer,
@@ -110,7 +110,7 @@ def test_every_write_of_two_workers_arrives_in_order(cluster: Running, key: str)
 @pytest.mark.parametrize("options", INTRODUCTIONS, ids=["introduced", "alone"])
 def test_a_peer_that_lost_its_seat_subscribes_again(tmp_path: Path, options: list[str]) -> None:
     with (
-        running_relay("--recovery=0", *options) as relay,
+        running_relay("--session-timeout=0", *options) as relay,
         Running(relay.addresses, tmp_path) as cluster,
     ):
         _, (writer,) = cluster.open("users", workers=1)

@@ -20,8 +20,8 @@ from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 
-from acebase_ipc.fast import FastServerFactory, FastServerProtocol
-from acebase_ipc.framing import text_frame
+from acebase_ipc.protocol.frames import text_frame
+from acebase_ipc.websocket.fastpath import FastServerFactory, FastServerProtocol
 
 UNLIMITED = sys.maxsize
 """Bytes that a message may have."""

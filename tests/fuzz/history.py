@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tests.core import MASTER
 from tests.fuzz.reader import Reader
-from tests.model import MAX_BACKLOG
-from tests.test_relay_model import DATABASES, HANDSHAKES, IDS, RelayMachine
+from tests.relay.core import MASTER
+from tests.relay.model import MAX_BACKLOG
+from tests.relay.test_model import DATABASES, HANDSHAKES, IDS, RelayMachine
 
 MAX_STEPS = 40
 

@@ -14,21 +14,21 @@ from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import parse_qsl, quote_from_bytes
 
-from acebase_ipc.dialect import Dialect, has_acebase_fingerprint, is_envelope
-from acebase_ipc.envelopes import InvalidEnvelope, Notification, notification
-from acebase_ipc.envelopes import parse as parse_envelope
-from acebase_ipc.errors import ConfigError, InvalidAddress, RequestRefused
-from acebase_ipc.framing import PartialText, frame_payload, split, text_frame
-from acebase_ipc.handshake import accept, parse_query
-from acebase_ipc.incoming import Body, read
-from acebase_ipc.protocol import Audience, parse, render, utf16_units
-from acebase_ipc.tokens import Rule, Tokens, read_token_file
-from acebase_ipc.values import decode as decode_values
-from tests.core import read_frames
+from acebase_ipc.errors import ConfigError
+from acebase_ipc.http.tokens import Rule, Tokens, read_token_file
+from acebase_ipc.protocol.dialect import Dialect, has_acebase_fingerprint, is_envelope
+from acebase_ipc.protocol.envelopes import InvalidEnvelope, Notification, notification
+from acebase_ipc.protocol.envelopes import parse as parse_envelope
+from acebase_ipc.protocol.errors import InvalidAddress, RequestRefused
+from acebase_ipc.protocol.frames import PartialText, frame_payload, split, text_frame
+from acebase_ipc.protocol.handshake import accept, parse_query
+from acebase_ipc.protocol.messages import Audience, Body, parse, read, render, utf16_units
+from acebase_ipc.protocol.values import decode as decode_values
 from tests.fakes import Wire, World, client_frame, http_head, parse_responses, upgrade_request
 from tests.fuzz.history import play
 from tests.fuzz.reader import Reader
-from tests.test_fast_differential import LONG_LIMIT, SHORT_LIMIT, compare
+from tests.relay.core import read_frames
+from tests.websocket.test_fastpath_differential import LONG_LIMIT, SHORT_LIMIT, compare
 from tests.wire import Form, Opcode, masked
 from tests.wire import client_frame as any_frame
 

@@ -15,10 +15,10 @@ from twisted.internet.endpoints import wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.ssl import optionsForClientTLS
 
-from acebase_ipc.client_connection import ClientConnection, ClientConnectionFactory
-from acebase_ipc.client_endpoint import connect_to, load_trust_root
-from acebase_ipc.client_errors import ConnectionClosed, ConnectionProblem
-from acebase_ipc.urls import RelayURL
+from acebase_ipc.client.connection import ClientConnection, ClientConnectionFactory
+from acebase_ipc.client.endpoint import connect_to, load_trust_root
+from acebase_ipc.client.errors import ConnectionClosed, ConnectionProblem
+from acebase_ipc.client.url import RelayURL
 from tests.integration.relay_process import DEADLINE, Address
 
 reactor: Any = _reactor

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import pytest_twisted
 
-from acebase_ipc.reporting import LINES_PER_PERIOD
+from acebase_ipc.server.logging import LINES_PER_PERIOD
 from bench.attackers import Peer, Swarm, http, raise_file_limit, upgrade
 from bench.attacks import ATTACKS, MIB, TOKEN, Relay, besiege
 from tests.integration.peers import Closed, Peers, Refused

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 
 from acebase_ipc import IPCClient
-from acebase_ipc.client_errors import ConnectionFailed, TLSFailed, TokenRejected
+from acebase_ipc.client.errors import ConnectionFailed, TLSFailed, TokenRejected
 from tests.certificates import Certificate
 from tests.integration.relay_process import (
     DEADLINE,

@@ -39,7 +39,7 @@ def walk(title: str) -> list[Step]:
     text = DOCS.joinpath("architecture.rst").read_text(encoding="utf-8")
     _, _, section = text.partition(f"{title}\n{'=' * len(title)}\n")
     section = re.split(r"\n=+\n", section)[0]
-    steps = re.findall(r"^\d+\. ``(\w+\.py)`` ``([\w.]+)``", section, re.MULTILINE)
+    steps = re.findall(r"^\d+\. ``([\w/]+\.py)`` ``([\w.]+)``", section, re.MULTILINE)
     numbers = re.findall(r"^(\d+)\.", section, re.MULTILINE)
     assert list(map(int, numbers)) == list(range(1, len(steps) + 1))
     return steps
@@ -50,18 +50,20 @@ MESSAGE, POST = "The walk of one directed message", "The walk of a large POST"
 
 @pytest.mark.parametrize(("file", "name"), [*walk(MESSAGE), *walk(POST)])
 def test_each_step_exists(file: str, name: str) -> None:
-    found = importlib.import_module(f"acebase_ipc.{file.removesuffix('.py')}")
+    module = f"acebase_ipc.{file.removesuffix('.py').replace('/', '.')}"
+    found = importlib.import_module(module)
     for part in name.split("."):
         found = getattr(found, part)
-    assert found.__module__ == f"acebase_ipc.{file.removesuffix('.py')}"
+    assert found.__module__ == module
 
 
 def test_the_layers_are_all_files() -> None:
     text = DOCS.joinpath("architecture.rst").read_text(encoding="utf-8")
     _, _, layers = text.partition("\nLayers\n")
     layers, _, _ = layers.partition("``Relay`` is a")
-    named = re.findall(r"``(\w+\.py)``", layers.partition("list-table")[2])
-    assert sorted(named) == sorted({each.name for each in SOURCE.glob("[!_]*.py")})
+    named = re.findall(r"``([\w/]+\.py)``", layers.partition("list-table")[2])
+    files = {each.relative_to(SOURCE).as_posix() for each in SOURCE.rglob("[!_]*.py")}
+    assert sorted(set(named)) == sorted(files)
 
 
 def calls(act: Callable[[], object]) -> list[Step]:
@@ -70,8 +72,8 @@ def calls(act: Callable[[], object]) -> list[Step]:
 
     def profile(frame: FrameType, event: str, argument: object) -> None:
         path = Path(frame.f_code.co_filename)
-        if event == "call" and path.parent == SOURCE:
-            called.append((path.name, frame.f_code.co_qualname))
+        if event == "call" and path.is_relative_to(SOURCE):
+            called.append((path.relative_to(SOURCE).as_posix(), frame.f_code.co_qualname))
 
     before = sys.getprofile()
     sys.setprofile(profile)

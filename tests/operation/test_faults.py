@@ -118,7 +118,7 @@ async def test_an_exception_ends_the_peer_whose_message_it_was(
     peers: Peers, tmp_path: Path
 ) -> None:
     faulty = """
-        from acebase_ipc.relay import Relay
+        from acebase_ipc.relay.router import Relay
 
         def receive(self, sender, message, relay=Relay.receive):
             if message == b"a message that we fail at":
@@ -270,7 +270,7 @@ async def test_clock_jumps_expire_nothing_and_stop_nothing(
     command = [sys.executable, "-c", JUMPING, offset, "--nodaemon", "--pidfile=", "acebase-ipc"]
     relay = Process(
         "relay",
-        [*map(str, command), "--port", f"unix:{path}", "--recovery", "4"],
+        [*map(str, command), "--port", f"unix:{path}", "--session-timeout", "4"],
         manager.environment,
     )
     address = Address(path=str(path))

@@ -18,7 +18,7 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
-from acebase_ipc.limits import Limits
+from acebase_ipc.relay.limits import Limits
 from acebase_ipc.tap import Options
 from tests.activation import ActivatedRelay, listening_socket
 from tests.integration.peers import Peers

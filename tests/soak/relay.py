@@ -21,8 +21,8 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from acebase_ipc import AceBaseIPCServer, AceBaseIPCServerConfig
-from acebase_ipc.peers import Peer
-from acebase_ipc.websocket import RelayServerProtocol
+from acebase_ipc.relay.peers import Peer
+from acebase_ipc.websocket.connection import RelayServerProtocol
 
 reactor: Any = global_reactor
 

@@ -44,7 +44,7 @@ OPTIONS: dict[str, Any] = {
     "token": TOKEN,
     "max_payload": MAX_PAYLOAD,
     "max_backlog": 4 << 20,
-    "recovery": RECOVERY,
+    "session_timeout": RECOVERY,
     "message_ttl": TTL,
     "keepalive_interval": KEEPALIVE / 2,
     "keepalive_timeout": KEEPALIVE / 2,

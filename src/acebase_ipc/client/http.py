@@ -1,0 +1,232 @@
+"""A client's requests over HTTP, through treq: large messages, and who is connected."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Coroutine
+from http import HTTPStatus
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from treq.client import HTTPClient
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.interfaces import IConsumer, IProtocol, IStreamClientEndpoint
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer
+from zope.interface import implementer
+
+from acebase_ipc.client.errors import RelayOverloaded, RequestFailed, RequestUnanswered, denied
+from acebase_ipc.client.url import RelayURL
+
+IDLE = 10
+"""Seconds for which an unused connection is kept: the relay keeps it for 15 at least."""
+
+TIMEOUT = 60.0
+"""Seconds that a request may take; the relay's own limit."""
+
+RETRY_AFTER = (1.0, 4.0)
+"""Seconds after which a GET that was not answered is tried again; an announced message
+waits for 60 s."""
+
+T = TypeVar("T")
+
+MAX_ERROR = 1024
+"""Bytes of a refusal's text that are read."""
+
+
+@implementer(IStreamClientEndpoint)
+class _Quiet:
+    """An endpoint whose connections are not worth a line in the log each."""
+
+    def __init__(self, endpoint: IStreamClientEndpoint) -> None:
+        self._endpoint = endpoint
+
+    def connect(self, factory: Any) -> Deferred[IProtocol]:
+        factory.noisy = False
+        connecting: Deferred[IProtocol] = self._endpoint.connect(factory)
+        return connecting
+
+
+@implementer(IAgentEndpointFactory)
+class _OneEndpoint:
+    """Whatever is asked for, it is the relay's."""
+
+    def __init__(self, endpoint: IStreamClientEndpoint) -> None:
+        self._endpoint = _Quiet(endpoint)
+
+    def endpointForURI(self, uri: object) -> IStreamClientEndpoint:
+        return self._endpoint
+
+
+@implementer(IBodyProducer)
+class _Body:
+    """The body of a request; treq's own for bytes rests on the global reactor."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.length = len(data)
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        consumer.write(self._data)
+        return succeed(None)
+
+    def pauseProducing(self) -> None: ...
+
+    def resumeProducing(self) -> None: ...
+
+    def stopProducing(self) -> None: ...
+
+
+class RelayHTTP:
+    """The relay's HTTP endpoints, for one peer of one database.
+
+    :param headers: what every request has to present.
+    :param max_message: bytes that a download may have.
+    """
+
+    def __init__(
+        self,
+        url: RelayURL,
+        dbname: str,
+        client_id: str,
+        headers: dict[str, str],
+        endpoint: IStreamClientEndpoint,
+        max_message: int,
+        reactor: Any,
+    ) -> None:
+        # The endpoint knows where to connect; treq cannot read every host's address.
+        scheme = "https" if url.secure else "http"
+        self._base = f"{scheme}://localhost{url.prefix}/{quote(dbname, safe='')}"
+        headers = {"Host": url.authority, **headers}
+        self._id = quote(client_id, safe="")
+        self._headers = Headers({name: [value] for name, value in headers.items()})
+        self._max_message = max_message
+        self._reactor = reactor
+        self._pool = HTTPConnectionPool(reactor)
+        self._pool.cachedConnectionTimeout = IDLE
+        agent = Agent.usingEndpointFactory(reactor, _OneEndpoint(endpoint), self._pool)
+        self._treq = HTTPClient(agent)
+        self._running: set[Deferred[Any]] = set()
+
+    def post(self, message: bytes) -> Deferred[None]:
+        """Send a message of any size; it is not tried twice.
+
+        :returns: a Deferred that fires when it is relayed, or fails with
+            :class:`~acebase_ipc.client.errors.RequestFailed`.
+        """
+
+        async def post() -> None:
+            await self._request("POST", f"send?id={self._id}", message)
+
+        return self._run(post())
+
+    def download(self, message_id: str) -> Deferred[str]:
+        """Fetch a message that was announced.
+
+        :returns: a Deferred with its body, which fails as that of :meth:`post` does.
+        """
+
+        async def download() -> str:
+            return await self._get(f"receive?id={self._id}&msg={quote(message_id, safe='')}")
+
+        return self._run(download())
+
+    def clients(self) -> Deferred[frozenset[str]]:
+        """Who is connected.
+
+        :returns: a Deferred with ids, which fails as that of :meth:`post` does.
+        """
+
+        async def clients() -> frozenset[str]:
+            answer = await self._get("clients")
+            try:
+                return frozenset(str(each["id"]) for each in json.loads(answer))
+            except (LookupError, TypeError, ValueError):
+                raise RequestFailed("the relay's answer is no list of clients") from None
+
+        return self._run(clients())
+
+    def _run(self, request: Coroutine[Any, Any, T]) -> Deferred[T]:
+        running = Deferred.fromCoroutine(request)
+        self._running.add(running)
+
+        def ended(result: T) -> T:
+            self._running.discard(running)
+            return result
+
+        return running.addBoth(ended)
+
+    def cancel(self) -> None:
+        """Cancel all requests."""
+        for each in tuple(self._running):
+            each.cancel()
+
+    def close(self) -> Deferred[None]:
+        """End the connections that are kept."""
+        closing: Deferred[None] = self._pool.closeCachedConnections()
+        return closing
+
+    async def _get(self, path: str) -> str:
+        """The answer to a GET, which may be tried again."""
+        for delay in RETRY_AFTER:
+            try:
+                return await self._request("GET", path)
+            except (RequestUnanswered, RelayOverloaded):
+                await deferLater(self._reactor, delay)
+        return await self._request("GET", path)
+
+    def _request(self, method: str, path: str, data: bytes | None = None) -> Deferred[str]:
+        """The text of an answer 200; fails with ``RequestFailed``."""
+
+        def timed_out(result: object, timeout: float) -> str:
+            raise RequestUnanswered(f"not within {timeout:g} s")
+
+        def cancel(answer: Deferred[str]) -> None:
+            # First, for what the exchange fails with looks as if it was not answered.
+            answer.errback(CancelledError())
+            exchange.cancel()
+
+        def ended(result: str | Failure) -> None:
+            if not answer.called:
+                answer.callback(result)
+
+        answer: Deferred[str] = Deferred(cancel)
+        exchange = Deferred.fromCoroutine(self._exchange(method, path, data))
+        exchange.addTimeout(TIMEOUT, self._reactor, timed_out).addBoth(ended)
+        return answer
+
+    async def _exchange(self, method: str, path: str, data: bytes | None) -> str:
+        body = bytearray()
+        try:
+            response = await self._treq.request(
+                method,
+                f"{self._base}/{path}",
+                data=None if data is None else _Body(data),
+                headers=self._headers,
+                allow_redirects=False,
+                unbuffered=True,
+                reactor=self._reactor,
+            )
+            good = response.code == HTTPStatus.OK
+            limit = self._max_message if good else MAX_ERROR
+            await response.collect(lambda piece: body.extend(piece[: limit + 1 - len(body)]))
+        except Exception as error:
+            raise RequestUnanswered(_reason(error)) from None
+        if not good:
+            text = body.decode("utf-8", "replace").partition("\n")[0]
+            raise denied(response.code, text)
+        if len(body) > limit:
+            raise RequestFailed(f"the relay's answer exceeds {limit} bytes: raise max_message")
+        try:
+            return body.decode()
+        except UnicodeDecodeError:
+            raise RequestFailed("the relay's answer is not UTF-8") from None
+
+
+def _reason(error: Exception) -> str:
+    """One line; some errors of Twisted's are lists of failures."""
+    reasons = getattr(error, "reasons", None)
+    return reasons[0].getErrorMessage() if reasons else str(error) or type(error).__name__

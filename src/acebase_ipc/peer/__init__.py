@@ -1,0 +1,1 @@
+"""A Python program as a member of an AceBase cluster."""

@@ -1,0 +1,333 @@
+"""What the processes of a database tell each other: JSON objects that begin with their type.
+
+Measured with the published client, npm ``acebase`` 1.29.13, between two Node processes::
+
+    {"type":"hello","from":"w1"}                       everybody answers with a hello of its own
+    {"type":"hello","from":"w2","to":"w1"}             the answer, which is not answered ...
+    {"type":"subscribe","from":"w2","to":"w1",         ... and what w2 wants to be told
+     "data":{"path":"users","event":"value"}}
+    {"type":"subscribe","from":"w2","data":{…}}        a new subscription, for everybody
+    {"type":"unsubscribe","from":"w2","data":{…}}      published clients go on sending, see peer
+    {"type":"event","from":"w1","to":"w2",             path: what was subscribed to
+     "path":"users/*","event":"value",
+     "data":{"path":"users/a",                         path: where it happened
+             "val":{…},"previous":null,"context":{}}}
+    {"type":"notification","from":"w1","data":…}
+    {"type":"request","from":"w1","to":"[master]","id":"…","data":{"type":"kit.add",…}}
+    {"type":"result","id":"…","ok":true,"from":"[master]","to":"w1","data":{"ok":true,"index":3}}
+    {"type":"result","id":"…","ok":true,"from":"[master]","to":"w1",
+     "data":{"ok":false,"reason":"Unknown ipc request \\"x\\""}}
+    {"type":"result","id":"…","ok":false,"from":"…","to":"w1","reason":"…"}
+    {"type":"bye","from":"w1"}                         w1 has closed its database
+
+Besides these there are ``lock-request``, ``lock-result``, ``unlock-request``,
+``unlock-result`` and ``move-lock-request``, between workers and the master only.
+
+A published client ends its process over an envelope that it does not expect: a
+second result, a lock request to a worker, a subscription to an unknown kind of
+event. So what is written here is complete, and sent once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+from acebase_ipc.errors import IPCError
+from acebase_ipc.protocol import messages as protocol
+from acebase_ipc.protocol.errors import InvalidClientId
+from acebase_ipc.protocol.handshake import check_client_id
+from acebase_ipc.protocol.values import decode, encode
+
+MASTER: Final = protocol.MASTER.decode()
+"""The id of the process that grants locks and allocates space."""
+
+
+class InvalidEnvelope(IPCError, ValueError):
+    """A message is no envelope, or its members are not what its type asks for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """*sender* is there, and will raise events for those who answer.
+
+    :ivar to: whom it answers; ``None``: everybody is asked to answer.
+    """
+
+    sender: str
+    to: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bye:
+    """*sender* has closed its database."""
+
+    sender: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """One of the changes of a ``mutations`` event.
+
+    :ivar target: the keys that lead from the event's path to what changed; an
+        index of an array is an integer.
+    :ivar value: what is there now; ``None``: it was removed.
+    :ivar previous: what was there; ``None``: nothing.
+    """
+
+    target: tuple[str | int, ...]
+    value: Any
+    previous: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something changed in the database.
+
+    Values are plain JSON; :mod:`acebase_ipc.protocol.values` tells what has become of dates,
+    references and binary data in them.
+
+    :ivar subscription: the path subscribed to, wildcards and variables included.
+    :ivar event: the kind of event subscribed to.
+    :ivar path: where it happened: the subscribed path with its wildcards filled in;
+        with ``child_…`` the child, with ``mutated`` what changed, however deep.
+    :ivar value: what is there now; ``None``: nothing. With ``mutations`` a list, best
+        read as :attr:`mutations`. With ``notify_…`` always ``None``.
+    :ivar previous: what was there. With ``mutations`` and ``notify_…`` always ``None``.
+    :ivar context: what the writer attached with ``ref.context(…)``.
+    :ivar sender: the id of the writing process.
+    """
+
+    subscription: str
+    event: str
+    path: str
+    value: Any
+    previous: Any
+    context: Mapping[str, Any]
+    sender: str
+
+    @property
+    def mutations(self) -> tuple[Mutation, ...]:
+        """The changes that a ``mutations`` event tells of; of any other event none."""
+        if self.event != "mutations" or not isinstance(self.value, list):
+            return ()
+        return tuple(
+            Mutation(tuple(each["target"]), each.get("val"), each.get("prev"))
+            for each in self.value
+            if isinstance(each, dict) and isinstance(each.get("target"), list)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """What *sender* lets others know; typed values in *data* are decoded."""
+
+    sender: str
+    data: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """*sender* asks process *to* for something, and expects one result of this *id*."""
+
+    sender: str
+    to: str | None
+    id: str
+    data: Any
+
+    @property
+    def type(self) -> str:
+        """The type of the request, as AceBase names it when it does not know it."""
+        return request_type(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What has become of the request *id*.
+
+    :ivar ok: whether there is *data*; else there is a *reason*.
+    """
+
+    sender: str
+    id: str
+    ok: bool
+    data: Any
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """An envelope in which a process without database files has no part: of the
+    locks, of the subscriptions of others, or of a type that is not known."""
+
+    type: str
+    sender: str
+
+
+Envelope = Hello | Bye | Event | Notification | Request | Result | Other
+
+
+def parse(text: str) -> Envelope:
+    """Return what a message says.
+
+    :raises InvalidEnvelope: for anything else. Ignore the message: so do
+        published clients, as far as they survive it.
+    """
+    try:
+        message = json.loads(text, parse_constant=_refuse)
+        if not isinstance(message, dict):
+            raise InvalidEnvelope("An envelope is an object")
+        return _envelope(message)
+    except InvalidEnvelope:
+        raise
+    except ValueError:
+        raise InvalidEnvelope("An envelope is JSON") from None
+    except RecursionError:
+        raise InvalidEnvelope("An envelope is not nested that deep") from None
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"JSON has no {constant}")
+
+
+def _envelope(message: dict[str, Any]) -> Envelope:
+    sender = _peer_id(message, "from")
+    match message.get("type"):
+        case "hello":
+            return Hello(sender, _recipient(message))
+        case "bye":
+            return Bye(sender)
+        case "event":
+            return _event(sender, message)
+        case "notification":
+            return Notification(sender, decode(message.get("data")))
+        case "request":
+            id, data = _text(message, "id"), decode(message.get("data"))
+            return Request(sender, _recipient(message), id, data)
+        case "result":
+            return _result(sender, message)
+        case str(other):
+            return Other(other, sender)
+    raise InvalidEnvelope("An envelope has a type")
+
+
+def _event(sender: str, message: dict[str, Any]) -> Event:
+    data = message.get("data")
+    if not isinstance(data, dict):
+        raise InvalidEnvelope("An event has data")
+    context = data.get("context")
+    event = _text(message, "event")
+    # Published clients send values with some of the notify_ events, and not with others.
+    silent = event.startswith("notify_")
+    return Event(
+        _text(message, "path"),
+        event,
+        _text(data, "path"),
+        None if silent else data.get("val"),
+        None if silent else data.get("previous"),
+        context if isinstance(context, dict) else {},
+        sender,
+    )
+
+
+def _result(sender: str, message: dict[str, Any]) -> Result:
+    ok, reason = message.get("ok"), message.get("reason")
+    if not isinstance(ok, bool):
+        raise InvalidEnvelope("A result is ok or not")
+    reason = reason if isinstance(reason, str) else ""
+    return Result(sender, _text(message, "id"), ok, decode(message.get("data")), reason)
+
+
+def _text(members: dict[str, Any], name: str) -> str:
+    value = members.get(name)
+    if not isinstance(value, str):
+        raise InvalidEnvelope(f"{name!r} is a text")
+    return value
+
+
+def _peer_id(message: dict[str, Any], name: str) -> str:
+    try:
+        return check_client_id(_text(message, name))
+    except InvalidClientId:
+        raise InvalidEnvelope(f"{name!r} is the id of a process") from None
+
+
+def _recipient(message: dict[str, Any]) -> str | None:
+    return _peer_id(message, "to") if message.get("to") is not None else None
+
+
+def request_type(data: Any) -> str:
+    """The type of a request's *data*, as AceBase names it when it does not know it."""
+    kind = data.get("type") if isinstance(data, dict) else None
+    return kind if isinstance(kind, str) else "undefined"
+
+
+def hello(sender: str, to: str | None = None) -> str:
+    """Greet everybody, who then answer; or answer *to* somebody."""
+    return _render("hello", sender, to)
+
+
+def bye(sender: str) -> str:
+    """Take leave of everybody."""
+    return _render("bye", sender)
+
+
+def subscribe(sender: str, path: str, event: str, to: str | None = None) -> str:
+    """Ask everybody, or *to*, for events; :mod:`acebase_ipc.peer.subscriptions` checks which."""
+    return _render("subscribe", sender, to, data={"path": path, "event": event})
+
+
+def unsubscribe(sender: str, path: str, event: str) -> str:
+    """Ask everybody for no more events."""
+    return _render("unsubscribe", sender, data={"path": path, "event": event})
+
+
+def notification(sender: str, data: Any, to: str | None = None) -> str:
+    """Let everybody, or *to*, know.
+
+    :raises TypeError, ValueError: if *data* cannot be encoded (:func:`.values.encode`).
+    """
+    return _render("notification", sender, to, data=encode(data))
+
+
+def request(sender: str, to: str, id: str, data: Any) -> str:
+    """Ask *to* for something; raises like :func:`notification`."""
+    return _render("request", sender, to, id=id, data=encode(data))
+
+
+def result(sender: str, to: str, id: str, data: Any) -> str:
+    """Answer the request *id* of *to*; raises like :func:`notification`."""
+    return _render("result", sender, to, id=id, ok=True, data=encode(data))
+
+
+def failure(sender: str, to: str, id: str, reason: str) -> str:
+    """Tell *to* why its request *id* failed: its ``sendRequest`` rejects with this reason."""
+    return _render("result", sender, to, id=id, ok=False, reason=reason)
+
+
+def unknown(sender: str, to: str, id: str, kind: str) -> str:
+    """Answer a request of an unknown type in the words of the published client."""
+    return result(sender, to, id, {"ok": False, "reason": unknown_reason(kind)})
+
+
+UNKNOWN_REQUEST: Final = 'Unknown ipc request "'
+"""How what the published client says of a request of an unknown type begins."""
+
+
+def unknown_reason(kind: str) -> str:
+    """What the published client says of a request whose type it does not know."""
+    return f'{UNKNOWN_REQUEST}{kind}"'
+
+
+def _render(kind: str, sender: str, to: str | None = None, **members: Any) -> str:
+    # The type first and the sender early, by which relays know an envelope.
+    message = {"type": kind, "from": sender, **({} if to is None else {"to": to}), **members}
+    text = json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # Half a surrogate pair, which only an escape can tell: so does JSON.stringify.
+        return json.dumps(message, separators=(",", ":"))
+    return text

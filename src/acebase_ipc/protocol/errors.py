@@ -1,0 +1,81 @@
+"""What can be wrong with a handshake or a message.
+
+See :mod:`acebase_ipc.errors` for the whole tree.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from acebase_ipc.errors import IPCError
+
+
+class RequestRefused(IPCError):
+    """An HTTP request, or a WebSocket handshake, is answered with an error.
+
+    :ivar status: the HTTP status to answer with.
+    """
+
+    status = HTTPStatus.BAD_REQUEST
+
+
+class UnsupportedVersion(RequestRefused):
+    """The client speaks another major version of the IPC protocol."""
+
+    status = HTTPStatus.CONFLICT
+
+    def __init__(self) -> None:
+        super().__init__("Unsupported client IPC version")
+
+
+class InvalidClientId(RequestRefused):
+    """The client's id cannot be used; 500 because published clients look for it."""
+
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+
+    def __init__(self) -> None:
+        super().__init__("Invalid IPC client id")
+
+
+class InvalidDatabaseName(RequestRefused):
+    """The database name is empty, too long, or holds control characters."""
+
+    def __init__(self) -> None:
+        super().__init__("Invalid database name")
+
+
+class MessageRefused(IPCError):
+    """A message cannot be relayed; nothing of it has been delivered.
+
+    :ivar close_code: closes the WebSocket it came over (RFC 6455, section 7.4).
+    :ivar status: answers the POST it came with.
+    """
+
+    close_code = 1008
+    status = HTTPStatus.BAD_REQUEST
+
+
+class InvalidAddress(MessageRefused):
+    """``to:`` without ``;``, or with an empty id."""
+
+    def __init__(self) -> None:
+        super().__init__("An addressed message is to:<id>;<body>")
+
+
+class InvalidText(MessageRefused):
+    """The message is not valid UTF-8."""
+
+    close_code = 1007
+
+    def __init__(self) -> None:
+        super().__init__("The message is not valid UTF-8")
+
+
+class MessageTooLarge(MessageRefused):
+    """The message exceeds ``max_payload`` UTF-16 code units."""
+
+    close_code = 1009
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+    def __init__(self, max_payload: int) -> None:
+        super().__init__(f"The message exceeds maxPayload, {max_payload} UTF-16 code units")

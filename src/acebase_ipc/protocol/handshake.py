@@ -1,0 +1,119 @@
+"""The request line of a WebSocket handshake: what a client says of itself.
+
+GET /<dbname>/connect?id=<clientId>&v=<clientVersion>&t=<token>
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from acebase_ipc.protocol.dialect import Dialect, has_acebase_fingerprint
+from acebase_ipc.protocol.errors import (
+    InvalidClientId,
+    InvalidDatabaseName,
+    RequestRefused,
+    UnsupportedVersion,
+)
+
+MAX_DATABASE_NAME: Final = 200
+"""Characters. A name becomes a path segment and a key: it needs some end."""
+
+MIN_CLIENT_ID: Final = 5
+MAX_CLIENT_ID: Final = 128
+"""Characters of a client's id; the lower bound is the original server's."""
+
+PROTOCOL_MAJOR: Final = "1"
+"""The major version of the IPC protocol that this relay speaks."""
+
+
+def parse_query(raw: bytes) -> dict[str, str]:
+    """Decode a query string: ``+`` stays ``+``, the last of equal keys wins.
+
+    A pair splits at its first ``=``, so that tokens like ``c2VjcmV0==`` work
+    as they are. Bytes that are not UTF-8 decode to lone surrogates: no id and
+    no token holds these, so such a value is never accepted by accident.
+    """
+    query = {}
+    for pair in raw.split(b"&"):
+        key, _, value = pair.partition(b"=")
+        query[_decode(key)] = _decode(value)
+    return query
+
+
+def _decode(raw: bytes) -> str:
+    return unquote_to_bytes(raw).decode("utf-8", "surrogateescape")
+
+
+def _has_controls(text: str) -> bool:
+    return any(c < " " or "\x7f" <= c <= "\x9f" or "\ud800" <= c <= "\udfff" for c in text)
+
+
+def check_database_name(name: str) -> str:
+    """Return *name* if a database may be called so.
+
+    :raises InvalidDatabaseName: unless it has 1 to 200 characters and no
+        control characters. Any other name is legal, ``__proto__`` too.
+    """
+    if not 0 < len(name) <= MAX_DATABASE_NAME or _has_controls(name):
+        raise InvalidDatabaseName
+    return name
+
+
+def check_client_id(client_id: str | None) -> str:
+    """Return *client_id* if a peer may be called so.
+
+    :raises InvalidClientId: unless it has 5 to 128 characters, without ``;``
+        and control characters.
+    """
+    if (
+        client_id is None
+        or not MIN_CLIENT_ID <= len(client_id) <= MAX_CLIENT_ID
+        or ";" in client_id
+        or _has_controls(client_id)
+    ):
+        raise InvalidClientId
+    return client_id
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """A client that asks to become a peer, and may.
+
+    :ivar database: the database's wire name.
+    :ivar client_id: the id it wants to have.
+    :ivar dialect: what is known of its dialect now.
+    :ivar dialect_settled: whether an envelope can no longer change that.
+    """
+
+    database: str
+    client_id: str
+    dialect: Dialect
+    dialect_settled: bool
+
+
+def accept(database: str, raw_query: bytes, server_dialect: Dialect | None = None) -> Handshake:
+    """Check the query of a handshake. Tokens and origins are checked before.
+
+    :param database: the database's wire name, already checked.
+    :param server_dialect: the server's ``--dialect``; ``None`` for ``auto``.
+    :raises UnsupportedVersion: if ``v`` is missing or not version 1.
+    :raises InvalidClientId: if ``id`` is missing or cannot be used.
+    :raises RequestRefused: if ``dialect`` is neither of the two.
+    """
+    query = parse_query(raw_query)
+    if query.get("v", "").partition(".")[0] != PROTOCOL_MAJOR:
+        raise UnsupportedVersion
+    client_id = check_client_id(query.get("id"))
+    asked = query.get("dialect")
+    if server_dialect is not None:
+        return Handshake(database, client_id, server_dialect, True)
+    if asked is not None:
+        try:
+            return Handshake(database, client_id, Dialect(asked), True)
+        except ValueError:
+            raise RequestRefused("dialect is either documented or acebase") from None
+    if has_acebase_fingerprint(raw_query, client_id):
+        return Handshake(database, client_id, Dialect.ACEBASE, True)
+    return Handshake(database, client_id, Dialect.DOCUMENTED, False)

@@ -1,0 +1,210 @@
+"""The wire protocol, written once.
+
+What a peer sends, as text messages or as the body of ``POST /<db>/send``::
+
+    ping               answered with pong
+    to:<id>;<body>     body, to that peer of the same database (itself, too)
+    to:all;<body>      body, to every other peer, like a broadcast
+    <body>             anything else is a broadcast to every other peer
+
+What a peer receives::
+
+    welcome:{"maxPayload":n}   the first message; n counts UTF-16 code units
+    connect:<id>               another peer of the same database came
+    disconnect:<id>            another peer of the same database went
+    pong                       the answer to ping
+    msg:<body>                 a message of another peer
+    get:<msgId>                a message above maxPayload waits to be downloaded
+    {…}                        a message of another peer, to an acebase peer
+
+The relay never looks into a body, with one exception: an acebase peer's
+messages tell its dialect (see :mod:`acebase_ipc.protocol.dialect`).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from acebase_ipc.errors import ConfigError
+from acebase_ipc.protocol.dialect import ACEBASE, Dialect
+from acebase_ipc.protocol.errors import InvalidAddress
+
+PING = b"ping"
+PONG = b"pong"
+MASTER = b"[master]"
+"""The id under which a cluster's lock master connects."""
+
+
+class Audience(Enum):
+    """Whom a message without a peer's id is for."""
+
+    RELAY = "the relay itself"
+    OTHERS = "every other peer of the database"
+
+
+# Under a name of their own, as Enum makes each look at one of its members slow.
+RELAY: Final = Audience.RELAY
+OTHERS: Final = Audience.OTHERS
+
+
+def parse(message: bytes) -> tuple[bytes | Audience, bytes]:
+    """Split a message into whom it is for and its body.
+
+    :returns: the addressee's id or an :class:`Audience`, and the body.
+    :raises InvalidAddress: for ``to:`` without ``;`` or with an empty id.
+    """
+    if message.startswith(b"to:"):
+        end = message.find(b";", 3)
+        if end <= 3:
+            raise InvalidAddress
+        addressee = message[3:end]
+        return OTHERS if addressee == b"all" else addressee, message[end + 1 :]
+    if message == PING:
+        return RELAY, message
+    return OTHERS, message
+
+
+def render(body: bytes, dialect: Dialect) -> bytes:
+    """The message that brings *body* to a peer of *dialect*.
+
+    Published clients read only what starts with ``{``. Whatever else a peer
+    sends is marked ``msg:`` for them, too, so that nobody can forge a
+    ``disconnect:`` or ``pong``.
+    """
+    if dialect is ACEBASE and body.startswith(b"{"):
+        return body
+    return b"msg:" + body
+
+
+def welcome(max_payload: int) -> bytes:
+    """The first message to a new peer; *max_payload* counts UTF-16 code units."""
+    return b'welcome:{"maxPayload":%d}' % max_payload
+
+
+def connected(peer_id: bytes) -> bytes:
+    """Tells that another peer came."""
+    return b"connect:" + peer_id
+
+
+def disconnected(peer_id: bytes) -> bytes:
+    """Tells that another peer went."""
+    return b"disconnect:" + peer_id
+
+
+def announcement(message_id: str) -> bytes:
+    """Tells that a large message waits to be downloaded."""
+    return b"get:" + message_id.encode("ascii")
+
+
+def utf16_units(text: bytes) -> int:
+    """The length of valid UTF-8 *text* as JavaScript counts it: UTF-16 code units."""
+    if text.isascii():
+        return len(text)
+    return len(text.decode().encode("utf-16-le")) // 2
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """The first message: *max_payload* UTF-16 code units fit a WebSocket message."""
+
+    max_payload: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectNotice:
+    """Another peer of the database came."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DisconnectNotice:
+    """Another peer of the database went."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """The relay has read everything up to a ``ping``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A message of another peer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadNotice:
+    """A message of another peer waits to be downloaded under *message_id*."""
+
+    message_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Nothing that the protocol knows; a later version of the relay may send it."""
+
+
+Incoming = Welcome | ConnectNotice | DisconnectNotice | Pong | Body | DownloadNotice | Unknown
+
+
+def read(text: str) -> Incoming:
+    """What the message *text* says.
+
+    Only an acebase peer gets bodies without ``msg:``, but a relay can be told to take
+    every peer for one. No other message starts with ``{``.
+    """
+    if text.startswith("{"):
+        return Body(text)
+    kind, colon, value = text.partition(":")
+    if not colon:
+        return Pong() if text == "pong" else Unknown()
+    match kind:
+        case "msg":
+            return Body(value)
+        case "get" if value:
+            return DownloadNotice(value)
+        case "connect" if value:
+            return ConnectNotice(value)
+        case "disconnect" if value:
+            return DisconnectNotice(value)
+        case "welcome":
+            return _read_welcome(value)
+    return Unknown()
+
+
+def utf8_size(text: str) -> int:
+    """Bytes of *text* in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def _read_welcome(value: str) -> Welcome | Unknown:
+    try:
+        match json.loads(value):
+            case {"maxPayload": int(max_payload)} if max_payload > 0 and max_payload is not True:
+                return Welcome(max_payload)
+    except (ValueError, RecursionError):
+        pass
+    return Unknown()
+
+
+def compose(body: str, to: str | None) -> bytes:
+    """The message that asks the relay to bring *body* to the peer *to*, or to all others.
+
+    :raises ConfigError: if *body* is not valid Unicode.
+    """
+    try:
+        data = body.encode()
+    except UnicodeEncodeError:
+        raise ConfigError("a message is text: it must not hold lone surrogates") from None
+    if to is not None:
+        return b"to:%b;%b" % (to.encode(), data)
+    if data == b"ping" or data.startswith(b"to:"):
+        return b"to:all;" + data  # or else the relay would take it for its own
+    return data

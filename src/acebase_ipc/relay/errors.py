@@ -1,0 +1,43 @@
+"""Requests that the relay cannot serve: an unknown peer or message, or a limit that is reached.
+
+See :mod:`acebase_ipc.errors` for the whole tree.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from acebase_ipc.protocol.errors import RequestRefused
+
+
+class NotAPeer(RequestRefused):
+    """The id is not a peer of that database."""
+
+    status = HTTPStatus.UNAUTHORIZED
+
+    def __init__(self) -> None:
+        super().__init__("Unauthorized")
+
+
+class NotFound(RequestRefused):
+    """There is nothing at this path, or no such message for this peer."""
+
+    status = HTTPStatus.NOT_FOUND
+
+    def __init__(self, reason: str = "Not found") -> None:
+        super().__init__(reason)
+
+
+class AmbiguousPeer(RequestRefused):
+    """A request without a database name, and several databases have that peer."""
+
+    status = HTTPStatus.CONFLICT
+
+    def __init__(self) -> None:
+        super().__init__("Several databases have a peer of this id: name the database")
+
+
+class Overloaded(RequestRefused):
+    """A limit of the server is reached; the client may try again later."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE

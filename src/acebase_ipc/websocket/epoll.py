@@ -1,0 +1,162 @@
+"""Reads from many sockets in one go.
+
+A reactor of Twisted's looks after each socket that has something to read by
+itself, which takes it as long as relaying a message. Here the sockets are
+gathered in an ``epoll`` of their own, which is one descriptor to the reactor.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NamedTuple, TypeGuard
+
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
+from twisted.internet.tcp import Server
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+BUFFER = FileDescriptor.bufferSize
+"""Bytes read from a socket at a time: as many as Twisted reads."""
+
+SOCKETS = 64
+"""Sockets read from before the reactor looks at its other descriptors and timers."""
+
+log = Logger()
+
+
+def can_use_epoll(reactor: object) -> TypeGuard[IReactorFDSet]:
+    """Whether the system has ``epoll`` and *reactor* watches descriptors."""
+    return hasattr(select, "epoll") and IReactorFDSet.providedBy(reactor)
+
+
+class _Source(NamedTuple):
+    """What is read from a socket, and for whom."""
+
+    receive: Callable[[int], bytes]
+    received: Callable[[bytes], object]
+    transport: Server
+
+
+@implementer(IReadDescriptor)
+class EpollReader:
+    """Reads for TCP transports as long as nothing but data comes.
+
+    Its end is left to its transport, which goes on by itself as if it had never
+    been added. (It takes a reset for an end, as the error was read here.)
+
+    :param reactor: what the transports belong to; see :func:`can_use_epoll`.
+    :param begun: called before all that has come at one time is received.
+    :param finished: called after that.
+    """
+
+    def __init__(
+        self,
+        reactor: IReactorFDSet,
+        begun: Callable[[], object],
+        finished: Callable[[], object],
+    ) -> None:
+        self._reactor = reactor
+        self._begun = begun
+        self._finished = finished
+        self._epoll: select.epoll | None = None
+        self._sources: dict[int, _Source] = {}
+
+    def add(self, transport: Server, received: Callable[[bytes], object]) -> int | None:
+        """Read for *transport* from now on.
+
+        :param received: takes the data, instead of the transport's protocol.
+        :returns: by which to :meth:`discard` it; ``None`` if the system has no
+            descriptor or memory for it: then the transport goes on by itself.
+        """
+        handle: socket.socket = transport.getHandle()
+        number = handle.fileno()
+        try:
+            epoll = self._epoll or self._begin()
+            epoll.register(number, select.EPOLLIN)
+        except OSError:
+            return None
+        transport.stopReading()
+        self._sources[number] = _Source(handle.recv, received, transport)
+        return number
+
+    def _begin(self) -> select.epoll:
+        epoll = self._epoll = select.epoll()
+        try:
+            self._reactor.addReader(self)
+        except OSError:
+            self._end(epoll)
+            raise
+        return epoll
+
+    def _end(self, epoll: select.epoll) -> None:
+        self._reactor.removeReader(self)
+        epoll.close()
+        self._epoll = None
+
+    def discard(self, number: int) -> None:
+        """Forget a transport that was added.
+
+        While its socket is open: one that is closed stays in the ``epoll`` if a
+        forked process has it, too.
+        """
+        if self._sources.pop(number, None) is not None and self._epoll is not None:
+            with suppress(OSError):  # if it is closed it is not there any more
+                self._epoll.unregister(number)
+            if not self._sources:
+                self._end(self._epoll)
+
+    def doRead(self) -> None:
+        """Something has come: receive it."""
+        if self._epoll is None:
+            return
+        self._begun()
+        for number, _ in self._epoll.poll(0, SOCKETS):
+            source = self._sources.get(number)
+            if source is None:
+                continue  # it was discarded when another's data was received
+            try:
+                data = self._read(source)
+                if data:
+                    source.received(data)
+                elif data is not None:
+                    self._give_back(number, source.transport)
+            except Exception:
+                log.failure("receiving failed")
+                source.transport.abortConnection()
+        self._finished()
+
+    @staticmethod
+    def _read(source: _Source) -> bytes | None:
+        """What has come; ``b""`` if that is for the transport to see, ``None`` if nothing."""
+        if source.transport.disconnecting:
+            return b""
+        try:
+            return source.receive(BUFFER)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
+
+    def _give_back(self, number: int, transport: Server) -> None:
+        """Let a transport find out by itself what has become of its connection."""
+        self.discard(number)
+        if not transport.disconnecting:
+            transport.startReading()
+
+    def fileno(self) -> int:
+        """The descriptor that the reactor watches."""
+        return -1 if self._epoll is None else self._epoll.fileno()
+
+    def logPrefix(self) -> str:
+        """Whose descriptor it is."""
+        return "acebase-ipc"
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor has stopped: so have the transports, though it knows them not."""
+        for source in tuple(self._sources.values()):
+            source.transport.connectionLost(reason)

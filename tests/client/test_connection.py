@@ -1,0 +1,607 @@
+"""A client's WebSocket, to a server that is played by the test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from OpenSSL import SSL
+from service_identity import VerificationError
+from service_identity.exceptions import DNSMismatch
+from service_identity.hazmat import DNS_ID
+from twisted.internet.defer import CancelledError
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import LogLevel, capturedLogs
+
+from acebase_ipc import IPCClient
+from acebase_ipc.client import errors as client_errors
+from acebase_ipc.client.errors import (
+    ClosedAsTooLarge,
+    ConnectionClosed,
+    ConnectionFailed,
+    ConnectionProblem,
+    NotARelay,
+    PolicyViolated,
+    ProtocolError,
+    RelayBusy,
+    RelayFailed,
+    RelayShutDown,
+    Replaced,
+    TLSFailed,
+    TokenRejected,
+)
+from tests.clients import Network, PlayedServer
+from tests.fakes import BINARY, CLOSE, CONTINUATION, PING, PONG
+
+
+class Played:
+    """A client and the server it has connected to.
+
+    :ivar heard: the messages that the client has delivered.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self.network = Network(MemoryReactorClock())
+        self.client = self.network.client("alice", **options)
+        self.heard: list[str] = []
+        self.client.on_message(self.heard.append)
+        self.network.start(self.client)
+        self.server = PlayedServer(self.network.transports[0])
+
+    def settle(self) -> None:
+        """Let happen what can."""
+        self.network.settle()
+
+    def accepted(self) -> Played:
+        """Let the handshake be accepted."""
+        self.server.accept()
+        self.settle()
+        return self
+
+    def welcomed(self, max_payload: int = 100) -> Played:
+        """Let the client be welcomed."""
+        self.server.accept()
+        self.server.say(f'welcome:{{"maxPayload":{max_payload}}}')
+        self.settle()
+        assert self.client.connected
+        self.server.frames()
+        return self
+
+    def again(self) -> PlayedServer:
+        """The server that the client connects to when it tries again."""
+        self.network.pass_time(1)
+        assert self.client is not None
+        websockets = [each for each in self.network.transports if b"/connect?" in each.sent]
+        assert len(websockets) > 1
+        self.server = PlayedServer(websockets[-1])
+        return self.server
+
+
+class TestHandshake:
+    def test_this_is_what_it_asks_for(self) -> None:
+        request = Played(dbname="a b", token="s3cret", url="wss://[::1]:1/x").server.request
+        line, *headers = request.split("\r\n")
+        assert line == "GET /x/a%20b/connect?id=alice&v=1.0.0&dialect=documented HTTP/1.1"
+        assert "Host: [::1]:1" in headers
+        assert "Authorization: Bearer s3cret" in headers
+
+    def test_without_a_token_there_is_none(self) -> None:
+        assert "Authorization" not in Played().server.request
+
+    @pytest.mark.parametrize(
+        ("answer", "kind", "says"),
+        [
+            ("HTTP/1.1 403 F\r\nContent-Length: 5\r\n\r\nno no", TokenRejected, "403 'no no'"),
+            ("HTTP/1.1 503 B\r\ncontent-length:3\r\n\r\na\x1bb", RelayBusy, "503 'a b'"),
+            ("HTTP/1.1 503 B\r\nContent-Length: 4\r\n\r\na\nbc", RelayBusy, "503 'a'"),
+            ("HTTP/1.1 503 B\r\nX: y\r\n\r\nchunks", RelayBusy, "503 ''"),
+            ("HTTP/1.0 200 OK\r\n\r\n", NotARelay, "200"),
+            ("HTTP/1.1 403 F\r\nContent-Length: 9\r\n\r\nno", None, ""),
+            ("HTTP/1.1 403 F", None, ""),
+            ("HTTP", None, ""),
+            ("SSH-2.0-OpenSSH_9.2p1\r\n", NotARelay, "does not speak HTTP"),
+            ("HTTP/2\r\n\r\n", NotARelay, "does not speak HTTP"),
+            ("HTTP/1.1 101 S\r\n\r\n", NotARelay, "Upgrade"),
+            ("HTTP/1.1 101 " + "x" * 70_000, NotARelay, "too long"),
+        ],
+    )
+    def test_other_answers_are_understood_as_soon_as_possible(
+        self, answer: str, kind: type[ConnectionProblem] | None, says: str
+    ) -> None:
+        played = Played()
+        played.server.transport.receive(answer.encode())
+        played.settle()
+        assert (type(played.client.problem) if played.client.problem else None) is kind
+        assert says in str(played.client.problem)
+
+    @pytest.mark.parametrize(
+        ("answer", "kind"),
+        [
+            ("HTTP/1.1 403 F\r\nContent-Length: 9\r\n\r\nno", TokenRejected),
+            ("SSH", NotARelay),
+            ("HTTP", ConnectionFailed),
+            ("", ConnectionFailed),
+        ],
+    )
+    def test_an_answer_that_is_cut_off_is_understood_as_far_as_possible(
+        self, answer: str, kind: type[ConnectionProblem]
+    ) -> None:
+        played = Played()
+        played.server.transport.receive(answer.encode())
+        played.server.transport.lose(ConnectionDone())
+        played.settle()
+        assert type(played.client.problem) is kind
+
+    def test_a_wrong_proof_of_the_upgrade_is_refused(self) -> None:
+        played = Played()
+        played.server.accept("wrong")
+        played.settle()
+        assert isinstance(played.client.problem, NotARelay)
+
+    def test_the_first_message_is_the_welcome(self) -> None:
+        played = Played().accepted()
+        assert not played.client.connected
+        played.server.say("msg:hello")
+        played.settle()
+        assert isinstance(played.client.problem, NotARelay)
+        assert "no welcome" in str(played.client.problem)
+
+    @pytest.mark.parametrize("accepted", [False, True])
+    def test_a_relay_that_does_not_welcome_is_left(self, accepted: bool) -> None:
+        played = Played()
+        if accepted:
+            played.accepted()
+        played.network.pass_time(9.5)
+        assert played.client.problem is None
+        played.network.pass_time(0.5)
+        assert isinstance(played.client.problem, ConnectionFailed)
+        assert "within 10 s" in str(played.client.problem)
+
+    @pytest.mark.parametrize(
+        ("error", "says"),
+        [
+            (SSL.Error([("SSL routines", "", "certificate verify failed")]), "verify failed"),
+            (SSL.Error([]), "no reason given"),
+            (VerificationError(errors=[DNSMismatch(DNS_ID("a.example"))]), "a.example"),
+        ],
+    )
+    def test_a_certificate_that_is_not_trusted_is_final_at_first(
+        self, error: Exception, says: str
+    ) -> None:
+        played = Played()
+        played.server.transport.lose(error)
+        played.settle()
+        assert isinstance(played.client.problem, TLSFailed)
+        assert says in str(played.client.problem)
+        assert played.client.failed
+
+    def test_after_a_welcome_it_may_be_a_passing_mistake(self) -> None:
+        played = Played().welcomed()
+        played.server.transport.lose()
+        played.again().transport.lose(SSL.Error([("", "", "certificate has expired")]))
+        played.settle()
+        assert isinstance(played.client.problem, TLSFailed)
+        assert not played.client.failed
+        assert played.again()
+
+
+class TestClosing:
+    @pytest.mark.parametrize(
+        ("code", "kind"),
+        [
+            (1000, ConnectionClosed),
+            (1001, RelayShutDown),
+            (1007, ProtocolError),
+            (1008, PolicyViolated),
+            (1009, ClosedAsTooLarge),
+            (1011, RelayFailed),
+            (4001, Replaced),
+        ],
+    )
+    @pytest.mark.parametrize("ends", [True, False])
+    def test_each_code_is_understood_whether_or_not_the_relay_ends_the_connection(
+        self, code: int, kind: type[ConnectionProblem], ends: bool
+    ) -> None:
+        played = Played().welcomed()
+        played.server.close(code, "why")
+        if ends:
+            played.settle()
+            assert played.server.frames() == [(CLOSE, b"\x03\xe8")]
+            played.server.transport.lose(ConnectionDone())
+        played.network.pass_time(0 if ends else 5)
+        assert type(played.client.problem) is kind
+        assert f"({code} 'why')" in str(played.client.problem)
+
+    def test_a_close_frame_may_say_nothing(self) -> None:
+        played = Played().welcomed()
+        played.server.send(b"", CLOSE)
+        played.server.transport.lose(ConnectionDone())
+        played.settle()
+        assert "(1005 '')" in str(played.client.problem)
+
+    def test_nothing_is_sent_to_a_relay_that_closes(self) -> None:
+        played = Played().welcomed()
+        played.server.close(1001)
+        played.settle()
+        sent, pinged = played.client.send("x"), played.client.ping()
+        pinged.addErrback(lambda failure: failure.trap(client_errors.NotConnected))
+        assert not sent.called
+        assert pinged.called
+        assert [opcode for opcode, _ in played.server.frames()] == [CLOSE]
+        played.server.transport.lose()
+        played.again().accept()
+        played.server.say('welcome:{"maxPayload":100}')
+        played.settle()
+        assert sent.called
+        assert played.server.heard() == ["x"]
+
+    def test_what_comes_while_it_leaves_is_not_delivered(self) -> None:
+        played = Played().welcomed()
+        played.client.stopService()
+        played.server.say("msg:late")
+        played.settle()
+        assert played.heard == []
+
+    @pytest.mark.parametrize(
+        ("payload", "opcode", "kind", "says"),
+        [
+            (b"msg:\xff", 1, ProtocolError, "UTF-8"),
+            (b"", CONTINUATION, ProtocolError, "1002"),
+            (b"msg:" + b"x" * 2021, 1, ClosedAsTooLarge, "exceeds 1000 bytes"),
+        ],
+    )
+    def test_what_must_not_be_ends_the_connection(
+        self, payload: bytes, opcode: int, kind: type[ConnectionProblem], says: str
+    ) -> None:
+        played = Played(max_message=1000).welcomed()
+        played.server.send(payload, opcode)
+        played.settle()
+        assert type(played.client.problem) is kind
+        assert says in str(played.client.problem)
+        played.again().accept()
+
+    def test_what_it_does_not_know_is_left_alone(self) -> None:
+        played = Played().welcomed()
+        played.server.say("news:x", "pong", 'welcome:{"maxPayload":1}', "msg:1")
+        played.server.send(b"msg:2", BINARY)
+        played.settle()
+        assert played.heard == ["1"]
+        assert played.client.connected
+
+
+class TestSilence:
+    def test_a_silent_relay_is_pinged_and_then_left(self) -> None:
+        played = Played().welcomed()
+        played.network.pass_time(24.5)
+        assert played.server.frames() == []
+        played.network.pass_time(0.5)
+        assert played.server.frames() == [(PING, b"")]
+        played.network.pass_time(10)
+        assert played.client.connected
+        played.network.pass_time(0.5)
+        assert isinstance(played.client.problem, client_errors.ConnectionLost)
+        assert "silent for 35 s" in str(played.client.problem)
+
+    def test_whatever_comes_is_a_sign_of_life(self) -> None:
+        played = Played().welcomed()
+        for sign in (PONG, PING):
+            played.network.pass_time(30)
+            assert (PING, b"") in played.server.frames()
+            played.server.send(b"", sign)
+            played.network.pass_time(24)
+            assert (PING, b"") not in played.server.frames()
+            played.network.pass_time(1)
+            assert (PING, b"") in played.server.frames()
+            played.server.send(b"", PONG)
+            played.settle()
+        assert played.client.connected
+
+    def test_who_stood_still_itself_looks_for_an_answer_first(self) -> None:
+        played = Played().welcomed()
+        played.network.pass_time(26)
+        played.network.reactor.advance(20)
+        played.server.send(b"", PONG)
+        played.network.pass_time(1)
+        assert played.client.connected
+
+    def test_a_client_that_does_not_read_does_not_count(self) -> None:
+        played = Played(max_queue=10).welcomed()
+        played.server.say("get:1", "msg:" + "x" * 20)
+        played.settle()
+        assert not played.server.transport.reading
+        played.network.pass_time(40)
+        assert played.client.connected
+
+
+class TestHoldingBack:
+    def test_it_stops_reading_while_too_much_waits_for_a_download(self) -> None:
+        played = Played(max_queue=10).welcomed()
+        played.server.say("get:1", "msg:small")
+        played.settle()
+        assert played.server.transport.reading
+        played.server.say("msg:2")
+        played.settle()
+        assert not played.server.transport.reading
+        (download,) = (each for each in played.network.transports if b"/receive?" in each.sent)
+        download.receive(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nlarge")
+        played.settle()
+        assert played.heard == ["large", "small", "2"]
+        assert played.server.transport.reading
+
+    def test_it_reads_on_only_when_there_is_room(self) -> None:
+        played = Played(max_queue=10).welcomed()
+        played.server.say("get:1", "msg:1", "get:2", "msg:" + "x" * 20)
+        played.settle()
+        answer_http(played, b"msg=1", ok("large"))
+        assert played.heard == ["large", "1"]
+        assert not played.server.transport.reading
+        answer_http(played, b"msg=2", ok("large, too"))
+        assert played.heard == ["large", "1", "large, too", "x" * 20]
+        assert played.server.transport.reading
+
+    def test_it_can_leave_meanwhile(self) -> None:
+        played = Played(max_queue=10).welcomed()
+        played.server.say("get:1", "msg:" + "x" * 20)
+        played.settle()
+        stopped = played.client.stopService()
+        assert played.server.transport.reading
+        (download,) = (each for each in played.network.transports if b"/receive?" in each.sent)
+        assert download.reason is not None
+        played.settle()
+        assert played.server.frames()[-1] == (CLOSE, b"\x03\xe8")
+        played.server.close(1000)
+        played.server.transport.lose(ConnectionDone())
+        played.settle()
+        assert stopped.called
+        assert played.heard == []
+
+
+class TestAfterwards:
+    def test_no_download_is_tried_again_or_delivered(self) -> None:
+        played = Played().welcomed()
+        played.server.say("get:1", "get:2")
+        played.settle()
+        transports = list(played.network.transports)
+        stop(played)
+        played.network.pass_time(10)
+        assert played.network.transports == transports
+        assert all(each.reason for each in transports)
+        assert played.network.reactor.getDelayedCalls() == []
+        assert played.heard == []
+
+    def test_nobody_is_told_who_is_there(self) -> None:
+        with capturedLogs() as events:
+            played = Played().welcomed()
+            asked = played.client.fetch_peers()
+            failures: list[Any] = []
+            asked.addErrback(failures.append)
+            stop(played)
+            played.network.pass_time(10)
+        assert isinstance(failures[0].value, client_errors.NotConnected)
+        assert all(each.reason for each in played.network.transports)
+        assert not [each for each in events if each["log_level"] is LogLevel.warn]
+
+    def test_a_download_of_before_says_nothing_to_who_starts_again(self) -> None:
+        played = Played().welcomed()
+        played.server.say("get:1")
+        played.settle()
+        stop(played)
+        played.client.startService()
+        played.again().accept()
+        played.server.say('welcome:{"maxPayload":100}', "get:2", "msg:3")
+        played.settle()
+        answer_http(played, b"msg=2", ok("2"))
+        assert played.heard == ["2", "3"]
+
+    def test_a_question_that_is_cancelled_is_not_asked_again(self) -> None:
+        played = Played().welcomed()
+        asked = played.client.fetch_peers()
+        played.settle()
+        requests = len(played.network.transports)
+        asked.cancel()
+        failures: list[Any] = []
+        asked.addErrback(failures.append)
+        assert isinstance(failures[0].value, CancelledError)
+        played.network.pass_time(10)
+        assert len(played.network.transports) == requests
+
+
+class TestPeersAfterReconnecting:
+    def test_what_an_earlier_connection_told_is_forgotten(self) -> None:
+        played = Played().welcomed()
+        answer_http(played, b"/clients", ok('[{"id":"bobby"}]'))
+        played.server.say("get:1", "msg:2", "disconnect:bobby", "connect:carol")
+        played.settle()
+        played.server.transport.lose()
+        played.again().accept()
+        played.server.say('welcome:{"maxPayload":100}')
+        played.settle()
+        answer_http(played, b"/clients", ok('[{"id":"bobby"}]'))
+        answer_http(played, b"/receive?", ok("1"))
+        assert played.heard == ["1", "2"]
+        assert played.client.peers == {"bobby"}
+
+    def test_an_answer_to_an_earlier_question_is_dropped(self) -> None:
+        played = Played().welcomed()
+        (early,) = (each for each in played.network.transports if b"/clients" in each.sent)
+        played.server.transport.lose()
+        played.again().accept()
+        played.server.say('welcome:{"maxPayload":100}')
+        played.settle()
+        answer_http(played, b"/clients", ok('[{"id":"bobby"}]'))
+        early.receive(ok("[]").encode())
+        played.settle()
+        assert played.client.peers == {"bobby"}
+
+
+def stop(played: Played) -> None:
+    """Stop the client, and let the server answer."""
+    stopped = played.client.stopService()
+    played.settle()
+    played.server.close(1000)
+    played.server.transport.lose(ConnectionDone())
+    played.settle()
+    assert stopped.called
+
+
+def answer_http(played: Played, path: bytes, answer: str | None) -> None:
+    """Answer the latest request for *path*, or end its connection."""
+    requests = [each for each in played.network.transports if path in each.sent and not each.reason]
+    transport = requests[-1]
+    if answer is None:
+        transport.lose(ConnectionLost())
+    else:
+        transport.receive(answer.encode())
+        transport.lose(ConnectionDone())
+    played.settle()
+
+
+def ok(body: str) -> str:
+    """An answer 200."""
+    return f"HTTP/1.1 200 OK\r\nContent-Length: {len(body.encode())}\r\n\r\n{body}"
+
+
+class TestHTTP:
+    def test_a_download_that_fails_is_repeated(self) -> None:
+        played = Played().welcomed()
+        played.server.say("get:1", "msg:2")
+        played.settle()
+        answer_http(played, b"/receive?", None)
+        played.network.pass_time(1)
+        answer_http(played, b"/receive?", "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")
+        played.network.pass_time(4)
+        answer_http(played, b"/receive?", ok("1"))
+        assert played.heard == ["1", "2"]
+
+    @pytest.mark.parametrize(
+        ("answers", "says"),
+        [
+            ([None, None, None], "the relay did not answer"),
+            (["HTTP/1.1 404 N\r\nContent-Length: 4\r\n\r\ngone"], "404 'gone'"),
+            ([ok("x" * 21)], "exceeds 20 bytes"),
+            (["HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nx", None, None], "did not answer"),
+        ],
+    )
+    def test_a_download_that_fails_for_good_is_logged_and_left_out(
+        self, answers: list[str | None], says: str
+    ) -> None:
+        played = Played(max_message=20).welcomed()
+        with capturedLogs() as events:
+            played.server.say("get:1", "msg:2")
+            played.settle()
+            for each in answers:
+                answer_http(played, b"/receive?", each)
+                played.network.pass_time(4)
+        assert played.heard == ["2"]
+        (warning,) = (each for each in events if each["log_level"] is LogLevel.warn)
+        assert says in warning["reason"]
+
+    def test_a_download_that_takes_too_long_fails(self) -> None:
+        played = Played().welcomed()
+        played.server.say("get:1", "msg:2")
+        played.settle()
+        for delay in (60, 1, 60, 4, 59):
+            played.server.send(b"", PING)
+            assert played.heard == []
+            for _ in range(delay):
+                played.server.send(b"", PING)
+                played.network.pass_time(1)
+        played.network.pass_time(1)
+        assert played.heard == ["2"]
+
+    def test_a_post_waits_for_a_pong_only_after_other_messages(self) -> None:
+        played = Played().welcomed()
+        played.client.send("small")
+        played.settle()
+        assert played.server.heard() == ["small"]
+        played.server.transport.lose()
+        played.again().accept()
+        played.server.say('welcome:{"maxPayload":100}')
+        played.settle()
+        played.client.send("x" * 200)
+        played.settle()
+        assert played.server.heard() == []
+        answer_http(played, b"POST ", ok("ok"))
+        played.client.send("small")
+        played.client.send("x" * 200)
+        played.settle()
+        assert played.server.heard() == ["small", "ping"]
+
+    def test_a_post_is_not_repeated(self) -> None:
+        played = Played().welcomed()
+        sent, after = played.client.send("x" * 200), played.client.send("y")
+        played.settle()
+        failures: list[Any] = []
+        sent.addErrback(failures.append)
+        answer_http(played, b"POST ", None)
+        assert isinstance(failures[0].value, client_errors.RequestUnanswered)
+        assert played.server.heard() == ["y"]
+        assert after.called
+        assert sum(each.sent.count(b"POST ") for each in played.network.transports) == 1
+
+    @pytest.mark.parametrize("body", ["[1]", "{}", "[{}]", "no json", "null"])
+    def test_nonsense_about_peers_is_refused(self, body: str) -> None:
+        played = Played().welcomed()
+        answer_http(played, b"/clients", ok('[{"id":"bobby"},{"id":"alice"}]'))
+        assert played.client.peers == {"bobby"}
+        asked = played.client.fetch_peers()
+        failures: list[Any] = []
+        asked.addErrback(failures.append)
+        played.settle()
+        answer_http(played, b"/clients", ok(body))
+        if body != "{}":
+            assert isinstance(failures[0].value, client_errors.RequestFailed)
+            assert played.client.peers == {"bobby"}
+
+    def test_what_the_relay_tells_meanwhile_is_newer(self) -> None:
+        played = Played().welcomed()
+        played.server.say("connect:carol", "disconnect:carol", "connect:david", "connect:emily")
+        played.server.say("disconnect:bobby")
+        played.settle()
+        answer_http(played, b"/clients", ok('[{"id":"bobby"},{"id":"carol"},{"id":"frank"}]'))
+        assert played.client.peers == {"david", "emily", "frank"}
+
+    def test_it_follows_nobody_elsewhere(self) -> None:
+        played = Played(token="s3cret").welcomed()
+        answer_http(played, b"/clients", ok("[]"))
+        asked = played.client.fetch_peers()
+        failures: list[Any] = []
+        asked.addErrback(failures.append)
+        played.settle()
+        head = "HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: http://a.example/b\r\n\r\n"
+        answer_http(played, b"/clients", head)
+        assert isinstance(failures[0].value, client_errors.RequestDenied)
+        assert not [each for each in played.network.transports if b"a.example" in each.sent]
+
+    def test_if_nobody_tells_who_is_there_it_is_logged(self) -> None:
+        with capturedLogs() as events:
+            played = Played().welcomed()
+            answer_http(played, b"/clients", "HTTP/1.1 404 N\r\nContent-Length: 0\r\n\r\n")
+        assert played.client.connected
+        (warning,) = (each for each in events if each["log_level"] is LogLevel.warn)
+        assert "cannot ask who is connected" in warning["log_format"]
+
+    def test_requests_present_the_token_and_keep_their_connections_for_a_while(self) -> None:
+        played = Played(token="s3cret").welcomed()
+        (clients,) = (each for each in played.network.transports if b"/clients" in each.sent)
+        assert b"Authorization: Bearer s3cret\r\n" in clients.sent
+        clients.receive(ok("[]").encode())
+        played.settle()
+        played.client.fetch_peers()
+        played.settle()
+        assert clients.sent.count(b"GET ") == 2
+        clients.receive(ok("[]").encode())
+        played.network.pass_time(9.5)
+        assert clients.reason is None
+        played.network.pass_time(0.5)
+        assert clients.reason is not None
+
+
+def test_the_connection_does_not_name_the_token() -> None:
+    played = Played(token="s3cret")
+    client: IPCClient = played.client
+    assert "s3cret" not in repr(client._link.connection)
+    connection = client._link.connection
+    assert connection is not None
+    assert "s3cret" not in repr(connection.factory)

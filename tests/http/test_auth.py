@@ -1,0 +1,592 @@
+"""Who is let in: origins, hosts, tokens, and what becomes of those who guess."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.interfaces import IAddress
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, eventAsText
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+
+from acebase_ipc.http.auth import (
+    FAILURE_DELAY,
+    MAX_DELAYED,
+    Access,
+    parse_origins,
+    presented_tokens,
+)
+from acebase_ipc.http.errors import Unauthorized, WrongToken
+from acebase_ipc.http.tokens import FREE_FAILURES, Rule, Tokens
+from acebase_ipc.protocol.errors import RequestRefused
+from acebase_ipc.relay.errors import NotAPeer
+from acebase_ipc.relay.events import Refused, RelayEvent, TokenGuessing
+from tests.certificates import make_certificate
+from tests.fakes import DATABASE, Peer, Wire, World, http_head, http_request, upgrade_request
+
+SECRET = "s3cret"
+ORIGIN = "https://app.example"
+LOOPBACK = IPv4Address("TCP", "127.0.0.1", 9163)
+
+
+class Asked:
+    """A request, as far as access looks at it."""
+
+    def __init__(
+        self,
+        uri: bytes = b"/",
+        headers: dict[bytes, bytes] | None = None,
+        client: str = "192.0.2.1",
+        at: IAddress = LOOPBACK,
+    ) -> None:
+        self.uri = uri
+        self._headers = headers or {}
+        self._client = client
+        self._at = at
+
+    def getHeader(self, name: bytes) -> bytes | None:
+        return self._headers.get(name)
+
+    def getClientAddress(self) -> IAddress:
+        return IPv4Address("TCP", self._client, 50000)
+
+    def getHost(self) -> IAddress:
+        return self._at
+
+
+def asked(*arguments: Any, **keywords: Any) -> Any:
+    """Such a request, where a whole one is wanted."""
+    return Asked(*arguments, **keywords)
+
+
+class Door:
+    """An Access with the time and all that it reports.
+
+    :ivar answered: the addresses that have got their answers, in order.
+    """
+
+    def __init__(
+        self,
+        token: str | None = SECRET,
+        origins: tuple[str, ...] = (),
+        hosts: tuple[str, ...] = (),
+    ) -> None:
+        self.clock = Clock()
+        self.reports: list[RelayEvent] = []
+        self.answered: list[str] = []
+        tokens = Tokens(None if token is None else [Rule(token.encode())])
+        self.access = Access(tokens, origins, hosts, self, self.clock, self.clock.seconds)
+
+    def report(self, event: RelayEvent) -> None:
+        self.reports.append(event)
+
+    def fail(self, client: str = "192.0.2.1", refusal: RequestRefused | None = None) -> None:
+        """Let *client* be refused: by default for a wrong token."""
+        request, wrong = asked(client=client), refusal or WrongToken(403)
+        self.access.refuse(request, wrong, lambda: self.answered.append(client))
+
+
+# Tokens as they are presented
+
+
+@pytest.mark.parametrize(
+    ("uri", "authorization", "tokens"),
+    [
+        (b"/", None, ()),
+        (b"/?t=", b"", ()),
+        (b"/?t=one", None, ("one",)),
+        (b"/?t=o%6Ee", None, ("one",)),
+        (b"/?t=a+b==", None, ("a+b==",)),
+        (b"/?t=no&t=one", None, ("one",)),
+        (b"/", b"Bearer one", ("one",)),
+        (b"/", b"bEARER   one  ", ("one",)),
+        (b"/?t=one", b"Bearer two", ("one", "two")),
+        (b"/", "Bearer 密碼".encode(), ("密碼",)),
+        (b"/", b"Basic b25l", ()),
+        (b"/", b"one", ()),
+        (b"/?t=%FF", b"Bearer \xff", ("\udcff", "\udcff")),
+    ],
+)
+def test_a_token_is_presented_in_the_query_or_as_a_bearer(
+    uri: bytes, authorization: bytes | None, tokens: tuple[str, ...]
+) -> None:
+    headers = {} if authorization is None else {b"Authorization": authorization}
+    assert presented_tokens(asked(uri, headers)) == tokens
+
+
+# Hosts: a page whose name was bound to this machine's loopback
+
+LOCAL_NAMES = [
+    b"localhost",
+    b"LocalHost:9163",
+    b"app.localhost:80",
+    b"127.0.0.1",
+    b"127.0.0.1:9163",
+    b"127.9.9.9:9163",
+    b"[::1]",
+    b"[::1]:9163",
+    b" localhost ",
+]
+FOREIGN_NAMES = [
+    b"evil.example",
+    b"evil.example:9163",
+    b"localhost.evil.example",
+    b"evillocalhost",
+    b"127.0.0.1.evil.example",
+    b"192.0.2.1:9163",
+    b"0.0.0.0:9163",
+    b"[::]:9163",
+    b"[2001:db8::1]:9163",
+    b"2130706433",
+    b"",
+    b":9163",
+    b"\xff\xfe",
+]
+
+
+def check_host(host: bytes | None, door: Door, at: IAddress = LOOPBACK) -> bool:
+    """Whether a request for *host* over the socket *at* is let in."""
+    try:
+        door.access.check_host(asked(headers={} if host is None else {b"Host": host}, at=at))
+    except Unauthorized:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("host", [*LOCAL_NAMES, None])
+def test_on_loopback_a_local_name_is_let_in(host: bytes | None) -> None:
+    assert check_host(host, Door(token=None))
+
+
+@pytest.mark.parametrize("host", FOREIGN_NAMES)
+@pytest.mark.parametrize("at", [LOOPBACK, IPv6Address("TCP", "::1", 9163)])
+def test_on_loopback_a_foreign_name_is_refused(host: bytes, at: IAddress) -> None:
+    assert not check_host(host, Door(token=None), at)
+
+
+@pytest.mark.parametrize(
+    "at",
+    [
+        IPv4Address("TCP", "192.0.2.9", 9163),
+        IPv6Address("TCP", "2001:db8::9", 9163),
+        UNIXAddress("/run/relay.sock"),
+    ],
+)
+def test_beyond_loopback_any_name_is_let_in(at: IAddress) -> None:
+    """It has other names than those of loopback; and no page reaches a unix socket."""
+    assert check_host(b"evil.example", Door(token=None), at)
+
+
+def test_where_a_token_is_required_the_name_does_not_matter() -> None:
+    assert check_host(b"evil.example", Door(token=SECRET))
+
+
+@pytest.mark.parametrize("host", [b"relay.internal", b"RELAY.internal:9163", b"localhost"])
+def test_allow_host_adds_a_name(host: bytes) -> None:
+    door = Door(token=None, hosts=(" Relay.Internal",))
+    assert check_host(host, door)
+    assert not check_host(b"x.relay.internal", door)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        f"/{DATABASE}/connect?id=bobby&v=1",
+        f"/{DATABASE}/send?id=alice",
+        f"/{DATABASE}/receive?id=alice&msg=x",
+        f"/{DATABASE}/clients",
+        "/send?id=alice",
+        "/healthz",
+        "/nothing",
+        "/",
+    ],
+)
+def test_a_rebound_name_is_refused_on_every_path(target: str) -> None:
+    world = World()
+    world.peer("alice")
+    for method in ("GET", "POST", "OPTIONS"):
+        body = b"ping" if method == "POST" else b""
+        assert world.request(method, target, body, host="evil.example:9163").status == 403
+        assert world.request(method, target, body, host="localhost:9163").status != 403
+    assert world.upgrade(target, host="evil.example").response().status == 403
+
+
+def test_a_rebound_name_relays_nothing() -> None:
+    world = World()
+    (alice,) = world.peers("alice")
+    target = f"/{DATABASE}/send?id=alice"
+    assert world.post(target, "to:alice;boo", host="evil.example").status == 403
+    assert alice.heard() == []
+    assert world.post(target, "to:alice;boo", host="localhost").status == 200
+    assert alice.heard() == ["msg:boo"]
+
+
+# Origins
+
+
+def test_origins_are_compared_as_browsers_write_them() -> None:
+    assert parse_origins(["HTTPS://App.Example/ ", "null"]) == {ORIGIN, "null"}
+
+
+@pytest.mark.parametrize(
+    ("origins", "origin", "allowed"),
+    [
+        ((), None, None),
+        ((ORIGIN,), ORIGIN.encode(), ORIGIN.encode()),
+        (("*",), b"https://evil.example", b"https://evil.example"),
+        (("*",), b"null", b"null"),
+        (("*",), b"\xff", b"\xff"),
+    ],
+)
+def test_an_origin_is_allowed(
+    origins: tuple[str, ...], origin: bytes | None, allowed: bytes | None
+) -> None:
+    headers = {} if origin is None else {b"Origin": origin}
+    assert Door(origins=origins).access.check_origin(asked(headers=headers)) == allowed
+
+
+@pytest.mark.parametrize("origin", [b"https://evil.example", b"null", b"", b"\xff"])
+@pytest.mark.parametrize("origins", [(), (ORIGIN,)])
+def test_an_origin_is_refused(origins: tuple[str, ...], origin: bytes) -> None:
+    with pytest.raises(Unauthorized):
+        Door(origins=origins).access.check_origin(asked(headers={b"Origin": origin}))
+
+
+def test_a_token_does_not_help_a_foreign_page() -> None:
+    world = World(token=SECRET)
+    target = f"/{DATABASE}/clients?t={SECRET}"
+    assert world.get(target).status == 200
+    assert world.get(target, origin="https://evil.example").status == 403
+
+
+# Health
+
+
+@pytest.mark.parametrize("config", [{}, {"token": SECRET}])
+def test_health_needs_no_token_and_discloses_nothing(config: dict[str, Any]) -> None:
+    world = World(**config)
+    world.peer("alice", query=f"&t={SECRET}")
+    response = world.get("/healthz")
+    assert (response.status, response.text) == (200, "ok")
+    assert set(response.headers) == {
+        "server",
+        "date",
+        "content-type",
+        "content-length",
+        "cache-control",
+    }
+    assert world.get("/healthz", origin="https://evil.example").status == 403
+    assert world.post("/healthz", b"").status == 405
+
+
+# Headers are bytes
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Authorization: Bearer \xff",
+        "Host: \xff",
+        "Origin: \xff",
+        "Upgrade: \xff",
+        "Upgrade: websocket\r\nX-Forwarded-Proto: \xff",
+        "Cookie: \xff=\xff",
+        "Expect: \xff",
+        "Connection: \xff",
+    ],
+)
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"GET /{DATABASE}/connect?id=bobby&v=1 HTTP/1.1",
+        f"GET /{DATABASE}/clients HTTP/1.1",
+        f"POST /{DATABASE}/send?id=alice HTTP/1.1\r\nContent-Length: 4",
+    ],
+)
+def test_a_header_that_is_not_utf8_is_no_failure(line: str, header: str) -> None:
+    world = World(token=SECRET)  # fails the test if a traceback is logged
+    wire = world.connect()
+    wire.send(f"{line}\r\n{header}\r\n\r\npong".encode("latin-1"))
+    assert 400 <= next(iter(wire.responses())).status < 500
+
+
+# TokenGuessing
+
+
+def test_a_valid_token_is_never_refused() -> None:
+    door = Door()
+    right = asked(f"/?t={SECRET}".encode(), client="192.0.2.1")
+    for _ in range(1000):
+        door.fail("192.0.2.1")
+        door.access.check_token(right, DATABASE, 403)  # from the same address
+
+
+def test_the_eleventh_failure_in_a_minute_is_answered_late() -> None:
+    door = Door()
+    for number in range(1, FREE_FAILURES + 1):
+        door.fail()
+        assert len(door.answered) == number
+    door.fail()
+    door.clock.advance(FAILURE_DELAY - 0.01)
+    assert len(door.answered) == FREE_FAILURES
+    door.clock.advance(0.01)
+    assert len(door.answered) == FREE_FAILURES + 1
+
+
+def test_failures_are_counted_by_address() -> None:
+    door = Door()
+    for _ in range(FREE_FAILURES + 1):
+        door.fail("192.0.2.1")
+    door.fail("192.0.2.2")
+    assert door.answered == ["192.0.2.1"] * FREE_FAILURES + ["192.0.2.2"]
+
+
+def test_after_a_minute_an_address_is_answered_at_once_again() -> None:
+    door = Door()
+    for _ in range(FREE_FAILURES + 1):
+        door.fail()
+    door.clock.advance(60)
+    door.answered.clear()
+    door.fail()
+    assert len(door.answered) == 1
+
+
+def test_at_most_a_hundred_answers_wait() -> None:
+    door = Door()
+    for _ in range(FREE_FAILURES + MAX_DELAYED):
+        door.fail()
+    assert len(door.answered) == FREE_FAILURES
+    assert MAX_DELAYED == 100
+    door.fail()
+    assert len(door.answered) == FREE_FAILURES + 1
+    door.clock.advance(FAILURE_DELAY)
+    assert len(door.answered) == FREE_FAILURES + 1 + MAX_DELAYED
+    door.fail()  # there is room again
+    assert len(door.answered) == FREE_FAILURES + 1 + MAX_DELAYED
+
+
+@pytest.mark.parametrize("refusal", [Unauthorized(), NotAPeer()])
+def test_only_wrong_tokens_are_answered_late(refusal: RequestRefused) -> None:
+    door = Door()
+    for _ in range(3 * FREE_FAILURES):
+        door.fail(refusal=refusal)
+    assert len(door.answered) == 3 * FREE_FAILURES
+
+
+def test_who_guesses_is_logged_once_a_minute_and_counted_each_time() -> None:
+    door = Door()
+    for _ in range(3):
+        for _ in range(5 * FREE_FAILURES):
+            door.fail("192.0.2.1")
+            door.fail("192.0.2.2")
+        door.clock.advance(60)
+    for address in ("192.0.2.1", "192.0.2.2"):
+        assert door.reports.count(TokenGuessing(address)) == 3
+    assert door.reports.count(Refused("192.0.2.1", 403, "Unauthorized")) == 15 * FREE_FAILURES
+
+
+def guess(world: World, count: int = FREE_FAILURES) -> None:
+    for _ in range(count):
+        assert world.get(f"/{DATABASE}/clients?t=wrong").status == 401
+
+
+def test_a_late_answer_is_that_of_a_handshake() -> None:
+    world = World(token=SECRET)
+    guess(world)
+    wire = world.upgrade(f"/{DATABASE}/connect?id=alice&v=1&t=wrong")
+    world.pass_time(FAILURE_DELAY - 0.1)
+    assert wire.take() == b""
+    world.pass_time(0.1)
+    assert wire.response().status == 403
+    world.peer("alice", query=f"&t={SECRET}")
+
+
+@pytest.mark.parametrize("early", [0, 5])
+def test_a_late_answer_to_a_post_comes_whenever_the_body_does(early: int) -> None:
+    world = World(token=SECRET)
+    guess(world)
+    wire = world.connect()
+    request = http_request("POST", f"/{DATABASE}/send?id=alice&t=wrong", b"a body")
+    wire.send(request[: len(request) - early])
+    world.pass_time(FAILURE_DELAY - 0.1)
+    assert wire.take() == b""
+    world.pass_time(0.1)
+    assert wire.response().status == 401
+    wire.send(request[len(request) - early :])
+    assert wire.ended == "closed"
+
+
+@pytest.mark.parametrize("end", [Wire.close, Wire.reset])
+def test_nobody_need_wait_for_a_late_answer(end: Callable[[Wire], None]) -> None:
+    world = World(token=SECRET)  # fails the test if a traceback is logged
+    guess(world)
+    for request in (
+        http_head("GET", f"/{DATABASE}/clients"),
+        upgrade_request(f"/{DATABASE}/connect?id=alice&v=1"),
+        http_request("POST", f"/{DATABASE}/send?id=alice", b"a body"),
+    ):
+        wire = world.connect()
+        wire.send(request)
+        end(wire)
+    world.pass_time(FAILURE_DELAY)
+    guess(world, 0)
+
+
+# Rotation
+
+
+@pytest.fixture
+def token_file(tmp_path: Path) -> Path:
+    path = tmp_path / "tokens"
+    path.touch(0o600)
+    return path
+
+
+def join(world: World, token: str, client_id: str, database: str = DATABASE) -> Peer:
+    return world.peer(client_id, database, query=f"&t={token}")
+
+
+def status(world: World, token: str, database: str = DATABASE) -> int:
+    return world.get(f"/{database}/clients?t={token}").status
+
+
+def test_a_token_is_exchanged_without_a_gap(token_file: Path) -> None:
+    token_file.write_text("old\n")
+    world = World(token_file=str(token_file))
+    old = join(world, "old", "alice")
+    assert status(world, "new") == 401
+
+    token_file.write_text("# until Monday\nold\nnew\n")
+    world.server.reload_tokens()
+    world.settle()
+    assert (status(world, "old"), status(world, "new")) == (200, 200)
+    new = join(world, "new", "bobby")
+    assert old.heard() == ["connect:bobby"]
+
+    token_file.write_text("new\n")
+    world.server.reload_tokens()
+    world.settle()
+    assert (old.close_code, old.close_reason) == (1008, "the token is not valid any more")
+    assert new.close_code is None
+    assert new.heard() == ["disconnect:alice"]
+    assert (status(world, "old"), status(world, "new")) == (401, 200)
+
+
+def test_a_connection_ends_with_what_its_token_opens(token_file: Path) -> None:
+    token_file.write_text("shop_* one\nother one\n* two\n")
+    world = World(token_file=str(token_file))
+    peers = [join(world, "one", "alice"), join(world, "one", "alice", "other")]
+    peers.append(join(world, "two", "bobby", "other"))
+
+    token_file.write_text("shop_* one\n* two\n")
+    world.server.reload_tokens()
+    world.settle()
+    assert [each.close_code for each in peers] == [None, 1008, None]
+    assert status(world, "one", "other") == 401
+
+
+def break_bytes(path: Path) -> None:
+    path.write_bytes(b"new\n\xff\n")
+
+
+def empty(path: Path) -> None:
+    path.write_text("# nothing but a comment\n")
+
+
+@pytest.mark.parametrize("spoil", [break_bytes, empty, os.remove])
+def test_a_file_that_cannot_be_used_changes_nothing(
+    token_file: Path, spoil: Callable[[Path], None]
+) -> None:
+    token_file.write_text("old\n")
+    world = World(token_file=str(token_file))
+    alice = join(world, "old", "alice")
+    spoil(token_file)
+    with capturedLogs() as events:
+        world.server.reload_tokens()
+    world.settle()
+    (line,) = [eventAsText(each) for each in events]
+    assert "#error] the tokens stay as they are: " in line
+    assert "new" not in line
+    assert alice.close_code is None
+    assert (status(world, "old"), status(world, "new")) == (200, 401)
+
+
+def test_a_reload_without_a_file_changes_nothing() -> None:
+    configs: list[dict[str, Any]] = [{}, {"token": SECRET}]
+    for config in configs:
+        world = World(**config)
+        alice = join(world, SECRET, "alice")
+        world.server.reload_tokens()
+        world.settle()
+        assert alice.close_code is None
+        assert status(world, SECRET) == 200
+
+
+# Nothing is told of a token
+
+
+def test_no_token_is_told_to_anybody(token_file: Path) -> None:
+    token_file.write_text(f"{SECRET}\nshop_* {SECRET}2\n")
+    world = World(token_file=str(token_file))
+    presented = (SECRET, f"{SECRET}2", f"{SECRET}3")
+    answers = []
+    for each in presented:
+        for method in ("GET", "POST", "HEAD", "DELETE"):
+            wire = world.connect()
+            wire.send(http_request(method, f"/{DATABASE}/clients?t={each}", b""))
+            wire.send(http_request(method, f"/{DATABASE}/{each}?t={each}", b""))
+            wire.send(http_head(method, f"/{DATABASE}/connect?t={each}", authorization=each))
+            answers.append(wire.take())
+    world.pass_time(70)
+    world.server.reload_tokens()
+    assert len(answers) == 12
+    assert not any(SECRET.encode() in each for each in answers)
+    assert world.logged(SECRET) == []
+    assert SECRET not in repr(world.server.config)
+    assert SECRET not in repr(vars(world.server))
+
+
+def test_the_own_site_writes_no_access_log() -> None:
+    world = World()
+    before = len(world.events)
+    assert world.get("/healthz").status == 200
+    assert len(world.events) == before
+
+
+def test_in_a_foreign_site_tokens_open_the_same_doors() -> None:
+    world = World(port=None, token=SECRET)
+    root = Resource()
+    root.putChild(b"ipc", world.server.resource())
+    world.factory = Site(root, reactor=world.reactor)
+    assert world.get(f"/ipc/{DATABASE}/clients?t=wrong").status == 401
+    assert world.get(f"/ipc/{DATABASE}/clients?t={SECRET}").status == 200
+    assert world.get("/ipc/healthz").status == 200
+
+
+# Files that everybody can read
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o640, False), (0o644, True)])
+def test_a_token_file_readable_by_everybody_is_warned_of(
+    token_file: Path, mode: int, warned: bool
+) -> None:
+    token_file.write_text(SECRET)
+    token_file.chmod(mode)
+    world = World(token_file=str(token_file))
+    assert bool(world.logged(str(token_file), "readable by everybody", "#warn]")) == warned
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o604, True)])
+def test_a_key_readable_by_everybody_is_warned_of(tmp_path: Path, mode: int, warned: bool) -> None:
+    certificate = make_certificate(tmp_path)
+    certificate.key.chmod(mode)
+    endpoint = f"ssl:0:privateKey={certificate.key}:certKey={certificate.certificate}"
+    world = World(endpoints=(endpoint,))
+    assert bool(world.logged(str(certificate.key), "readable by everybody", "#warn]")) == warned
+    assert not world.logged(str(certificate.certificate), "readable by everybody")

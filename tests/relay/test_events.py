@@ -1,0 +1,139 @@
+"""What the core reports."""
+
+from __future__ import annotations
+
+import inspect
+import string
+from dataclasses import fields
+from typing import get_type_hints
+
+import pytest
+
+from acebase_ipc.relay import events as observer
+from acebase_ipc.relay.events import (
+    DialectDetected,
+    DropReason,
+    ExpiryReason,
+    IdConflict,
+    MasterAbsent,
+    MessageDropped,
+    NullObserver,
+    Observer,
+    PeerJoined,
+    PeerLeft,
+    PeerReplaced,
+    RelayEvent,
+    SessionExpired,
+    SessionResumed,
+    SessionSuspended,
+    Severity,
+    SlowConsumer,
+)
+
+WHO = ("mydb_data", "worker1")
+
+LINES: list[tuple[RelayEvent, Severity, str]] = [
+    (PeerJoined(*WHO, "acebase"), Severity.INFO, "mydb_data: worker1 joined as acebase peer"),
+    (PeerLeft(*WHO), Severity.INFO, "mydb_data: worker1 left"),
+    (PeerReplaced(*WHO), Severity.INFO, "mydb_data: worker1 is replaced by a new connection"),
+    (DialectDetected(*WHO), Severity.DEBUG, "mydb_data: worker1 is an acebase peer"),
+    (
+        MessageDropped(*WHO, DropReason.EXPIRED),
+        Severity.DEBUG,
+        "mydb_data: 1 message(s) of worker1 dropped: it was not fetched in time",
+    ),
+    (
+        MessageDropped(*WHO, DropReason.UNKNOWN_ADDRESSEE, 3),
+        Severity.DEBUG,
+        "mydb_data: 3 message(s) of worker1 dropped: its addressee is not connected",
+    ),
+    (
+        SlowConsumer(*WHO, backlog=5000, messages=7),
+        Severity.WARNING,
+        "mydb_data: worker1 is cut: 5000 bytes in 7 messages wait for it unread",
+    ),
+    (
+        SessionSuspended(*WHO),
+        Severity.INFO,
+        "mydb_data: the connection of worker1 is lost; it is expected back",
+    ),
+    (
+        SessionResumed(*WHO, 7),
+        Severity.INFO,
+        "mydb_data: worker1 is back: 7 held message(s) delivered",
+    ),
+    (
+        MasterAbsent(*WHO),
+        Severity.WARNING,
+        "mydb_data: messages wait for worker1, which is not connected",
+    ),
+    (
+        SessionExpired(*WHO, ExpiryReason.SIZE, messages=7, size=5000),
+        Severity.WARNING,
+        (
+            "mydb_data: worker1 is given up: too much waited for it;"
+            " 7 message(s) of 5000 bytes waited for it"
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("event", "severity", "line"), LINES)
+def test_an_event_makes_a_line(event: RelayEvent, severity: Severity, line: str) -> None:
+    values = {each.name: getattr(event, each.name) for each in fields(event)}
+    assert (event.severity, event.text.format(**values)) == (severity, line)
+
+
+def test_two_processes_under_one_id_are_an_error_with_both_addresses() -> None:
+    event = IdConflict(*WHO, holder="192.0.2.1:1111", newcomer="192.0.2.2:2222")
+    assert event.severity is Severity.ERROR
+    line = event.text.format(
+        database=event.database, peer=event.peer, holder=event.holder, newcomer=event.newcomer
+    )
+    assert "192.0.2.1:1111" in line
+    assert "192.0.2.2:2222" in line
+
+
+EVENTS = [
+    each
+    for _, each in inspect.getmembers(observer, inspect.isclass)
+    if issubclass(each, RelayEvent) and "text" in vars(each)
+]
+
+
+@pytest.mark.parametrize("kind", EVENTS)
+def test_the_line_needs_nothing_but_the_events_fields(kind: type[RelayEvent]) -> None:
+    used = [name for _, name, _, _ in string.Formatter().parse(kind.text) if name]
+    types = get_type_hints(kind)
+    assert used
+    for name in used:
+        name, *attributes = name.split(".")
+        assert name in {each.name for each in fields(kind)}
+        assert all(hasattr(next(iter(types[name])), each) for each in attributes)
+
+
+@pytest.mark.parametrize("kind", EVENTS)
+def test_every_field_is_in_the_line(kind: type[RelayEvent]) -> None:
+    used = {name.partition(".")[0] for _, name, _, _ in string.Formatter().parse(kind.text) if name}
+    assert used == {each.name for each in fields(kind)}
+
+
+@pytest.mark.parametrize("kind", EVENTS)
+def test_an_event_is_a_value(kind: type[RelayEvent]) -> None:
+    values = {each.name: f"a {each.name}" for each in fields(kind)}
+    assert kind(**values) == kind(**values)
+    assert hash(kind(**values)) == hash(kind(**values))
+    for name in values:
+        assert kind(**values) != kind(**values | {name: "other"})
+        with pytest.raises(AttributeError):
+            setattr(kind(**values), name, "other")
+
+
+def test_severities_are_levels_of_a_log() -> None:
+    assert [each.value for each in Severity] == ["debug", "info", "warn", "error"]
+
+
+def test_the_null_observer_takes_note_of_nothing() -> None:
+    taken: Observer = NullObserver()
+    taken.report(PeerLeft(*WHO))
+    assert not vars(taken)

@@ -1,0 +1,436 @@
+"""The server as a whole: listening, stopping, being asked, and being mounted elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+from twisted.internet.error import CannotListenError
+from twisted.logger import capturedLogs, eventAsText
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from twisted.web.server import Request, Site
+
+from acebase_ipc import AceBaseIPCServer, AceBaseIPCServerConfig, Client, ConfigError, Dialect
+from acebase_ipc.server.logging import LINES_PER_PERIOD, PERIOD
+from tests.fakes import (
+    CLOSE,
+    DATABASE,
+    START,
+    MemoryNetwork,
+    Peer,
+    World,
+    http_head,
+    text,
+)
+
+SEND = f"/{DATABASE}/send?id=alice"
+
+
+# Listening
+
+
+def test_it_listens_on_loopback_unless_told_otherwise() -> None:
+    world = World()
+    ((port, _, _, interface),) = world.reactor.tcpServers
+    assert (port, interface) == (9163, "127.0.0.1")
+
+
+def test_it_listens_where_it_is_told_to() -> None:
+    world = World(host="192.0.2.7", port=1234)
+    ((port, _, _, interface),) = world.reactor.tcpServers
+    assert (port, interface) == (1234, "192.0.2.7")
+
+
+def test_many_may_connect_at_once() -> None:
+    world = World()
+    ((_, _, backlog, _),) = world.reactor.tcpServers
+    assert backlog == 1024
+
+
+def test_what_a_flood_left_out_of_the_log_is_told_without_another_event() -> None:
+    world = World()
+    with capturedLogs() as logged:
+        for _ in range(LINES_PER_PERIOD):
+            world.peer("worker1").leave()
+        world.pass_time(PERIOD + 1, step=1)
+    texts = [eventAsText(each, includeTimestamp=False, includeSystem=False) for each in logged]
+    assert not any("more times" in each for each in texts)
+    with capturedLogs() as logged:
+        for _ in range(LINES_PER_PERIOD + 2):
+            world.peer("worker1").leave()
+        world.pass_time(PERIOD + 1, step=1)
+    texts = [eventAsText(each, includeTimestamp=False, includeSystem=False) for each in logged]
+    assert texts[-2:] == ["and 2 more times PeerJoined", "and 2 more times PeerLeft"]
+
+
+def test_it_listens_on_every_endpoint_and_serves_one_relay() -> None:
+    world = World(endpoints=("tcp:1000:interface=127.0.0.1", "tcp:2000:interface=\\:\\:1"))
+    assert [(port, at) for port, _, _, at in world.reactor.tcpServers] == [
+        (1000, "127.0.0.1"),
+        (2000, "::1"),
+    ]
+    alice = world.peer("alice")
+    world.factory = world.reactor.tcpServers[1][1]
+    bobby = world.peer("bobby")
+    assert alice.heard() == ["connect:bobby"]
+    alice.say("hello")
+    assert bobby.heard() == ["msg:hello"]
+
+
+def test_without_a_port_it_listens_nowhere() -> None:
+    assert World(port=None).reactor.ports == []
+
+
+def test_a_taken_port_fails_the_start() -> None:
+    world = World(fails=True, taken=[9163])
+    (failure,) = world.started
+    assert isinstance(failure, Failure)
+    assert failure.check(CannotListenError)
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["nonsense:1", "tcp:port", "tcp", "ssl:1:privateKey=/does/not/exist.pem", ""]
+)
+def test_an_endpoint_that_cannot_be_used_is_a_config_error(endpoint: str) -> None:
+    config = AceBaseIPCServerConfig(endpoints=(endpoint,))
+    with pytest.raises(ConfigError) as raised:
+        AceBaseIPCServer(config, MemoryNetwork())
+    assert repr(endpoint) in str(raised.value)
+
+
+def test_a_passphrase_is_in_no_error() -> None:
+    endpoint = "pfx:1:path=/does/not/exist.pfx:passphrase=open\\:sesame"
+    with pytest.raises(ConfigError) as raised:
+        AceBaseIPCServer(AceBaseIPCServerConfig(endpoints=(endpoint,)), MemoryNetwork())
+    assert "exist.pfx" in str(raised.value)
+    assert "sesame" not in str(raised.value)
+
+
+# What it logs
+
+
+def test_it_logs_where_it_listens_and_how() -> None:
+    world = World(max_payload=1234, token="a-secret-token", port=1000)
+    assert world.logged("127.0.0.1:1000")
+    assert world.logged("token", "not required") == []
+    assert world.logged("token", "required", "1234", "configured")
+    assert world.logged("a-secret-token") == []
+
+
+def test_it_logs_that_there_is_no_token_and_the_default_of_max_payload() -> None:
+    assert World().logged("not required", "16384", "default")
+
+
+@pytest.mark.parametrize(
+    ("host", "token", "warnings"),
+    [
+        ("127.0.0.1", None, []),
+        ("::1", None, []),
+        ("", None, ["without TLS", "without a token"]),
+        ("192.0.2.7", None, ["without TLS", "without a token"]),
+        ("::", "secret", ["without TLS"]),
+    ],
+)
+def test_it_warns_of_ports_that_are_open_to_the_network(
+    host: str, token: str | None, warnings: list[str]
+) -> None:
+    world = World(host=host, token=token)
+    warned = [eventAsText(each) for each in world.events if each["log_level"].name == "warn"]
+    assert len(warned) == len(warnings)
+    assert all(any(each in line for line in warned) for each in warnings)
+
+
+# Stopping
+
+
+@pytest.mark.parametrize(("max_session_queue", "warned"), [(1000, False), (1001, True)])
+def test_it_warns_if_more_is_held_than_may_be_unread(max_session_queue: int, warned: bool) -> None:
+    world = World(max_backlog=1000, max_session_queue=max_session_queue)
+    assert bool(world.logged("max_session_queue exceeds max_backlog")) == warned
+
+
+def test_stopping_says_goodbye_to_every_peer() -> None:
+    world = World()
+    peers = [*world.peers("alice", "bobby"), *world.peers("alice", database="other_data")]
+    stopped = world.stop()
+    assert len(stopped) == 1
+    assert not isinstance(stopped[0], Failure)
+    assert not any(each.listening for each in world.reactor.ports)
+    for each in peers:
+        assert each.close_code == 1001
+        assert each.close_reason
+        assert each.wire.ended is not None
+
+
+def test_stopping_delivers_what_was_sent_before() -> None:
+    world = World()
+    alice, bobby = world.peers("alice", "bobby")
+    bobby.wire.stop_reading()
+    messages = [f"{number} {'x' * 10_000}" for number in range(100)]
+    alice.say(*messages)
+    stopped = world.stop()
+    assert stopped == []
+    world.pass_time(0.5)
+    bobby.wire.read_on()
+    *before, close = bobby.frames()
+    bodies = [each for each in before if each.payload.startswith(b"msg:")]
+    assert bodies == [text(f"msg:{each}") for each in messages]
+    assert (close.opcode, close.close_code) == (CLOSE, 1001)
+    assert len(stopped) == 1
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_stopping_ends_in_time_with_a_peer_that_never_answers(reads: bool) -> None:
+    world = World()
+    alice, bobby, carol = world.peers("alice", "bobby", "carol")
+    carol.answers = False
+    if not reads:
+        carol.wire.stop_reading()
+        alice.say(*["x" * 10_000] * 50)
+    stopped = world.stop()
+    assert (alice.close_code, bobby.close_code) == (1001, 1001)
+    assert alice.wire.ended is not None
+    assert stopped == []
+    world.pass_time(5)
+    assert carol.wire.ended is not None
+    assert len(stopped) == 1
+    assert not isinstance(stopped[0], Failure)
+
+
+def test_stopping_ends_in_time_with_a_peer_that_closes_and_does_not_read() -> None:
+    world = World()
+    peer, other = world.peers("worker1", "worker2")
+    peer.wire.stop_reading()
+    for _ in range(20):
+        other.say(f"to:worker1;{'x' * 16000}")
+    peer.leave()
+    assert peer.wire.ended is None
+    stopped = world.stop()
+    world.pass_time(5)
+    assert peer.wire.ended is not None
+    assert len(stopped) == 1
+
+
+def test_a_mistake_each_second_does_not_end_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(fails=True, keepalive_interval=5, keepalive_timeout=2)
+    peer = world.peer("worker1")
+    peer.answers = False
+    relay = world.server._relay
+
+    def fail(now: float) -> None:
+        raise LookupError("a mistake")
+
+    monkeypatch.setattr(relay, "expire", fail)
+    with capturedLogs() as logged:
+        world.pass_time(8, step=1)
+    assert peer.wire.ended
+    assert any("a task of each second failed" in str(each.get("log_format")) for each in logged)
+
+
+def test_stopping_without_peers_is_done_at_once() -> None:
+    world = World()
+    idle = world.connect()
+    assert idle.ended is None
+    assert len(world.stop()) == 1
+
+
+def test_what_a_peer_says_after_the_goodbye_is_not_relayed() -> None:
+    world = World()
+    alice, bobby = world.peers("alice", "bobby")
+    alice.answers = bobby.answers = False
+    world.stop()
+    alice.say("too late")
+    world.pass_time(5)
+    assert "msg:too late" not in bobby.heard()
+
+
+def test_after_stopping_nothing_is_left_to_do() -> None:
+    world = World()
+    alice, _ = world.peers("alice", "bobby")
+    world.post(SEND, "x" * 20_000)
+    alice.say("hello")
+    world.stop()
+    world.pass_time(60)
+    assert world.reactor.getDelayedCalls() == []
+    assert world.server.get_clients(DATABASE) == ()
+
+
+# Being asked
+
+
+def test_get_clients_returns_frozen_values() -> None:
+    world = World()
+    world.peers("alice")
+    world.pass_time(2.5)
+    world.peers("bobby")
+    clients = world.server.get_clients(DATABASE)
+    assert clients == (
+        Client("alice", DATABASE, START * 1000),
+        Client("bobby", DATABASE, START * 1000 + 2500),
+    )
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        clients[0].id = "mallory"  # type: ignore[misc]
+    assert world.server.get_clients("other_data") == ()
+
+
+def test_a_peer_that_left_is_no_client() -> None:
+    world = World()
+    alice, _ = world.peers("alice", "bobby")
+    alice.leave()
+    assert [each.id for each in world.server.get_clients(DATABASE)] == ["bobby"]
+
+
+# Options that all peers feel
+
+
+def test_max_payload_is_told_to_every_peer() -> None:
+    wire = World(max_payload=4321).upgrade(f"/{DATABASE}/connect?id=alice&v=1")
+    assert Peer("alice", wire).heard() == ['welcome:{"maxPayload":4321}']
+
+
+@pytest.mark.parametrize(
+    ("dialect", "asked", "heard"),
+    [
+        (Dialect.ACEBASE, "", '{"a":1}'),
+        (Dialect.ACEBASE, "&dialect=documented", '{"a":1}'),
+        (Dialect.DOCUMENTED, "&dialect=acebase", 'msg:{"a":1}'),
+        (None, "&dialect=acebase", '{"a":1}'),
+        (None, "&dialect=documented", 'msg:{"a":1}'),
+    ],
+)
+def test_the_servers_dialect_outdoes_what_a_peer_asks_for(
+    dialect: Dialect | None, asked: str, heard: str
+) -> None:
+    world = World(dialect=dialect, introductions=False, session_timeout=0)
+    alice, bobby = world.peers("alice", "bobby", query=asked)
+    alice.say('{"a":1}')
+    assert bobby.heard() == [heard]
+
+
+def test_an_unknown_dialect_is_refused() -> None:
+    response = World().upgrade(f"/{DATABASE}/connect?id=alice&v=1&dialect=klingon").response()
+    assert response.status == 400
+    assert "dialect" in response.text
+
+
+# Mounted in somebody else's Site
+
+
+class Page(Resource):
+    """A page that is not the relay's."""
+
+    isLeaf = True
+
+    def render_GET(self, request: Request) -> bytes:
+        return b"a page"
+
+
+def mounted(path: str = "ipc", **config: Any) -> World:
+    """A relay that is a part of a foreign Site."""
+    world = World(port=None, **config)
+    root = Resource()
+    root.putChild(b"page", Page())
+    parent = root
+    *above, last = path.split("/")
+    for each in above:
+        child = Resource()
+        parent.putChild(each.encode(), child)
+        parent = child
+    resource: Any = world.server.resource()
+    parent.putChild(last.encode(), resource)
+    site = Site(root, reactor=world.reactor, parsePOSTFormSubmission=False)
+    site.log = lambda request: None  # type: ignore[method-assign]
+    world.factory = site
+    return world
+
+
+@pytest.mark.parametrize("path", ["ipc", "a/b"])
+def test_the_relay_can_be_mounted_below_any_path(path: str) -> None:
+    world = mounted(path, max_payload=100)
+    alice, bobby = world.peers("alice", "bobby", database=f"{path}/{DATABASE}")
+    assert [each.id for each in world.server.get_clients(DATABASE)] == ["alice", "bobby"]
+    alice.say("hello")
+    assert bobby.heard() == ["msg:hello"]
+    assert world.post(f"/{path}{SEND}", "漢" * 1000).text == "ok"
+    message_id = bobby.heard()[0].removeprefix("get:")
+    target = f"/{path}/{DATABASE}/receive?id=bobby&msg={message_id}"
+    assert world.get(target).text == "漢" * 1000
+    assert world.get(target).status == 404
+    clients = json.loads(world.get(f"/{path}/{DATABASE}/clients").text)
+    assert [each["id"] for each in clients] == ["alice", "bobby"]
+    assert world.post(f"/{path}/send?id=alice", "ping").text == "ok"
+    assert alice.heard() == ["pong"]
+    bobby.leave()
+    assert alice.heard() == ["disconnect:bobby"]
+
+
+def test_the_rest_of_a_foreign_site_stays_its_own() -> None:
+    world = mounted()
+    assert world.get("/page", origin="https://evil.example").text == "a page"
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "headers", "status"),
+    [
+        ("GET", "/ipc", {}, 404),
+        ("GET", "/ipc/", {}, 404),
+        ("GET", "/ipc/nothing", {}, 404),
+        ("GET", f"/ipc/{DATABASE}/connect?id=alice&v=1", {}, 426),
+        ("GET", f"/ipc{SEND}", {}, 405),
+        ("GET", f"/ipc/{DATABASE}/clients?t=wrong", {}, 401),
+        ("POST", f"/ipc{SEND}", {}, 401),
+        ("GET", "/ipc/nothing", {"origin": "https://evil.example"}, 403),
+    ],
+)
+def test_a_mounted_relay_refuses_what_any_does(
+    method: str, target: str, headers: dict[str, str], status: int
+) -> None:
+    response = mounted(token="secret").request(method, target, **headers)
+    assert response.status == status
+    assert response.headers["content-type"].startswith("text/plain")
+
+
+def test_a_mounted_relay_keeps_its_limits() -> None:
+    world = mounted(max_payload=10, max_message=1000, max_stored=1000)
+    _, bobby = world.peers("alice", "bobby", database=f"ipc/{DATABASE}")
+    assert world.post(f"/ipc{SEND}", "x" * 1001).status == 413
+    assert world.post(f"/ipc{SEND}", "x" * 900).status == 200
+    assert world.post(f"/ipc{SEND}", "x" * 200).status == 503  # it cannot be paused there
+    assert world.post(f"/ipc{SEND}", "to:").status == 400
+    (message,) = bobby.heard()
+    world.pass_time(62)  # in which the service keeps the time
+    target = f"/ipc/{DATABASE}/receive?id=bobby&msg={message.removeprefix('get:')}"
+    assert world.get(target).status == 404
+    assert world.post(f"/ipc{SEND}", "x" * 200).status == 200
+
+
+def test_a_mounted_relay_finds_dead_connections_and_says_goodbye() -> None:
+    world = mounted()
+    alice, bobby = world.peers("alice", "bobby", database=f"ipc/{DATABASE}")
+    bobby.answers = False
+    world.pass_time(35)
+    assert bobby.wire.ended == "reset"
+    assert alice.heard() == ["disconnect:bobby"]
+    assert len(world.stop()) == 1
+    assert alice.close_code == 1001
+
+
+def test_a_body_that_is_cut_off_is_not_relayed_in_a_foreign_site_either() -> None:
+    world = mounted()
+    _, bobby = world.peers("alice", "bobby", database=f"ipc/{DATABASE}")
+    wire = world.connect()
+    wire.send(http_head("POST", f"/ipc{SEND}", content_length="10") + b"hello")
+    wire.close()
+    assert bobby.heard() == []
+
+
+def test_a_mounted_relay_requires_the_token() -> None:
+    world = mounted(token="secret")
+    target = f"/ipc/{DATABASE}/connect?id=alice&v=1"
+    assert world.upgrade(target).response().status == 403
+    assert Peer("alice", world.upgrade(f"{target}&t=secret")).heard()
+    assert world.get(f"/ipc/{DATABASE}/clients").status == 401
+    assert world.get(f"/ipc/{DATABASE}/clients?t=secret").status == 200

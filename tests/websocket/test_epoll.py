@@ -1,0 +1,325 @@
+"""Many sockets read as one: real TCP, with a reactor turned by hand."""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.task import Clock
+from twisted.internet.tcp import Server
+from twisted.logger import LogLevel, capturedLogs
+from twisted.python.failure import Failure
+
+from acebase_ipc.websocket.epoll import BUFFER, SOCKETS, EpollReader, can_use_epoll
+from tests.tcp import HandReactor
+
+RESET = struct.pack("ii", 1, 0)
+"""Of SO_LINGER: closing a socket resets its connection."""
+
+
+class Ear(Protocol):
+    """Keeps what it is told."""
+
+    def __init__(self, reader: EpollReader) -> None:
+        self._reader = reader
+        self.heard = b""
+        self.lost: Failure | None = None
+        self.on_data: Callable[[bytes], object] = lambda data: None
+
+    def connectionMade(self) -> None:
+        transport: Any = self.transport
+        self.number = self._reader.add(transport, self.gathered)
+        if self.number is None:
+            transport.startReading()
+
+    def gathered(self, data: bytes) -> None:
+        self.heard += data
+        self.on_data(data)
+
+    def dataReceived(self, data: bytes) -> None:
+        assert self.number is None, "the transport was to be read by others"
+        self.gathered(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.lost = reason
+        if self.number is not None:
+            self._reader.discard(self.number)
+
+
+class Network:
+    """Connections of a reader.
+
+    :ivar reading: whether what has come at one time is being received.
+    :ivar rounds: how many times that was.
+    """
+
+    def __init__(self) -> None:
+        self.reactor = HandReactor()
+        self.reading = False
+        self.rounds = 0
+        self.reader = EpollReader(self.reactor, self._begun, self._finished)
+        self.clients: list[socket.socket] = []
+
+    def _begun(self) -> None:
+        self.reading = True
+
+    def _finished(self) -> None:
+        self.reading = False
+        self.rounds += 1
+
+    def connect(self) -> tuple[socket.socket, Any]:
+        """A client's socket and what hears it."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            client = socket.create_connection(listener.getsockname(), timeout=10)
+            accepted, address = listener.accept()
+        self.clients.append(client)
+        ear = Ear(self.reader)
+        port: Any = None
+        reactor: Any = self.reactor
+        ear.makeConnection(Server(accepted, ear, address, port, 0, reactor))
+        return client, ear
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    network = Network()
+    yield network
+    for each in network.clients:
+        each.close()
+    network.reader.connectionLost(Failure(ConnectionError()))
+    assert network.reactor.getReaders() == []
+
+
+def test_many_connections_are_one_descriptor_to_the_reactor(network: Network) -> None:
+    pairs = [network.connect() for _ in range(3)]
+    assert network.reactor.getReaders() == [network.reader]
+    for number, (client, _) in enumerate(pairs):
+        client.sendall(b"%d" % number)
+    network.reactor.turn_until(lambda: all(ear.heard for _, ear in pairs))
+    assert [ear.heard for _, ear in pairs] == [b"0", b"1", b"2"]
+
+
+def test_what_has_come_at_one_time_is_received_before_it_is_finished(network: Network) -> None:
+    pairs = [network.connect() for _ in range(SOCKETS)]
+    states = set()
+    for client, ear in pairs:
+        ear.on_data = lambda data: states.add((network.reading, network.rounds))
+        client.sendall(b"x")
+    network.reader.doRead()
+    assert all(ear.heard for _, ear in pairs)
+    assert states == {(True, 0)}
+    assert network.rounds == 1
+
+
+def test_no_more_sockets_are_read_before_the_reactor_turns(network: Network) -> None:
+    pairs = [network.connect() for _ in range(SOCKETS + 1)]
+    for client, _ in pairs:
+        client.sendall(b"x")
+    network.reader.doRead()
+    assert sum(bool(ear.heard) for _, ear in pairs) == SOCKETS
+    network.reader.doRead()
+    assert all(ear.heard for _, ear in pairs)
+
+
+def test_nobody_is_read_from_for_ever(network: Network) -> None:
+    client, ear = network.connect()
+    client.sendall(b"x" * (BUFFER + 1))
+    network.reactor.turn_until(lambda: ear.heard)
+    assert len(ear.heard) <= BUFFER
+    network.reactor.turn_until(lambda: len(ear.heard) == BUFFER + 1)
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_an_end_is_left_to_the_transport(network: Network, reset: bool) -> None:
+    (client, ear), (other, living) = network.connect(), network.connect()
+    client.sendall(b"last words")
+    network.reactor.turn_until(lambda: ear.heard)
+    if reset:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    client.close()
+    network.reactor.turn_until(lambda: ear.lost)
+    other.sendall(b"x")
+    network.reactor.turn_until(lambda: living.heard)
+    assert (ear.heard, living.lost) == (b"last words", None)
+    assert network.reactor.getReaders() == [network.reader]
+
+
+def test_what_was_sent_before_an_end_is_received(network: Network) -> None:
+    client, ear = network.connect()
+    client.sendall(b"last words")
+    client.close()
+    network.reactor.turn_until(lambda: ear.lost)
+    assert ear.heard == b"last words"
+    assert network.reactor.getReaders() == []
+    assert network.reader.fileno() == -1
+
+
+def test_one_that_is_closing_is_not_read_from(network: Network) -> None:
+    client, ear = network.connect()
+    ear.transport.write(b"x" * 10_000_000)
+    ear.transport.loseConnection()
+    client.sendall(b"too late")
+    network.reactor.turn_until(lambda: network.rounds)
+    assert (ear.heard, ear.lost) == (b"", None)
+    assert network.reactor.getReaders() == []
+
+
+@pytest.mark.parametrize("end", ["loseConnection", "abortConnection"])
+def test_a_connection_that_ends_another_of_the_same_time(network: Network, end: str) -> None:
+    pairs = [network.connect() for _ in range(2)]
+
+    def end_the_other(data: bytes) -> None:
+        for _, ear in pairs:
+            if not ear.heard:
+                getattr(ear.transport, end)()
+
+    for client, ear in pairs:
+        ear.on_data = end_the_other
+        client.sendall(b"x")
+    network.reader.doRead()
+    network.reactor.turn_until(lambda: any(ear.lost for _, ear in pairs))
+    assert sorted(bool(ear.lost) for _, ear in pairs) == [False, True]
+
+
+def test_one_that_is_forgotten_by_another_of_the_same_time(network: Network) -> None:
+    pairs = [network.connect() for _ in range(2)]
+
+    def forget_the_other(data: bytes) -> None:
+        for _, ear in pairs:
+            if not ear.heard:
+                network.reader.discard(ear.number)
+
+    for client, ear in pairs:
+        ear.on_data = forget_the_other
+        client.sendall(b"x")
+    network.reader.doRead()
+    assert sorted(ear.heard for _, ear in pairs) == [b"", b"x"]
+    for _, ear in pairs:
+        ear.transport.connectionLost(Failure(ConnectionError()))
+
+
+def test_one_whose_data_another_of_the_same_time_has_taken(network: Network) -> None:
+    pairs = [network.connect() for _ in range(2)]
+
+    def take_the_others(data: bytes) -> None:
+        for _, ear in pairs:
+            if not ear.heard:
+                ear.transport.getHandle().recv(BUFFER)
+
+    for client, ear in pairs:
+        ear.on_data = take_the_others
+        client.sendall(b"x")
+    network.reader.doRead()
+    assert sorted(ear.heard for _, ear in pairs) == [b"", b"x"]
+    for client, ear in pairs:
+        ear.on_data = lambda data: None
+        client.sendall(b"y")
+    network.reactor.turn_until(lambda: all(ear.heard.endswith(b"y") for _, ear in pairs))
+
+
+@pytest.mark.parametrize("where", ["receiving", "reading", "giving back"])
+def test_a_mistake_costs_one_connection(
+    network: Network, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    (client, ear), (other, living) = network.connect(), network.connect()
+
+    def fail(*_: object) -> Any:
+        raise MemoryError
+
+    match where:
+        case "receiving":
+            ear.on_data = fail
+        case "reading":
+            source = network.reader._sources[ear.number]
+            network.reader._sources[ear.number] = source._replace(receive=fail)
+        case _:
+            ear.transport.startReading = fail
+    with capturedLogs() as events:
+        if where == "giving back":
+            client.close()
+        else:
+            client.sendall(b"x")
+        other.sendall(b"y")
+        network.reactor.turn_until(lambda: ear.lost and living.heard)
+    assert [each["log_level"] for each in events] == [LogLevel.critical]
+    assert (living.lost, network.reading) == (None, False)
+
+
+def test_a_socket_that_another_process_has_too_is_forgotten(network: Network) -> None:
+    client, ear = network.connect()
+    other, living = network.connect()
+    with ear.transport.getHandle().dup():  # as a forked process has
+        network.reader.discard(ear.number)
+        ear.transport.connectionLost(Failure(ConnectionError()))
+        client.close()
+        other.sendall(b"x")
+        network.reactor.turn_until(lambda: living.heard)
+        rounds = network.rounds
+        for _ in range(10):
+            network.reactor.turn()
+        assert network.rounds == rounds
+
+
+def test_the_end_of_the_reactor_is_the_end_of_all(network: Network) -> None:
+    pairs = [network.connect() for _ in range(2)]
+    reason = Failure(ConnectionError())
+    network.reader.connectionLost(reason)
+    assert [ear.lost for _, ear in pairs] == [reason, reason]
+    assert network.reactor.getReaders() == []
+    network.reader.doRead()  # as a reactor may that has not noticed yet
+    assert network.rounds == 0
+
+
+@pytest.mark.parametrize("lacking", ["a descriptor", "a place in the reactor"])
+def test_without_what_it_takes_a_transport_goes_on_by_itself(
+    network: Network, monkeypatch: pytest.MonkeyPatch, lacking: str
+) -> None:
+    add_reader = HandReactor.addReader
+
+    def fail() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    def fail_for_ours(reactor: HandReactor, reader: Any) -> None:
+        if isinstance(reader, EpollReader):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        add_reader(reactor, reader)
+
+    with monkeypatch.context() as patch:
+        if lacking == "a descriptor":
+            patch.setattr(select, "epoll", fail)
+        else:
+            patch.setattr(HandReactor, "addReader", fail_for_ours)
+        client, ear = network.connect()
+        assert ear.number is None
+    client.sendall(b"x")
+    network.reactor.turn_until(lambda: ear.heard)
+    client, ear = network.connect()
+    assert ear.number is not None
+    client.sendall(b"y")
+    network.reactor.turn_until(lambda: ear.heard)
+    client.close()
+    network.reactor.turn_until(lambda: ear.lost)
+    network.clients[0].close()
+    network.reactor.turn_until(lambda: not network.reactor.getReaders())
+
+
+def test_after_the_last_has_ended_another_may_come(network: Network) -> None:
+    client, ear = network.connect()
+    client.close()
+    network.reactor.turn_until(lambda: ear.lost)
+    client, ear = network.connect()
+    client.sendall(b"again")
+    network.reactor.turn_until(lambda: ear.heard)
+
+
+def test_where_sockets_cannot_be_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert can_use_epoll(HandReactor())
+    assert not can_use_epoll(Clock())
+    monkeypatch.delattr(select, "epoll")
+    assert not can_use_epoll(HandReactor())

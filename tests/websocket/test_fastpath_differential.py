@@ -1,0 +1,318 @@
+"""Whatever comes, in whatever pieces: the short way gives exactly what Autobahn alone gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.task import Clock
+
+from acebase_ipc.protocol.frames import text_frame
+from acebase_ipc.websocket.fastpath import FastServerProtocol
+from tests.wire import (
+    Form,
+    MemoryTransport,
+    Opcode,
+    Recorder,
+    RecorderFactory,
+    autobahn_time,
+    client_frame,
+    close,
+    connect,
+    lose,
+    ping,
+)
+
+SHORT_LIMIT, LONG_LIMIT = 130, 2100
+
+ECHO, LEAVE = "echo", "leave"
+"""How a text begins that is answered with itself, or with our close."""
+
+
+class Private(Recorder):
+    """What is tested."""
+
+    use_private = True
+
+    def textReceived(self, text: bytes) -> None:
+        super().textReceived(text)
+        if self.heard[-1][:4] == ECHO:
+            self.send(text_frame(text))
+        elif self.heard[-1][:5] == LEAVE:
+            self.close(4001, "as you wish")
+
+
+class Public(Private):
+    """The same without what is private."""
+
+    use_private = False
+
+
+class Stock(WebSocketServerProtocol):
+    """Autobahn alone, doing the same."""
+
+    transport: MemoryTransport
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[str | bytes] = []
+        self.calls: list[Any] = []
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        if self.state != self.STATE_OPEN:
+            return
+        self.heard.append(payload if isBinary else payload.decode())
+        if not isBinary and payload[:4] == ECHO.encode():
+            self.sendMessage(payload)
+        elif not isBinary and payload[:5] == LEAVE.encode():
+            self.sendCloseFrame(4001, b"as you wish")
+
+    def onPong(self, payload: bytes) -> None:
+        self.calls.append(("pong", payload))
+
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
+        self.calls.append(("closed", wasClean, code))
+
+
+def open_all(limit: int, clock: Clock) -> list[Any]:
+    """A connection of each kind, with the same options."""
+    stock = WebSocketServerFactory(server=None, reactor=clock)
+    stock.protocol = Stock
+    stock.setProtocolOptions(
+        versions=[13],
+        failByDrop=False,
+        echoCloseCodeReason=True,
+        maxMessagePayloadSize=limit,
+        openHandshakeTimeout=0,
+        closeHandshakeTimeout=FastServerProtocol.closeHandshakeTimeout,
+    )
+    peers = [connect(stock)]
+    for kind in (Private, Public):
+        factory = type("Factory", (RecorderFactory,), {"protocol": kind})(limit, clock)
+        peers.append(connect(factory))
+    return peers
+
+
+def seen(peer: Any) -> dict[str, object]:
+    """All that the other end, or a subclass, gets to know of *peer*."""
+    return {
+        "heard": peer.heard,
+        "calls": peer.calls,
+        "written": peer.transport.written,
+        "state": peer.state,
+        "closed": (peer.localCloseCode, peer.remoteCloseCode, peer.remoteCloseReason),
+        "clean": (peer.wasClean, peer.failedByMe, peer.closedByMe, peer.droppedByMe),
+        "dropped": (peer.transport.disconnecting, peer.transport.aborted),
+    }
+
+
+def compare(pieces: list[bytes], limit: int) -> dict[str, object]:
+    """Feed *pieces* to all kinds and compare them after each; returns what was seen last."""
+    clock = Clock()
+    with autobahn_time(clock):
+        stock, *others = open_all(limit, clock)
+
+        def check(after: str) -> None:
+            clock.advance(0)
+            expected = seen(stock)
+            for each in others:
+                assert seen(each) == expected, f"{type(each).__name__} differs after {after}"
+
+        for number, piece in enumerate(pieces):
+            for peer in (stock, *others):
+                peer.dataReceived(piece)
+            check(f"piece {number}: {piece[:40]!r}")
+        clock.advance(FastServerProtocol.closeHandshakeTimeout)
+        check("the time for an answer to a close")
+        for peer in (stock, *others):
+            lose(peer)
+        check("the end")
+        return seen(stock)
+
+
+def test_the_kinds_are_what_they_are_called() -> None:
+    clock = Clock()
+    with autobahn_time(clock):
+        stock, private, public = open_all(SHORT_LIMIT, clock)
+    assert not isinstance(stock, FastServerProtocol)
+    assert (private.factory.fast, public.factory.fast) == (True, False)
+    assert stock.maxMessagePayloadSize == private.maxMessagePayloadSize == SHORT_LIMIT
+
+
+# Any frames in any pieces
+
+sizes = st.one_of(
+    st.integers(0, 12),
+    st.sampled_from([124, 125, 126, 127, 129, 130, 131, 132]),
+    st.sampled_from([1023, 1024, 1025, 2099, 2100, 2101]),
+)
+characters = st.one_of(
+    st.characters(exclude_categories=["Cs"]), st.sampled_from(["x", "é", "語", "😀", "\x7f", "￿"])
+)
+texts = st.one_of(
+    st.text(characters, max_size=12).map(str.encode),
+    st.tuples(st.sampled_from([ECHO, ECHO, LEAVE]), st.text(characters, max_size=6)).map(
+        lambda parts: "".join(parts).encode()
+    ),
+    st.tuples(characters, sizes).map(lambda parts: (parts[0] * parts[1]).encode()),
+)
+spoils = st.one_of(
+    st.binary(min_size=1, max_size=4),
+    st.sampled_from(
+        [b"\xff", b"\xe2\x82", b"\xed\xa0\x80", b"\xed\xbf", b"\xf0\x9f\x98", b"\xf4\x90", b"\xc0"]
+    ),
+)
+almost_texts = st.tuples(texts, spoils, texts, st.booleans()).map(
+    lambda parts: parts[0] + parts[1] + (parts[2] if parts[3] else b"")
+)
+keys = st.one_of(st.binary(min_size=4, max_size=4), st.just(bytes(4)))
+payloads = st.one_of(texts, texts, texts, almost_texts)
+
+whole = st.builds(client_frame, payloads, st.just(Opcode.TEXT), key=keys)
+binary = st.builds(client_frame, st.binary(max_size=5), st.just(Opcode.BINARY), key=keys)
+controls = st.builds(
+    client_frame, st.binary(max_size=6), st.sampled_from([Opcode.PING, Opcode.PONG]), key=keys
+)
+closes = st.one_of(
+    st.just(close()),
+    st.builds(
+        close,
+        st.one_of(
+            st.sampled_from([1000, 1001, 1005, 1011, 1016, 3000, 4999]), st.integers(0, 65535)
+        ),
+        st.one_of(st.just(b""), texts.map(lambda text: text[:123]), st.binary(max_size=4)),
+    ),
+)
+
+
+@st.composite
+def fragments(draw: st.DrawFn) -> bytes:
+    """A message in fragments, with control frames between them; sometimes it has no end."""
+    payload = draw(payloads)
+    opcode = draw(st.sampled_from([Opcode.TEXT, Opcode.TEXT, Opcode.BINARY]))
+    cuts = sorted(draw(st.lists(st.integers(0, len(payload)), max_size=3)))
+    stream = b""
+    for start, end in zip([0, *cuts], [*cuts, len(payload)], strict=True):
+        fin = end == len(payload) and draw(st.integers(0, 9)) > 0
+        stream += client_frame(payload[start:end], opcode, fin=fin, key=draw(keys))
+        stream += draw(st.one_of(st.just(b""), controls))
+        opcode = Opcode.CONTINUATION
+    return stream
+
+
+@st.composite
+def anything(draw: st.DrawFn) -> bytes:
+    """A frame with whatever header; most break a rule."""
+    payload = draw(st.one_of(texts, st.binary(max_size=8)))
+    forms = [each for each in Form if len(payload) < 1 << each and (each > 7 or len(payload) < 126)]
+    return client_frame(
+        payload,
+        draw(st.integers(0, 15)),
+        fin=draw(st.booleans()),
+        rsv=draw(st.sampled_from([0, 0, 0, 1, 2, 4, 7])),
+        key=draw(st.one_of(keys, keys, st.none())),
+        form=draw(st.sampled_from(forms)),
+    )
+
+
+streams = st.lists(
+    st.one_of(
+        whole,
+        whole,
+        whole,
+        whole,
+        binary,
+        controls,
+        fragments(),
+        closes,
+        anything(),
+        st.binary(max_size=9),
+    ),
+    min_size=1,
+    max_size=8,
+).map(b"".join)
+
+
+@st.composite
+def chunked(draw: st.DrawFn) -> list[bytes]:
+    """A stream in pieces: all at once, byte by byte, or cut anywhere."""
+    stream = draw(streams)
+    if len(stream) < 150 and draw(st.booleans()):
+        return [bytes((byte,)) for byte in stream]
+    cuts = sorted(set(draw(st.lists(st.integers(0, len(stream)), max_size=12))))
+    ends = [*cuts, len(stream)]
+    return [stream[start:end] for start, end in zip([0, *cuts], ends, strict=True) if start < end]
+
+
+@given(chunked(), st.sampled_from([SHORT_LIMIT, LONG_LIMIT]))
+def test_any_frames_in_any_pieces(pieces: list[bytes], limit: int) -> None:
+    compare(pieces, limit)
+
+
+# Certain frames in all pieces
+
+BEFORE, BEHIND = client_frame(b"echo 1"), client_frame(b"echo 2") + ping(b"?") + close(1000)
+
+CASES = {
+    "texts": client_frame("日本".encode()) + client_frame() + client_frame("😀".encode()),
+    "fragments": client_frame(b"echo ", fin=False)
+    + ping()
+    + client_frame("é".encode()[:1], Opcode.CONTINUATION, fin=False)
+    + client_frame("é".encode()[1:], Opcode.CONTINUATION),
+    "the 16-bit form": client_frame(b"x" * 126),
+    "more than allowed": client_frame(b"x" * 131),
+    "our close": client_frame(b"leave"),
+    "our close, then a violation": client_frame(b"leave") + client_frame(b"\xff"),
+    "the peer's close": close(4000, "bye 日".encode()) + client_frame(b"late"),
+    "a bad close": close(1005),
+    "a close of one byte": client_frame(b"\x03", Opcode.CLOSE),
+    "a close that is not UTF-8": close(1000, b"\xff"),
+    "not masked": client_frame(b"hi", key=None),
+    "RSV": client_frame(b"hi", rsv=1),
+    "a reserved opcode": client_frame(b"hi", 3),
+    "a reserved control opcode": client_frame(b"hi", 11),
+    "not the shortest of 16 bits": client_frame(b"short", form=Form.BITS_16),
+    "not the shortest of 64 bits": client_frame(b"short", form=Form.BITS_64),
+    "a length of 2**63": client_frame(length=1 << 63, form=Form.BITS_64),
+    "a control frame in fragments": client_frame(b"hi", Opcode.PING, fin=False),
+    "a control frame in the 16-bit form": client_frame(b"hi", Opcode.PING, form=Form.BITS_16),
+    "a continuation of nothing": client_frame(b"hi", Opcode.CONTINUATION),
+    "a message within a message": client_frame(b"a", fin=False) + client_frame(b"b"),
+    "a text that ends in a character": client_frame(b"a\xe2\x82"),
+    "a lone continuation byte": client_frame(b"a\x80b"),
+    "an overlong form": client_frame(b"a\xe0\x80\x80b"),
+    "half a surrogate": client_frame(b"a\xed\xa0\x80b"),
+    "above all characters": client_frame(b"a\xf4\x90\x80\x80b"),
+    "invalid twice": client_frame(b"a\xffb\xffc"),
+    "invalid in a fragment": client_frame(b"a", fin=False)
+    + client_frame(b"\xff", Opcode.CONTINUATION),
+}
+
+
+def ways_to_cut(stream: bytes, start: int, end: int) -> Iterator[list[bytes]]:
+    """Cut *stream* once, anywhere from *start* to *end*; and then into bytes."""
+    for cut in range(start, end + 1):
+        yield [stream[:cut], stream[cut:]]
+    yield [bytes((byte,)) for byte in stream]
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_certain_frames_in_all_pieces(case: bytes) -> None:
+    stream, start = BEFORE + case + BEHIND, len(BEFORE)
+    end = start + (len(case) if len(case) < 100 else 9)
+    for pieces in ways_to_cut(stream, start, end):
+        last = compare(pieces, SHORT_LIMIT)
+        assert last["state"] == FastServerProtocol.STATE_CLOSED
+
+
+@pytest.mark.parametrize("size", [65535, 65536, 65537])
+@pytest.mark.parametrize("limit", [65535, 65536, 65537])
+@pytest.mark.parametrize("cut", [9, 13, 14, 4000, -1])
+def test_the_largest_messages(size: int, limit: int, cut: int) -> None:
+    stream = client_frame(b"echo" + b"x" * (size - 4))
+    last = compare([stream[:cut], stream[cut:] + BEHIND], limit)
+    assert len(last["heard"]) == (2 if size <= limit else 0)  # type: ignore[arg-type]

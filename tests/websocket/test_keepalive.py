@@ -1,0 +1,85 @@
+"""Who is pinged or given up, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from acebase_ipc.websocket.keepalive import Keepalive
+
+PING_AFTER, DEAD_AFTER = 5, 8
+
+
+@dataclass(eq=False)
+class Line:
+    """A connection."""
+
+    last_received: int = 0
+    next_check: int = 0
+
+
+def lines(keepalive: Keepalive[Line], count: int, now: int = 0) -> Iterator[Line]:
+    for _ in range(count):
+        line = Line()
+        keepalive.add(line, now)
+        yield line
+
+
+def test_the_silent_are_pinged_once_and_then_dead() -> None:
+    keepalive = Keepalive[Line](PING_AFTER, DEAD_AFTER)
+    (line,) = lines(keepalive, 1)
+    due = {now: [*keepalive.due(now)] for now in range(1, 30)}
+    assert {now: each for now, each in due.items() if each} == {
+        PING_AFTER: [(line, PING_AFTER)],
+        DEAD_AFTER: [(line, DEAD_AFTER)],
+    }
+
+
+def test_who_leaves_is_not_looked_at() -> None:
+    keepalive = Keepalive[Line](PING_AFTER, DEAD_AFTER)
+    gone, stays = lines(keepalive, 2)
+    keepalive.discard(gone)
+    keepalive.discard(Line())
+    assert [*keepalive.due(1)] == []
+    due = [each for now in range(2, 30) for each in keepalive.due(now)]
+    assert due == [(stays, PING_AFTER), (stays, DEAD_AFTER)]
+
+
+def test_nobody_is_looked_at_before_its_time() -> None:
+    class Shy(Line):
+        @property
+        def last_received(self) -> int:
+            return 0
+
+        @last_received.setter
+        def last_received(self, now: int) -> None:
+            self.looks = 0
+
+    keepalive = Keepalive[Line](PING_AFTER, DEAD_AFTER)
+    keepalive.add(Shy(), 0)
+    for now in range(1, PING_AFTER):
+        assert [*keepalive.due(now)] == []
+
+
+@given(st.integers(0, 10), st.sets(st.integers(0, 60)), st.integers(1, 6), st.integers(1, 6))
+def test_due_is_who_a_look_at_every_tick_finds(
+    begin: int, heard: set[int], ping_after: int, more: int
+) -> None:
+    keepalive = Keepalive[Line](ping_after, ping_after + more)
+    line = Line()
+    silent = 0
+    for now in range(begin, 60):
+        if now == begin:
+            keepalive.add(line, now)
+        else:
+            silent += 1
+            due = silent % ping_after == 0 or silent == ping_after + more
+            assert [*keepalive.due(now)] == ([(line, silent)] if due else [])
+            if silent == ping_after + more:
+                return
+        if now in heard:
+            line.last_received = now
+            silent = 0

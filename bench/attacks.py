@@ -36,9 +36,11 @@ from bench.attackers import (
     upgrade,
 )
 from bench.bad_input import BAD_INPUT, answer_to
-from bench.processes import START_SECONDS, TWISTD, BenchError
+from bench.processes import BenchError
+from bench.servers import START_SECONDS
 
 MIB = 1 << 20
+TWISTD = Path(sys.executable).with_name("twistd")
 TOKEN = "the-right-token"
 LISTENING = re.compile(r"listening on ws://(127\.0\.0\.1):(\d+)")
 

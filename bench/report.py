@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
@@ -49,14 +49,18 @@ class Results:
         values = [each[name] for each in samples if name in each]
         return median(values) if values else None
 
+    def ratios(self, workload: str, name: str, server: str, other: str) -> list[float]:
+        """One figure of *server* divided by that of *other*, for each repeat that has both."""
+        samples = self.samples.get(workload, {})
+        return [
+            one[name] / two[name]
+            for one, two in zip(samples.get(server, []), samples.get(other, []), strict=False)
+            if one.get(name) and two.get(name)
+        ]
+
     def ratio(self, workload: str, name: str) -> float | None:
         """The median of our figure divided by the baseline's in the same repeat."""
-        of = self.samples.get(workload, {})
-        ratios = [
-            ours[name] / baseline[name]
-            for ours, baseline in zip(of.get("ours", []), of.get("baseline", []), strict=False)
-            if ours.get(name) and baseline.get(name)
-        ]
+        ratios = self.ratios(workload, name, "ours", "baseline")
         return median(ratios) if ratios else None
 
     def faults(self, workload: str) -> tuple[int, ...]:
@@ -184,10 +188,9 @@ def lines(results: Results) -> Iterator[tuple[str, ...]]:
 # ---- Tables
 
 
-def text_table(results: Results) -> str:
-    """The table for a terminal, with what went wrong below it."""
-    rows = [HEADERS, *lines(results)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADERS))]
+def align(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of text: the first of *rows*, a rule, and the others, in columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     text = [
         "  ".join(
             cell.rjust(width) if column else cell.ljust(width)
@@ -196,6 +199,12 @@ def text_table(results: Results) -> str:
         for row in rows
     ]
     text.insert(1, "-" * max(map(len, text)))
+    return text
+
+
+def text_table(results: Results) -> str:
+    """The table for a terminal, followed by the failures of runs."""
+    text = align([HEADERS, *lines(results)])
     text += [failure for workload in results.samples for failure in results.failures(workload)]
     return "\n".join(text)
 

@@ -1,8 +1,8 @@
 # "make help" lists what there is to make.
 
 PYTHON ?= python3
-# Options of the relay for "make run", of "make bench", or the example for "make cluster",
-# e.g. ARGS='--token secret'.
+# Options of the relay for "make run", of the benchmark for "make bench" and "make bench-attacks",
+# or of the example for "make cluster", e.g. ARGS='--token secret'.
 ARGS ?=
 # Options and paths for pytest, e.g. PYTEST_ARGS='-x tests/relay/test_router.py'.
 PYTEST_ARGS ?=
@@ -34,8 +34,8 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run cluster test lint docs package bench soak soak-acebase conformance fuzz node-modules \
-        clean docs/limits.rst docs/events.rst
+.PHONY: help run cluster test lint docs package bench bench-attacks soak soak-acebase conformance fuzz \
+        node-modules clean docs/limits.rst docs/events.rst
 
 help: ## Show this list
 	@sed -n 's/^\([a-z][a-z./-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 25
@@ -68,6 +68,9 @@ package: $(VENV)/.test ## Build the wheel and run it from a fresh environment
 
 bench: $(VENV)/.bench ## Measure the relay against a plain Autobahn relay, 10 minutes (ARGS='--quick' for 1)
 	@$(BIN)/python -m bench.run $(ARGS)
+
+bench-attacks: $(VENV)/.test ## Attack the relay and measure the others' round trips, 5 minutes (ARGS='--quick' for 2)
+	@$(BIN)/python -m bench.attacks $(ARGS)
 
 soak: $(VENV)/.test ## Let 200 peers make trouble for SECONDS, and account for every message (SEED=...)
 	@$(BIN)/python -m tests.soak.run --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))

@@ -150,7 +150,7 @@ def test_faults_are_found(generator: Generator, tmp_path: Path) -> None:
         sample = run(generator, server, "pairs k=1 w=8")
     assert (sample["lost"], sample["duplicated"], sample["reordered"]) == (2, 1, 1)
     assert sample["errors"] == 1
-    assert "received what was not sent" in sample["failure"]
+    assert "received a message that was not sent" in sample["failure"]
 
 
 def test_whole_bench(

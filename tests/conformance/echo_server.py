@@ -1,13 +1,13 @@
-"""A WebSocket server that sends everything back, for a test suite to judge.
+"""A WebSocket server that sends every message back, for a conformance test suite.
 
 ::
 
     python -m tests.conformance.echo_server --port 9001
 
-It is the relay's own WebSocket, the short ways included, without the relay:
-texts and binary messages of any size come back as they are. For comparison,
-``--kind public`` takes the same without Autobahn's private attributes, and
-``--kind stock`` is Autobahn alone.
+It is the relay's WebSocket, with its fast path, without the relay: text and
+binary messages of any size are sent back unchanged. For comparison,
+``--kind public`` is the same without private attributes of Autobahn and
+Twisted, and ``--kind stock`` is Autobahn alone.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from acebase_ipc.protocol.frames import text_frame
 from acebase_ipc.websocket.fastpath import FastServerFactory, FastServerProtocol
 
 UNLIMITED = sys.maxsize
-"""Bytes that a message may have."""
+"""Greatest size of a message, in bytes."""
 
 LOOPBACK = "127.0.0.1"
 
 
 class Echo(FastServerProtocol):
-    """The relay's WebSocket, sending back what comes."""
+    """The relay's WebSocket, which sends back every message."""
 
     def textReceived(self, text: bytes) -> None:
         self.send(text_frame(text))
@@ -40,7 +40,7 @@ class Echo(FastServerProtocol):
 
 
 class PublicEcho(Echo):
-    """The same without what is private in Autobahn and Twisted."""
+    """The same without private attributes of Autobahn and Twisted."""
 
     use_private = False
 
@@ -53,7 +53,7 @@ class StockEcho(WebSocketServerProtocol):
 
 
 def make_factory(kind: str, reactor: Any) -> Any:
-    """What makes connections of a *kind*: ``private``, ``public`` or ``stock``."""
+    """The factory of connections of a *kind*: ``private``, ``public`` or ``stock``."""
     if kind == "stock":
         stock = WebSocketServerFactory(server=None, reactor=reactor)
         stock.protocol = StockEcho
@@ -74,7 +74,7 @@ KINDS = ("private", "public", "stock")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Serve until the process is ended; says so when it listens."""
+    """Print the URL once it listens, and serve until the process is ended."""
     parser = argparse.ArgumentParser(description="Echo every WebSocket message, on loopback.")
     parser.add_argument("--port", type=int, required=True, help="a TCP port; 0 for any free one")
     parser.add_argument("--kind", choices=KINDS, default=KINDS[0], help="default: %(default)s")

@@ -1,4 +1,4 @@
-"""The reports of the Autobahn TestSuite, in one table."""
+"""The page about the reports of the Autobahn TestSuite."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 GOOD = "OK"
 TOLERATED = ("NON-STRICT", "INFORMATIONAL")
-"""What is no failure, if Autobahn alone does it, too."""
+"""Verdicts that are no failure where Autobahn alone has the same."""
 
 SECTIONS = {
     "1": "Framing",
@@ -25,7 +25,7 @@ SECTIONS = {
 }
 
 TITLES = {
-    "private": "the relay's WebSocket, short ways included",
+    "private": "the relay's WebSocket, with its fast path",
     "public": "the same without Autobahn's private attributes",
     "stock": "Autobahn alone",
 }
@@ -37,43 +37,43 @@ Conformance
 
 .. Written by "make conformance": do not edit.
 
-The cases of the Autobahn TestSuite (``{suite}``), its fuzzing client against an echo server
-of the relay's own WebSocket (``tests/conformance``), on Autobahn {autobahn}. ``make conformance``
+The fuzzing client of the Autobahn TestSuite (``{suite}``) against an echo server
+with the relay's WebSocket (``tests/conformance``), on Autobahn {autobahn}. ``make conformance``
 runs it again and writes this page.
 
 """
 
 TAIL = """\
 
-A case is OK, or it is NON-STRICT or INFORMATIONAL just as it is for Autobahn alone; everything
-else is a failure, and ``make conformance`` then fails. Cases 12 and 13 are about compression,
-which the relay never agrees to.
+A case passes if it is OK, or if it is NON-STRICT or INFORMATIONAL as for Autobahn alone. If any
+other case occurs, ``make conformance`` fails. Cases 12 and 13 are left out: they test compression,
+which the relay does not support.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the suite says of one agent.
+    """The suite's report on one agent.
 
-    :ivar behaviour: its verdict by case, in order; where that for closing is worse, that.
+    :ivar behaviour: verdict by case, in order, with that on closing where it is worse.
     """
 
     behaviour: dict[str, str]
 
     @property
     def counts(self) -> Counter[str]:
-        """How many cases have each verdict."""
+        """Number of cases by verdict."""
         return Counter(self.behaviour.values())
 
     def section(self, number: str) -> Counter[str]:
-        """How many cases of a section have each verdict."""
+        """Number of cases of a section by verdict."""
         return Counter(
             verdict for case, verdict in self.behaviour.items() if case.split(".")[0] == number
         )
 
 
 def read_reports(index: Path, agent: str) -> Report:
-    """The report of *agent* in the suite's ``index.json``."""
+    """Read the report on *agent* from the suite's ``index.json``."""
     cases = json.loads(index.read_text())[agent]
     by_number = sorted(cases, key=lambda case: [int(part) for part in case.split(".")])
     return Report({case: _verdict(cases[case]) for case in by_number})
@@ -85,7 +85,7 @@ def _verdict(case: Mapping[str, str]) -> str:
 
 
 def worse_than(other: Report, report: Report) -> list[str]:
-    """The cases in which a *report* says neither OK nor what is tolerable of the *other*."""
+    """The cases of *report* that fail: neither OK, nor tolerated and the same in the *other*."""
     return [
         case
         for case, verdict in report.behaviour.items()
@@ -94,12 +94,12 @@ def worse_than(other: Report, report: Report) -> list[str]:
 
 
 def describe(counts: Counter[str]) -> str:
-    """Verdicts with their numbers, the most frequent first."""
+    """Verdicts and their numbers, the most frequent first."""
     return ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
 
 
 def render(reports: Mapping[str, Report], versions: Mapping[str, str]) -> str:
-    """The page about the *reports* of all agents."""
+    """The page about the *reports* on all agents."""
     lines = [".. list-table::", "   :header-rows: 1", "   :widths: 25 25 25 25", ""]
     rows = [["Cases", *(TITLES[each] for each in reports)]]
     for number, title in SECTIONS.items():
@@ -113,8 +113,8 @@ def render(reports: Mapping[str, Report], versions: Mapping[str, str]) -> str:
         {c for each in reports.values() for c, v in each.behaviour.items() if v != GOOD}
     )
     if different:
-        lines += ["What is not plainly OK:", ""]
+        lines += ["Cases that are not OK:", ""]
         for case in different:
-            said = [f"{kind} {each.behaviour.get(case)}" for kind, each in reports.items()]
-            lines.append(f"* {case}: {'; '.join(said)}")
+            verdicts = [f"{kind} {each.behaviour.get(case)}" for kind, each in reports.items()]
+            lines.append(f"* {case}: {'; '.join(verdicts)}")
     return HEAD.format(**versions) + "\n".join(lines) + "\n" + TAIL

@@ -31,6 +31,7 @@ from typing import Final
 from acebase_ipc.errors import ConfigError
 from acebase_ipc.protocol.dialect import ACEBASE, Dialect
 from acebase_ipc.protocol.errors import InvalidAddress
+from acebase_ipc.protocol.frames import frame_payload, text_frame
 
 PING = b"ping"
 PONG = b"pong"
@@ -48,6 +49,44 @@ class Audience(Enum):
 # Under a name of their own, as Enum makes each look at one of its members slow.
 RELAY: Final = Audience.RELAY
 OTHERS: Final = Audience.OTHERS
+
+
+class Message:
+    """A text message for peers of one dialect.
+
+    It may be sent to many peers and may wait in many queues: its frame is built once, by
+    the first connection that needs it, and shared by all.
+
+    :ivar size: bytes of its text in UTF-8.
+    :ivar frame: its WebSocket frame, once one was built.
+    :ivar waiting: in how many queues it waits.
+    """
+
+    __slots__ = ("_text", "frame", "size", "waiting")
+
+    def __init__(self, text: bytes) -> None:
+        """:param text: valid UTF-8, rendered for the dialect of those that receive it."""
+        self._text: bytes | None = text
+        self.size = len(text)
+        self.frame: bytes | None = None
+        self.waiting = 0
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.size} bytes>"
+
+    @property
+    def text(self) -> bytes:
+        """The text in UTF-8."""
+        if self._text is not None:
+            return self._text
+        return b"" if self.frame is None else frame_payload(self.frame)
+
+    def make_frame(self) -> bytes:
+        """Build the frame and keep it instead of the text."""
+        if self.frame is None:
+            self.frame = text_frame(self.text)
+            self._text = None
+        return self.frame
 
 
 def parse(message: bytes) -> tuple[bytes | Audience, bytes]:

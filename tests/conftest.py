@@ -7,7 +7,7 @@ import os
 import pytest
 from hypothesis import settings
 
-from acebase_ipc.websocket.fastpath import FastServerProtocol
+from acebase_ipc.websocket import _autobahn
 
 # A loaded machine is slow, which is no defect.
 settings.register_profile("unhurried", parent=settings(), deadline=None)
@@ -18,5 +18,6 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "unhurried"))
 @pytest.fixture(params=[True, False], ids=["private", "public"])
 def use_private(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Run a test twice: the short way, and as where Autobahn's internals are not known."""
-    monkeypatch.setattr(FastServerProtocol, "use_private", request.param)
+    monkeypatch.setattr(_autobahn, "PARSER_IS_KNOWN", request.param)
+    monkeypatch.setattr(_autobahn, "TRANSPORT_IS_KNOWN", request.param)
     return bool(request.param)

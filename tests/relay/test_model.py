@@ -108,7 +108,8 @@ class RelayMachine(RuleBasedStateMachine):
         )
         holder = self.model.of(database).get(client_id)
         until = self.model.contested.get((database, client_id), 0)
-        if holder and holder.line and until > self.core.now:
+        has_line = holder and holder.line and holder.status is not Status.CUT
+        if holder and has_line and until > self.core.now:
             assert decisions == []
             ((_, answer),) = self.processes[holder].connection.checks
             self.processes[holder].connection.checks.clear()

@@ -17,7 +17,7 @@ from twisted.logger import LogEvent, LogLevel, capturedLogs, formatEvent
 from acebase_ipc.protocol.frames import text_frame
 from acebase_ipc.websocket import fastpath as fast
 from acebase_ipc.websocket.coalescing import BUSY
-from acebase_ipc.websocket.fastpath import BATCH, STATE_OPEN, FastServerProtocol
+from acebase_ipc.websocket.fastpath import BATCH, STATE_OPEN, WebSocketConnection
 from tests.wire import (
     BIG,
     UPGRADE,
@@ -110,7 +110,7 @@ STREAM = b"".join(
         client_frame("😀".encode()),
     ]
 )
-HEARD = ["one", "日本語", "", "fragmént", b"\xff\x00", "x" * 126, "😀"]
+HEARD = ["one", "日本語", "", "fragmént", b"binary", "x" * 126, "😀"]
 PONGS = [(PONG, b"?"), (PONG, b"between")]
 
 
@@ -415,7 +415,7 @@ def test_a_peer_that_does_not_answer_our_close_is_dropped(
     peer = connect(factory)
     peer.close(4001, "replaced")
     clock.advance(
-        FastServerProtocol.closeHandshakeTimeout - 1.1
+        WebSocketConnection.closeHandshakeTimeout - 1.1
     )  # Autobahn's timers keep to whole seconds
     assert not peer.transport.aborted
     clock.advance(1.1)
@@ -759,7 +759,7 @@ def test_a_connection_that_ends_while_it_is_full(factory: RecorderFactory, clock
 
 @pytest.mark.usefixtures("clock")
 def test_the_public_way_can_be_chosen(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(FastServerProtocol, "use_private", False)
+    monkeypatch.setattr(WebSocketConnection, "use_private", False)
     with capturedLogs() as events:
         peer = connect(RecorderFactory(BIG, clock))
     assert "trafficStats" in vars(peer)
@@ -838,7 +838,7 @@ def test_an_open_connection_keeps_little(clock: Clock) -> None:
 
 def test_every_option_of_autobahn_is_decided_here() -> None:
     for option in WebSocketServerProtocol.CONFIG_ATTRS:
-        assert hasattr(FastServerProtocol, option), f"{option} would be missing"
+        assert hasattr(WebSocketConnection, option), f"{option} would be missing"
 
 
 def test_compression_is_not_accepted(factory: RecorderFactory) -> None:
@@ -911,5 +911,5 @@ def test_long_texts_without_the_native_masker() -> None:
     "name", [*(each.name for each in LogLevel.iterconstants()), "error", "failure", "trace"]
 )
 def test_whatever_autobahn_logs_is_not_written(logged: Sequence[LogEvent], name: str) -> None:
-    getattr(FastServerProtocol.log, name)("{what} is wrong", what="something")
+    getattr(WebSocketConnection.log, name)("{what} is wrong", what="something")
     assert logged == []

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
@@ -17,7 +17,7 @@ from acebase_ipc.protocol.dialect import Dialect
 from acebase_ipc.protocol.errors import MessageRefused, RequestRefused
 from acebase_ipc.protocol.handshake import Handshake
 from acebase_ipc.relay.errors import NotFound
-from acebase_ipc.relay.router import Relay
+from acebase_ipc.relay.relay import Relay
 
 PREFLIGHT_MAX_AGE = 600
 """Seconds for which a browser may remember that an origin is allowed."""
@@ -50,7 +50,7 @@ class Context:
     relay: Relay
     access: Access
     intake: UploadAdmission
-    check_room: Callable[[Request], None]
+    check_room: Callable[[IAddress | None], None]
     upgrade: Callable[[Request, Handshake, tuple[str, ...]], None]
     reactor: IReactorTime
     clock: Callable[[], float]

@@ -60,9 +60,9 @@ class DatabaseEndpoint(Endpoint):
         database = self._database
         self.context.access.check_token(request, database, HTTPStatus.UNAUTHORIZED)
         if database is None:
-            database = self.context.relay.database_of(client_id)
+            database = self.context.relay.registry.database_of(client_id, lambda name: True)
             self.context.access.check_token(request, database, HTTPStatus.UNAUTHORIZED)
-        return self.context.relay.peer(database, client_id), query
+        return self.context.relay.registry.peer(database, client_id), query
 
 
 class Connect(Endpoint):
@@ -91,28 +91,28 @@ class Connect(Endpoint):
             try:
                 if not free:
                     raise ConflictingId
-                context.check_room(request)
-                context.relay.check_room(handshake)
+                context.check_room(request.getClientAddress())
+                context.relay.registry.check_room(handshake)
             except RequestRefused as refusal:
                 self.refuse(request, refusal)
             else:
                 context.upgrade(request, handshake, presented_tokens(request))
 
         newcomer = format_address(request.getClientAddress())
-        context.relay.challenge(handshake, newcomer, context.clock(), decide)
+        context.relay.sessions.check_conflict(handshake, newcomer, context.clock(), decide)
         return NOT_DONE_YET
 
     def _warn_of_proxy(self, request: Request) -> None:
         context = self.context
         secure = request.isSecure() or request.getHeader(b"X-Forwarded-Proto") == b"https"
-        small = context.relay.max_payload < DEFAULT_MAX_PAYLOAD_TLS
+        small = context.relay.router.max_payload < DEFAULT_MAX_PAYLOAD_TLS
         if secure and small and not context.warned_of_proxy:
             context.warned_of_proxy = True
             log.warn(
                 "Clients connect over TLS, but maxPayload is {max_payload}: published AceBase"
                 " clients cannot send larger values over TLS. Set max_payload to 16 MiB"
                 " (--max-payload 16MiB).",
-                max_payload=context.relay.max_payload,
+                max_payload=context.relay.router.max_payload,
             )
 
 
@@ -139,7 +139,7 @@ class Send(DatabaseEndpoint):
         except UnicodeDecodeError:
             raise InvalidText from None
         self.context.intake.admit(request, sender, len(message))
-        self.context.relay.post(sender, message, self.context.clock())
+        self.context.relay.router.post(sender, message, self.context.clock())
         return respond(request, HTTPStatus.OK, "ok")
 
 
@@ -151,10 +151,10 @@ class Receive(DatabaseEndpoint):
         recipient, query = self.sender(request)
         message_id = query.get("msg", query.get("msgId", ""))
         database = recipient.database.name
-        body = self.context.relay.mailbox.get(database, recipient.id, message_id)
+        body = self.context.relay.store.get(database, recipient.id, message_id)
 
         def complete() -> None:
-            self.context.relay.mailbox.taken(database, recipient.id, message_id)
+            self.context.relay.store.taken(database, recipient.id, message_id)
             self.context.intake.retry()
 
         respond(request, HTTPStatus.OK, "")
@@ -177,7 +177,7 @@ class Clients(Endpoint):
         self.context.access.check_token(request, self._database, HTTPStatus.UNAUTHORIZED)
         clients = [
             {"id": each.id, "connected": each.connected}
-            for each in self.context.relay.clients(self._database)
+            for each in self.context.relay.registry.clients(self._database)
         ]
         text = json.dumps(clients, ensure_ascii=False)
         return respond(request, HTTPStatus.OK, text, b"application/json")

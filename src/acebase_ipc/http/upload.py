@@ -17,7 +17,7 @@ from acebase_ipc.protocol.errors import RequestRefused
 from acebase_ipc.relay.errors import Overloaded
 from acebase_ipc.relay.limits import Limits
 from acebase_ipc.relay.peers import Peer
-from acebase_ipc.relay.router import Relay
+from acebase_ipc.relay.relay import Relay
 
 STORE_TIMEOUT = 30.0
 """Seconds for which a POST is paused before it is refused: half the time after
@@ -114,12 +114,14 @@ class UploadAdmission:
             raise _overloaded()
 
     def _may_store(self, sender: Peer, size: int) -> bool:
-        return size > self._relay.max_payload and self._relay.keeps_large_messages(sender)
+        return size > self._relay.router.max_payload and self._relay.router.stores_large_messages(
+            sender
+        )
 
     def _fits(self, size: int, stores: bool) -> bool:
         if self.reserved and self.reserved + size > self._max_reserved:
             return False
-        stored = self._relay.mailbox.stored + self._reserved_to_store
+        stored = self._relay.store.stored + self._reserved_to_store
         return not stores or stored == 0 or stored + size <= self._max_stored
 
     def _grant(self, request: BodyUpload) -> None:

@@ -15,8 +15,11 @@ MESSAGE_OVERHEAD: Final = 112
 ENTRY_OVERHEAD: Final = 72
 """Bytes that one place in a queue occupies: a tuple and its reference."""
 
-_CHECK_STEP: Final = 64 * KIB
-"""Bytes by which the queues may grow before the limit is checked again."""
+_SMALLEST_STEP: Final = 64 * KIB
+"""Bytes by which all together may grow before the limit is checked again, at least."""
+
+_STEPS: Final = 256
+"""Checks between nothing and the limit: it is exceeded by a 256th at most."""
 
 
 class MemoryBudget:
@@ -28,13 +31,15 @@ class MemoryBudget:
 
     :ivar limit: bytes that all together may hold.
     :ivar in_queues: bytes of the messages that wait in queues.
+    :ivar growth: bytes that were taken since the limit was checked last.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.in_queues = 0
+        self.growth = 0
+        self._step = max(_SMALLEST_STEP, limit // _STEPS)
         self._holders: list[Callable[[], int]] = []
-        self._checked = 0
 
     def register(self, holder: Callable[[], int]) -> None:
         """Count what *holder* returns: the bytes it holds now."""
@@ -42,10 +47,12 @@ class MemoryBudget:
 
     def queued(self, message: Message) -> None:
         """A queue has taken *message*."""
+        taken = ENTRY_OVERHEAD
         if not message.waiting:
-            self.in_queues += message.size + MESSAGE_OVERHEAD
+            taken += message.size + MESSAGE_OVERHEAD
         message.waiting += 1
-        self.in_queues += ENTRY_OVERHEAD
+        self.in_queues += taken
+        self.growth += taken
 
     def unqueued(self, message: Message) -> None:
         """A queue has given *message* up."""
@@ -66,14 +73,10 @@ class MemoryBudget:
 
     @property
     def is_due(self) -> bool:
-        """Whether the queues have grown so much since the last check that another is due."""
-        grown = self.in_queues - self._checked
-        if grown < 0:
-            self._checked = self.in_queues
-            return False
-        return grown >= _CHECK_STEP
+        """Whether so much was taken since the last check that another one is due."""
+        return self.growth >= self._step
 
     def check(self) -> bool:
         """Check the limit; returns whether it is exceeded."""
-        self._checked = self.in_queues
+        self.growth = 0
         return self.is_exceeded

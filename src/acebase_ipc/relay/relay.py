@@ -58,8 +58,12 @@ class Relay:
         self.delivery.enforce_memory_limit()
 
     def close(self, code: int, reason: str) -> None:
-        """Hand every peer all that waits for it and close its connection."""
-        for peer in tuple(self.registry.peers()):
+        """End all sessions: hand each peer what waits for it and close its connection."""
+        connections = []
+        for peer in self.registry.peers():
             if peer.connection is not None:
                 self.delivery.flush(peer)
-                peer.connection.close(code, reason)
+                connections.append(peer.connection)
+        self.sessions.end_all()
+        for connection in connections:
+            connection.close(code, reason)

@@ -219,19 +219,20 @@ class Sessions:
         for peer in peers:
             if peer.state is SessionState.GONE:
                 continue
-            self._registry.remove(peer)
-            self._expiries.pop(peer, None)
-            self._delivery.ending.discard(peer)
             self._delivery.pass_to_successor(peer)
-            peer.state = SessionState.GONE
+            self._forget(peer)
             left.setdefault(peer.database, []).append(peer)
-            self._forget_messages(peer)
         for database, gone in left.items():
             for peer in gone:
                 self._tell_others(database, peer, disconnected(peer.id))
                 self._observer.report(PeerLeft(database.name, peer.client_id))
 
-    def _forget_messages(self, peer: Peer) -> None:
+    def _forget(self, peer: Peer) -> None:
+        self._registry.remove(peer)
+        self._expiries.pop(peer, None)
+        self._delivery.ending.discard(peer)
+        peer.state = SessionState.GONE
+        peer.connection = None
         name = peer.database.name
         undelivered = peer.queue.clear() + self._store.forget(name, peer.id)
         if undelivered:
@@ -256,6 +257,12 @@ class Sessions:
                 self._delivery.report_expiry(peer, ExpiryReason.TIME)
         self._leave([*over, *self._delivery.ending])
         self._conflicts.expire(now)
+
+    def end_all(self) -> None:
+        """End all sessions, and tell nobody: all connections are about to be closed."""
+        for peer in tuple(self._registry.peers()):
+            self._forget(peer)
+            self._observer.report(PeerLeft(peer.database.name, peer.client_id))
 
     def end(self, peers: Collection[Peer]) -> None:
         """End the sessions of *peers* at once: none of them is expected back."""

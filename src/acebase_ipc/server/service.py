@@ -24,11 +24,11 @@ from acebase_ipc.http.tokens import Tokens
 from acebase_ipc.http.upload import UploadAdmission
 from acebase_ipc.relay.events import GuardedObserver, Observer
 from acebase_ipc.relay.peers import Client
-from acebase_ipc.relay.router import Relay
+from acebase_ipc.relay.relay import Relay
 from acebase_ipc.server.config import AceBaseIPCServerConfig
 from acebase_ipc.server.listener import Listener
 from acebase_ipc.server.logging import LogObserver
-from acebase_ipc.websocket.connection import RelayServerFactory
+from acebase_ipc.websocket.connections import PeerConnections
 
 TICK = 1.0
 """Seconds between two looks at what has expired or fallen silent."""
@@ -75,7 +75,8 @@ class AceBaseIPCServer(MultiService):
         self._clock = clock
         self._relay = Relay(config, shielded, config.introductions)
         self._intake = UploadAdmission(self._relay, config, reactor)
-        self._factory = RelayServerFactory(
+        self._relay.memory.register(lambda: self._intake.reserved)
+        self._connections = PeerConnections(
             self._relay, config, shielded, reactor, clock, wall=lambda: int(wall() * 1000)
         )
         tokens = Tokens(config.rules())
@@ -86,8 +87,8 @@ class AceBaseIPCServer(MultiService):
             relay=self._relay,
             access=self._access,
             intake=self._intake,
-            check_room=self._factory.check_room,
-            upgrade=self._factory.upgrade,
+            check_room=self._connections.check_room,
+            upgrade=self._connections.upgrade,
             reactor=reactor,
             clock=clock,
             max_message=config.max_message,
@@ -141,13 +142,13 @@ class AceBaseIPCServer(MultiService):
             log.error("the tokens stay as they are: {error}", error=str(error))
             return
         log.info("the tokens were read again")
-        self._factory.check_tokens(self._access.tokens.allow)
+        self._connections.check_tokens(self._access.tokens.allow)
 
     def stopService(self) -> Deferred[Any]:
         """Stop listening, say goodbye to every peer with 1001, and end within 5 s."""
         stopped = [maybeDeferred(super().stopService)]
         self._relay.close(CLOSE_GOING_AWAY, "the server is shutting down")
-        stopped.append(self._factory.wait_closed(SHUTDOWN_TIMEOUT))
+        stopped.append(self._connections.wait_closed(SHUTDOWN_TIMEOUT))
         return DeferredList(stopped)
 
     def start(self) -> Deferred[None]:
@@ -178,7 +179,7 @@ class AceBaseIPCServer(MultiService):
 
     def get_clients(self, dbname: str) -> tuple[Client, ...]:
         """The clients of the database with the wire name *dbname*, in the order they came."""
-        return tuple(self._relay.clients(dbname))
+        return tuple(self._relay.registry.clients(dbname))
 
     def _report_observer(self) -> None:
         if not self._observer_failed:  # once: each of its failures could fill the disk
@@ -190,11 +191,8 @@ class AceBaseIPCServer(MultiService):
         now = self._clock()
         for task in (
             lambda: self._relay.expire(now),
-            lambda: self._relay.enforce_memory_limit(
-                self._factory.unfinished_peers(), self._intake.reserved
-            ),
             self._intake.retry,
-            self._factory.sweep,
+            self._connections.sweep,
             lambda: self._site.sweep(now),
             self._expire_log,
         ):

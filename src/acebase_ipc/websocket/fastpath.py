@@ -526,7 +526,8 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     def abort(self) -> None:
         """End the connection at once; what was not yet written can be reclaimed."""
-        self._slices = None
+        self._drop_received()
+        self.factory.release(self)
         self.dropConnection(abort=True)
         self.transport.abortConnection()  # if it closes already, and the other end reads nothing
 
@@ -551,8 +552,13 @@ class WebSocketConnection(WebSocketServerProtocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The transport has ended."""
         self._cancel_deadline()
-        self._postponed = self._partial = self._slices = None
+        self._drop_received()
         super().connectionLost(reason)
+
+    def _drop_received(self) -> None:
+        """Drop what has arrived in part or was postponed, and what is not yet written."""
+        self._postponed = self._partial = self._slices = None
+        self._fragments = 0
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         """The connection has ended."""

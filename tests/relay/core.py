@@ -88,6 +88,9 @@ class FakeConnection:
         if not self.batching:
             self.flush()
 
+    def send_text(self, text: bytes) -> None:
+        self.send(Message(text))
+
     def flush(self) -> None:
         """Write the messages of this turn."""
         batch, self._batch = self._batch, []

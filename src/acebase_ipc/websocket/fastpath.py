@@ -31,7 +31,15 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from acebase_ipc.addresses import format_address
-from acebase_ipc.protocol.frames import PING, PartialText, may_become_text, split, take_control
+from acebase_ipc.protocol.frames import (
+    PING,
+    PartialText,
+    frame_payload,
+    may_become_text,
+    split,
+    take_control,
+    text_frame,
+)
 from acebase_ipc.protocol.messages import Message
 from acebase_ipc.relay.limits import KIB
 from acebase_ipc.websocket import _autobahn
@@ -128,6 +136,7 @@ class WebSocketConnection(WebSocketServerProtocol):
     _between_messages = False
     _crashed = False
     _paused = False  # whether the transport has told us to pause
+    _direct: socket.socket | None = None  # the socket, while the transport is empty
     _batched_bytes = 0
     _partial: PartialText | None = None
     _head = b""  # the beginning of a text's header
@@ -142,7 +151,7 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     def __init__(self) -> None:
         super().__init__()
-        self._batch: list[Message] = []
+        self._batch: list[bytes] = []
 
     @property
     def maxMessagePayloadSize(self) -> int:
@@ -188,7 +197,9 @@ class WebSocketConnection(WebSocketServerProtocol):
                 self._postponed = texts, rest + data
             elif self._between_messages:
                 texts, rest, partial = split(data, factory.max_message_bytes, unmask_long)
-                if texts:
+                if len(texts) == 1 and self.state == STATE_OPEN:
+                    self.listener.received(texts.pop())
+                elif texts:
                     texts = self._relay(texts)
                 if rest or texts or partial is not None:
                     self._go_on(texts, rest, partial)
@@ -392,8 +403,20 @@ class WebSocketConnection(WebSocketServerProtocol):
         batch = self._batch
         if not batch:
             self.factory.coalescer.flush_soon(self)
-        batch.append(message)
-        self._batched_bytes += message.size
+        frame = message.frame or message.make_frame()
+        batch.append(frame)
+        self._batched_bytes += len(frame)
+        if self._batched_bytes >= BATCH:
+            self.flush()
+
+    def send_text(self, text: bytes) -> None:
+        """Send a message that nobody else receives."""
+        batch = self._batch
+        if not batch:
+            self.factory.coalescer.flush_soon(self)
+        frame = text_frame(text)
+        batch.append(frame)
+        self._batched_bytes += len(frame)
         if self._batched_bytes >= BATCH:
             self.flush()
 
@@ -402,13 +425,13 @@ class WebSocketConnection(WebSocketServerProtocol):
         batch = self._batch
         if not batch or self.state != STATE_OPEN:
             return
-        if len(batch) == 1:
-            data = batch[0].frame or batch[0].make_frame()
-        else:
-            data = b"".join([each.frame or each.make_frame() for each in batch])
+        data = batch[0] if len(batch) == 1 else b"".join(batch)
         batch.clear()
         self._batched_bytes = 0
-        self._write(data)
+        if self._direct is not None:
+            self._write_directly(self._direct, data)
+        else:
+            self._write(data)
 
     def send_ping(self, payload: bytes = b"") -> None:
         """Ping the other end."""
@@ -419,20 +442,31 @@ class WebSocketConnection(WebSocketServerProtocol):
         self.flush()
         self._write(data)
 
-    def _write(self, data: bytes | memoryview) -> None:
-        if self._slices is not None:
-            self._slices.append(bytes(data))
-            return
-        if self._socket is not None and _autobahn.is_empty(self.transport):
-            try:
-                sent = self._socket.send(data)
-            except OSError:
-                sent = 0  # it is full, or broken: the transport finds out
-            if sent == len(data):
-                return
-            data = memoryview(data)[sent:]
+    def _write(self, data: bytes) -> None:
+        """Write *data* after all that was written before."""
+        may_be_empty = self._direct is None and self._socket is not None and self._slices is None
+        if may_be_empty and _autobahn.is_empty(self.transport):
+            self._direct = self._socket
+        if self._direct is not None:
+            self._write_directly(self._direct, data)
+        else:
+            self._write_later(data)
+
+    def _write_directly(self, direct: socket.socket, data: bytes) -> None:
+        try:
+            sent = direct.send(data)
+        except OSError:
+            sent = 0  # it is full, or broken: the transport finds out
+        if sent < len(data):
+            self._write_later(memoryview(data)[sent:])
+
+    def _write_later(self, data: bytes | memoryview) -> None:
+        """Let the transport write *data*, which the system does not take now."""
+        self._direct = None
         self.factory.hold(self, 0)
-        if len(data) <= SLICE_BYTES:
+        if self._slices is not None:
+            self._slices.append(data)
+        elif len(data) <= SLICE_BYTES:
             self.transport.write(bytes(data))
         else:
             self._slices = Slices(data)
@@ -451,7 +485,7 @@ class WebSocketConnection(WebSocketServerProtocol):
         """Give back what was sent but not yet written."""
         batch, self._batch = self._batch, []
         self._batched_bytes = 0
-        return batch
+        return [Message(frame_payload(each)) for each in batch]
 
     @property
     def unsent(self) -> int:

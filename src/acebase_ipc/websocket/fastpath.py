@@ -428,10 +428,16 @@ class WebSocketConnection(WebSocketServerProtocol):
         data = batch[0] if len(batch) == 1 else b"".join(batch)
         batch.clear()
         self._batched_bytes = 0
-        if self._direct is not None:
-            self._write_directly(self._direct, data)
-        else:
+        direct = self._direct
+        if direct is None:
             self._write(data)
+            return
+        try:  # as in _write_directly, at the cost of one call less
+            sent = direct.send(data)
+        except OSError:
+            sent = 0
+        if sent < len(data):
+            self._write_later(memoryview(data)[sent:])
 
     def send_ping(self, payload: bytes = b"") -> None:
         """Ping the other end."""

@@ -51,7 +51,7 @@ Fixed by the protocol
 * A peer's id has {MIN_CLIENT_ID} to {MAX_CLIENT_ID} characters, no ``;`` and no control characters.
   Anything else is answered with 500, the status that clients expect.
 
-`protocol.rst <protocol.rst>`_ describes their effect on the wire.
+What these bounds mean on the wire is told in `protocol.rst <protocol.rst>`_.
 """
 
 

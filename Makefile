@@ -87,9 +87,6 @@ docs/limits.rst: $(VENV)/.run ## Write the table of limits anew, after acebase_i
 docs/events.rst: $(VENV)/.run ## Write the table of log lines anew, after acebase_ipc.relay.events
 	@$(BIN)/python docs/generate_events.py > $@
 
-docs/architecture.svg: docs/architecture.dot ## Draw the picture of the architecture (needs Graphviz)
-	dot -Tsvg -o $@ $<
-
 clean: ## Remove all that make, the tests and the tools have left behind
 	rm -rf $(VENV) build dist docs/_build .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	rm -rf $(ACEBASE)/node_modules $(CLUSTER)/node_modules src/*.egg-info src/twisted/plugins/dropin.cache

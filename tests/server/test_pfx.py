@@ -355,9 +355,9 @@ def test_the_endpoint_keeps_and_logs_no_passphrase(tmp_path: Path) -> None:
     finally:
         globalLogPublisher.removeObserver(observer)
     held = [
-        endpoint,
-        vars(endpoint),
-        vars(endpoint.connectionCreator),
+        vars(endpoint.plain),
+        vars(endpoint.options),
+        endpoint.clock,
         *map(eventAsText, events),
         events,
     ]

@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from autobahn.websocket import USES_NVX
+from autobahn import websocket
 
 from bench.processes import (
     ROOT,
@@ -124,6 +124,7 @@ class Bench:
 
 def environment() -> dict[str, Any]:
     """What the figures depend on, as far as it can be told in a few words."""
+    uses_nvx = getattr(websocket, "USES_NVX", False)  # older releases do not name it
     return {
         "system": platform.system(),
         "machine": platform.machine(),
@@ -131,7 +132,7 @@ def environment() -> dict[str, Any]:
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "acebase-ipc": version("acebase-ipc"),
         "Twisted": version("Twisted"),
-        "autobahn": version("autobahn") + (" with NVX" if USES_NVX else " without NVX"),
+        "autobahn": f"{version('autobahn')} {'with' if uses_nvx else 'without'} NVX",
         "pyOpenSSL": version("pyOpenSSL"),
     }
 

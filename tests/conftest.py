@@ -1,8 +1,10 @@
-"""How thoroughly the property tests search, and which way frames take."""
+"""What is tried with which versions, how thoroughly, and which way frames take."""
 
 from __future__ import annotations
 
 import os
+import re
+from importlib.metadata import requires, version
 
 import pytest
 from hypothesis import settings
@@ -13,6 +15,13 @@ from acebase_ipc.websocket.fastpath import FastServerProtocol
 settings.register_profile("unhurried", parent=settings(), deadline=None)
 settings.register_profile("thorough", max_examples=25_000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "unhurried"))
+
+
+def pytest_report_header() -> str:
+    """Return the versions of what the package requires."""
+    required = [each for each in requires("acebase-ipc") or () if "extra ==" not in each]
+    names = [name[0] for each in required if (name := re.match(r"[\w.-]+", each))]
+    return "with " + ", ".join(f"{name} {version(name)}" for name in names)
 
 
 @pytest.fixture(params=[True, False], ids=["private", "public"])

@@ -3,8 +3,8 @@
 PYTHON ?= python3
 # The virtual environment that the targets work in.
 VENV ?= .venv
-# Options of the relay for "make run", of "make bench", or the example for "make cluster",
-# e.g. ARGS='--token secret'.
+# Options of the relay for "make run", of the benchmark for "make bench" and "make bench-attacks",
+# or of the example for "make cluster", e.g. ARGS='--token secret'.
 ARGS ?=
 # Options and paths for pytest, e.g. PYTEST_ARGS='-x tests/relay/test_router.py'. With them the
 # tests run in a single process, so that -s and --pdb work.
@@ -49,8 +49,8 @@ done)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run cluster test test-pythons test-trunk lint docs package bench soak soak-acebase \
-        conformance fuzz node-modules clean docs/limits.rst docs/events.rst
+.PHONY: help run cluster test test-pythons test-trunk lint docs package bench bench-attacks soak \
+        soak-acebase conformance fuzz node-modules clean docs/limits.rst docs/events.rst
 
 help: ## Show this list
 	@sed -n 's/^\([a-z][a-z./-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 30
@@ -100,6 +100,9 @@ package: $(VENV)/.test ## Build the wheel and run it in a new environment
 
 bench: $(VENV)/.bench ## Measure the relay against a plain Autobahn relay, 10 minutes (ARGS='--quick' for 1)
 	@$(BIN)/python -m bench.run $(ARGS)
+
+bench-attacks: $(VENV)/.test ## Attack the relay and measure the others' round trips, 5 minutes (ARGS='--quick' for 2)
+	@$(BIN)/python -m bench.attacks $(ARGS)
 
 soak: $(VENV)/.test ## Run 200 misbehaving peers for SECONDS and account for every message (SEED=...)
 	@$(BIN)/python -m tests.soak.run --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))

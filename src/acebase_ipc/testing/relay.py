@@ -57,7 +57,7 @@ class MemoryRelay:
     :param options: of :class:`~acebase_ipc.AceBaseIPCServerConfig`.
     :raises Exception: what the server's ``start`` fails with, unless errors are expected.
     :ivar server: the server.
-    :ivar started: whether it has started, as its ``start`` told.
+    :ivar starting: fires when the server has started.
     :ivar reactor: its :class:`MemoryReactor`.
     :ivar certificate: a PEM file with the certificate made for *tls*.
     :ivar errors: the texts of the errors that were logged.
@@ -82,6 +82,7 @@ class MemoryRelay:
         if tls:
             self._directory = TemporaryDirectory(ignore_cleanup_errors=True)
             self.certificate = Path(self._directory.name, "localhost.pem")
+            self.certificate.touch(mode=0o600)
             self.certificate.write_bytes(self_signed_pem())
             options["ssl"] = SSLConfig(key_path=str(self.certificate))
         with self._watching():
@@ -93,11 +94,11 @@ class MemoryRelay:
                 observer=observer,
             )
             before = len(self.reactor.ports)
-            self.started: Deferred[None] = self.server.start()
+            self.starting: Deferred[None] = self.server.start()
         self._ports = self.reactor.ports[before:]
         failures: list[Failure] = []
         if not expect_errors:
-            self.started.addErrback(failures.append)
+            self.starting.addErrback(failures.append)
         for each in failures:
             each.raiseException()
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from twisted.internet.interfaces import IProtocolFactory
-
 from acebase_ipc.testing import (
     DATABASE,
     START,
@@ -34,13 +32,13 @@ __all__ = [
     "CONTINUATION",
     "DATABASE",
     "KEY",
-    "MemoryNetwork",
     "PING",
     "PONG",
     "PORT",
     "START",
     "TEXT",
     "Frame",
+    "MemoryNetwork",
     "Peer",
     "Response",
     "Wire",
@@ -70,9 +68,6 @@ class World(MemoryRelay):
         super().__init__(reactor=reactor, expect_errors=fails, **config)
         self.started: list[object] = []
         self.starting.addBoth(self.started.append)
-        self.factory: IProtocolFactory | None = None
-        if reactor.ports:
-            self.factory = reactor.ports[0].factory
 
     @property
     def events(self) -> Any:
@@ -87,11 +82,17 @@ class World(MemoryRelay):
         super().stop().addBoth(stopped.append)
         return stopped
 
-    def connect(self, host: str = "127.0.0.1", **port: Any) -> Wire:
-        if self.factory is not self._ports[0].factory if self._ports else self.factory:
-            others = [each for each in self.reactor.ports if each.factory is self.factory]
-            port = {"port": others[0] if others else self.reactor.listenTCP(0, self.factory)}
-        connection = super().connect(host, **port)
+    @property
+    def factory(self) -> Any:
+        return None if self.port is None else self.port.factory
+
+    @factory.setter
+    def factory(self, factory: Any) -> None:
+        ports = [each for each in self.reactor.ports if each.factory is factory]
+        self.port = ports[0] if ports else self.reactor.listenTCP(0, factory)
+
+    def connect(self, host: str = "127.0.0.1") -> Wire:
+        connection = super().connect(host)
         connection.__class__ = Wire
         connection.world = self  # type: ignore[attr-defined]
         assert isinstance(connection, Wire)
@@ -143,6 +144,9 @@ class _Inbox:
     def extend(self, data: bytes) -> None:
         self._wire.send(bytes(data), settle=False)
 
+    def __eq__(self, other: object) -> bool:
+        return self._wire.unread == other
+
     def __iadd__(self, data: bytes) -> _Inbox:
         self.extend(data)
         return self
@@ -190,10 +194,6 @@ class _Socket:
 
 class Peer(MemoryPeer):
     """A WebSocket client."""
-
-    def __init__(self, client_id: str, wire: Wire) -> None:
-        super().__init__(client_id, wire)
-        wire.world.settle()
 
     @property
     def wire(self) -> Wire:

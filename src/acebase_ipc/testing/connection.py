@@ -27,6 +27,7 @@ class MemoryConnection:
 
     :param secure: whether to speak TLS; the certificate of a relay is not verified.
     :param settle: lets the relay do all that it can do now.
+    :ivar settle: the same.
     :ivar on_data: called with what comes, instead of keeping it for :meth:`take`.
     """
 
@@ -42,7 +43,7 @@ class MemoryConnection:
         self._received = bytearray()
         self._reactor = reactor
         self._socket = sock
-        self._settle = settle
+        self.settle = settle
         self._tls = _TLSClient(self, reactor) if secure else None
         reactor.addReader(self)
 
@@ -58,7 +59,7 @@ class MemoryConnection:
                 else:
                     self._socket.send(piece)
                 if settle:
-                    self._settle()
+                    self.settle()
 
     def take(self) -> bytes:
         """What has come since the last time."""
@@ -86,6 +87,11 @@ class MemoryConnection:
         return self._socket.other.writes
 
     @property
+    def unread(self) -> bytes:
+        """What was sent and the relay has not read, encrypted where TLS is spoken."""
+        return bytes(self._socket.other.inbox)
+
+    @property
     def options(self) -> dict[tuple[int, int], object]:
         """The socket options that the relay has set."""
         return self._socket.other.options
@@ -94,7 +100,7 @@ class MemoryConnection:
         """End the connection; what was sent arrives before."""
         if self._tls is not None:
             self._tls.lose()
-            self._settle()
+            self.settle()
         self._end(self._socket.close)
 
     def reset(self) -> None:
@@ -105,12 +111,12 @@ class MemoryConnection:
         """Let the network break the connection."""
         self._reactor.removeReader(self)
         self._socket.cut()
-        self._settle()
+        self.settle()
 
     def _end(self, end: Callable[[], object]) -> None:
         self._reactor.removeReader(self)
         end()
-        self._settle()
+        self.settle()
 
     def stop_reading(self, room: int = 0) -> None:
         """Read nothing after another *room* bytes."""
@@ -119,7 +125,7 @@ class MemoryConnection:
     def resume_reading(self, room: int | None = None) -> None:
         """Read another *room* bytes; default: all that comes."""
         self._socket.room = room
-        self._settle()
+        self.settle()
 
     # Called by the reactor
 
@@ -160,10 +166,8 @@ class _TLSClient:
     def __init__(self, connection: MemoryConnection, reactor: MemoryReactor) -> None:
         protocol = Protocol()
         protocol.dataReceived = connection.received  # type: ignore[method-assign]
-        factory = TLSMemoryBIOFactory(
-            CertificateOptions(), True, _Once(protocol), clock=reactor
-        )
-        self._protocol: Any = factory.buildProtocol(None)  # type: ignore[arg-type]
+        factory = TLSMemoryBIOFactory(CertificateOptions(), True, _Once(protocol), clock=reactor)
+        self._protocol: Any = factory.buildProtocol(None)
         self._protocol.makeConnection(_Ciphertext(connection._socket))
 
     def feed(self, data: bytes) -> None:

@@ -64,6 +64,7 @@ class MemoryPeer:
             raise HandshakeRefused(data)
         connection.on_data = self._receive
         self._receive(rest)
+        connection.settle()
 
     @staticmethod
     def target(client_id: str, database: str, token: str, query: str = "") -> str:
@@ -100,6 +101,18 @@ class MemoryPeer:
         return self._request(method, f"/{quote(self.database)}/{endpoint}?{sender}{query}", body)
 
     # Receiving
+
+    def welcome(self) -> int:
+        """Take the welcome, the first message of a relay; returns the maxPayload in it.
+
+        :raises HandshakeRefused: if something else has come, or nothing.
+        """
+        first, self._frames = self._frames[:1], self._frames[1:]
+        for frame in first:
+            if frame.opcode == Opcode.TEXT and frame.payload.startswith(b"welcome:"):
+                max_payload: int = json.loads(frame.payload[8:])["maxPayload"]
+                return max_payload
+        raise HandshakeRefused(b"".join(each.payload for each in first))
 
     def heard(self) -> list[str]:
         """The text messages that have come since the last time."""

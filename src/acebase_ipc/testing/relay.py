@@ -20,7 +20,7 @@ from acebase_ipc.server.service import AceBaseIPCServer
 from acebase_ipc.testing.certificate import self_signed_pem
 from acebase_ipc.testing.connection import MemoryConnection
 from acebase_ipc.testing.http import Response, http_request, upgrade_request
-from acebase_ipc.testing.peers import AceBaseMemoryPeer, HandshakeRefused, MemoryPeer
+from acebase_ipc.testing.peers import AceBaseMemoryPeer, MemoryPeer
 from acebase_ipc.testing.reactor import MemoryPort, MemoryReactor, autobahn_time
 
 DATABASE = "shop_data"
@@ -59,6 +59,8 @@ class MemoryRelay:
     :ivar server: the server.
     :ivar starting: fires when the server has started.
     :ivar reactor: its :class:`MemoryReactor`.
+    :ivar port: the port that connections go to: the first one of the relay. Assign another
+        one of ``reactor.ports``, such as that of a Site in which the relay is mounted.
     :ivar certificate: a PEM file with the certificate made for *tls*.
     :ivar errors: the texts of the errors that were logged.
     :ivar log: the log events so far.
@@ -95,7 +97,7 @@ class MemoryRelay:
             )
             before = len(self.reactor.ports)
             self.starting: Deferred[None] = self.server.start()
-        self._ports = self.reactor.ports[before:]
+        self.port: MemoryPort | None = next(iter(self.reactor.ports[before:]), None)
         failures: list[Failure] = []
         if not expect_errors:
             self.starting.addErrback(failures.append)
@@ -117,15 +119,10 @@ class MemoryRelay:
     # The network and time
 
     @property
-    def port(self) -> MemoryPort:
-        """The port on which it listens first."""
-        return self._ports[0]
-
-    @property
     def url(self) -> str:
         """Its URL, for a client with the same reactor."""
-        secure = self.port.secure
-        return f"ws{'s' * secure}://{'localhost' if secure else '127.0.0.1'}:{self.port.number}"
+        port = self._listening()
+        return f"{'wss://localhost' if port.secure else 'ws://127.0.0.1'}:{port.number}"
 
     @property
     def now(self) -> float:
@@ -149,19 +146,19 @@ class MemoryRelay:
 
     # Clients
 
-    def connect(
-        self, host: str = "127.0.0.1", *, port: MemoryPort | None = None
-    ) -> MemoryConnection:
-        """A new connection from *host*, with TLS where the port speaks it.
-
-        :param port: one of ``reactor.ports``; default: where the relay listens first.
-        """
-        port = port or self.port
+    def connect(self, host: str = "127.0.0.1") -> MemoryConnection:
+        """A new connection from *host* to :attr:`port`, with TLS where the port speaks it."""
+        port = self._listening()
         with self._watching():
             sock = self.reactor.connect(port, host)
             connection = MemoryConnection(self.reactor, sock, self.settle, secure=port.secure)
         self.settle()
         return connection
+
+    def _listening(self) -> MemoryPort:
+        if self.port is None:
+            raise ValueError("the relay listens on no port: assign one to relay.port")
+        return self.port
 
     def request(self, method: str, target: str, body: bytes = b"", /, **headers: str) -> Response:
         """The answer to a request over a connection of its own."""
@@ -189,10 +186,18 @@ class MemoryRelay:
     ) -> MemoryPeer:
         """A documented peer that has received its welcome.
 
+        :param database: its wire name; below a path where the relay is mounted there.
         :param query: more of the handshake's query, like ``&dialect=acebase``.
         :raises HandshakeRefused: if the relay does not let it in.
         """
         return self._join(MemoryPeer, client_id, database, token, query)
+
+    def join_all(self, *client_ids: str, database: str = DATABASE) -> list[MemoryPeer]:
+        """Documented peers that have heard of each other."""
+        peers = [self.join(each, database) for each in client_ids]
+        for each in peers:
+            each.heard()
+        return peers
 
     def join_acebase(
         self, client_id: str, database: str = DATABASE, *, token: str = "none", query: str = ""
@@ -200,18 +205,10 @@ class MemoryRelay:
         """A peer such as the npm package acebase makes; like :meth:`join`."""
         return self._join(AceBaseMemoryPeer, client_id, database, token, query)
 
-    def _join(
-        self, kind: type[_P], client_id: str, database: str, token: str, query: str
-    ) -> _P:
+    def _join(self, kind: type[_P], client_id: str, database: str, token: str, query: str) -> _P:
         connection = self.upgrade(kind.target(client_id, database, token, query))
-        peer = kind(
-            client_id, connection, database=database, token=token, request=self.request
-        )
-        self.settle()
-        welcome, *others = peer.frames() or [None]
-        if welcome is None or not welcome.payload.startswith(b"welcome:"):
-            raise HandshakeRefused(b"" if welcome is None else welcome.payload)
-        peer._frames[:0] = others
+        peer = kind(client_id, connection, database=database, token=token, request=self.request)
+        peer.welcome()
         return peer
 
     def client(self, client_id: str, database: str = DATABASE, **options: Any) -> IPCClient:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from importlib.metadata import requires, version
 
 import pytest
 from hypothesis import settings
 
+from acebase_ipc.testing import MemoryReactor
 from acebase_ipc.websocket.fastpath import FastServerProtocol
 
 # A loaded machine is slow, which is no defect.
@@ -29,3 +31,10 @@ def use_private(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     """Run a test twice: the short way, and as where Autobahn's internals are not known."""
     monkeypatch.setattr(FastServerProtocol, "use_private", request.param)
     return bool(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _close_relays_in_memory() -> Iterator[None]:
+    """Leave no descriptors of relays in memory to the next test."""
+    yield
+    MemoryReactor.close_all()

@@ -23,8 +23,8 @@ VENVS := build/venvs
 ACEBASE := tests/acebase
 CLUSTER := examples/cluster
 
-# Documents with these directives need Sphinx ("make docs"); docutils checks all others.
-SPHINX := toctree|auto|literalinclude|include
+# Documents with these directives or roles need Sphinx ("make docs"); docutils checks all others.
+SPHINX := ^\.\. (toctree|auto|literalinclude|include)|:(class|func|doc|ref):`
 
 # npm writes this file when it installs: it lists what "npm ci" installed.
 NODE_MODULES := $(ACEBASE)/node_modules/.package-lock.json
@@ -85,7 +85,7 @@ lint: $(VENV)/.lint ## Check style, types, documents and news fragments
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	@for document in $$(grep -LE '^\.\. ($(SPHINX))' *.rst docs/*.rst newsfragments/*.rst); do \
+	@for document in $$(grep -LE '$(SPHINX)' *.rst docs/*.rst newsfragments/*.rst); do \
 	    $(BIN)/python -m docutils --halt=warning $$document > /dev/null || exit; \
 	done
 	@.ci/check-news $(BIN)/towncrier

@@ -17,10 +17,11 @@ import pytest
 import pytest_twisted
 from twisted.internet.threads import deferToThread
 
+from acebase_ipc.testing import client_frame
 from tests.acebase.cluster import Process
 from tests.activation import STOP_SECONDS
 from tests.integration.peers import Closed, Peers, Refused
-from tests.integration.raw import RawClient, client_frame, post_head
+from tests.integration.raw import RawClient, post_head
 from tests.integration.relay_process import (
     TWISTD,
     Address,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -15,6 +16,7 @@ from twisted.python.failure import Failure
 
 from acebase_ipc.client.service import IPCClient
 from acebase_ipc.relay.events import Observer
+from acebase_ipc.relay.limits import Limits
 from acebase_ipc.server.config import AceBaseIPCServerConfig, SSLConfig
 from acebase_ipc.server.service import AceBaseIPCServer
 from acebase_ipc.testing.certificate import self_signed_pem
@@ -33,6 +35,15 @@ STOP_SECONDS = 6.0
 """Seconds after which a relay that stops has ended everything."""
 
 _P = TypeVar("_P", bound=MemoryPeer)
+
+
+def _config(options: dict[str, Any]) -> AceBaseIPCServerConfig:
+    """The configuration with these *options*, the limits among them."""
+    own = {each.name for each in fields(AceBaseIPCServerConfig)}
+    limits = {name: options.pop(name) for name in tuple(options) if name not in own}
+    if limits:
+        options["limits"] = Limits(**limits)
+    return AceBaseIPCServerConfig(**options)
 
 
 class MemoryRelay:
@@ -54,7 +65,7 @@ class MemoryRelay:
     :param tls: serve TLS, with a certificate for ``localhost`` made for the occasion.
     :param observer: learns what happens.
     :param expect_errors: do not raise errors that are logged; :attr:`errors` has them.
-    :param options: of :class:`~acebase_ipc.AceBaseIPCServerConfig`.
+    :param options: of :class:`~acebase_ipc.AceBaseIPCServerConfig`, its limits included.
     :raises Exception: what the server's ``start`` fails with, unless errors are expected.
     :ivar server: the server.
     :ivar starting: fires when the server has started.
@@ -89,7 +100,7 @@ class MemoryRelay:
             options["ssl"] = SSLConfig(key_path=str(self.certificate))
         with self._watching():
             self.server = AceBaseIPCServer(
-                AceBaseIPCServerConfig(**options),
+                _config(options),
                 self.reactor,
                 clock=self.reactor.seconds,
                 wall=lambda: START + self.reactor.seconds(),
@@ -192,9 +203,11 @@ class MemoryRelay:
         """
         return self._join(MemoryPeer, client_id, database, token, query)
 
-    def join_all(self, *client_ids: str, database: str = DATABASE) -> list[MemoryPeer]:
+    def join_all(
+        self, *client_ids: str, database: str = DATABASE, token: str = "none", query: str = ""
+    ) -> list[MemoryPeer]:
         """Documented peers that have heard of each other."""
-        peers = [self.join(each, database) for each in client_ids]
+        peers = [self.join(each, database, token=token, query=query) for each in client_ids]
         for each in peers:
             each.heard()
         return peers

@@ -117,7 +117,7 @@ def main() -> int:
     """Run the suite against each kind of echo server; return the exit status."""
     python27 = find_python27()
     if python27 is None:
-        print("The Autobahn TestSuite needs Python 2.7, and none is found: set PYTHON27 to its path.")
+        print("The Autobahn TestSuite needs Python 2.7, and none is found: name it in PYTHON27.")
         return NOT_POSSIBLE
     WORK.mkdir(parents=True, exist_ok=True)
     program = install_suite(python27)

@@ -131,7 +131,7 @@ clean: ## Remove what make, the tests and the tools have created
 	rm -rf $(ACEBASE)/node_modules $(CLUSTER)/node_modules src/*.egg-info src/twisted/plugins/dropin.cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A PYTHON that is named makes the environment anew, unless it was made with the same one.
+# With a PYTHON that is given, the environment is created again, unless it was created with it.
 ifneq ($(origin PYTHON),file)
 ifneq ($(shell cat $(VENV)/.created 2> /dev/null),$(PYTHON))
 .PHONY: $(VENV)/.created

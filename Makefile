@@ -30,12 +30,13 @@ SPHINX := ^\.\. (toctree|auto|literalinclude|include)|:(class|func|doc|ref):`
 NODE_MODULES := $(ACEBASE)/node_modules/.package-lock.json
 
 # A run of all tests uses one process for each core, and has to cover the code. Tests of one file
-# stay in one process: they may share a relay.
+# stay in one process: they may share a relay. In the order of their paths, the slow files come
+# early; pytest-xdist would begin with the files of many short tests.
 COVERAGE := --cov --cov-report=term-missing:skip-covered
 ifneq ($(strip $(PYTEST_ARGS)),)
 COVERAGE += --cov-fail-under=0
 else
-PARALLEL := --numprocesses=auto --dist=loadfile
+PARALLEL := --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 endif
 
 # The minor versions of Python in setup.cfg's classifiers, and the first interpreter found of each.
@@ -65,7 +66,7 @@ test: $(VENV)/.test node-modules ## Run the tests and measure their coverage (PY
 	$(BIN)/python -m pytest -m "not packaging" $(PARALLEL) $(COVERAGE) $(PYTEST_ARGS)
 
 test-pythons: ## Run the tests with each Python of setup.cfg that this machine has
-	@test -n "$(strip $(PYTHONS))" || { echo >&2 "No Python of 3.$(MINORS) is found."; exit 1; }
+	@test -n "$(strip $(PYTHONS))" || { echo >&2 "No Python 3.x is found, x one of: $(MINORS)."; exit 1; }
 	@for python in $(PYTHONS); do \
 	    version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])') || exit; \
 	    $(MAKE) --no-print-directory test VENV=$(VENVS)/$$version PYTHON=$$python COVERAGE= || exit; \
@@ -133,7 +134,7 @@ clean: ## Remove what make, the tests and the tools have created
 	rm -rf $(ACEBASE)/node_modules $(CLUSTER)/node_modules src/*.egg-info src/twisted/plugins/dropin.cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A PYTHON that is named makes the environment anew, unless it was made with the same one.
+# With a PYTHON that is given, the environment is created again, unless it was created with it.
 ifneq ($(origin PYTHON),file)
 ifneq ($(shell cat $(VENV)/.created 2> /dev/null),$(PYTHON))
 .PHONY: $(VENV)/.created

@@ -563,7 +563,7 @@ def test_a_peer_leaves_or_is_lost(dialect: str, relay: MemoryRelay) -> None:
 
 def test_a_peer_that_does_not_read_gets_what_waited(relay: MemoryRelay) -> None:
     alice, bobby = relay.join_all("alice", "bobby")
-    bobby.stop_reading(1000)
+    bobby.stop_reading(100)
     alice.say(*(f"to:bobby;{number:900}" for number in range(20)))
     assert len(bobby.heard()) == 0
     bobby.resume_reading(5000)

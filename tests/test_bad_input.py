@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bench.attackers import upgrade
-from bench.bad_input import BAD_INPUT, CLOSED, BadInput
+from bench.attacks.bad_input import BAD_INPUT, CLOSED, BadInput
+from bench.attacks.peers import upgrade
 from tests.fakes import CLOSE, Peer, Wire, World, parse_responses
 
 TOKEN = "the-right-token"

@@ -341,7 +341,7 @@ def mounted(path: str = "ipc", **config: Any) -> World:
         parent = child
     resource: Any = world.server.resource()
     parent.putChild(last.encode(), resource)
-    site = Site(root, reactor=world.reactor, parsePOSTFormSubmission=False)
+    site = Site(root, reactor=world.reactor)
     site.log = lambda request: None  # type: ignore[method-assign]
     world.factory = site
     return world

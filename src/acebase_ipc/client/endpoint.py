@@ -51,7 +51,7 @@ def connect_to(url: RelayURL, reactor: Any, trust_root: TrustRoot | None) -> ISt
     plain = HostnameEndpoint(reactor, url.host, url.port)
     if not url.secure:
         return plain
-    return wrapClientTLS(optionsForClientTLS(url.host, trust_root), plain)
+    return wrapClientTLS(optionsForClientTLS(url.host, trust_root), plain, reactor)
 
 
 @implementer(IStreamClientEndpoint)

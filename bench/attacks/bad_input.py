@@ -1,4 +1,4 @@
-"""Input that the relay has to refuse, and how."""
+"""Invalid input, and the answer that the relay has to give."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bench.attackers import DEADLINE, Address, frame, http, upgrade
+from bench.attacks.peers import DEADLINE, Address, frame, http, upgrade
 
 JOIN = "/honest/connect?id=mallory&v=1.0.0"
 SEND = "POST /honest/send?id=honest-one"
@@ -16,12 +16,12 @@ CLOSED = 0
 
 @dataclass(frozen=True, slots=True)
 class BadInput:
-    """Something that a client may send, and should not.
+    """One invalid input.
 
-    :ivar kind: what is wrong with it.
-    :ivar data: what is sent at first.
-    :ivar answer: the HTTP status, or the WebSocket close code, that it deserves.
-    :ivar frames: what is sent over the WebSocket that *data* opens.
+    :ivar kind: what is invalid in it.
+    :ivar data: the bytes sent first.
+    :ivar answer: the HTTP status or WebSocket close code expected.
+    :ivar frames: the bytes sent over the WebSocket that *data* opens.
     :ivar guarded: whether it is for a relay that requires a token.
     """
 
@@ -33,7 +33,7 @@ class BadInput:
 
 
 def _tokens() -> Iterator[BadInput]:
-    """No more than ten: the eleventh answer of a minute takes two seconds."""
+    # No more than ten: the eleventh answer in a minute takes two seconds.
     for token in ("", "&t=", "&t=wrong", "&t=the-right-toke", "&t=the-right-token%00", "&t=%FF"):
         yield BadInput("token", upgrade(JOIN + token), 403, guarded=True)
     yield BadInput("token", http("GET /honest/clients?t=wrong"), 401, guarded=True)
@@ -143,7 +143,7 @@ BAD_INPUT = (*_tokens(), *_pages(), *_handshakes(), *_requests(), *_frames())
 
 
 def answer_to(address: Address, bad: BadInput) -> int:
-    """Send it on a connection of its own; returns the status or close code of the answer."""
+    """Send *bad* on a connection of its own; returns the status or close code of the answer."""
     with socket.create_connection(address, DEADLINE) as client:
         client.sendall(bad.data)
         head = _read_until(client, b"\r\n\r\n")
@@ -167,7 +167,7 @@ def _read_until(client: socket.socket, end: bytes) -> bytes:
 
 
 def _close_code(client: socket.socket, data: bytes) -> int:
-    """The code of the close frame among a server's short frames."""
+    """The code of the first close frame; all frames before it have to be short."""
     while True:
         while len(data) >= 2 and len(data) >= 2 + data[1]:
             if data[0] == 0x88:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
-import txaio
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IPushProducer
-from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from acebase_ipc.relay.memory import MemoryBudget
@@ -127,8 +124,13 @@ class MemoryTransport:
     """A transport that keeps what is written to it.
 
     :ivar writes: the data of each call.
-    :ivar room: bytes that it takes before it pauses its producer.
+    :ivar room: bytes that the other end takes before the producer is paused.
+    :ivar reading: whether it passes on what arrives.
+    :ivar ended: whether it has closed the connection after all was read.
     """
+
+    dataBuffer = b""  # the names by which a Twisted transport tells what it has buffered
+    offset = 0
 
     def __init__(self) -> None:
         self.writes: list[bytes] = []
@@ -143,8 +145,17 @@ class MemoryTransport:
         """All that was written."""
         return b"".join(self.writes)
 
+    @property
+    def _tempDataLen(self) -> int:
+        return int(max(0, -self.room))
+
+    @property
+    def ended(self) -> bool:
+        return self.disconnecting and self.producer is None and self.room >= 0
+
     def write(self, data: bytes) -> None:
-        if self.disconnecting or self.aborted:
+        assert isinstance(data, bytes)
+        if (self.disconnecting and self.producer is None) or self.aborted:
             return
         self.writes.append(data)
         self.room -= len(data)
@@ -152,10 +163,14 @@ class MemoryTransport:
             self.producer.pauseProducing()
 
     def drain(self) -> None:
-        """Let the other end read everything."""
-        self.room = float("inf")
-        assert self.producer is not None
-        self.producer.resumeProducing()
+        """Let the other end read everything that is buffered, and what follows."""
+        self.drain_to(float("inf"))
+
+    def drain_to(self, room: float) -> None:
+        """Let the other end read everything that is buffered, and *room* bytes more."""
+        self.room = room
+        if self.producer is not None:
+            self.producer.resumeProducing()
 
     def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
         assert streaming
@@ -182,17 +197,6 @@ class MemoryTransport:
 
     def getPeer(self) -> IPv4Address:
         return IPv4Address("TCP", "192.0.2.1", 50000)
-
-
-@contextmanager
-def autobahn_time(clock: Clock) -> Iterator[None]:
-    """Let Autobahn's own timers run by *clock*."""
-    config = txaio.tx.config
-    loop, config.loop = config.loop, clock
-    try:
-        yield
-    finally:
-        config.loop = loop
 
 
 class Recorder(WebSocketConnection):

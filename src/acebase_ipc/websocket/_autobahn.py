@@ -233,6 +233,10 @@ _LEAN: Final[dict[str, Any]] = {
 }
 
 
+def _accept_no_compression(offers: object) -> None:
+    """Compress nothing: the CPU is what a relay has least of."""
+
+
 def lean(kind: P) -> P:
     """Make each connection of *kind* take a third of the memory.
 
@@ -241,6 +245,7 @@ def lean(kind: P) -> P:
     """
     for name, value in _LEAN.items():
         setattr(kind, name, value)
+    setattr(kind, "perMessageCompressionAccept", staticmethod(_accept_no_compression))
     return kind
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 
 from acebase_ipc.protocol.errors import MessageRefused
 from acebase_ipc.protocol.handshake import Handshake
@@ -17,6 +18,8 @@ from acebase_ipc.websocket.fastpath import WebSocketConnection
 
 CHECK = b"check"
 """The payload of a ping that checks whether the holder of an id in conflict is alive."""
+
+log = Logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +114,11 @@ class PeerConnection:
         peer, websocket = self.peer, self._websocket
         try:
             if peer is not None and websocket is not None:
-                if code is not None or peer.connection is websocket:
-                    self.peer = None  # nothing else is to be told
+                is_last = code is not None or peer.connection is websocket
                 clock = self._surroundings.clock
                 self._surroundings.relay.sessions.lost(peer, websocket, code, clock())
+                if is_last:
+                    self.peer = None  # nothing else is to be told
         finally:
             self._answer_checks(alive=False)
 
@@ -137,7 +141,10 @@ class PeerConnection:
             timeout.cancel()
         checks, self._checks = self._checks, ()
         for answer in checks:
-            answer(alive)
+            try:
+                answer(alive)
+            except Exception:
+                log.failure("{doing} failed", doing="answering a check")
 
 
 def _watch_network(connection: WebSocketConnection, dead_after: int) -> None:

@@ -73,7 +73,8 @@ _PONG = 0x8A
 _MAX_CLOSE_REASON = 123  # bytes: RFC 6455, section 5.5
 
 STATE_OPEN = WebSocketServerProtocol.STATE_OPEN
-_CLOSING = {WebSocketServerProtocol.STATE_CLOSING, WebSocketServerProtocol.STATE_CLOSED}
+STATE_CLOSED = WebSocketServerProtocol.STATE_CLOSED
+_CLOSING = {WebSocketServerProtocol.STATE_CLOSING, STATE_CLOSED}
 
 log = Logger()
 
@@ -134,7 +135,6 @@ class WebSocketConnection(WebSocketServerProtocol):
     last_flush = 0.0
 
     _between_messages = False
-    _crashed = False
     _paused = False  # whether the transport has told us to pause
     _direct: socket.socket | None = None  # the socket, while the transport is empty
     _batched_bytes = 0
@@ -181,7 +181,6 @@ class WebSocketConnection(WebSocketServerProtocol):
         except Exception:
             self._crash("opening a connection")
         self.flush()  # so that the first message leaves in one write with the 101
-        self._end_if_crashed()
 
     # Receiving
 
@@ -207,23 +206,28 @@ class WebSocketConnection(WebSocketServerProtocol):
                 self._go_on([], data, None)
         except Exception:
             self._crash("receiving")
-        coalescer.receiving = False
+        finally:
+            coalescer.receiving = False
         coalescer.flush_idle()
-        if self._crashed:
-            self._end_if_crashed()
 
     def _relay(self, texts: list[bytes]) -> list[bytes]:
         """Pass *texts* to the listener; returns those that exceed a slice of work."""
         meter = self.factory.meter
-        end = meter.deliveries + SLICE
+        begin = meter.deliveries
+        end = begin + SLICE
         received = self.listener.received
         waiting = iter(texts)
-        for text in waiting:
-            if self.state != STATE_OPEN:
-                return []
-            received(text)
-            if meter.deliveries >= end:
-                break
+        try:
+            for text in waiting:
+                if self.state != STATE_OPEN:
+                    return []
+                received(text)
+                if meter.deliveries >= end:
+                    break
+        except Exception:
+            self._crash("receiving a message")
+            waiting = iter(())
+        self.factory.rotation.work += len(texts) + meter.deliveries - begin
         return list(waiting)
 
     def _go_on(self, texts: list[bytes], data: bytes, partial: PartialText | None) -> None:
@@ -240,10 +244,12 @@ class WebSocketConnection(WebSocketServerProtocol):
                 self._partial = partial
                 self._between_messages = False
                 self.factory.hold(self, partial.received)
+            if self.state == STATE_CLOSED:
+                return
             if texts or (data and rotation.work >= end):
                 self._postpone(texts, data)
                 return
-            if not data or self._crashed:
+            if not data:
                 return
             if self._between_messages:
                 texts, data, partial = self._take(data)
@@ -261,7 +267,6 @@ class WebSocketConnection(WebSocketServerProtocol):
             return [], b"", None
         texts, left, partial = split(rest, self.factory.max_message_bytes, unmask_long)
         if texts or partial is not None:
-            self.factory.rotation.work += len(texts)
             return self._relay(texts), left, partial
         if len(rest) < len(data):
             return [], rest, None
@@ -346,16 +351,16 @@ class WebSocketConnection(WebSocketServerProtocol):
             self._go_on(self._relay(texts) if texts else [], data, None)
         except Exception:
             self._crash("receiving")
-        coalescer.receiving = False
+        finally:
+            coalescer.receiving = False
         coalescer.flush_idle()
-        self._end_if_crashed()
-        if self._postponed is None:
+        if self._postponed is None and self.state != STATE_CLOSED:
             self.factory.resume_reading(self, self._source)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         """A whole message has arrived in another form than one frame."""
         self._fragments = 0
-        if self.state != STATE_OPEN or self._crashed:
+        if self.state != STATE_OPEN:
             return  # what arrives after we began to close is ignored
         try:
             if isBinary:
@@ -384,17 +389,17 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     def onPong(self, payload: bytes) -> None:
         """The other end has answered a ping."""
+        self.factory.rotation.work += FRAME
         if payload:
             self.listener.received_pong(payload)
 
     def _crash(self, doing: str) -> None:
-        """Log an error of our own, and close the connection when the data is done with."""
+        """Log an error of our own and end the connection; no later message is relayed."""
         log.failure("{doing} failed", doing=doing)
-        self._crashed = True
-
-    def _end_if_crashed(self) -> None:
-        if self._crashed and self.state == STATE_OPEN:
+        if self.state == STATE_OPEN:
             self.close(CLOSE_INTERNAL_ERROR, "internal error")
+        elif self.state not in _CLOSING:
+            self.abort()
 
     # Sending
 
@@ -440,8 +445,9 @@ class WebSocketConnection(WebSocketServerProtocol):
             self._write_later(memoryview(data)[sent:])
 
     def send_ping(self, payload: bytes = b"") -> None:
-        """Ping the other end."""
-        self.sendData(bytes((PING_FRAME[0], len(payload))) + payload)
+        """Ping the other end, unless the connection is closing."""
+        if self.state == STATE_OPEN:
+            self.sendData(bytes((PING_FRAME[0], len(payload))) + payload)
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
         """Write a frame of Autobahn's, after all that was sent before."""
@@ -469,7 +475,7 @@ class WebSocketConnection(WebSocketServerProtocol):
     def _write_later(self, data: bytes | memoryview) -> None:
         """Let the transport write *data*, which the system does not take now."""
         self._direct = None
-        self.factory.hold(self, 0)
+        self.factory.hold(self, min(len(data), SLICE_BYTES))
         if self._slices is not None:
             self._slices.append(data)
         elif len(data) <= SLICE_BYTES:
@@ -486,6 +492,8 @@ class WebSocketConnection(WebSocketServerProtocol):
             if not self._slices.size:
                 self._slices = None
                 self.is_full = self._paused
+                if self.state == STATE_CLOSED:
+                    self.unregisterProducer()  # nothing else follows
 
     def reclaim(self) -> list[Message]:
         """Give back what was sent but not yet written."""
@@ -530,12 +538,10 @@ class WebSocketConnection(WebSocketServerProtocol):
             self.listener.drained()
         except Exception:
             self._crash("sending")
-            self._end_if_crashed()
 
     def stopProducing(self) -> None:
         """The transport ends; ``connectionLost`` follows."""
-        self.factory.stop_reading(self._source)
-        self._source = None
+        self._stop_reading()
 
     # Closing
 
@@ -571,11 +577,31 @@ class WebSocketConnection(WebSocketServerProtocol):
         self.dropConnection(abort=True)
         self.transport.abortConnection()  # if it closes already, and the other end reads nothing
 
+    def dropConnection(self, abort: bool = False) -> None:
+        """End the connection: at once, or when everything is written."""
+        self._stop_reading()
+        super().dropConnection(abort)
+
+    def unregisterProducer(self) -> None:
+        """Leave the transport, unless it has to ask for slices before it ends."""
+        if self._slices is None:
+            super().unregisterProducer()
+
+    def _stop_reading(self) -> None:
+        source, self._source = self._source, None
+        self.factory.stop_reading(source)
+
     def _begin_closing(self) -> None:
         """Give the other end some time to close, too, and tell the listener."""
         if self._deadline is None:
             self._set_deadline(_autobahn.CLOSE_TIMEOUT)
-        self.listener.closing(self._close_code)
+        self._tell_closing()
+
+    def _tell_closing(self) -> None:
+        try:
+            self.listener.closing(self._close_code)
+        except Exception:
+            log.failure("{doing} failed", doing="closing a connection")
 
     def _set_deadline(self, seconds: float) -> None:
         self._deadline = self.factory.reactor.callLater(seconds, self._expire)
@@ -602,10 +628,7 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         """The connection has ended."""
-        try:
-            self.listener.closing(self._close_code)
-        except Exception:
-            log.failure("{doing} failed", doing="closing a connection")
+        self._tell_closing()
         self.factory.closed(self)
 
     def sendHttpErrorResponse(self, code: int, reason: str, responseHeaders: Any = None) -> None:

@@ -80,13 +80,13 @@ def hearing(client: IPCClient) -> list[str]:
 class TestJoining:
     def test_a_client_is_a_peer_when_it_is_welcomed(self, network: RelayNetwork) -> None:
         client = network.client()
-        connected = client.whenConnected()
+        connected = client.when_connected()
         assert not client.connected
         network.start(client)
         assert result(connected) is None
         assert client.connected
         assert client.problem is None
-        assert result(client.whenConnected()) is None
+        assert result(client.when_connected()) is None
         (known,) = network.world.server.get_clients(DATABASE)
         assert known.id == client.id
 
@@ -101,7 +101,7 @@ class TestJoining:
         network.cut(client)
         assert not client.connected
         assert isinstance(client.problem, ConnectionLost)
-        again = client.whenConnected()
+        again = client.when_connected()
         network.pass_time(1)
         assert result(again) is None
         assert client.id == client_id
@@ -220,8 +220,10 @@ class TestSending:
         assert heard == [body, body]
 
     def test_to_must_be_an_id(self, network: RelayNetwork) -> None:
-        with pytest.raises(ConfigError, match="an id has 5 to 128 characters"):
-            network.started().send("x", to="all")
+        for nobody in ("all", "a;bcd", 12345, b"alice"):
+            with pytest.raises(ValueError, match="an id has 5 to 128 characters") as caught:
+                network.started().send("x", to=nobody)  # type: ignore[arg-type]
+            assert not isinstance(caught.value, ConfigError)
 
     def test_messages_wait_until_there_is_a_connection(self, network: RelayNetwork) -> None:
         heard = hearing(network.started("bobby"))
@@ -516,15 +518,15 @@ class TestReceiving:
         alice.send("x")
         network.settle()
         assert heard == ["x", "x"]
-        assert not bobby._awaited
+        assert not bobby._traffic._awaited
 
     def test_an_iterator_that_is_dropped_is_forgotten(self, network: RelayNetwork) -> None:
         client = network.started()
         messages = client.messages()
-        assert len(client._iterators) == 1
+        assert len(client._traffic._iterators) == 1
         del messages
         gc.collect()
-        assert len(client._iterators) == 0
+        assert len(client._traffic._iterators) == 0
 
     def test_an_iterator_can_be_closed(self, network: RelayNetwork) -> None:
         alice, bobby = network.started("alice"), network.started("bobby")
@@ -575,7 +577,7 @@ class TestPeers:
         asked = alice.fetch_peers()
         network.settle()
         assert result(asked) == {"bobby"}
-        assert alice._peers._asked == []
+        assert alice._traffic.peers._asked == []
 
     def test_nobody_can_be_asked_without_a_connection(self, network: RelayNetwork) -> None:
         assert isinstance(error(network.client().fetch_peers()), NotConnected)
@@ -656,7 +658,7 @@ class TestEnding:
         network.refuses = True
         client = network.started()
         network.pass_time(seconds)
-        waiting = client.whenConnected()
+        waiting = client.when_connected()
         assert result(client.stopService()) is None
         assert isinstance(error(waiting), ClientStopped)
         network.refuses = False
@@ -687,14 +689,14 @@ class TestEnding:
 
     def test_afterwards_everything_fails(self, network: RelayNetwork) -> None:
         client = network.started()
-        ended = client.whenEnded()
+        ended = client.when_ended()
         assert not ended.called
         client.stopService()
         network.settle()
         assert result(ended) is None
-        assert result(client.whenEnded()) is None
+        assert result(client.when_ended()) is None
         assert isinstance(error(client.send("x")), ClientStopped)
-        assert isinstance(error(client.whenConnected()), ClientStopped)
+        assert isinstance(error(client.when_connected()), ClientStopped)
         assert isinstance(error(client.messages().__anext__()), StopAsyncIteration)
         assert isinstance(error(client.ping()), NotConnected)
 
@@ -721,7 +723,7 @@ class TestStartingWhileItIsStopped:
         heard = hearing(network.started("bobby"))
         stopped = client.stopService()
         client.startService()
-        connected, sent = client.whenConnected(), client.send("again")
+        connected, sent = client.when_connected(), client.send("again")
         network.pass_time(4)
         assert [each.called for each in (stopped, connected, sent)] == [False] * 3
         assert websockets(network) == 2
@@ -736,7 +738,7 @@ class TestStartingWhileItIsStopped:
     def test_it_can_be_stopped_again(self, network: RelayNetwork, client: IPCClient) -> None:
         first = client.stopService()
         client.startService()
-        connected = client.whenConnected()
+        connected = client.when_connected()
         second = client.stopService()
         assert isinstance(error(connected), ClientStopped)
         assert isinstance(error(client.send("x")), ClientStopped)
@@ -862,8 +864,8 @@ class TestConnectingAgain:
     def test_who_waits_can_wait_for_so_many_failures(self, network: RelayNetwork) -> None:
         network.refuses = True
         client = network.client()
-        once, twice = client.whenConnected(1), client.whenConnected(failAfterFailures=2)
-        for_ever, not_at_all = client.whenConnected(), client.whenConnected()
+        once, twice = client.when_connected(1), client.when_connected(fail_after_failures=2)
+        for_ever, not_at_all = client.when_connected(), client.when_connected()
         not_at_all.cancel()
         assert isinstance(error(not_at_all), CancelledError)
         network.start(client)
@@ -898,7 +900,7 @@ class TestOneWaiterCancelsAnother:
 
     def test_when_it_is_connected(self, network: RelayNetwork) -> None:
         client = network.client()
-        outcomes = self.waiters(client.whenConnected)
+        outcomes = self.waiters(client.when_connected)
         heard = hearing(client)
         network.start(client)
         network.started().send("hello")
@@ -909,7 +911,7 @@ class TestOneWaiterCancelsAnother:
     def test_when_a_connection_fails(self, network: RelayNetwork) -> None:
         network.refuses = True
         client = network.client()
-        outcomes = self.waiters(lambda: client.whenConnected(failAfterFailures=1))
+        outcomes = self.waiters(lambda: client.when_connected(fail_after_failures=1))
         network.start(client)
         network.refuses = False
         network.pass_time(1)
@@ -918,7 +920,7 @@ class TestOneWaiterCancelsAnother:
 
     def test_when_it_is_stopped(self, network: RelayNetwork) -> None:
         client = network.client()
-        connected, ended = self.waiters(client.whenConnected), self.waiters(client.whenEnded)
+        connected, ended = self.waiters(client.when_connected), self.waiters(client.when_ended)
         assert result(client.stopService()) is None
         assert types(connected) == [ClientStopped, CancelledError, ClientStopped]
         assert len(ended) == 3
@@ -962,11 +964,11 @@ class TestRefusals:
         if change is not None:
             change(client, monkeypatch)
         connected, sent, iterated, ended, unwanted = (
-            client.whenConnected(),
+            client.when_connected(),
             client.send("x"),
             client.messages().__anext__(),
-            client.whenEnded(),
-            client.whenEnded(),
+            client.when_ended(),
+            client.when_ended(),
         )
         unwanted.cancel()
         assert isinstance(error(unwanted), CancelledError)
@@ -978,10 +980,10 @@ class TestRefusals:
         network.pass_time(120)
         assert len(network.transports) == 1
         for later in (
-            client.whenConnected(),
+            client.when_connected(),
             client.send("y"),
             client.messages().__anext__(),
-            client.whenEnded(),
+            client.when_ended(),
         ):
             assert type(error(later)) is kind
         assert result(client.stopService()) is None
@@ -1007,7 +1009,7 @@ class TestRefusals:
             client._headers = {"Authorization": "Bearer s3cret"}
             client.startService()
 
-        client.whenEnded().addErrback(start_again)
+        client.when_ended().addErrback(start_again)
         network.start(client)
         network.pass_time(5)
         assert client.connected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 import pytest
@@ -12,7 +13,14 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
 from twisted.python.failure import Failure
 
-from acebase_ipc.client.errors import ClientStopped, QueueFull
+from acebase_ipc.client.errors import (
+    ClientStopped,
+    NotConnected,
+    PingTimeout,
+    QueueFull,
+    RequestUnanswered,
+    TooLargeForRelay,
+)
 from acebase_ipc.client.service import IPCClient
 from acebase_ipc.errors import ConfigError
 from acebase_ipc.peer.errors import (
@@ -29,7 +37,7 @@ from acebase_ipc.peer.peer import (
     INTERNAL_REQUESTS,
     AceBasePeer,
 )
-from acebase_ipc.protocol.dialect import ACEBASE, DOCUMENTED, Dialect
+from acebase_ipc.protocol.dialect import ACEBASE
 from acebase_ipc.protocol.envelopes import (
     MASTER,
     Event,
@@ -41,6 +49,8 @@ from acebase_ipc.protocol.envelopes import (
 )
 from acebase_ipc.protocol.values import PathReference
 
+URL = "ws://127.0.0.1:9163"
+DATABASE = "mydb_data"
 ME = "p" * 24
 WORKER = "w" * 24
 OTHER = "o" * 24
@@ -52,9 +62,12 @@ class FakeClient:
     :ivar sent: recipient and envelope of each message.
     """
 
-    def __init__(self, id: str = ME, dialect: Dialect = ACEBASE) -> None:
-        self.id = id
-        self.dialect = dialect
+    def __init__(
+        self, url: str, dbname: str, id: str | None, token: str | None, **options: Any
+    ) -> None:
+        self.id = id or ME
+        self.options = {"url": url, "dbname": dbname, "token": token, **options}
+        self.pings: list[Deferred[float]] = []
         self.connected = False
         self.running = False
         self.refusal: Exception | None = None
@@ -74,11 +87,11 @@ class FakeClient:
         self.running = self.connected = False
         return succeed(None)
 
-    def whenConnected(self, failAfterFailures: int | None = None) -> Deferred[None]:
-        self.patience = failAfterFailures
+    def when_connected(self, fail_after_failures: int | None = None) -> Deferred[None]:
+        self.patience = fail_after_failures
         return succeed(None)
 
-    def whenEnded(self) -> Deferred[None]:
+    def when_ended(self) -> Deferred[None]:
         return self.ended
 
     def send(self, body: str, to: str | None = None) -> Deferred[None]:
@@ -86,6 +99,11 @@ class FakeClient:
             return fail(self.refusal)
         self.sent.append((to, json.loads(body)))
         return succeed(None)
+
+    def ping(self) -> Deferred[float]:
+        self.pings.append(Deferred())
+        self.sent.append((None, "ping"))
+        return self.pings[-1]
 
     def on_message(self, callback: Callable[[str], object]) -> Callable[[], None]:
         return self._on("message", callback)
@@ -110,11 +128,21 @@ class FakeClient:
     # What a relay does
 
     def connect(self) -> None:
+        """Welcome the peer; it has not greeted yet."""
         self.connected = True
         self.tell("connected")
 
+    def pong(self) -> None:
+        """Answer its pings."""
+        pings, self.pings = self.pings, []
+        for each in pings:
+            each.callback(0.001)
+
     def lose(self) -> None:
         self.connected = False
+        pings, self.pings = self.pings, []
+        for each in pings:
+            each.errback(NotConnected())
 
     def receive(self, text: str) -> None:
         self.tell("message", text)
@@ -136,10 +164,12 @@ class Joined:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.client = FakeClient()
-        self.peer = AceBasePeer(self.client, self.clock)
+        self.peer = AceBasePeer(URL, DATABASE, ME, reactor=self.clock, client=FakeClient)
+        assert isinstance(self.peer.client, FakeClient)
+        self.client = self.peer.client
         self.peer.startService()
         self.client.connect()
+        self.client.pong()
         self.client.taken()
 
     def ask(self, data: Any, **options: Any) -> tuple[str, Deferred[Any]]:
@@ -181,8 +211,9 @@ HELLO = {"type": "hello", "from": ME}
 
 
 def test_a_peer_greets_and_announces_its_subscriptions_whenever_it_is_welcomed() -> None:
-    client = FakeClient()
-    peer = AceBasePeer(client, Clock())
+    peer = AceBasePeer(URL, DATABASE, client=FakeClient)
+    client = peer.client
+    assert isinstance(client, FakeClient)
     peer.subscribe("users", "value", print)
     assert client.taken() == []
 
@@ -190,14 +221,15 @@ def test_a_peer_greets_and_announces_its_subscriptions_whenever_it_is_welcomed()
     assert client.running
     for _ in range(2):
         client.connect()
-        assert client.taken() == [(None, HELLO), (None, announcement("users", "value"))]
+        greeting = [(None, "ping"), (None, HELLO), (None, announcement("users", "value"))]
+        assert client.taken() == greeting
         client.lose()
     assert peer.running
-    assert peer.whenConnected().called
+    assert peer.when_connected().called
     assert client.patience is None
-    assert peer.whenConnected(failAfterFailures=3).called
+    assert peer.when_connected(fail_after_failures=3).called
     assert client.patience == 3
-    assert peer.whenEnded() is client.ended
+    assert peer.when_ended() is client.ended
 
 
 def test_a_greeting_is_answered_with_a_greeting_and_the_subscriptions(joined: Joined) -> None:
@@ -271,26 +303,48 @@ def test_others_leave(joined: Joined, how: str) -> None:
     assert joined.peer.peers == {OTHER}
 
 
-def test_a_peer_is_no_master_and_speaks_the_dialect_of_acebase() -> None:
+def test_a_peer_is_no_master() -> None:
     with pytest.raises(ConfigError, match="never acts as"):
-        AceBasePeer(FakeClient(MASTER), Clock())
-    with pytest.raises(ConfigError, match="dialect acebase"):
-        AceBasePeer(FakeClient(dialect=DOCUMENTED), Clock())
+        AceBasePeer(URL, DATABASE, MASTER)
 
 
 def test_the_global_reactor_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr("twisted.internet.reactor", clock)
-    peer = AceBasePeer(FakeClient())
+    peer = AceBasePeer(URL, DATABASE, client=FakeClient)
     asked = [peer.request(1) for _ in range(2)]
     clock.advance(DEFAULT_TIMEOUT)
     assert [type(failure_of(each)) for each in asked] == [RequestTimedOut] * 2
 
 
-def test_a_peer_is_made_of_a_url() -> None:
-    peer = AceBasePeer.at("ws://127.0.0.1:9163", "mydb_data", ME, "secret")
+def test_a_peer_takes_what_a_client_takes() -> None:
+    own = {"self", "dialect", "client"}
+    peer, client = (
+        {name: each.default for name, each in signature(kind).parameters.items()}
+        for kind in (AceBasePeer, IPCClient)
+    )
+    assert {each: peer[each] for each in peer.keys() - own} == {
+        each: client[each] for each in client.keys() - own
+    }
+    options: dict[str, Any] = {
+        "reactor": Clock(),
+        "trust_root": object(),
+        "max_queue": 1,
+        "max_message": 2,
+        "endpoint": object(),
+        "retry_policy": float,
+        "clock": float,
+    }
+    given = AceBasePeer(URL, DATABASE, ME, "secret", client=FakeClient, **options).client
+    assert isinstance(given, FakeClient)
+    arguments = {"url": URL, "dbname": DATABASE, "token": "secret", "dialect": ACEBASE}
+    assert given.options == {**arguments, **options}
+
+
+def test_a_peer_has_a_client() -> None:
+    peer = AceBasePeer(URL, DATABASE, ME, "secret")
     assert isinstance(peer.client, IPCClient)
-    assert (peer.id, peer.client.dbname, peer.client.dialect) == (ME, "mydb_data", ACEBASE)
+    assert (peer.id, peer.client.dbname, peer.client.dialect) == (ME, DATABASE, ACEBASE)
     assert not peer.client.connected
 
 
@@ -336,7 +390,7 @@ def test_the_second_callback_is_not_announced_and_unsubscribing_the_first_not_ei
     joined.client.receive(event("users", "value", 2))
     assert (len(first), len(second)) == (0, 1)
     joined.client.connect()
-    assert joined.client.taken() == [(None, HELLO)]
+    assert joined.client.taken() == [(None, "ping"), (None, HELLO)]
 
 
 def test_ending_one_subscription_twice_leaves_an_equal_one_alone(joined: Joined) -> None:
@@ -779,12 +833,42 @@ def test_requests_to_others_are_not_answered(joined: Joined, to: str | None) -> 
 
 
 def test_an_answer_that_cannot_be_sent_is_logged(joined: Joined) -> None:
-    joined.client.refusal = QueueFull(10)
+    joined.client.refusal = ClientStopped()
     with capturedLogs() as logs:
         answered(joined, {"type": "x"})
     (log,) = logs
     assert log["log_level"] is LogLevel.warn
-    assert log["why"] == str(QueueFull(10))
+    assert log["why"] == str(ClientStopped())
+
+
+@pytest.mark.parametrize(
+    "refusal", [QueueFull(10), TooLargeForRelay(413, "too large"), PingTimeout(30)]
+)
+def test_an_answer_that_was_certainly_not_relayed_becomes_a_failure(
+    joined: Joined, refusal: Exception
+) -> None:
+    send = joined.client.send
+
+    def send_small(body: str, to: str | None = None) -> Deferred[None]:
+        return fail(refusal) if len(body) > 1000 else send(body, to)
+
+    joined.client.send = send_small  # type: ignore[method-assign]
+    joined.peer._answers._send = send_small
+    joined.peer.on_request("x", lambda data, sender: "x" * 1000)
+    with capturedLogs():
+        ((to, envelope),) = answered(joined, {"type": "x"})
+    assert to == WORKER
+    assert not envelope["ok"]
+    assert str(refusal) in envelope["reason"]
+
+
+def test_an_answer_that_may_have_been_relayed_is_not_given_twice(joined: Joined) -> None:
+    joined.client.refusal = RequestUnanswered("lost")
+    joined.peer.on_request("x", lambda data, sender: 1)
+    with capturedLogs():
+        answered(joined, {"type": "x"})
+    joined.client.refusal = None
+    assert joined.client.taken() == []
 
 
 # What is not meant for a peer

@@ -38,6 +38,7 @@ from acebase_ipc.client.errors import (
     VersionRejected,
 )
 from acebase_ipc.client.reconnect import retry_delay
+from acebase_ipc.relay.limits import Limits
 from tests.clients import URL, Network, RelayNetwork
 from tests.fakes import DATABASE
 
@@ -183,6 +184,16 @@ def network_below(url: str) -> IPCClient:
         ({"dialect": "latin"}, "dialect is either documented or acebase"),
         ({"max_queue": 0}, "max_queue"),
         ({"max_message": 0}, "max_message"),
+        ({"max_queue": 1.5}, "max_queue"),
+        ({"max_message": None}, "max_message"),
+        ({"url": b"ws://x"}, "URL is a str"),
+        ({"url": "ws+unix:/" + "a" * 107}, "at most 107 bytes"),
+        ({"url": "ws+unix:/" + "ä" * 54}, "at most 107 bytes"),
+        ({"dbname": 1}, "1 to 200 characters"),
+        ({"client_id": 12345}, "5 to 128 characters"),
+        ({"token": ""}, "the token is empty"),
+        ({"token": 1}, "no text"),
+        ({"retry_policy": 1}, "retry_policy and clock are functions"),
     ],
 )
 def test_arguments_that_cannot_be_used_are_refused(
@@ -190,7 +201,37 @@ def test_arguments_that_cannot_be_used_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=says) as caught:
         network.client(**arguments)
-    assert arguments.get("token", "?") not in str(caught.value)
+    assert str(arguments.get("token") or "?") not in str(caught.value)
+
+
+def test_arguments_of_calls_are_checked_before_anything_is_done(network: RelayNetwork) -> None:
+    client = network.started()
+    sent = bytes(network.websocket(client).sent)
+    for timeout in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="more than 0"):
+            client.ping(timeout)
+    for count in (0, -1):
+        with pytest.raises(ValueError, match="1 or more"):
+            client.when_connected(count)
+    with pytest.raises(TypeError, match="not bytes"):
+        client.send(b"x")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="lone surrogates"):
+        client.send("\udc00")
+    for register in (
+        client.on_message,
+        client.on_connected,
+        client.on_disconnected,
+        client.on_peer_joined,
+        client.on_peer_left,
+    ):
+        with pytest.raises(TypeError, match="a callback is a function"):
+            register(None)  # type: ignore[operator]
+    assert not client._link._pongs
+    assert bytes(network.websocket(client).sent) == sent
+
+
+def test_it_takes_what_a_relay_accepts_by_default() -> None:
+    assert Limits().max_message <= client_module.DEFAULT_MAX_MESSAGE
 
 
 class TestSending:

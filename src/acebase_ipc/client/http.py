@@ -237,9 +237,14 @@ class RelayHTTP:
 
     def close(self) -> Deferred[None]:
         """End the connections that are kept, at the latest after :data:`CLOSE_TIMEOUT`."""
+        deadline = self._reactor.callLater(CLOSE_TIMEOUT, self._endpoint.abort)
         closing: Deferred[Any] = self._pool.closeCachedConnections()
-        closing.addTimeout(CLOSE_TIMEOUT, self._reactor)
-        return closing.addBoth(lambda _: self._endpoint.abort())
+
+        def closed(_: object) -> None:
+            if deadline.active():
+                deadline.cancel()
+
+        return closing.addBoth(closed)
 
     async def _get(self, path: str) -> str:
         """The answer to a GET, which may be tried again."""

@@ -45,6 +45,9 @@ CONNECT_TIMEOUT = 40.0
 """Seconds for one attempt to connect a transport: more than the 30 s of Twisted's own
 endpoints, so that their text is the one that is seen."""
 
+FALLBACK_DELAY = 0.5
+"""Seconds, where a retry policy does not return a delay: the shortest of the default."""
+
 STABLE = 10.0
 """Seconds after which a connection counts as good, so that the next delay is short."""
 
@@ -257,10 +260,10 @@ class Link:
             if isinstance(delay, int | float) and isfinite(delay) and delay >= 0:
                 return delay
         except Exception:
-            log.failure("retry_policy failed: the default delay is used")
+            log.failure("retry_policy failed; the client connects again in 0.5 s")
         else:
-            log.error("retry_policy returned no delay: the default is used ({delay})", delay=delay)
-        return retry_delay(self._failures)
+            log.error("retry_policy returned {delay}, no delay; 0.5 s is used", delay=delay)
+        return FALLBACK_DELAY
 
     # Waiting for a connection
 

@@ -117,13 +117,13 @@ class Sender:
         """Hand over what can be handed over now."""
         if self._pumping:
             return
-        self._pumping = True
-        try:
-            with self._callouts:
+        with self._callouts:  # whose calls send, too: the pump has to be done by then
+            self._pumping = True
+            try:
                 while self._can_hand_over():
                     self._hand_over()
-        finally:
-            self._pumping = False
+            finally:
+                self._pumping = False
 
     def _can_hand_over(self) -> bool:
         idle = self._step is None and not self._held

@@ -83,7 +83,7 @@ class IPCClient(Service):
     :param max_message: bytes that an incoming message may have.
     :param endpoint: where to connect, instead of what *url* names; TLS included.
     :param retry_policy: returns the seconds to wait after so many failures in a row (from
-        1). If it fails or returns no delay, that is logged and the default is used.
+        1). If it fails or returns no delay, that is logged and 0.5 s is used.
     :param clock: returns monotonic seconds.
     :ivar id: its id.
     :ivar dbname: the database's wire name.
@@ -181,8 +181,10 @@ class IPCClient(Service):
         """
         super().stopService()
         http = self._traffic.http  # another start would replace it
-        stopped = self._link.stop()
-        return self._callouts.expose(stopped.addCallback(lambda _: http.close() if http else None))
+        stopped: Deferred[None] = Deferred()
+        closing = self._link.stop().addCallback(lambda _: http.close() if http else None)
+        closing.addBoth(lambda outcome: self._callouts.settle(stopped, outcome))
+        return stopped
 
     @property
     def connected(self) -> bool:

@@ -614,13 +614,11 @@ def test_the_connection_does_not_name_the_token() -> None:
 class TestFaultsOfOthers:
     """What a relay, a proxy or another server does wrong takes neither memory nor time."""
 
-    @pytest.mark.parametrize(
-        "start", ["HTTP/1.1 200 OK\r\n", "HTTP/1.1 100 C\r\n\r\nHTTP/1.1 200 OK\r\n"]
-    )
-    def test_an_answer_with_endless_headers_is_cut_off(self, start: str) -> None:
+    @pytest.mark.parametrize("before", ["", "HTTP/1.1 100 C\r\n\r\n"])
+    def test_an_answer_with_endless_headers_is_cut_off(self, before: str) -> None:
         played = Played().welcomed()
         (clients,) = (each for each in played.network.transports if b"/clients" in each.sent)
-        clients.receive(start.encode())
+        clients.receive(f"{before}HTTP/1.1 200 OK\r\n".encode())
         for number in range(70):
             assert clients.reason is None
             clients.receive(b"X-%d: %s\r\n" % (number, b"y" * 1000))

@@ -324,12 +324,12 @@ def test_anything_can_be_done_from_any_call(
 def assert_idle(client: IPCClient) -> None:
     """Nothing is left over in *client*."""
     link, sender = client._link, client._traffic._sender
-    assert link.connection is link._attempt is link._retry is None
+    assert not any([link.connection, link._attempt, link._retry])
     assert not link._waiting
     assert not link._pongs
     assert not link._stopping
     assert len(sender._outbox) == 0
-    assert sender._step is sender._posting is None
+    assert not any([sender._step, sender._posting])
     assert not client._callouts._waiting
 
 

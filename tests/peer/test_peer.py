@@ -48,9 +48,9 @@ from acebase_ipc.protocol.envelopes import (
     result,
 )
 from acebase_ipc.protocol.values import PathReference
+from tests.clients import URL, PlayedServer, RelayNetwork
+from tests.fakes import DATABASE
 
-URL = "ws://127.0.0.1:9163"
-DATABASE = "mydb_data"
 ME = "p" * 24
 WORKER = "w" * 24
 OTHER = "o" * 24
@@ -267,6 +267,103 @@ def test_who_joins_learns_the_subscriptions_without_a_greeting(joined: Joined) -
     assert joined.client.taken() == introduction
 
 
+class TestJoining:
+    """A peer announces its subscriptions once to each process."""
+
+    @pytest.fixture
+    def client(self) -> FakeClient:
+        """Of a peer with two subscriptions that has just been welcomed."""
+        self.peer = AceBasePeer(URL, DATABASE, ME, client=FakeClient)
+        for kind in ("value", "mutated"):
+            self.peer.subscribe("users", kind, print)
+        assert isinstance(self.peer.client, FakeClient)
+        self.peer.startService()
+        self.peer.client.connect()
+        assert [to for to, _ in self.peer.client.taken()] == [None] * 4
+        return self.peer.client
+
+    def test_who_greets_before_the_announcement_was_read_has_received_it(
+        self, client: FakeClient
+    ) -> None:
+        for each in (WORKER, OTHER):
+            client.receive(hello(each))
+            client.join(each)
+        client.pong()
+        assert client.taken() == []
+        assert self.peer.peers == {WORKER, OTHER}
+
+    def test_who_was_only_found_may_have_joined_later(self, client: FakeClient) -> None:
+        client.join(WORKER)
+        client.join(OTHER)
+        client.leave(OTHER)
+        assert client.taken() == []
+        client.pong()
+        assert [to for to, _ in client.taken()] == [WORKER] * 3
+
+    def test_who_comes_afterwards_is_told(self, client: FakeClient) -> None:
+        client.pong()
+        client.receive(hello(WORKER))
+        client.join(OTHER)
+        assert [to for to, _ in client.taken()] == [WORKER] * 3 + [OTHER] * 3
+
+    def test_a_lost_connection_does_not_count(self, client: FakeClient) -> None:
+        client.join(WORKER)
+        client.lose()
+        assert client.taken() == []
+        client.connect()
+        assert [to for to, _ in client.taken()] == [None] * 4
+        client.join(OTHER)
+        client.pong()
+        assert [to for to, _ in client.taken()] == [OTHER] * 3
+
+    def test_a_peer_that_is_stopped_tells_nobody(self, client: FakeClient) -> None:
+        client.join(WORKER)
+        self.peer.stopService()
+        client.taken()
+        client.pong()
+        assert client.taken() == []
+
+    def test_of_a_whole_relay_each_message_goes_out_once(self) -> None:
+        network = RelayNetwork()
+        peers = [
+            AceBasePeer(
+                URL,
+                DATABASE,
+                f"worker{number}",
+                reactor=network.reactor,
+                endpoint=network,
+                clock=network.reactor.seconds,
+                retry_policy=float,
+            )
+            for number in range(5)
+        ]
+        for each in peers:
+            for number in range(3):
+                each.subscribe(f"path{number}", "value", print)
+            each.startService()
+            network.settle()
+        client = peers[-1].client
+        assert isinstance(client, IPCClient)
+        joiner = network.websocket(client)
+        sent = frames_of(joiner.sent)
+        assert sorted(message[:24] for message in sent) == sorted(
+            ["ping"] + ['{"type":"hello","from":"w'[:24]] + ['{"type":"subscribe","from"'[:24]] * 3
+        )
+        assert all(len(each.peers) == 4 for each in peers)
+
+
+def frames_of(sent: bytearray) -> list[str]:
+    """The texts that a client has sent after its handshake."""
+    return PlayedServer(TransportOf(sent)).heard()  # type: ignore[arg-type]
+
+
+class TransportOf:
+    """What a :class:`~tests.clients.PlayedServer` reads."""
+
+    def __init__(self, sent: bytearray) -> None:
+        self.written = bytearray(sent.partition(b"\r\n\r\n")[2])
+
+
 def test_an_answer_to_a_greeting_is_not_answered(joined: Joined) -> None:
     joined.client.receive(hello(WORKER, ME))
     joined.client.receive(hello(ME))
@@ -391,6 +488,20 @@ def test_the_second_callback_is_not_announced_and_unsubscribing_the_first_not_ei
     assert (len(first), len(second)) == (0, 1)
     joined.client.connect()
     assert joined.client.taken() == [(None, "ping"), (None, HELLO)]
+
+
+def test_an_old_stop_leaves_a_newer_subscription_of_the_same_callback_alone(
+    joined: Joined,
+) -> None:
+    heard: list[Event] = []
+    stop = joined.peer.subscribe("users", "value", heard.append)
+    joined.peer.unsubscribe("users")
+    joined.peer.subscribe("users", "value", heard.append)
+    joined.client.taken()
+    stop()
+    assert joined.client.taken() == []
+    joined.client.receive(event("users", "value", 1))
+    assert len(heard) == 1
 
 
 def test_ending_one_subscription_twice_leaves_an_equal_one_alone(joined: Joined) -> None:
@@ -684,6 +795,31 @@ def test_a_request_that_fails_to_be_sent_after_its_end_has_ended(joined: Joined)
     assert sending.result is None
 
 
+@pytest.mark.parametrize(
+    "times", [{"timeout": 0}, {"timeout": -1}, {"timeout": float("nan")}, {"grace": -1}]
+)
+def test_times_that_make_no_sense_are_refused_before_anything_is_sent(
+    joined: Joined, times: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match="more than 0 seconds"):
+        joined.peer.request(1, **times)
+    assert joined.client.taken() == []
+    assert joined.clock.getDelayedCalls() == []
+
+
+def test_what_cannot_be_called_is_refused(joined: Joined) -> None:
+    nothing: Any = None
+    for register in (
+        lambda: joined.peer.subscribe("users", "value", nothing),
+        lambda: joined.peer.on_notification(nothing),
+        lambda: joined.peer.on_request("x", nothing),
+    ):
+        with pytest.raises(TypeError, match="a callback is a function"):
+            register()
+    assert joined.client.taken() == []
+    joined.peer.on_request("x", lambda data, sender: 1)
+
+
 @pytest.mark.parametrize("kind", sorted(INTERNAL_REQUESTS))
 def test_files_of_the_master_are_not_touched(joined: Joined, kind: str) -> None:
     with pytest.raises(ValueError, match="write database files"):
@@ -776,6 +912,87 @@ def test_a_result_that_cannot_be_sent_is_a_failure(joined: Joined) -> None:
     assert len(logs) == 1
 
 
+class Odd(Exception):
+    """An exception that has no text."""
+
+    def __str__(self) -> str:
+        raise ValueError
+
+
+def deep() -> list[Any]:
+    """A value that cannot be encoded for its depth."""
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+@pytest.mark.parametrize("answer_with", [deep, lambda: {1: 2}, lambda: float("nan"), Odd])
+def test_every_request_gets_an_answer(joined: Joined, answer_with: Callable[[], Any]) -> None:
+    def function(data: Any, sender: str) -> Any:
+        value = answer_with()
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    joined.peer.on_request("x", function)
+    with capturedLogs():
+        ((_, envelope),) = answered(joined, {"type": "x"})
+    assert not envelope["ok"]
+    assert envelope["reason"]
+    assert joined.peer._answers._running == {}
+
+
+def test_requests_at_work_are_bounded(joined: Joined, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("acebase_ipc.peer.requests.MAX_PEER_REQUESTS", 2)
+    monkeypatch.setattr("acebase_ipc.peer.requests.MAX_REQUESTS", 3)
+    working: list[Deferred[int]] = []
+
+    def slow(data: Any, sender: str) -> Deferred[int]:
+        working.append(Deferred())
+        return working[-1]
+
+    def refused(sender: str, id: str) -> bool:
+        messages = answered(joined, {"type": "slow"}, sender, id)
+        if not messages:
+            return False
+        assert messages == [answer(sender, id, ok=False, reason=TOO_MANY)]
+        return True
+
+    joined.peer.on_request("slow", slow)
+    assert [refused(WORKER, each) for each in "123"] == [False, False, True]
+    assert [refused(OTHER, each) for each in "12"] == [False, True]
+    working[0].callback(1)
+    joined.client.taken()
+    assert not refused(WORKER, "4")
+    joined.client.leave(OTHER)
+    assert not refused(MASTER, "1")
+    assert refused(MASTER, "2")
+
+
+TOO_MANY = "too many requests at the same time"
+
+
+def test_a_result_of_earlier_work_does_not_answer_a_new_request_of_the_same_id(
+    joined: Joined,
+) -> None:
+    working: list[Deferred[int]] = []
+
+    def slow(data: Any, sender: str) -> Deferred[int]:
+        working.append(Deferred(lambda deferred: None))
+        return working[-1]
+
+    joined.peer.on_request("slow", slow)
+    answered(joined, {"type": "slow"})
+    early: Deferred[int] = Deferred()
+    working[0].addErrback(lambda _: early)  # it takes its time to be cancelled
+    joined.client.leave(WORKER)
+    answered(joined, {"type": "slow"})
+    early.callback(1)
+    assert joined.client.taken() == []
+    working[1].callback(2)
+    assert joined.client.taken() == [answer(ok=True, data=2)]
+
+
 def test_who_has_left_gets_no_answer(joined: Joined) -> None:
     working: dict[str, Deferred[int]] = {}
 
@@ -810,6 +1027,19 @@ def test_functions_at_work_are_cancelled_when_the_peer_stops(joined: Joined) -> 
     joined.peer.stopService()
     assert working.called
     assert joined.client.taken() == [(None, {"type": "bye", "from": ME})]
+
+
+def test_an_old_stop_leaves_a_newer_registration_of_the_same_function_alone(
+    joined: Joined,
+) -> None:
+    def function(data: Any, sender: str) -> int:
+        return 1
+
+    stop = joined.peer.on_request("x", function)
+    stop()
+    joined.peer.on_request("x", function)
+    stop()
+    assert answered(joined, {"type": "x"}) == [answer(ok=True, data=1)]
 
 
 def test_a_type_is_answered_by_one_function(joined: Joined) -> None:

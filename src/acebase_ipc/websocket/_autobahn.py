@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final, TypeVar
 
-from autobahn.twisted.websocket import WebSocketServerProtocol
+from autobahn.twisted.websocket import WebSocketClientProtocol, WebSocketServerProtocol
 from autobahn.util import wildcards2patterns
 from autobahn.websocket.protocol import TrafficStats
 from autobahn.websocket.utf8validator import Utf8Validator
@@ -258,3 +258,25 @@ def drop_handshake_state(protocol: Any) -> None:
         for name, value in protocol.__dict__.items()
         if name not in unneeded and getattr(kind, name, _ABSENT) is not value
     }
+
+
+# The client's side
+
+MESSAGE_SIZE_FLAG: Final = "wasMaxMessagePayloadSizeExceeded"
+"""What Autobahn sets in a connection that it fails for the size of a message."""
+
+_CLIENT_MISSING: Final = missing_names(
+    WebSocketClientProtocol, (MESSAGE_SIZE_FLAG, "onCloseFrame")
+)
+
+TELLS_MESSAGE_SIZE: Final = MESSAGE_SIZE_FLAG not in _CLIENT_MISSING
+"""Whether it does; else a message that is too large counts as a protocol error."""
+
+TELLS_CLOSE_FRAMES: Final = "onCloseFrame" not in _CLIENT_MISSING
+"""Whether a connection is told that the relay closes; else only its keepalive ends it
+when the relay sends a close frame and leaves the TCP connection open."""
+
+
+def exceeded_message_size(connection: WebSocketClientProtocol) -> bool:
+    """Whether Autobahn has failed *connection* because a message was too large."""
+    return TELLS_MESSAGE_SIZE and bool(getattr(connection, MESSAGE_SIZE_FLAG, False))

@@ -701,19 +701,23 @@ def test_a_peer_is_found_by_database_and_id_while_it_is_connected_or_expected() 
             world.relay.peer(database, client_id)
 
 
+def anywhere(database: str) -> bool:
+    return True
+
+
 def test_the_database_of_a_peer_is_told_if_only_one_has_it() -> None:
     world = World()
     world.join("reader1")
     worker = world.join_acebase("worker1", database="other_data")
     worker.is_lost()
-    assert world.relay.database_of("reader1") == DATABASE
-    assert world.relay.database_of("worker1") == "other_data"
+    assert world.relay.database_of("reader1", anywhere) == DATABASE
+    assert world.relay.database_of("worker1", anywhere) == "other_data"
     for unknown in ("worker2", "\udcff"):
         with pytest.raises(NotFound):
-            world.relay.database_of(unknown)
+            world.relay.database_of(unknown, anywhere)
     world.join("worker1")
     with pytest.raises(AmbiguousPeer):
-        world.relay.database_of("worker1")
+        world.relay.database_of("worker1", anywhere)
 
 
 def test_binary_messages_are_counted() -> None:

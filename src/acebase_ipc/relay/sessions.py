@@ -238,14 +238,19 @@ class Membership:
             raise NotAPeer
         return found
 
-    def database_of(self, client_id: str) -> str:
+    def database_of(self, client_id: str, may_open: Callable[[str], bool]) -> str:
         """The only database that has a peer of this id.
 
+        :param may_open: tells which databases are searched, by their names.
         :raises NotFound: if no database has.
         :raises AmbiguousPeer: if several have.
         """
         peer_id = client_id.encode("utf-8", "surrogateescape")
-        found = [each.name for each in self._databases.values() if peer_id in each.peers]
+        found = [
+            each.name
+            for each in self._databases.values()
+            if peer_id in each.peers and may_open(each.name)
+        ]
         if not found:
             raise NotFound("No database has a peer of this id")
         if len(found) > 1:

@@ -16,9 +16,11 @@ from twisted.logger import Logger
 from twisted.web.resource import IResource
 
 from acebase_ipc.errors import ConfigError
+from acebase_ipc.http.admission import Admission
 from acebase_ipc.http.auth import Access
 from acebase_ipc.http.endpoint import Context
 from acebase_ipc.http.resources import Root
+from acebase_ipc.http.responses import Refusals
 from acebase_ipc.http.site import RelaySite
 from acebase_ipc.http.tokens import Tokens
 from acebase_ipc.http.upload import UploadAdmission
@@ -74,24 +76,25 @@ class AceBaseIPCServer(MultiService):
         shielded = GuardedObserver(self.observer, self._report_observer)
         self._clock = clock
         self._relay = Relay(config, shielded, config.introductions)
-        self._intake = UploadAdmission(self._relay, config, reactor)
+        store = self._relay.mailbox
+        self._uploads = UploadAdmission(self._relay, store, config, reactor)
         self._factory = RelayServerFactory(
             self._relay, config, shielded, reactor, clock, wall=lambda: int(wall() * 1000)
         )
-        tokens = Tokens(config.rules())
-        self._access = Access(
-            tokens, config.allow_origins, config.allow_hosts, shielded, reactor, clock
-        )
+        self._access = Access(Tokens(config.rules()), config.allow_origins, config.allow_hosts)
         self._context = Context(
             relay=self._relay,
+            store=store,
             access=self._access,
-            intake=self._intake,
-            check_room=self._factory.check_room,
+            admission=Admission(
+                self._access, self._relay, self._factory.check_room, clock, config.dialect
+            ),
+            refusals=Refusals(shielded, reactor, clock),
+            uploads=self._uploads,
             upgrade=self._factory.upgrade,
             reactor=reactor,
             clock=clock,
             max_message=config.max_message,
-            dialect=config.dialect,
         )
         self._site = RelaySite(self._context, config, shielded)
         self.listeners = [Listener(each, self._site) for each in config.descriptions]
@@ -191,9 +194,9 @@ class AceBaseIPCServer(MultiService):
         for task in (
             lambda: self._relay.expire(now),
             lambda: self._relay.enforce_memory_limit(
-                self._factory.unfinished_peers(), self._intake.reserved
+                self._factory.unfinished_peers(), self._uploads.reserved
             ),
-            self._intake.retry,
+            self._uploads.retry,
             self._factory.sweep,
             lambda: self._site.sweep(now),
             self._expire_log,

@@ -156,9 +156,9 @@ class Process:
         """Fetch the large message that *announcement* is about."""
         database, mailbox = self.peer.database.name, self._relay.mailbox
         assert announcement.startswith("get:")
-        body = mailbox.get(database, self.peer.id, announcement[4:])
-        mailbox.taken(database, self.peer.id, announcement[4:])
-        return body.decode()
+        reading = mailbox.open(database, self.peer.id, announcement[4:], lambda: None)
+        mailbox.finish(reading, self._world.now)
+        return reading.body.decode()
 
     def stops_reading(self, unsent: int = 0) -> None:
         """Let the connection be full, with *unsent* bytes in it."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from acebase_ipc.relay.store import ENTRY_SIZE
 from tests.fakes import DATABASE, Peer, Wire, World, chunk, http_head, http_request
 
 SEND = f"/{DATABASE}/send?id=alice"
@@ -13,7 +14,7 @@ SEND = f"/{DATABASE}/send?id=alice"
 
 def full_world(**config: Any) -> tuple[World, Peer, Peer, str]:
     """A World, alice, bobby, and the id of a message to bobby that takes all room but 100 bytes."""
-    limits = {"max_payload": 10, "max_message": 1000, "max_stored": 1000, **config}
+    limits = {"max_payload": 10, "max_message": 1000, "max_stored": 1000 + ENTRY_SIZE, **config}
     world = World(**limits)
     alice, bobby = world.peers("alice", "bobby")
     assert world.post(SEND, "x" * 900).status == 200

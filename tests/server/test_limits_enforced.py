@@ -9,6 +9,7 @@ from dataclasses import fields
 import pytest
 from twisted.internet.address import IPv4Address
 
+from acebase_ipc.http.site import SURPLUS
 from acebase_ipc.relay.limits import KIB, MIB, Limits
 from acebase_ipc.server.logging import LINES_PER_PERIOD, LogObserver
 from tests.fakes import (
@@ -280,11 +281,29 @@ def test_max_connections_bounds_the_peers() -> None:
 def test_max_connections_bounds_those_that_have_not_asked_yet() -> None:
     world = World(max_connections=3)
     wires = [world.connect() for _ in range(3)]
-    assert world.factory is not None
-    assert world.factory.buildProtocol(SOMEWHERE) is None  # which closes the fourth at once
+    assert world.get(f"/{DATABASE}/clients").status == 503
     assert counts(world)["Refused"] == 1
     wires[0].close()
-    assert world.get("/healthz").status == 200
+    assert world.get(f"/{DATABASE}/clients").status == 200
+
+
+def test_max_connections_counts_websockets_and_http_together() -> None:
+    world = World(max_connections=3)
+    world.peers("alice", "bobby")
+    wire = world.connect()
+    assert try_to_join(world, "carol") == 503
+    assert world.post(ALICE, b"ping").status == 503
+    wire.close()
+    assert try_to_join(world, "carol") == 101
+
+
+def test_max_connections_leaves_room_for_a_health_check() -> None:
+    world = World(max_connections=2)
+    world.peers("alice", "bobby")
+    idle = [world.connect() for _ in range(2 * SURPLUS)]
+    response = world.get("/healthz")
+    assert (response.status, response.headers["connection"]) == (200, "close")
+    assert sum(each.ended is None for each in idle) < SURPLUS  # the oldest made way
 
 
 def test_max_database_connections_bounds_one_database() -> None:
@@ -506,7 +525,7 @@ def test_endless_headers_are_refused_when_they_are_too_many() -> None:
             wire.send(line)
             sent += len(line)
             assert sent < 40 * KIB
-        assert wire.take() in (b"", b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        assert wire.response().status == 431
 
 
 def test_frames_announced_and_never_sent_cost_nothing() -> None:

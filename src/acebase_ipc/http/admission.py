@@ -14,6 +14,7 @@ from acebase_ipc.http.errors import ConflictingId
 from acebase_ipc.protocol.dialect import Dialect
 from acebase_ipc.protocol.errors import RequestRefused
 from acebase_ipc.protocol.handshake import Handshake, accept, parse_query
+from acebase_ipc.relay.errors import Overloaded
 from acebase_ipc.relay.peers import Peer
 from acebase_ipc.relay.router import Relay
 
@@ -41,6 +42,7 @@ class Admission:
     :param check_room: raises ``Overloaded`` if there is no room for the connection.
     :param clock: monotonic seconds.
     :param dialect: the dialect of all peers; ``None`` to detect it.
+    :ivar is_open: whether anything is admitted; not while the server stops.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Admission:
         clock: Callable[[], float],
         dialect: Dialect | None,
     ) -> None:
+        self.is_open = True
         self._access = access
         self._relay = relay
         self._check_room = check_room
@@ -58,14 +61,20 @@ class Admission:
         self._dialect = dialect
 
     def check_page(self, request: Request) -> bytes | None:
-        """Refuse a web page that may not use the relay.
+        """Refuse a web page that may not use the relay, and everything while it is closed.
 
         :returns: the origin of a web page that may.
+        :raises Overloaded: while the server stops.
         :raises Unauthorized: for another web page.
         """
+        self._check_open()
         origin = self._access.check_origin(request)
         self._access.check_host(request)
         return origin
+
+    def _check_open(self) -> None:
+        if not self.is_open:
+            raise Overloaded("The server is shutting down")
 
     def check_token(self, request: Request, database: str) -> None:
         """Refuse a request whose token does not open *database*.
@@ -130,6 +139,7 @@ class Admission:
 
         def decide(free: bool) -> None:
             try:
+                self._check_open()
                 self.handshake(request, database)
                 if not free:
                     raise ConflictingId

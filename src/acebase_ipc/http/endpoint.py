@@ -14,6 +14,7 @@ from acebase_ipc.http.admission import Admission
 from acebase_ipc.http.auth import Access
 from acebase_ipc.http.errors import MethodNotAllowed
 from acebase_ipc.http.responses import Refusals
+from acebase_ipc.http.rotation import Rotation
 from acebase_ipc.http.upload import UploadAdmission
 from acebase_ipc.protocol.errors import MessageRefused, RequestRefused
 from acebase_ipc.protocol.handshake import Handshake
@@ -41,6 +42,7 @@ class Context:
     admission: Admission
     refusals: Refusals
     uploads: UploadAdmission
+    rotation: Rotation
     upgrade: Callable[[Request, Handshake, tuple[str, ...]], None]
     reactor: IReactorTime
     clock: Callable[[], float]

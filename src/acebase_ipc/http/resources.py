@@ -21,8 +21,9 @@ from acebase_ipc.http.admission import Caller
 from acebase_ipc.http.auth import presented_tokens
 from acebase_ipc.http.download import Download
 from acebase_ipc.http.endpoint import Context, Endpoint
-from acebase_ipc.http.errors import RequestTooLarge, UpgradeRequired
+from acebase_ipc.http.errors import RequestTooLarge
 from acebase_ipc.http.responses import respond
+from acebase_ipc.http.upgrade import check_upgrade
 from acebase_ipc.protocol.errors import InvalidDatabaseName, InvalidText, RequestRefused
 from acebase_ipc.protocol.handshake import Handshake, check_database_name
 from acebase_ipc.relay.errors import NotFound
@@ -57,10 +58,7 @@ class Connect(Endpoint):
 
     def answer(self, request: Request) -> bytes | int:
         """Turn the connection of an admitted handshake into a WebSocket."""
-        if (request.getHeader(b"Upgrade") or b"").lower() != b"websocket":
-            request.setHeader(b"Upgrade", b"websocket")
-            request.setHeader(b"Connection", b"Upgrade")
-            raise UpgradeRequired
+        check_upgrade(request)
         context = self.context
         gone: list[object] = []
         request.notifyFinish().addBoth(gone.append)
@@ -127,21 +125,16 @@ class Receive(DatabaseEndpoint):
     """``GET /<db>/receive``: download a large message that was announced."""
 
     def answer(self, request: Request) -> bytes | int:
-        """Begin the download; it counts when all of it is written."""
+        """Begin the download; it may be repeated for a while when all of it is written."""
         context = self.context
         caller = context.admission.caller(request, self._database)
         query = caller.query
         message_id = query.get("msg", query.get("msgId", ""))
         key = (caller.database, caller.client_id.encode(), message_id)
-        body = context.store.get(*key)
-
-        def complete() -> None:
-            context.store.taken(*key)
-            context.uploads.retry()
-
+        download = Download(request, context.store, key, context.rotation, context.clock)
+        request.notifyFinish().addBoth(lambda _: context.uploads.retry())
         respond(request, HTTPStatus.OK, "")
-        request.setHeader(b"Content-Length", b"%d" % len(body))
-        request.registerProducer(Download(request, body, context.reactor, complete), True)
+        download.begin()
         return NOT_DONE_YET
 
 

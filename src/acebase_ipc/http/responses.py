@@ -65,12 +65,16 @@ class Refusals:
                 request.finish()
 
         address = host_of(request.getClientAddress())
-        self._observer.report(Refused(address, refusal.status, str(refusal)))
+        self.report(address, refusal)
         if isinstance(refusal, WrongToken) and self._is_guessing(address):
             self._delayed += 1
             self._reactor.callLater(FAILURE_DELAY, self._answer_late, answer)
         else:
             answer()
+
+    def report(self, address: str, refusal: MessageRefused | RequestRefused) -> None:
+        """Report a *refusal*, of what is not even a request, say."""
+        self._observer.report(Refused(address, refusal.status, str(refusal)))
 
     def _is_guessing(self, address: str) -> bool:
         """Count a wrong token of *address*; returns whether to delay the answer."""

@@ -1,109 +1,29 @@
-"""A Site for the relay, and its HTTP connections."""
+"""A Site for the relay."""
 
 from __future__ import annotations
 
-from typing import Any
-from urllib.parse import quote
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress
-from twisted.internet.protocol import connectionDone
-from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel
 from twisted.web.server import Site
 
-from acebase_ipc.addresses import format_address
+from acebase_ipc.addresses import host_of
+from acebase_ipc.http.channel import PARSING, Phase, RelayChannel
 from acebase_ipc.http.endpoint import Context
 from acebase_ipc.http.resources import Root
 from acebase_ipc.http.upload import RelayRequest
-from acebase_ipc.relay.events import Observer, Refused, RequestTimeout
+from acebase_ipc.relay.errors import Overloaded
+from acebase_ipc.relay.events import Observer, RequestTimeout
 from acebase_ipc.relay.limits import Limits
 
+SURPLUS: Final = 16
+"""Connections beyond the limits, for health checks. The oldest makes way for another."""
 
-def _percent_encoded(line: bytes) -> bytes:
-    """*line* in ASCII: what is not becomes percent-encoded UTF-8."""
-    try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError:
-        text = line.decode("latin-1")
-    return "".join(c if c.isascii() else quote(c) for c in text).encode("ascii")
-
-
-class RelayChannel(HTTPChannel):
-    """An HTTP connection that has to complete its requests in time.
-
-    :ivar deadline: when the request that is coming in has to be complete.
-    :ivar read_deadline: when the client has to have read what is written so far.
-    """
-
-    site: RelaySite
-    transport: Any
-    deadline: float | None = None
-    read_deadline: float | None = None
-    _in_head = False
-
-    def connectionMade(self) -> None:
-        """The first request has to come soon: half-open handshakes must not stay."""
-        self.site.channels.add(self)
-        self.deadline = self.site.context.clock() + self.site.handshake_timeout
-        super().connectionMade()
-
-    def dataReceived(self, data: bytes) -> None:
-        """Something has come, perhaps the beginning of another request."""
-        if self.deadline is None and not self.requests:
-            self.deadline = self.site.request_deadline()
-        super().dataReceived(data)
-
-    def lineReceived(self, line: bytes) -> None:
-        """Take the request line, which Twisted tells only with the complete body.
-
-        Node.js' HTTP client, unlike its WebSocket client, sends ``/café`` as raw
-        Latin-1, which Twisted refuses: such a line is percent-encoded.
-        """
-        if self._in_head or not line:
-            super().lineReceived(line)
-            return
-        if not line.isascii() and line.endswith(b" HTTP/1.1"):
-            line = _percent_encoded(line)
-        super().lineReceived(line)
-        self._in_head = True
-        words = line.split(b" ")
-        if len(words) == 3 and self.requests:  # else Twisted has refused it
-            self.requests[-1].begin(*words)
-
-    def allHeadersReceived(self) -> None:
-        """The body may take longer than a handshake."""
-        self._in_head = False
-        self.deadline = self.site.request_deadline()
-        super().allHeadersReceived()
-
-    def pauseProducing(self) -> None:
-        """The transport is full: a client that reads nothing must not keep its response."""
-        self.read_deadline = self.site.request_deadline()
-        super().pauseProducing()
-
-    def resumeProducing(self) -> None:
-        """The client has read all that was written."""
-        self.read_deadline = None
-        super().resumeProducing()
-
-    def is_late(self, now: float) -> bool:
-        """Whether the client has not done its part in time."""
-        deadlines = (self.deadline, self.read_deadline)
-        return any(each is not None and each <= now for each in deadlines)
-
-    def timeoutConnection(self) -> None:
-        """It was idle: close it, and abort it if the other end does not take note."""
-        self.deadline = self.site.context.clock() + self.abortTimeout
-        self.loseConnection()
-
-    def upgraded(self) -> None:
-        """The connection is not one of HTTP any more."""
-        self.site.channels.discard(self)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The connection has ended."""
-        self.site.channels.discard(self)
-        super().connectionLost(reason)
+CONNECTIONS_SHARE: Final = 8
+"""HTTP connections may hold one eighth of ``max_memory`` beside bodies."""
 
 
 class RelaySite(Site):
@@ -112,42 +32,133 @@ class RelaySite(Site):
     It writes no access log: a URL holds the token. It speaks HTTP/1.1 only, as
     a WebSocket needs it.
 
+    :param websockets: how many WebSockets are open, from one host or, for ``None``, at all.
     :ivar channels: the open HTTP connections.
     """
 
     protocol = RelayChannel  # type: ignore[assignment]  # no HTTP/2, so no wrapper for it
     requestFactory = RelayRequest
 
-    def __init__(self, context: Context, limits: Limits, observer: Observer) -> None:
-        super().__init__(Root(context), timeout=limits.http_idle, reactor=context.reactor)
+    def __init__(
+        self,
+        context: Context,
+        limits: Limits,
+        observer: Observer,
+        websockets: Callable[[str | None], int],
+    ) -> None:
+        # The channels have deadlines of their own.
+        super().__init__(Root(context), timeout=None, reactor=context.reactor)
         self.context = context
+        self.observer = observer
+        self.rotation = context.rotation
         self.handshake_timeout = limits.handshake_timeout
         self.request_timeout = limits.request_timeout
+        self.http_idle = limits.http_idle
         self.channels: set[RelayChannel] = set()
-        self._max_channels = limits.max_connections
-        self._observer = observer
+        self._max_connections = limits.max_connections
+        self._max_address_connections = limits.max_address_connections
+        self._max_memory = limits.max_memory // CONNECTIONS_SHARE
+        self._websockets = websockets
+        self._hosts: Counter[str] = Counter()
+        self._surplus: dict[RelayChannel, None] = {}  # in the order they came
+        self._closing: Deferred[None] | None = None
 
     def acceptableProtocols(self) -> list[bytes]:
         """What may be negotiated over TLS."""
         return [b"http/1.1"]
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """A connection, unless there are too many: then it is closed at once."""
-        if len(self.channels) >= self._max_channels:
-            self._observer.report(Refused(format_address(addr), 503, "Too many connections"))
+        """Accept a connection; beyond the limits, only for a health check."""
+        if self._closing is not None:
             return None
-        return super().buildProtocol(addr)
+        channel: Any = super().buildProtocol(addr)
+        channel.surplus = self._is_full(host_of(addr))
+        return channel
 
-    def request_deadline(self) -> float:
-        """When a request that begins now has to be complete."""
-        return self.context.clock() + self.request_timeout
+    def _is_full(self, host: str) -> bool:
+        limit = self._max_address_connections
+        return len(self.channels) + self._websockets(None) >= self._max_connections or (
+            limit is not None and self._hosts[host] + self._websockets(host) >= limit
+        )
+
+    def opened(self, channel: RelayChannel) -> None:
+        """A connection was opened."""
+        self.channels.add(channel)
+        if channel.surplus:
+            if len(self._surplus) >= SURPLUS:
+                oldest = next(iter(self._surplus))
+                del self._surplus[oldest]
+                oldest.abort()
+            self._surplus[channel] = None
+        self._hosts[host_of(channel.transport.getPeer())] += 1
+
+    def closed(self, channel: RelayChannel) -> None:
+        """A connection has ended, or has become a WebSocket."""
+        if channel not in self.channels:
+            return
+        self.channels.remove(channel)
+        self._surplus.pop(channel, None)
+        host = host_of(channel.transport.getPeer())
+        self._hosts[host] -= 1
+        if not self._hosts[host]:
+            del self._hosts[host]
+        if self._closing is not None and not self.channels:
+            self._closing.callback(None)
+
+    @property
+    def memory(self) -> int:
+        """Bytes that the connections hold, beside bodies."""
+        return sum(each.memory for each in self.channels)
+
+    def report_timeout(self, address: str) -> None:
+        """Report that a client was too slow."""
+        self.observer.report(RequestTimeout(address))
 
     def sweep(self, now: float) -> None:
-        """End the connections whose client is late; once a second."""
+        """End the connections whose client is late; to be called about once a second."""
         for channel in tuple(self.channels):
-            if channel.is_late(now):
-                self._observer.report(RequestTimeout(format_address(channel.getPeer())))
-                channel.transport.abortConnection()
+            channel.expire(now)
+        self._enforce_memory_limit()
+
+    def _enforce_memory_limit(self) -> None:
+        """End the connections that hold most, while all hold more than their share."""
+        used = self.memory
+        if used <= self._max_memory:
+            return
+        refusal = Overloaded("The HTTP connections hold too much")
+        for channel in sorted(self.channels, key=lambda each: each.memory, reverse=True):
+            if used <= self._max_memory:
+                return
+            used -= channel.memory
+            self.context.refusals.report(host_of(channel.transport.getPeer()), refusal)
+            channel.abort()
+
+    def close(self, timeout: float) -> Deferred[None]:
+        """Accept nothing more, let answers be completed, and end every connection.
+
+        :param timeout: seconds after which the connections that are left are aborted.
+        :returns: fires when all have ended.
+        """
+        for channel in tuple(self.channels):
+            if channel.phase in PARSING - {Phase.RECEIVING}:
+                channel.close()
+            else:
+                channel.persistent = False
+        if not self.channels:
+            return succeed(None)
+
+        def abort() -> None:
+            for channel in tuple(self.channels):
+                channel.abort()
+
+        def ended(_: None) -> None:
+            self._closing = None
+            if deadline.active():
+                deadline.cancel()
+
+        deadline = self.context.reactor.callLater(timeout, abort)
+        self._closing = Deferred()
+        return self._closing.addCallback(ended)
 
     def log(self, request: Any) -> None:
         """Write nothing."""

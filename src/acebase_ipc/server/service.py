@@ -21,6 +21,7 @@ from acebase_ipc.http.auth import Access
 from acebase_ipc.http.endpoint import Context
 from acebase_ipc.http.resources import Root
 from acebase_ipc.http.responses import Refusals
+from acebase_ipc.http.rotation import Rotation
 from acebase_ipc.http.site import RelaySite
 from acebase_ipc.http.tokens import Tokens
 from acebase_ipc.http.upload import UploadAdmission
@@ -77,7 +78,7 @@ class AceBaseIPCServer(MultiService):
         self._clock = clock
         self._relay = Relay(config, shielded, config.introductions)
         store = self._relay.mailbox
-        self._uploads = UploadAdmission(self._relay, store, config, reactor)
+        self._uploads = UploadAdmission(self._relay, store, config, reactor, clock)
         self._factory = RelayServerFactory(
             self._relay, config, shielded, reactor, clock, wall=lambda: int(wall() * 1000)
         )
@@ -91,12 +92,13 @@ class AceBaseIPCServer(MultiService):
             ),
             refusals=Refusals(shielded, reactor, clock),
             uploads=self._uploads,
+            rotation=Rotation(reactor),
             upgrade=self._factory.upgrade,
             reactor=reactor,
             clock=clock,
             max_message=config.max_message,
         )
-        self._site = RelaySite(self._context, config, shielded)
+        self._site = RelaySite(self._context, config, shielded, self._factory.count)
         self.listeners = [Listener(each, self._site) for each in config.descriptions]
         for listener in self.listeners:
             listener.setServiceParent(self)
@@ -110,6 +112,7 @@ class AceBaseIPCServer(MultiService):
         :raises CannotListenError: if that is not possible.
         """
         config = self.config
+        self._context.admission.is_open = True
         source = (
             "configured"
             if config.max_payload is not None
@@ -148,7 +151,8 @@ class AceBaseIPCServer(MultiService):
 
     def stopService(self) -> Deferred[Any]:
         """Stop listening, say goodbye to every peer with 1001, and end within 5 s."""
-        stopped = [maybeDeferred(super().stopService)]
+        self._context.admission.is_open = False
+        stopped = [maybeDeferred(super().stopService), self._site.close(SHUTDOWN_TIMEOUT)]
         self._relay.close(CLOSE_GOING_AWAY, "the server is shutting down")
         stopped.append(self._factory.wait_closed(SHUTDOWN_TIMEOUT))
         return DeferredList(stopped)
@@ -194,9 +198,9 @@ class AceBaseIPCServer(MultiService):
         for task in (
             lambda: self._relay.expire(now),
             lambda: self._relay.enforce_memory_limit(
-                self._factory.unfinished_peers(), self._uploads.reserved
+                self._factory.unfinished_peers(), self._uploads.reserved + self._site.memory
             ),
-            self._uploads.retry,
+            lambda: self._uploads.expire(now),
             self._factory.sweep,
             lambda: self._site.sweep(now),
             self._expire_log,

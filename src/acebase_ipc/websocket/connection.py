@@ -185,6 +185,10 @@ class RelayServerFactory(FastServerFactory):
         if limit is not None and self._addresses[host] >= limit:
             raise Overloaded("Too many connections from this address: try again later")
 
+    def count(self, host: str | None = None) -> int:
+        """How many connections are open, from *host* or, by default, at all."""
+        return len(self.connections) if host is None else self._addresses[host]
+
     def upgrade(self, request: Request, handshake: Handshake, tokens: tuple[str, ...]) -> None:
         """Turn *request* into the WebSocket of an accepted *handshake*."""
         upgraded = getattr(request.channel, "upgraded", lambda: None)

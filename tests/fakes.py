@@ -48,6 +48,7 @@ class MemorySocket:
     :ivar inbox: bytes that the client has sent and the server has not read.
     :ivar room: bytes that can be sent before the client reads; ``None``: any number.
     :ivar sent: what each ``send`` took.
+    :ivar options: what was set, by level and option.
     """
 
     _numbers = count(1000)
@@ -58,6 +59,7 @@ class MemorySocket:
         self.sent: list[bytes] = []
         self.ended: str | None = None  # by the server: "closed" or "reset"
         self.left: str | None = None  # by the client: "closed" or "reset"
+        self.options: dict[tuple[int, int], object] = {}
         self._number = next(self._numbers)
         self._lingers = True
 
@@ -96,6 +98,7 @@ class MemorySocket:
         return len(data)
 
     def setsockopt(self, level: int, option: int, value: object) -> None:
+        self.options[level, option] = value
         if (level, option) == (socket.SOL_SOCKET, socket.SO_LINGER):
             self._lingers = False
 
@@ -142,6 +145,16 @@ class MemoryNetwork(MemoryReactorClock):
         super().__init__()
         self.ports: list[ListeningPort] = []
         self.taken: set[int] = set()
+
+    def advance(self, amount: float) -> None:
+        """One turn, as of a reactor: what it schedules is done in the next one, at the earliest."""
+        self.rightNow += amount
+        due = [each for each in self.calls if each.getTime() <= self.seconds()]
+        for call in sorted(due, key=lambda each: each.getTime()):
+            if call.active():
+                self.calls.remove(call)
+                call.called = 1
+                call.func(*call.args, **call.kw)
 
     def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
         if port in self.taken:

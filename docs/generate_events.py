@@ -98,6 +98,10 @@ ADVICE = {
         " tries the port. Often: a slow network, see ``--request-timeout``."
     ),
     "PeerJoined": NOTHING,
+    "OversizedMessage": (
+        "Raise ``--max-message``: a value was written that the others will never see. An"
+        " AceBase event carries the value and the previous one."
+    ),
     "PeerLeft": "Nothing, if somebody has ended it; else see *A client died* in operations.rst.",
     "PeerReplaced": (
         "Nothing, if the client has changed its network. Again and again: two processes"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from twisted.logger import capturedLogs
 
-from acebase_ipc.http.rotation import STEPS_PER_TURN, Rotation
+from acebase_ipc.http.rotation import RECEIVERS_PER_STEP, STEPS_PER_TURN, Rotation
 from tests.fakes import MemoryNetwork
 
 
@@ -93,6 +93,22 @@ def test_a_task_that_has_ended_does_no_more_steps() -> None:
         turn(clock)
     assert done == ["b"]
     assert clock.getDelayedCalls() == []
+
+
+def test_a_step_for_many_receivers_counts_as_several() -> None:
+    clock, done = MemoryNetwork(), list[str]()
+    rotation = Rotation(clock)
+
+    class Broadcast(Steps):
+        def step(self) -> bool:
+            rotation.spend(RECEIVERS_PER_STEP * STEPS_PER_TURN)
+            return super().step()
+
+    for _ in range(3):
+        rotation.add(Broadcast("a", 1, done))
+    for turns in range(1, 4):
+        turn(clock)
+        assert len(done) == turns
 
 
 @pytest.mark.parametrize("begins", ["start", "add"])

@@ -117,6 +117,7 @@ class Send(DatabaseEndpoint):
         except UnicodeDecodeError:
             raise InvalidText from None
         self.context.uploads.admit(request, sender, len(message))
+        self.context.rotation.spend(len(sender.database.peers))
         self.context.relay.post(sender, message, self.context.clock())
         return respond(request, HTTPStatus.OK, "ok")
 
@@ -154,6 +155,7 @@ class Clients(Endpoint):
             {"id": each.id, "connected": each.connected}
             for each in self.context.relay.clients(self._database)
         ]
+        self.context.rotation.spend(len(clients))
         text = json.dumps(clients, ensure_ascii=False)
         return respond(request, HTTPStatus.OK, text, b"application/json")
 

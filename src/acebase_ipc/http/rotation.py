@@ -12,6 +12,9 @@ STEPS_PER_TURN = 8
 """Steps done in one reactor turn. A step is at most one request, 512 bytes of headers or
 64 KiB of a body: 0.1 to 0.5 ms, so that a turn delays other connections by a few ms."""
 
+RECEIVERS_PER_STEP = 100
+"""Peers to which a message is relayed, or which are listed, at the cost of a step."""
+
 log = Logger()
 
 
@@ -46,11 +49,15 @@ class Rotation:
 
     def start(self, task: Task) -> None:
         """Let *task* do its first step at once, if no other waits and this turn has steps left."""
-        if self._tasks or not self._left:
+        if self._tasks or self._left <= 0:
             self.add(task)
         else:
             self._schedule()
             self._do(task)
+
+    def spend(self, receivers: int) -> None:
+        """Count a step that concerned many *receivers* as several."""
+        self._left -= receivers // RECEIVERS_PER_STEP
 
     def discard(self, task: Task) -> None:
         """*task* has ended; it does no more steps."""
@@ -64,7 +71,7 @@ class Rotation:
     def _begin_turn(self) -> None:
         self._scheduled = False
         self._left = STEPS_PER_TURN
-        while self._tasks and self._left:
+        while self._tasks and self._left > 0:
             task = self._tasks.popleft()
             if task in self._queued:
                 self._queued.remove(task)

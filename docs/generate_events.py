@@ -160,8 +160,8 @@ LINES = {
     "and {more} more times {kind}": (
         "Look at the lines of this kind before: something happens very often."
     ),
-    "Clients connect over TLS, but maxPayload is {max_payload}: published AceBase clients"
-    " cannot send larger values over TLS. Set max_payload to 16 MiB (--max-payload 16MiB).": (
+    "Clients connect over TLS, but maxPayload is {max_payload}: the npm package"
+    " acebase cannot send larger values over TLS. Set max_payload to 16 MiB (--max-payload 16MiB).": (
         "Do that: else large writes end the processes that make them."
     ),
     "slower than possible: {missing} is not there": (
@@ -178,6 +178,10 @@ LINES = {
     "writing failed": (
         "A defect of the relay, or no memory: the connection was ended, the others go on."
         " Report it with the traceback."
+    ),
+    "a step of an HTTP connection failed": (
+        "A defect of the relay: that connection is ended, the others are not affected. Report"
+        " it with the traceback."
     ),
     "a task of each second failed": (
         "A defect of the relay: the other tasks go on, and so does this one in the next second."

@@ -34,7 +34,7 @@ class Download:
         clock: Callable[[], float],
     ) -> None:
         """:raises NotFound: if no such message waits for this peer."""
-        self._reading: Reading = store.open(*key, self._interrupt)
+        self._reading: Reading = store.open(*key, self.abort)
         self._request: Any = request
         self._store = store
         self._rotation = rotation
@@ -83,7 +83,7 @@ class Download:
         self._rotation.discard(self)
         self._store.abandon(self._reading)
 
-    def _interrupt(self) -> None:
-        """The same peer has begun another download of this message."""
+    def abort(self) -> None:
+        """End the connection: the same peer has begun another download of the message, say."""
         self._end()
         self._request.transport.abortConnection()

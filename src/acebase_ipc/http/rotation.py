@@ -24,6 +24,9 @@ class Task(Protocol):
     def step(self) -> bool:
         """Do one step; returns whether more is to be done."""
 
+    def abort(self) -> None:
+        """End the connection, because a step has raised an exception."""
+
 
 class Rotation:
     """Lets tasks do their steps in turns, each one step at a time.
@@ -84,7 +87,8 @@ class Rotation:
         try:
             more = task.step()
         except Exception:
-            log.failure("a step of {kind} failed", kind=type(task).__name__)
+            log.failure("a step of an HTTP connection failed")
+            task.abort()
         else:
             if more:
                 self.add(task)

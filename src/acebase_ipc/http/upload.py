@@ -405,3 +405,7 @@ class RelayRequest(Request):
         elif self._complete:
             self._process()
         return False
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        self.channel.abort()

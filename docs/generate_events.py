@@ -161,9 +161,8 @@ LINES = {
         "Look at the lines of this kind before: something happens very often."
     ),
     "Clients connect over TLS, but maxPayload is {max_payload}: the npm package"
-    " acebase cannot send larger values over TLS. Set max_payload to 16 MiB (--max-payload 16MiB).": (
-        "Do that: else large writes end the processes that make them."
-    ),
+    " acebase cannot send larger values over TLS. Set max_payload to 16 MiB"
+    " (--max-payload 16MiB).": ("Do that: else large writes end the processes that make them."),
     "slower than possible: {missing} is not there": (
         "Nothing breaks. This Autobahn or Twisted is newer than this relay knows: report it."
     ),

@@ -10,6 +10,7 @@ import pytest
 from acebase_ipc.http.channel import (
     CLOSE_TIMEOUT,
     MAX_HEADER_LINES,
+    SLICE,
     WRITE_BUFFER,
     RelayChannel,
 )
@@ -103,7 +104,7 @@ def test_a_body_of_tiny_chunks_is_parsed_some_in_each_turn() -> None:
     while wire.socket.inbox or next(iter(world.server._site.channels))._input:
         one_turn(world)
         turns += 1
-    assert turns >= 10_000 * 6 // (STEPS_PER_TURN * KIB)
+    assert turns >= 10_000 * 6 // (STEPS_PER_TURN * SLICE)
     wire.send(chunk(b""))
     assert wire.response().text == "ok"
     assert bobby.heard() == ["msg:" + "x" * 10_000]

@@ -25,11 +25,9 @@ MAX_HEAD: Final = 16 * KIB
 MAX_HEADER_LINES: Final = 100
 """As in h2o and Apache httpd; browsers and proxies together send about 40."""
 
-HEAD_SLICE: Final = 512
-"""Bytes of a head that are parsed in one step: at most 128 header lines."""
-
-CHUNKED_SLICE: Final = 1 * KIB
-"""Bytes of a chunked body that are parsed in one step: at most 170 chunks."""
+SLICE: Final = 512
+"""Bytes of a head or a chunked body that are parsed in one step: at most 128 header lines
+or 85 chunks. Other bodies cost nothing to parse."""
 
 CLOSE_TIMEOUT: Final = 15.0
 """Seconds that a connection has to end after it was closed, before it is aborted: a client
@@ -144,12 +142,11 @@ class RelayChannel(BadRequestChannel):
             self._input.clear()
             self._input_size = 0
             return data
-        size = HEAD_SLICE if self.line_mode else CHUNKED_SLICE
         data = self._input.popleft()
-        if len(data) > size:
-            self._input.appendleft(data[size:])
-        self._input_size -= min(size, len(data))
-        return data[:size]
+        if len(data) > SLICE:
+            self._input.appendleft(data[SLICE:])
+        self._input_size -= min(SLICE, len(data))
+        return data[:SLICE]
 
     def _put_back(self, data: bytes) -> None:
         if data and self.phase is not Phase.CLOSING:

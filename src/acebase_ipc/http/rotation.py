@@ -9,10 +9,11 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 STEPS_PER_TURN = 8
-"""Steps done in one reactor turn. A step is at most one request, 512 bytes of headers or
-64 KiB of a body: 0.1 to 0.5 ms, so that a turn delays other connections by a few ms."""
+"""Steps done in one reactor turn. A step is at most one request, 512 bytes of headers or of
+a chunked body, or 64 KiB of another body: 0.1 to 0.8 ms, so that a turn delays other
+connections by a few milliseconds."""
 
-RECEIVERS_PER_STEP = 100
+RECEIVERS_PER_STEP = 25
 """Peers to which a message is relayed, or which are listed, at the cost of a step."""
 
 log = Logger()

@@ -16,9 +16,12 @@ from twisted.logger import Logger
 from twisted.web.resource import IResource
 
 from acebase_ipc.errors import ConfigError
+from acebase_ipc.http.admission import Admission
 from acebase_ipc.http.auth import Access
 from acebase_ipc.http.endpoint import Context
 from acebase_ipc.http.resources import Root
+from acebase_ipc.http.responses import Refusals
+from acebase_ipc.http.rotation import Rotation
 from acebase_ipc.http.site import RelaySite
 from acebase_ipc.http.tokens import Tokens
 from acebase_ipc.http.upload import UploadAdmission
@@ -74,27 +77,30 @@ class AceBaseIPCServer(MultiService):
         shielded = GuardedObserver(self.observer, self._report_observer)
         self._clock = clock
         self._relay = Relay(config, shielded, config.introductions)
-        self._intake = UploadAdmission(self._relay, config, reactor)
-        self._relay.memory.register(lambda: self._intake.reserved)
+        store = self._relay.store
+        self._uploads = UploadAdmission(self._relay.router, store, config, reactor, clock)
         self._connections = PeerConnections(
             self._relay, config, shielded, reactor, clock, wall=lambda: int(wall() * 1000)
         )
-        tokens = Tokens(config.rules())
-        self._access = Access(
-            tokens, config.allow_origins, config.allow_hosts, shielded, reactor, clock
-        )
+        self._access = Access(Tokens(config.rules()), config.allow_origins, config.allow_hosts)
         self._context = Context(
             relay=self._relay,
+            store=store,
             access=self._access,
-            intake=self._intake,
-            check_room=self._connections.check_room,
+            admission=Admission(
+                self._access, self._relay, self._connections.check_room, clock, config.dialect
+            ),
+            refusals=Refusals(shielded, reactor, clock),
+            uploads=self._uploads,
+            rotation=Rotation(reactor),
             upgrade=self._connections.upgrade,
             reactor=reactor,
             clock=clock,
             max_message=config.max_message,
-            dialect=config.dialect,
         )
-        self._site = RelaySite(self._context, config, shielded)
+        self._relay.memory.register(lambda: self._uploads.reserved)
+        self._site = RelaySite(self._context, config, shielded, self._connections.count)
+        self._relay.memory.register(lambda: self._site.memory)
         self.listeners = [Listener(each, self._site) for each in config.descriptions]
         for listener in self.listeners:
             listener.setServiceParent(self)
@@ -108,6 +114,7 @@ class AceBaseIPCServer(MultiService):
         :raises CannotListenError: if that is not possible.
         """
         config = self.config
+        self._context.admission.is_open = True
         source = (
             "configured"
             if config.max_payload is not None
@@ -146,7 +153,8 @@ class AceBaseIPCServer(MultiService):
 
     def stopService(self) -> Deferred[Any]:
         """Stop listening, say goodbye to every peer with 1001, and end within 5 s."""
-        stopped = [maybeDeferred(super().stopService)]
+        self._context.admission.is_open = False
+        stopped = [maybeDeferred(super().stopService), self._site.close(SHUTDOWN_TIMEOUT)]
         self._relay.close(CLOSE_GOING_AWAY, "the server is shutting down")
         stopped.append(self._connections.wait_closed(SHUTDOWN_TIMEOUT))
         return DeferredList(stopped)
@@ -191,7 +199,7 @@ class AceBaseIPCServer(MultiService):
         now = self._clock()
         for task in (
             lambda: self._relay.expire(now),
-            self._intake.retry,
+            lambda: self._uploads.expire(now),
             self._connections.sweep,
             lambda: self._site.sweep(now),
             self._expire_log,

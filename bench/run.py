@@ -23,7 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from autobahn.websocket import USES_NVX
+from autobahn import websocket
 
 from bench.comparison import NEW, OLD, comparison_table
 from bench.processes import (
@@ -138,6 +138,7 @@ class Bench:
 
 def environment() -> dict[str, Any]:
     """The system and the versions that the figures depend on."""
+    uses_nvx = getattr(websocket, "USES_NVX", False)  # older releases do not name it
     return {
         "system": platform.system(),
         "machine": platform.machine(),
@@ -145,7 +146,7 @@ def environment() -> dict[str, Any]:
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "acebase-ipc": version("acebase-ipc"),
         "Twisted": version("Twisted"),
-        "autobahn": version("autobahn") + (" with NVX" if USES_NVX else " without NVX"),
+        "autobahn": f"{version('autobahn')} {'with' if uses_nvx else 'without'} NVX",
         "pyOpenSSL": version("pyOpenSSL"),
     }
 

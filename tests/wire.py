@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
-import txaio
 from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IPushProducer
-from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from acebase_ipc.websocket.fastpath import FastServerFactory, FastServerProtocol
+from acebase_ipc.relay.memory import MemoryBudget
+from acebase_ipc.websocket.factory import WebSocketFactory
+from acebase_ipc.websocket.fastpath import WebSocketConnection
 
 KEY = bytes.fromhex("37fa213d")  # RFC 6455, section 5.7
 
@@ -125,14 +124,20 @@ class MemoryTransport:
     """A transport that keeps what is written to it.
 
     :ivar writes: the data of each call.
-    :ivar room: bytes that it takes before it pauses its producer.
+    :ivar room: bytes that the other end takes before the producer is paused.
+    :ivar reading: whether it passes on what arrives.
+    :ivar ended: whether it has closed the connection after all was read.
     """
+
+    dataBuffer = b""  # the names by which a Twisted transport tells what it has buffered
+    offset = 0
 
     def __init__(self) -> None:
         self.writes: list[bytes] = []
         self.room: float = float("inf")
         self.disconnecting = False
         self.aborted = False
+        self.reading = True
         self.producer: IPushProducer | None = None
 
     @property
@@ -140,8 +145,17 @@ class MemoryTransport:
         """All that was written."""
         return b"".join(self.writes)
 
+    @property
+    def _tempDataLen(self) -> int:
+        return int(max(0, -self.room))
+
+    @property
+    def ended(self) -> bool:
+        return self.disconnecting and self.producer is None and self.room >= 0
+
     def write(self, data: bytes) -> None:
-        if self.disconnecting or self.aborted:
+        assert isinstance(data, bytes)
+        if (self.disconnecting and self.producer is None) or self.aborted:
             return
         self.writes.append(data)
         self.room -= len(data)
@@ -149,10 +163,14 @@ class MemoryTransport:
             self.producer.pauseProducing()
 
     def drain(self) -> None:
-        """Let the other end read everything."""
-        self.room = float("inf")
-        assert self.producer is not None
-        self.producer.resumeProducing()
+        """Let the other end read everything that is buffered, and what follows."""
+        self.drain_to(float("inf"))
+
+    def drain_to(self, room: float) -> None:
+        """Let the other end read everything that is buffered, and *room* bytes more."""
+        self.room = room
+        if self.producer is not None:
+            self.producer.resumeProducing()
 
     def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
         assert streaming
@@ -161,6 +179,12 @@ class MemoryTransport:
 
     def unregisterProducer(self) -> None:
         self.producer = None
+
+    def pauseProducing(self) -> None:
+        self.reading = False
+
+    def resumeProducing(self) -> None:
+        self.reading = True
 
     def loseConnection(self) -> None:
         self.disconnecting = True
@@ -175,19 +199,8 @@ class MemoryTransport:
         return IPv4Address("TCP", "192.0.2.1", 50000)
 
 
-@contextmanager
-def autobahn_time(clock: Clock) -> Iterator[None]:
-    """Let Autobahn's own timers run by *clock*."""
-    config = txaio.tx.config
-    loop, config.loop = config.loop, clock
-    try:
-        yield
-    finally:
-        config.loop = loop
-
-
-class Recorder(FastServerProtocol):
-    """Keeps what it hears, and does what a test says.
+class Recorder(WebSocketConnection):
+    """Keeps what it hears, and does what a test says; it is its own listener.
 
     :ivar heard: the messages; texts as ``str``.
     :ivar calls: what else it was told, in order.
@@ -200,31 +213,32 @@ class Recorder(FastServerProtocol):
 
     def __init__(self) -> None:
         super().__init__()
+        self.listener = self
         self.heard: list[str | bytes] = []
         self.calls: list[Any] = []
         self.on_text: Callable[[bytes], object] = lambda text: None
 
-    def opened(self) -> None:
+    def opened(self, connection: WebSocketConnection) -> None:
         self.on_open()
 
-    def textReceived(self, text: bytes) -> None:
+    def received(self, text: bytes) -> None:
         self.heard.append(text.decode())
         self.on_text(text)
 
-    def binaryReceived(self, data: bytes) -> None:
-        self.heard.append(data)
-
-    def congested(self) -> None:
-        self.calls.append("congested")
+    def received_binary(self) -> None:
+        self.heard.append(b"binary")
 
     def drained(self) -> None:
         self.calls.append("drained")
 
-    def onPong(self, payload: bytes) -> None:
+    def received_pong(self, payload: bytes) -> None:
         self.calls.append(("pong", payload))
 
-    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
-        self.calls.append(("closed", wasClean, code))
+    def check(self, timeout: float, answer: Callable[[bool], object]) -> None:
+        self.calls.append(("check", timeout))
+
+    def closing(self, code: int | None) -> None:
+        self.calls.append(("closing", code))
 
     @property
     def frames(self) -> list[tuple[Opcode, bytes]]:
@@ -232,8 +246,11 @@ class Recorder(FastServerProtocol):
         return server_frames(self.transport.written)
 
 
-class RecorderFactory(FastServerFactory):
-    """Makes recorders; the time by which they are busy stands still, unless given."""
+class RecorderFactory(WebSocketFactory):
+    """Makes recorders; the time by which they are busy stands still, unless given.
+
+    :ivar deliveries: the work that messages cause beside being received.
+    """
 
     protocol = Recorder
 
@@ -242,8 +259,27 @@ class RecorderFactory(FastServerFactory):
         max_message_bytes: int,
         reactor: Any,
         clock: Callable[[], float] = lambda: 100.0,
+        max_memory: int = 1 << 60,
     ) -> None:
-        super().__init__(max_message_bytes, reactor, clock)
+        self.deliveries = 0
+        self.enforced = 0
+        self.budget = MemoryBudget(max_memory)
+        super().__init__(
+            max_message_bytes, self, self.budget, self.enforce, _Nobody(), reactor, clock
+        )
+
+    def enforce(self) -> None:
+        """Count that the limit of memory was checked."""
+        self.budget.check()
+        self.enforced += 1
+
+
+class _Nobody:
+    """Keeps no account of connections."""
+
+    def opened(self, connection: WebSocketConnection) -> None: ...
+
+    def closed(self, connection: WebSocketConnection) -> None: ...
 
 
 def shake_hands(protocol: Any) -> Any:

@@ -71,6 +71,8 @@ def _handshakes() -> Iterator[BadInput]:
         (b"Version: 13", b"Version: 7", 400),
         (b"Version: 13", b"Version: x", 400),
         (b"Sec-WebSocket-Key: dGhl", b"Sec-WebSocket-Key: ", 400),
+        (b"Host: 127.0.0.1", b"Host: 127.0.0.1:port", 400),
+        (b"HTTP/1.1", b"HTTP/1.0", 505),
     ):
         yield BadInput("upgrade", whole.replace(part, replacement), answer)
 
@@ -91,8 +93,11 @@ def _requests() -> Iterator[BadInput]:
         http("GET /healthz", "no colon"),
         http("GET /healthz", "a b: c"),
         http("GET /healthz", "x: \x00"),
-        http("GET /healthz", *["x: y"] * 600),
-        http("GET /healthz", *["x: " + "y" * 1_000] * 17),
+        http("GET /healthz", "Host: 127.0.0.1"),
+        http("GET /healthz", "Content-Length: " + "1" * 5_000),
+        http("GET ftp://127.0.0.1/healthz"),
+        http("GET http://user@127.0.0.1/healthz"),
+        http("GET /healthz").replace(b"HTTP/1.1", b"HTTP/2.0"),
         http(SEND, "Content-Length: -1"),
         http(SEND, "Content-Length: 1", "Content-Length: 2"),
         http(SEND, "Content-Length: 1", "Transfer-Encoding: chunked"),
@@ -100,6 +105,9 @@ def _requests() -> Iterator[BadInput]:
         http(SEND, "Transfer-Encoding: chunked", body=b"size\r\n"),
     ):
         yield BadInput("HTTP", data, 400)
+    for headers in (["x: y"] * 600, ["x: " + "y" * 1_000] * 17, ["x: " + "y" * 20_000]):
+        yield BadInput("head", http("GET /healthz", *headers), 431)
+    yield BadInput("head", http("GET /" + "x" * 20_000), 431)
     for size in (16 * 2**20 + 1, 10**15, 10**30):
         yield BadInput("size", http(SEND, f"Content-Length: {size}"), 413)
     for body in (b"\xff", b"\xed\xa0\x80", b"abc\xe2\x82"):

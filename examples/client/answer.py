@@ -19,7 +19,7 @@ async def price(data, sender):
 
 
 async def main(reactor):
-    peer = AceBasePeer.at(
+    peer = AceBasePeer(
         os.environ.get("ACEBASE_IPC_URL", "ws://127.0.0.1:9163"),
         "shop_data",  # what the relay calls the database "shop"
         id="shop-prices",  # whom the others ask
@@ -30,7 +30,7 @@ async def main(reactor):
     peer.startService()
     reactor.addSystemEventTrigger("before", "shutdown", peer.stopService)
     try:
-        await peer.whenEnded()  # by the shutdown
+        await peer.when_ended()  # by the shutdown
     except ConnectionProblem as problem:
         raise SystemExit(f"answer.py: {problem}") from None
 

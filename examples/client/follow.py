@@ -35,7 +35,7 @@ async def follow(path):
     """
     loop = asyncio.get_running_loop()
     changes = asyncio.Queue()
-    peer = AceBasePeer.at(
+    peer = AceBasePeer(
         os.environ.get("ACEBASE_IPC_URL", "ws://127.0.0.1:9163"),
         "shop_data",  # what the relay calls the database "shop"
         token=os.environ.get("ACEBASE_IPC_TOKEN"),
@@ -43,7 +43,7 @@ async def follow(path):
     peer.subscribe(path, "mutated", changes.put_nowait)
     peer.startService()
     try:
-        await peer.whenConnected(failAfterFailures=3).asFuture(loop)
+        await peer.when_connected(fail_after_failures=3).asFuture(loop)
         print(f"following {path}", file=sys.stderr)
         while True:
             change = await changes.get()

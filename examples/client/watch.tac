@@ -15,7 +15,7 @@ def ordered(event):
     log.info("{path}: {pieces} x {item}", path=event.path, pieces=order["pieces"], item=order["item"])
 
 
-peer = AceBasePeer.at(
+peer = AceBasePeer(
     os.environ.get("ACEBASE_IPC_URL", "ws://127.0.0.1:9163"),
     "shop_data",  # what the relay calls the database "shop"
     token=os.environ.get("ACEBASE_IPC_TOKEN"),

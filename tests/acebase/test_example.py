@@ -39,7 +39,7 @@ def assert_worked(example: subprocess.CompletedProcess[str], directory: Path) ->
     assert example.returncode == 0, example.stdout + example.stderr
     assert example.stderr == ""
     assert "The counter is 20; 20 transactions were made" in example.stdout
-    assert "The subscriber heard of 20 changes and 2 notes." in example.stdout
+    assert "The subscriber received 20 changes and 2 notes." in example.stdout
     assert not list(directory.iterdir())  # its temporary files are removed
 
 

@@ -1,8 +1,8 @@
-"""``make conformance``: the Autobahn TestSuite tests the relay's WebSocket.
+"""Runs the Autobahn TestSuite against the relay's WebSocket, for ``make conformance``.
 
-The suite's fuzzing client needs Python 2.7; without one, this prints the reason
-and exits with 77. The suite is installed into ``build/conformance``, where its
-reports are, too. ``docs/conformance.rst`` is written from them.
+The suite's fuzzing client needs Python 2.7; without one, this module says so
+and exits with 77. ``build/conformance`` holds the suite and its reports, from
+which ``docs/conformance.rst`` is generated.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from tests.conformance.table import read_reports, render, worse_than
 SUITE = "autobahntestsuite==0.8.2"
 VIRTUALENV = "virtualenv==20.15.1"  # the last that runs on Python 2.7
 CASES = ["1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "9.*", "10.*"]
-"""All but 12 and 13, as the relay does not compress. There is no 8."""
+"""All but 8, which does not exist, and 12 and 13: the relay compresses nothing."""
 
 ROOT = Path(__file__).parents[2]
 WORK = ROOT / "build" / "conformance"
 TABLE = ROOT / "docs" / "conformance.rst"
 
 NOT_POSSIBLE = 77
-"""Exit status of a skipped test."""
+"""The exit status that stands for a skipped test."""
 
 INSTALL_TIMEOUT = 600.0
 SUITE_TIMEOUT = 3600.0
-"""Deadline in seconds for all cases of one agent."""
+"""Seconds for all cases of one agent."""
 
 
 def find_python27() -> str | None:
-    """Path of a Python 2.7: ``$PYTHON27``, or on the ``PATH``, or pyenv's; ``None`` without one."""
+    """Return a Python 2.7: ``$PYTHON27``, or one on the ``PATH``, or one of pyenv's."""
     candidates = [os.environ.get("PYTHON27"), shutil.which("python2.7")]
     if pyenv := shutil.which("pyenv"):
         found = subprocess.run(
@@ -56,7 +56,7 @@ def find_python27() -> str | None:
 
 
 def install_suite(python27: str) -> Path:
-    """Path of the suite's program, which is installed first if it is missing."""
+    """Return the suite's program; install it if it is missing."""
     environment = WORK / "python2.7"
     program = environment / "bin" / "wstest"
     if not program.exists():
@@ -78,7 +78,7 @@ def install_suite(python27: str) -> Path:
 
 @contextmanager
 def echo_server(kind: str) -> Iterator[str]:
-    """Run an echo server in a process of its own; yields its URL."""
+    """Start an echo server in a process of its own; yield its URL."""
     command = [sys.executable, "-m", "tests.conformance.echo_server", "--port=0", f"--kind={kind}"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
         try:
@@ -89,7 +89,7 @@ def echo_server(kind: str) -> Iterator[str]:
 
 
 def run_suite(program: Path, kind: str) -> None:
-    """Run all cases against one agent; the reports are in a directory of its name."""
+    """Run all cases against one agent; write the reports into a folder with its name."""
     reports = WORK / kind
     shutil.rmtree(reports, ignore_errors=True)
     with echo_server(kind) as url:
@@ -114,10 +114,10 @@ def run_suite(program: Path, kind: str) -> None:
 
 
 def main() -> int:
-    """Run the suite against each kind of echo server; returns the exit status."""
+    """Run the suite against each kind of echo server; return the exit status."""
     python27 = find_python27()
     if python27 is None:
-        print("The Autobahn TestSuite needs Python 2.7. Set PYTHON27 to the path of one.")
+        print("The Autobahn TestSuite needs Python 2.7, and none is found: name it in PYTHON27.")
         return NOT_POSSIBLE
     WORK.mkdir(parents=True, exist_ok=True)
     program = install_suite(python27)

@@ -1,4 +1,4 @@
-"""The page about the reports of the Autobahn TestSuite."""
+"""The reports of the Autobahn TestSuite, in one table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 GOOD = "OK"
 TOLERATED = ("NON-STRICT", "INFORMATIONAL")
-"""Verdicts that are no failure where Autobahn alone has the same."""
+"""What is no failure, if Autobahn alone does it, too."""
 
 SECTIONS = {
     "1": "Framing",
@@ -25,8 +25,8 @@ SECTIONS = {
 }
 
 TITLES = {
-    "private": "the relay's WebSocket, with its fast path",
-    "public": "the same without Autobahn's private attributes",
+    "private": "the relay's WebSocket with its fast path",
+    "public": "the same with public names of Autobahn only",
     "stock": "Autobahn alone",
 }
 
@@ -37,43 +37,43 @@ Conformance
 
 .. Written by "make conformance": do not edit.
 
-The fuzzing client of the Autobahn TestSuite (``{suite}``) against an echo server
-with the relay's WebSocket (``tests/conformance``), on Autobahn {autobahn}. ``make conformance``
-runs it again and writes this page.
+Results of the Autobahn TestSuite (``{suite}``): its fuzzing client tests an echo server
+that uses the relay's own WebSocket (``tests/conformance``), with Autobahn {autobahn}. ``make
+conformance`` runs it again and writes this page.
 
 """
 
 TAIL = """\
 
-A case passes if it is OK, or if it is NON-STRICT or INFORMATIONAL as for Autobahn alone. If any
-other case occurs, ``make conformance`` fails. Cases 12 and 13 are left out: they test compression,
+A case passes if it is OK, or if it is NON-STRICT or INFORMATIONAL and is so for Autobahn alone.
+Anything else is a failure, and ``make conformance`` then fails. Cases 12 and 13 test compression,
 which the relay does not support.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The suite's report on one agent.
+    """What the suite says of one agent.
 
-    :ivar behaviour: verdict by case, in order, with that on closing where it is worse.
+    :ivar behaviour: its verdict by case, in order; where that for closing is worse, that.
     """
 
     behaviour: dict[str, str]
 
     @property
     def counts(self) -> Counter[str]:
-        """Number of cases by verdict."""
+        """How many cases have each verdict."""
         return Counter(self.behaviour.values())
 
     def section(self, number: str) -> Counter[str]:
-        """Number of cases of a section by verdict."""
+        """How many cases of a section have each verdict."""
         return Counter(
             verdict for case, verdict in self.behaviour.items() if case.split(".")[0] == number
         )
 
 
 def read_reports(index: Path, agent: str) -> Report:
-    """Read the report on *agent* from the suite's ``index.json``."""
+    """The report of *agent* in the suite's ``index.json``."""
     cases = json.loads(index.read_text())[agent]
     by_number = sorted(cases, key=lambda case: [int(part) for part in case.split(".")])
     return Report({case: _verdict(cases[case]) for case in by_number})
@@ -85,7 +85,7 @@ def _verdict(case: Mapping[str, str]) -> str:
 
 
 def worse_than(other: Report, report: Report) -> list[str]:
-    """The cases of *report* that fail: neither OK, nor tolerated and the same in the *other*."""
+    """The cases in which a *report* says neither OK nor what is tolerable of the *other*."""
     return [
         case
         for case, verdict in report.behaviour.items()
@@ -94,12 +94,12 @@ def worse_than(other: Report, report: Report) -> list[str]:
 
 
 def describe(counts: Counter[str]) -> str:
-    """Verdicts and their numbers, the most frequent first."""
+    """Verdicts with their numbers, the most frequent first."""
     return ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
 
 
 def render(reports: Mapping[str, Report], versions: Mapping[str, str]) -> str:
-    """The page about the *reports* on all agents."""
+    """The page about the *reports* of all agents."""
     lines = [".. list-table::", "   :header-rows: 1", "   :widths: 25 25 25 25", ""]
     rows = [["Cases", *(TITLES[each] for each in reports)]]
     for number, title in SECTIONS.items():
@@ -115,6 +115,6 @@ def render(reports: Mapping[str, Report], versions: Mapping[str, str]) -> str:
     if different:
         lines += ["Cases that are not OK:", ""]
         for case in different:
-            verdicts = [f"{kind} {each.behaviour.get(case)}" for kind, each in reports.items()]
-            lines.append(f"* {case}: {'; '.join(verdicts)}")
+            said = [f"{kind} {each.behaviour.get(case)}" for kind, each in reports.items()]
+            lines.append(f"* {case}: {'; '.join(said)}")
     return HEAD.format(**versions) + "\n".join(lines) + "\n" + TAIL

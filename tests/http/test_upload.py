@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
 
-from tests.fakes import DATABASE, Peer, Wire, World, chunk, http_head, http_request
+from acebase_ipc.http.upload import STORE_TIMEOUT, UploadAdmission
+from acebase_ipc.protocol.errors import RequestRefused
+from acebase_ipc.relay.limits import Limits
+from acebase_ipc.relay.store import ENTRY_SIZE, MessageStore
+from tests.fakes import DATABASE, MemoryNetwork, Peer, Wire, World, chunk, http_head, http_request
 
 SEND = f"/{DATABASE}/send?id=alice"
 
 
 def full_world(**config: Any) -> tuple[World, Peer, Peer, str]:
     """A World, alice, bobby, and the id of a message to bobby that takes all room but 100 bytes."""
-    limits = {"max_payload": 10, "max_message": 1000, "max_stored": 1000, **config}
+    limits = {"max_payload": 10, "max_message": 1000, "max_stored": 1000 + ENTRY_SIZE, **config}
     world = World(**limits)
     alice, bobby = world.peers("alice", "bobby")
     assert world.post(SEND, "x" * 900).status == 200
@@ -306,3 +311,102 @@ def test_a_client_may_send_its_next_request_while_it_waits() -> None:
     second, small = bobby.heard()
     assert second.startswith("get:")
     assert small == "msg:next"
+
+
+# Many at once
+
+
+class Upload:
+    """A body that notes what becomes of it."""
+
+    reserved = 0
+    wanted = 0
+    stores = False
+
+    def __init__(self, done: list[str]) -> None:
+        self._done = done
+
+    def pause(self) -> None:
+        self._done.append("paused")
+
+    def resume(self) -> None:
+        self._done.append("resumed")
+
+    def expire(self, refusal: RequestRefused) -> None:
+        self._done.append("expired")
+
+
+class CountingStore(MessageStore):
+    """Counts how often it is asked for room."""
+
+    asked = 0
+
+    def make_room(self, limit: int) -> None:
+        self.asked += 1
+        super().make_room(limit)
+
+
+class Uploads:
+    """An UploadAdmission in whose store there is no room, and *count* paused uploads."""
+
+    def __init__(self, count: int) -> None:
+        self.clock = MemoryNetwork()
+        self.store = CountingStore(60)
+        self.blocker = self.store.put("db", b"x" * 1000, [b"reader"], 0)
+        self.done: list[str] = []
+        relay: Any = None
+        limits = Limits(max_stored=1000)
+        self.admission = UploadAdmission(relay, self.store, limits, self.clock, self.clock.seconds)
+        self.uploads = [Upload(self.done) for _ in range(count)]
+        for each in self.uploads:
+            self.admission.store(each)
+            self.admission.reserve(each, 1)
+        assert self.done == ["paused"] * count
+        self.done.clear()
+        self.store.asked = 0
+
+
+@pytest.mark.parametrize("count", [1000, 5000])
+def test_paused_uploads_that_end_together_cost_the_same_each(count: int) -> None:
+    world = Uploads(count)
+    for each in world.uploads[: count // 2]:
+        world.admission.release(each)
+    world.clock.advance(STORE_TIMEOUT)
+    world.admission.expire(world.clock.seconds())
+    for each in world.uploads[count // 2 :]:
+        world.admission.release(each)
+    world.clock.advance(0)
+    assert world.done == ["expired"] * (count // 2)
+    assert world.store.asked <= 2
+    assert world.admission.reserved == 0
+
+
+@pytest.mark.parametrize("count", [1000, 5000])
+def test_paused_uploads_are_resumed_later_and_at_the_same_cost_each(count: int) -> None:
+    world = Uploads(count)
+    world.store.forget("db", b"reader")
+    world.admission.retry()
+    world.admission.retry()
+    assert world.done == []  # not from within a call
+    world.clock.advance(0)
+    assert world.done == ["resumed"] * 1000  # for which there is room
+    assert world.store.asked <= 1001
+    for each in world.uploads[:1000]:
+        world.admission.release(each)
+        world.admission.release(each)
+    world.clock.advance(0)
+    assert len(world.done) == min(count, 2000)
+
+
+def test_a_burst_of_complete_posts_is_relayed_when_there_is_room() -> None:
+    """More of them than there may be calls within each other."""
+    world = World(max_payload=10, max_stored=100_000)
+    _, bobby = world.peers("alice", "bobby")
+    world.post(SEND, "x" * 100_000)
+    (first,) = announced(bobby)
+    count = sys.getrecursionlimit() // 3
+    wires = [post(world, b"to:bobby;%011d" % each) for each in range(count)]
+    assert {each.take() for each in wires} == {b""}
+    assert download(world, first) == "x" * 100_000
+    assert {each.response().text for each in wires} == {"ok"}
+    assert len(announced(bobby)) == count

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import pytest_twisted
 
+from acebase_ipc.testing import client_frame
 from tests.integration.peers import Peers, Refused
-from tests.integration.raw import RawClient, client_frame, post_head
+from tests.integration.raw import RawClient, post_head
 from tests.integration.relay_process import RelayProcess, running_relay
 from tests.integration.web import Answer, Web
 

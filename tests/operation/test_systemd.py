@@ -20,9 +20,10 @@ from twisted.internet.threads import deferToThread
 
 from acebase_ipc.relay.limits import Limits
 from acebase_ipc.tap import Options
+from acebase_ipc.testing import client_frame
 from tests.activation import ActivatedRelay, listening_socket
 from tests.integration.peers import Peers
-from tests.integration.raw import RawClient, client_frame
+from tests.integration.raw import RawClient
 from tests.integration.relay_process import TWISTD, Address, Twistd, on_loopback, running_relay
 from tests.operation.manager import ServiceManager
 

@@ -1,17 +1,19 @@
-"""The relay's core in a world of fakes: its connections, the time, and what it reports."""
+"""The relay's core in a core of fakes: its connections, the time, and what it reports."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, TypeVar
 
 from acebase_ipc.protocol.dialect import Dialect
 from acebase_ipc.protocol.handshake import Handshake
+from acebase_ipc.protocol.messages import Message
 from acebase_ipc.relay.events import RelayEvent
 from acebase_ipc.relay.limits import Limits
+from acebase_ipc.relay.memory import ENTRY_OVERHEAD, MESSAGE_OVERHEAD
 from acebase_ipc.relay.peers import Peer
-from acebase_ipc.relay.router import Relay
+from acebase_ipc.relay.relay import Relay
 
 DATABASE = "shop_data"
 MASTER = "[master]"
@@ -20,26 +22,9 @@ WELCOME = 'welcome:{"maxPayload":16384}'
 _Event = TypeVar("_Event", bound=RelayEvent)
 
 
-def read_frames(data: bytes) -> Iterator[str]:
-    """The texts of whole, unmasked text frames (RFC 6455, section 5.2)."""
-    while data:
-        assert data[0] == 0x81, f"not a final text frame: {data[:2]!r}"
-        length, start = data[1], 2
-        if length == 126:
-            length, start = int.from_bytes(data[2:4], "big"), 4
-            assert length >= 126, "the length has a shorter form"
-        elif length == 127:
-            length, start = int.from_bytes(data[2:10], "big"), 10
-            assert length >= 65536, "the length has a shorter form"
-        assert length == len(data[start : start + length]), "a frame is masked or cut off"
-        yield data[start : start + length].decode()
-        data = data[start + length :]
-
-
-def frame_size(text: str) -> int:
-    """The bytes of the frame that carries *text*."""
-    length = len(text.encode())
-    return length + (2 if length < 126 else 4 if length < 65536 else 10)
+def memory_of(text: str) -> int:
+    """The bytes that a message occupies in a queue."""
+    return len(text.encode()) + MESSAGE_OVERHEAD + ENTRY_OVERHEAD
 
 
 def hello(client_id: str) -> str:
@@ -55,64 +40,71 @@ def bye(client_id: str) -> str:
 class FakeConnection:
     """A connection that keeps what it is sent.
 
-    :ivar batching: whether frames wait for :meth:`flush`, as those of one turn
+    :ivar batching: whether messages wait for :meth:`flush`, as those of one turn
         do in a real connection; otherwise each is written at once.
-    :ivar unsent: bytes that the transport could not send yet.
-    :ivar unfinished: bytes of a message that has come in part.
+    :ivar is_full: whether it takes no more.
+    :ivar transport: bytes that the transport could not send yet.
+    :ivar received: bytes of a message that has arrived in part.
     :ivar room: bytes that the transport takes before it is full.
-    :ivar when_full: what the connection does then.
     :ivar closed: the code and reason with which the relay closed it.
-    :ivar probes: the open questions for a sign of life: timeout and answer.
+    :ivar checks: the open checks of the other end: timeout and answer.
     """
 
     def __init__(self, address: str = "192.0.2.1:50000") -> None:
         self.address = address
         self.batching = False
-        self.unsent = 0
-        self.unfinished = 0
+        self.is_full = False
+        self.transport = 0
+        self.received = 0
         self.room: float = float("inf")
-        self.when_full: Callable[[], object] = lambda: None
         self.closed: tuple[int, str] | None = None
         self.aborted = False
-        self.probes: list[tuple[float, Callable[[bool], object]]] = []
-        self._batch: list[bytes] = []
-        self._written: list[bytes] = []
+        self.checks: list[tuple[float, Callable[[bool], object]]] = []
+        self._batch: list[Message] = []
+        self._written: list[Message] = []
 
     @property
-    def backlog(self) -> int:
-        return sum(map(len, self._batch)) + self.unsent
+    def unsent(self) -> int:
+        return sum(each.size for each in self._batch) + self.transport
+
+    @property
+    def memory(self) -> int:
+        return self.unsent + self.received
 
     @property
     def texts(self) -> list[str]:
         """All that it was sent and has not given back."""
-        return list(read_frames(b"".join(self._written + self._batch)))
+        return [each.text.decode() for each in self._written + self._batch]
 
     @property
     def written(self) -> list[str]:
         """All that it was sent and can no longer give back."""
-        return list(read_frames(b"".join(self._written)))
+        return [each.text.decode() for each in self._written]
 
-    def send(self, frame: bytes) -> None:
+    def send(self, message: Message) -> None:
         if self.closed or self.aborted:
             return
-        self._batch.append(frame)
+        self._batch.append(message)
         if not self.batching:
             self.flush()
 
+    def send_text(self, text: bytes) -> None:
+        self.send(Message(text))
+
     def flush(self) -> None:
-        """Write the frames of this turn."""
+        """Write the messages of this turn."""
         batch, self._batch = self._batch, []
         self._written += batch
-        self.room -= sum(map(len, batch))
+        self.room -= sum(each.size for each in batch)
         if self.room <= 0:
-            self.when_full()
+            self.is_full = True
 
-    def reclaim(self) -> list[bytes]:
+    def reclaim(self) -> list[Message]:
         batch, self._batch = self._batch, []
         return batch
 
-    def probe(self, timeout: float, answer: Callable[[bool], object]) -> None:
-        self.probes.append((timeout, answer))
+    def check(self, timeout: float, answer: Callable[[bool], object]) -> None:
+        self.checks.append((timeout, answer))
 
     def close(self, code: int, reason: str) -> None:
         if not self.aborted:
@@ -130,11 +122,11 @@ class Process:
     :ivar peer: the peer that the relay knows it as.
     """
 
-    def __init__(self, world: World, peer: Peer, connection: FakeConnection) -> None:
+    def __init__(self, core: Core, peer: Peer, connection: FakeConnection) -> None:
         self.peer = peer
         self.connection = connection
-        self._world = world
-        self._relay = world.relay
+        self._world = core
+        self._relay = core.relay
         self._heard = 0
 
     def hears(self) -> list[str]:
@@ -145,37 +137,39 @@ class Process:
 
     def says(self, message: str) -> None:
         """Send *message* over the WebSocket."""
-        self._relay.receive(self.peer, message.encode())
+        self._relay.router.receive(self.peer, message.encode())
 
     def posts(self, message: str) -> None:
         """POST *message*, which needs no connection."""
-        peer = self._relay.peer(self.peer.database.name, self.peer.client_id)
-        self._relay.post(peer, message.encode(), self._world.now)
+        peer = self._relay.registry.peer(self.peer.database.name, self.peer.client_id)
+        self._relay.router.post(peer, message.encode(), self._world.now)
 
     def downloads(self, announcement: str) -> str:
         """Fetch the large message that *announcement* is about."""
-        database, mailbox = self.peer.database.name, self._relay.mailbox
+        database, store = self.peer.database.name, self._relay.store
         assert announcement.startswith("get:")
-        body = mailbox.get(database, self.peer.id, announcement[4:])
-        mailbox.taken(database, self.peer.id, announcement[4:])
-        return body.decode()
+        reading = store.open(database, self.peer.id, announcement[4:], lambda: None)
+        store.finish(reading, self._world.now)
+        return reading.body.decode()
 
     def stops_reading(self, unsent: int = 0) -> None:
         """Let the connection be full, with *unsent* bytes in it."""
-        self.connection.unsent = unsent
-        self._relay.congested(self.peer, self.connection)
+        self.connection.transport = unsent
+        self.connection.is_full = True
 
     def reads_on(self) -> None:
         """Let the connection have room again."""
-        self.connection.unsent = 0
-        self._relay.drained(self.peer, self.connection)
+        self.connection.transport = 0
+        self.connection.is_full = False
+        if self.peer.connection is self.connection:
+            self._relay.delivery.drain(self.peer)
 
     def is_lost(self, close_code: int | None = None) -> None:
         """End the connection; without a close code it breaks."""
-        self._relay.lost(self.peer, self.connection, close_code, self._world.now)
+        self._relay.sessions.lost(self.peer, self.connection, close_code, self._world.now)
 
 
-class World:
+class Core:
     """A relay, the time, and all that is reported.
 
     :ivar now: the time in seconds.
@@ -208,8 +202,10 @@ class World:
         """Let a process connect."""
         connection = FakeConnection()
         handshake = Handshake(database, client_id, dialect, settled)
-        peer = self.relay.join(handshake, connection, self.wall)
-        process = Process(self, peer, connection)
+        admitted = self.relay.sessions.admit(handshake, connection, self.wall)
+        assert connection.texts == [], "nothing is sent before the connection knows its peer"
+        self.relay.sessions.welcome(admitted)
+        process = Process(self, admitted.peer, connection)
         self._processes.append(process)
         return process
 

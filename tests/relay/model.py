@@ -10,12 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from tests.relay.core import MASTER, bye, frame_size, hello
+from tests.relay.core import MASTER, bye, hello, memory_of
 
 MAX_PAYLOAD = 200
-MAX_BACKLOG = 600
-MAX_HELD = 500
+MAX_BACKLOG = 1500
+MAX_SESSION_QUEUE = 1200
 TTL = 60.0
+OVERHEAD = memory_of("")
 CONTEST = 60.0
 
 
@@ -27,13 +28,15 @@ class Letter:
     body: str
     waiting: set[str]
     expires: float
+    fetched: dict[str, float] = field(default_factory=dict)
 
 
 Message = str | Letter
 """What a peer hears: a text, or the announcement of a letter."""
 
-Queue = list[tuple[Message, str | None]]
-"""What waits, each message with the id of the member that addressed it."""
+Entry = tuple[Message, "Member | None"]
+Queue = list[Entry]
+"""What waits, each message with the member that addressed it."""
 
 
 @dataclass(eq=False)
@@ -76,7 +79,9 @@ class Member:
     status: Status = Status.READING
     said_bye: bool = False
     waiting: Queue = field(default_factory=list)
-    seat_until: float = 0.0
+    session_until: float = 0.0
+    swept_to: int = 0
+    gone: bool = False
 
     @property
     def is_greeted(self) -> bool:
@@ -84,8 +89,8 @@ class Member:
 
 
 def size_of(message: Message) -> int:
-    """The bytes of a message's frame; a letter's id has 32 characters."""
-    return frame_size(message if isinstance(message, str) else "get:" + "i" * 32)
+    """The bytes that a message occupies; a letter's id has 32 characters."""
+    return memory_of(message if isinstance(message, str) else "get:" + "i" * 32)
 
 
 def total(queue: Queue) -> int:
@@ -95,12 +100,22 @@ def total(queue: Queue) -> int:
 
 def may_be_held(queue: Queue) -> bool:
     """Whether so much may wait for one who is away."""
-    return len(queue) <= 1 or total(queue) <= MAX_HELD
+    return len(queue) <= 1 or total(queue) <= MAX_SESSION_QUEUE
 
 
 def units(text: str) -> int:
     """The length of *text* in JavaScript."""
     return sum(2 if ord(character) > 0xFFFF else 1 for character in text)
+
+
+def without_gone(queue: Queue) -> Queue:
+    """What members have addressed that are not gone, and what nobody has addressed."""
+    return [each for each in queue if not each[1] or not each[1].gone]
+
+
+def absent_master(database: str) -> Member:
+    """Holds what is addressed to a master that is not there."""
+    return Member(database, MASTER, True, True, None, 0)
 
 
 class Model:
@@ -111,9 +126,9 @@ class Model:
         self.introduce = introduce
         self.now = 0.0
         self.members: dict[str, dict[str, Member]] = {}
-        self.for_master: dict[str, Queue] = {}
+        self.for_master: dict[str, Member] = {}
         self.letters: list[Letter] = []
-        self.seats: list[Member] = []
+        self.suspended: list[Member] = []
         self.contested: dict[tuple[str, str], float] = {}
 
     def of(self, database: str) -> dict[str, Member]:
@@ -124,19 +139,19 @@ class Model:
 
     # How a message reaches one member
 
-    def send(self, member: Member, message: Message, addressed_by: str | None = None) -> None:
+    def send(self, member: Member, message: Message, addressed_by: Member | None = None) -> None:
         entry = message, addressed_by
         if member.status is Status.READING and member.line:
             member.line.taken.append(message)
         elif member.status is Status.FULL and member.line:
-            taken = sum(map(size_of, member.line.taken))
+            taken = sum(size_of(each) - OVERHEAD for each in member.line.taken)
             unsent = total(member.waiting) + member.line.unsent + taken
             if unsent and unsent + size_of(message) > MAX_BACKLOG:
                 member.status = Status.CUT
                 member.line.taken = []
             else:
                 member.waiting.append(entry)
-        elif member.status is Status.AWAY and may_be_held([*member.waiting, entry]):
+        elif member.status is Status.AWAY and self.make_room(member, entry):
             member.waiting.append(entry)
         else:
             member.status = Status.CUT
@@ -147,11 +162,21 @@ class Model:
         """Whether what is addressed to a member waits for its successor."""
         return member.id == MASTER and member.acebase and self.session_timeout > 0
 
-    def hold_for_master(self, database: str, entry: tuple[Message, str | None]) -> None:
-        held = self.for_master.setdefault(database, [])
-        if not may_be_held([*held, entry]):
-            held.clear()
-        held.append(entry)
+    def make_room(self, member: Member, entry: Entry) -> bool:
+        """Whether *entry* may wait; if not, after what gone members addressed is dropped."""
+        if may_be_held([*member.waiting, entry]):
+            return True
+        if member.swept_to > MAX_SESSION_QUEUE - MAX_SESSION_QUEUE // 16:
+            return False
+        member.waiting = without_gone(member.waiting)
+        member.swept_to = total(member.waiting)
+        return may_be_held([*member.waiting, entry])
+
+    def hold_for_master(self, database: str, entry: Entry) -> None:
+        absent = self.for_master.setdefault(database, absent_master(database))
+        if not self.make_room(absent, entry):
+            absent.waiting, absent.swept_to = [], 0
+        absent.waiting.append(entry)
 
     def tell_others(self, member: Member, text: str) -> None:
         for other in self.others(member):
@@ -189,16 +214,16 @@ class Model:
         self.send(member, f'welcome:{{"maxPayload":{MAX_PAYLOAD}}}')
         self.tell_others(member, f"connect:{client_id}")
         self.greet(member)
-        if client_id == MASTER:
-            for message, addressed_by in self.for_master.pop(database, []):
+        if client_id == MASTER and database in self.for_master:
+            for message, addressed_by in without_gone(self.for_master.pop(database).waiting):
                 if isinstance(message, str) and message.startswith("{") and not acebase:
                     message = f"msg:{message}"
                 self.send(member, message, addressed_by)
         return member
 
     def _return(self, member: Member, wall: int) -> None:
-        if member in self.seats:
-            self.seats.remove(member)
+        if member in self.suspended:
+            self.suspended.remove(member)
         waiting, member.waiting = member.waiting, []
         member.line, member.status, member.connected = Line(), Status.READING, wall
         self.send(member, f'welcome:{{"maxPayload":{MAX_PAYLOAD}}}')
@@ -206,7 +231,8 @@ class Model:
             self.tell_others(member, f"disconnect:{MASTER}")
             self.tell_others(member, f"connect:{MASTER}")
             self.greet(member)
-        for message, addressed_by in waiting:
+        member.swept_to = 0
+        for message, addressed_by in without_gone(waiting):
             self.send(member, message, addressed_by)
 
     def greet(self, member: Member) -> None:
@@ -226,42 +252,52 @@ class Model:
             and may_be_held(member.waiting)
         ):
             member.line, member.status = None, Status.AWAY
-            member.seat_until = self.now + self.session_timeout
-            self.seats.append(member)
-            known = self.of(member.database)
-            member.waiting = [each for each in member.waiting if not each[1] or each[1] in known]
+            member.session_until = self.now + self.session_timeout
+            self.suspended.append(member)
         else:
             self.leave(member)
 
     def leave(self, member: Member) -> None:
+        self.depart(member)
+        self.tell_others(member, f"disconnect:{member.id}")
+
+    def depart(self, member: Member) -> None:
+        """Forget *member*; the others are not told yet."""
         database, known = member.database, self.of(member.database)
         del known[member.id]
-        if member in self.seats:
-            self.seats.remove(member)
+        if member in self.suspended:
+            self.suspended.remove(member)
         if (
             self.is_outlived(member)
             and member.status is not Status.CUT
             and may_be_held(member.waiting)
         ):
-            addressed = [each for each in member.waiting if each[1] in known]
-            self.for_master.setdefault(database, []).extend(addressed)
-        for other in known.values():
-            if other.status is Status.AWAY:
-                other.waiting = [each for each in other.waiting if each[1] != member.id]
-        if database in self.for_master:
-            held = self.for_master[database]
-            self.for_master[database] = [each for each in held if each[1] != member.id]
+            addressed = [each for each in without_gone(member.waiting) if each[1]]
+            absent = self.for_master.setdefault(database, absent_master(database))
+            absent.waiting.extend(addressed)
+        member.gone = True
+        if not known:
+            self.for_master.pop(database, None)
         for letter in self.letters:
             if letter.database == database:
                 letter.waiting.discard(member.id)
-        self.tell_others(member, f"disconnect:{member.id}")
 
     def expire(self, now: float) -> None:
         self.now = now
         self.letters = [each for each in self.letters if each.expires > now]
-        over = [e for e in self.seats if e.seat_until <= now or e.status is Status.CUT]
+        for letter in self.letters:
+            letter.waiting -= {each for each, until in letter.fetched.items() if until <= now}
+        over = [e for e in self.suspended if e.session_until <= now]
+        over += [
+            member
+            for members in self.members.values()
+            for member in members.values()
+            if member.status is Status.CUT and member not in over
+        ]
         for member in over:
-            self.leave(member)
+            self.depart(member)
+        for member in over:
+            self.tell_others(member, f"disconnect:{member.id}")
 
     # Messages
 
@@ -286,7 +322,7 @@ class Model:
             ids = {each.id for each in recipients if not each.acebase}
             letter = Letter(sender.database, body, ids, self.now + TTL)
             self.letters.append(letter)
-        by = None if addressee is None else sender.id
+        by = None if addressee is None else sender
         for recipient in recipients:
             if recipient.acebase:
                 self.send(recipient, body if body.startswith("{") else f"msg:{body}", by)
@@ -294,4 +330,4 @@ class Model:
                 self.send(recipient, letter or f"msg:{body}", by)
         if addressee == MASTER and not recipients and sender.acebase and self.session_timeout > 0:
             message = body if body.startswith("{") else f"msg:{body}"
-            self.hold_for_master(sender.database, (message, sender.id))
+            self.hold_for_master(sender.database, (message, sender))

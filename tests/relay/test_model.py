@@ -20,13 +20,14 @@ from acebase_ipc.protocol.dialect import Dialect
 from acebase_ipc.protocol.handshake import Handshake
 from acebase_ipc.relay.errors import NotAPeer, NotFound
 from acebase_ipc.relay.events import MessageDropped, RelayEvent, SessionExpired
-from acebase_ipc.relay.peers import Peer, State
-from tests.relay.core import MASTER, Process, World, bye
+from acebase_ipc.relay.peers import Peer, SessionState
+from acebase_ipc.relay.store import ENTRY_SIZE, REFETCH_PERIOD
+from tests.relay.core import MASTER, Core, Process, bye
 from tests.relay.model import (
     CONTEST,
     MAX_BACKLOG,
-    MAX_HELD,
     MAX_PAYLOAD,
+    MAX_SESSION_QUEUE,
     TTL,
     Letter,
     Line,
@@ -65,16 +66,16 @@ class RelayMachine(RuleBasedStateMachine):
     def begin(
         self, session_timeout: float, introduce: bool, arrivals: list[tuple[str, str, str]]
     ) -> None:
-        self.world = World(
+        self.core = Core(
             introduce,
             session_timeout=session_timeout,
             max_payload=MAX_PAYLOAD,
             max_backlog=MAX_BACKLOG,
-            max_session_queue=MAX_HELD,
+            max_session_queue=MAX_SESSION_QUEUE,
             message_ttl=TTL,
         )
         self.model = Model(session_timeout, introduce)
-        self.model.now = self.world.now
+        self.model.now = self.core.now
         self.processes: dict[Member, Process] = {}
         self.replaced: list[tuple[Process, Member]] = []
         self.checked: dict[Line, Process] = {}
@@ -103,13 +104,16 @@ class RelayMachine(RuleBasedStateMachine):
         """Whether a newcomer may have the id; asks the holder, where that is due."""
         decisions: list[bool] = []
         request = Handshake(database, client_id, Dialect.DOCUMENTED, False)
-        self.world.relay.challenge(request, "192.0.2.9:1", self.world.now, decisions.append)
+        self.core.relay.sessions.check_conflict(
+            request, "192.0.2.9:1", self.core.now, decisions.append
+        )
         holder = self.model.of(database).get(client_id)
         until = self.model.contested.get((database, client_id), 0)
-        if holder and holder.line and until > self.world.now:
+        has_line = holder and holder.line and holder.status is not Status.CUT
+        if holder and has_line and until > self.core.now:
             assert decisions == []
-            ((_, answer),) = self.processes[holder].connection.probes
-            self.processes[holder].connection.probes.clear()
+            ((_, answer),) = self.processes[holder].connection.checks
+            self.processes[holder].connection.checks.clear()
             answer(holder_lives)
             assert decisions == [not holder_lives]
         else:
@@ -122,8 +126,8 @@ class RelayMachine(RuleBasedStateMachine):
         if previous and previous.line:
             self.replaced.append((self.processes[previous], previous))
         acebase = dialect is Dialect.ACEBASE
-        member = self.model.join(database, client_id, acebase, settled, self.world.wall)
-        process = self.world.join(client_id, dialect, settled, database)
+        member = self.model.join(database, client_id, acebase, settled, self.core.wall)
+        process = self.core.join(client_id, dialect, settled, database)
         process.connection.batching = True
         assert member.line
         member.line.flush()
@@ -186,7 +190,7 @@ class RelayMachine(RuleBasedStateMachine):
             return
         process, member = self.replaced.pop(which % len(self.replaced))
         if close_code and self.model.of(member.database).get(member.id) is member:
-            self.model.contested[member.database, member.id] = self.world.now + CONTEST
+            self.model.contested[member.database, member.id] = self.core.now + CONTEST
         process.is_lost(close_code)
 
     # Messages
@@ -255,7 +259,7 @@ class RelayMachine(RuleBasedStateMachine):
             if (each.peer.database.name, each.peer.client_id) == (database, client_id)
         )
         if letter in self.model.letters and client_id in letter.waiting:
-            letter.waiting.remove(client_id)
+            letter.fetched.setdefault(client_id, self.model.now + REFETCH_PERIOD)
             assert process.downloads(announcement) == letter.body
         else:
             with pytest.raises(NotFound):
@@ -294,8 +298,8 @@ class RelayMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0, 1, 14, 15, 15, 59]))
     def pass_time(self, seconds: float) -> None:
-        self.model.expire(self.world.now + seconds)
-        self.world.wait(seconds)
+        self.model.expire(self.core.now + seconds)
+        self.core.wait(seconds)
 
     # What has to be true at any time
 
@@ -334,24 +338,29 @@ class RelayMachine(RuleBasedStateMachine):
     def queues_are_within_their_bounds(self) -> None:
         for member in self.members():
             peer = self.processes[member].peer
-            if peer.state is State.FLOWING:
-                assert not peer.backlog
-            elif peer.state is State.CONGESTED and len(peer.backlog) > 1:
-                assert peer.connection
-                assert peer.backlog.size + peer.connection.backlog <= MAX_BACKLOG
-            elif peer.state is State.SEATED and len(peer.backlog) > 1:
-                assert peer.backlog.size <= MAX_HELD
-            held = peer.database.awaiting_master
-            assert len(held) <= 1 or held.size <= MAX_HELD
-        stored = sum(len(each.body.encode()) for each in self.model.letters if each.waiting)
-        assert self.world.relay.mailbox.stored == stored
+            if peer.connection and not peer.connection.is_full:
+                assert not peer.queue
+            elif peer.connection and len(peer.queue) > 1:
+                assert peer.queue.memory + peer.connection.unsent <= MAX_BACKLOG
+            elif peer.state is SessionState.SUSPENDED and len(peer.queue) > 1:
+                assert peer.queue.memory <= MAX_SESSION_QUEUE
+            waiting = peer.database.awaiting_master
+            assert len(waiting) <= 1 or waiting.memory <= MAX_SESSION_QUEUE
+        stored = sum(
+            len(each.body.encode()) + len(each.waiting) * ENTRY_SIZE
+            for each in self.model.letters
+            if each.waiting
+        )
+        assert self.core.relay.store.stored == stored
 
     @invariant()
     def the_relay_knows_who_is_there(self) -> None:
         for database in DATABASES:
             known = self.model.of(database)
-            assert [(e.id, e.connected) for e in self.world.relay.clients(database)] == [
-                (each.id, each.connected) for each in known.values() if each.line
+            assert [(e.id, e.connected) for e in self.core.relay.registry.clients(database)] == [
+                (each.id, each.connected)
+                for each in known.values()
+                if each.line and each.status is not Status.CUT
             ]
             for client_id in IDS:
                 member = known.get(client_id)
@@ -360,13 +369,13 @@ class RelayMachine(RuleBasedStateMachine):
 
     def find(self, database: str, client_id: str) -> Peer | None:
         try:
-            return self.world.relay.peer(database, client_id)
+            return self.core.relay.registry.peer(database, client_id)
         except NotAPeer:
             return None
 
     def teardown(self) -> None:
-        if hasattr(self, "world"):
-            for kind in {describe(report) for report in self.world.reports}:
+        if hasattr(self, "core"):
+            for kind in {describe(report) for report in self.core.reports}:
                 event(kind)
 
 

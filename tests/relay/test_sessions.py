@@ -18,7 +18,7 @@ from acebase_ipc.relay.events import (
     SessionSuspended,
 )
 from acebase_ipc.relay.sessions import CLOSE_REPLACED
-from tests.relay.core import DATABASE, MASTER, WELCOME, World, bye, frame_size, hello
+from tests.relay.core import DATABASE, MASTER, WELCOME, Core, bye, hello, memory_of
 
 LOCK = '{"type":"lock-request","from":"worker1","to":"[master]"}'
 NOTE = '{"type":"notification","from":"worker1"}'
@@ -30,74 +30,74 @@ TO_MASTER = f"to:[master];{LOCK}"
 
 @pytest.mark.parametrize("close_code", [None, 1005, 1006, 1009, 1011, 4001])
 def test_nobody_hears_of_a_lost_worker_while_its_seat_lasts(close_code: int | None) -> None:
-    world = World(session_timeout=15)
-    lost = world.join_acebase("worker1")
-    world.join_acebase("worker2")
-    world.join("reader1")
-    world.hush()
+    core = Core(session_timeout=15)
+    lost = core.join_acebase("worker1")
+    core.join_acebase("worker2")
+    core.join("reader1")
+    core.hush()
     lost.is_lost(close_code)
-    world.wait(14.5)
-    assert world.is_quiet()
-    assert world.reported(SessionSuspended) == [SessionSuspended(DATABASE, "worker1")]
-    assert world.reported(PeerLeft) == []
+    core.wait(14.5)
+    assert core.is_quiet()
+    assert core.reported(SessionSuspended) == [SessionSuspended(DATABASE, "worker1")]
+    assert core.reported(PeerLeft) == []
 
 
 def test_a_seat_ends_by_time() -> None:
-    world = World(session_timeout=15)
-    lost, worker = world.join_acebase("worker1"), world.join_acebase("worker2")
-    reader = world.join("reader1")
-    world.hush()
+    core = Core(session_timeout=15)
+    lost, worker = core.join_acebase("worker1"), core.join_acebase("worker2")
+    reader = core.join("reader1")
+    core.hush()
     lost.is_lost()
     worker.says(NOTE)
-    world.wait(15)
+    core.wait(15)
     assert worker.hears() == ["disconnect:worker1"]
     assert reader.hears() == [f"msg:{NOTE}", "disconnect:worker1"]
-    assert world.reported(SessionExpired) == [
-        SessionExpired(DATABASE, "worker1", ExpiryReason.TIME, 1, frame_size(NOTE))
+    assert core.reported(SessionExpired) == [
+        SessionExpired(DATABASE, "worker1", ExpiryReason.TIME, 1, memory_of(NOTE))
     ]
-    assert world.reported(PeerLeft) == [PeerLeft(DATABASE, "worker1")]
-    assert world.reported(MessageDropped) == [
+    assert core.reported(PeerLeft) == [PeerLeft(DATABASE, "worker1")]
+    assert core.reported(MessageDropped) == [
         MessageDropped(DATABASE, "worker1", DropReason.RECIPIENT_GONE)
     ]
-    world.wait(100)
-    assert world.is_quiet()
-    assert len(world.reported(SessionExpired)) == 1
+    core.wait(100)
+    assert core.is_quiet()
+    assert len(core.reported(SessionExpired)) == 1
 
 
 def test_the_id_of_an_ended_seat_is_unknown_and_its_return_a_new_join() -> None:
-    world = World(session_timeout=15)
-    lost, worker = world.join_acebase("worker1"), world.join_acebase("worker2")
+    core = Core(session_timeout=15)
+    lost, worker = core.join_acebase("worker1"), core.join_acebase("worker2")
     lost.is_lost()
     worker.says("to:worker1;{}")
-    world.wait(15)
-    world.hush()
+    core.wait(15)
+    core.hush()
     with pytest.raises(NotAPeer):
         lost.posts("hi")
     worker.says("to:worker1;{}")
-    assert world.reported(MessageDropped)[-1] == MessageDropped(
+    assert core.reported(MessageDropped)[-1] == MessageDropped(
         DATABASE, "worker1", DropReason.UNKNOWN_ADDRESSEE
     )
-    back = world.join_acebase("worker1")
+    back = core.join_acebase("worker1")
     assert back.hears() == [WELCOME, hello("worker2")]
     assert worker.hears() == ["connect:worker1", hello("worker1")]
 
 
 @pytest.mark.parametrize("close_code", [1000, 1001])
 def test_a_clean_close_is_a_departure(close_code: int) -> None:
-    world = World()
-    leaver, worker = world.join_acebase("worker1"), world.join_acebase("worker2")
-    world.hush()
+    core = Core()
+    leaver, worker = core.join_acebase("worker1"), core.join_acebase("worker2")
+    core.hush()
     leaver.is_lost(close_code)
     assert worker.hears() == ["disconnect:worker1"]
-    assert world.reported(SessionSuspended) == []
+    assert core.reported(SessionSuspended) == []
 
 
 @pytest.mark.parametrize("prefix", ["", "to:all;"])
 @pytest.mark.parametrize("way", ["says", "posts"])
 def test_who_has_said_goodbye_keeps_no_seat(prefix: str, way: str) -> None:
-    world = World()
-    leaver, worker = world.join_acebase("worker1"), world.join_acebase("worker2")
-    world.hush()
+    core = Core()
+    leaver, worker = core.join_acebase("worker1"), core.join_acebase("worker2")
+    core.hush()
     getattr(leaver, way)(prefix + bye("worker1"))
     assert worker.hears() == [bye("worker1")]
     leaver.is_lost()
@@ -105,59 +105,59 @@ def test_who_has_said_goodbye_keeps_no_seat(prefix: str, way: str) -> None:
 
 
 def test_goodbye_to_one_peer_is_none_to_all() -> None:
-    world = World()
-    worker, other = world.join_acebase("worker1"), world.join_acebase("worker2")
+    core = Core()
+    worker, other = core.join_acebase("worker1"), core.join_acebase("worker2")
     worker.says(f"to:worker2;{bye('worker1')}")
-    world.hush()
+    core.hush()
     worker.is_lost()
     assert other.hears() == []
 
 
 def test_a_documented_peer_keeps_no_seat() -> None:
-    world = World()
-    lost, worker = world.join("worker1", settled=False), world.join_acebase("worker2")
-    world.hush()
+    core = Core()
+    lost, worker = core.join("worker1", settled=False), core.join_acebase("worker2")
+    core.hush()
     lost.is_lost()
     assert worker.hears() == ["disconnect:worker1"]
 
 
 def test_a_peer_that_is_recognised_keeps_a_seat_and_its_dialect() -> None:
-    world = World()
-    lost, worker = world.join("worker1", settled=False), world.join_acebase("worker2")
+    core = Core()
+    lost, worker = core.join("worker1", settled=False), core.join_acebase("worker2")
     lost.says(NOTE)
-    world.hush()
+    core.hush()
     lost.is_lost()
     worker.says(NOTE)
-    back = world.join("worker1", settled=False)
+    back = core.join("worker1", settled=False)
     assert back.hears() == [WELCOME, NOTE]
     assert worker.hears() == []
 
 
 def test_without_recovery_every_loss_is_a_departure() -> None:
-    world = World(session_timeout=0)
-    lost, worker = world.join_acebase("worker1"), world.join_acebase("worker2")
-    world.hush()
+    core = Core(session_timeout=0)
+    lost, worker = core.join_acebase("worker1"), core.join_acebase("worker2")
+    core.hush()
     lost.is_lost()
     assert worker.hears() == ["disconnect:worker1"]
     worker.says(TO_MASTER)
-    assert world.reported(MessageDropped) == [
+    assert core.reported(MessageDropped) == [
         MessageDropped(DATABASE, MASTER, DropReason.UNKNOWN_ADDRESSEE)
     ]
-    assert world.join_acebase(MASTER).hears() == [WELCOME, hello("worker2")]
+    assert core.join_acebase(MASTER).hears() == [WELCOME, hello("worker2")]
 
 
 def test_each_loss_begins_a_seat_of_full_length() -> None:
-    world = World(session_timeout=15)
-    lost, worker = world.join_acebase("worker1"), world.join_acebase("worker2")
+    core = Core(session_timeout=15)
+    lost, worker = core.join_acebase("worker1"), core.join_acebase("worker2")
     lost.is_lost()
-    world.wait(10)
-    back = world.join_acebase("worker1")
-    world.hush()
-    world.wait(10)
+    core.wait(10)
+    back = core.join_acebase("worker1")
+    core.hush()
+    core.wait(10)
     back.is_lost()
-    world.wait(14.5)
+    core.wait(14.5)
     assert worker.hears() == []
-    world.wait(0.5)
+    core.wait(0.5)
     assert worker.hears() == ["disconnect:worker1"]
 
 
@@ -165,19 +165,19 @@ def test_each_loss_begins_a_seat_of_full_length() -> None:
 
 
 def test_a_worker_returns_silently_to_what_was_sent_in_order() -> None:
-    world = World(max_payload=50)
-    lost, worker = world.join_acebase("worker1"), world.join_acebase("worker2")
-    reader = world.join("reader1")
-    world.hush()
+    core = Core(max_payload=50)
+    lost, worker = core.join_acebase("worker1"), core.join_acebase("worker2")
+    reader = core.join("reader1")
+    core.hush()
     lost.is_lost()
     worker.says('{"n":1}')
     worker.says("to:worker1;{2}")
     reader.posts('{"n":3,"large":"' + "x" * 50 + '"}')
-    world.join_acebase("worker3")
+    core.join_acebase("worker3")
     worker.says("4")
     reader.is_lost()
-    world.hush()
-    back = world.join_acebase("worker1")
+    core.hush()
+    back = core.join_acebase("worker1")
     assert back.hears() == [
         'welcome:{"maxPayload":50}',
         '{"n":1}',
@@ -188,31 +188,31 @@ def test_a_worker_returns_silently_to_what_was_sent_in_order() -> None:
         "msg:4",
         "disconnect:reader1",
     ]
-    assert world.is_quiet()
+    assert core.is_quiet()
     assert lost.hears() == []
-    assert world.reported(SessionResumed) == [SessionResumed(DATABASE, "worker1", 7)]
+    assert core.reported(SessionResumed) == [SessionResumed(DATABASE, "worker1", 7)]
     worker.says("5")
     assert back.hears() == ["msg:5"]
 
 
 def test_a_return_to_an_empty_queue_is_silent_too() -> None:
-    world = World()
-    lost = world.join_acebase("worker1")
-    world.join_acebase("worker2")
-    world.hush()
+    core = Core()
+    lost = core.join_acebase("worker1")
+    core.join_acebase("worker2")
+    core.hush()
     lost.is_lost()
-    assert world.join_acebase("worker1").hears() == [WELCOME]
-    assert world.is_quiet()
-    assert world.reported(SessionResumed) == []
+    assert core.join_acebase("worker1").hears() == [WELCOME]
+    assert core.is_quiet()
+    assert core.reported(SessionResumed) == []
 
 
 def test_what_was_not_handed_to_the_transport_comes_before_the_queue() -> None:
-    world = World()
-    lost, worker = world.join_acebase("worker1"), world.join_acebase("worker2")
+    core = Core()
+    lost, worker = core.join_acebase("worker1"), core.join_acebase("worker2")
     lost.connection.batching = True
     worker.says("1")
     lost.connection.flush()
-    world.hush()
+    core.hush()
     worker.says("2")
     worker.says("3")
     lost.stops_reading()
@@ -220,52 +220,52 @@ def test_what_was_not_handed_to_the_transport_comes_before_the_queue() -> None:
     lost.is_lost()
     worker.says("5")
     assert lost.hears() == []
-    assert world.join_acebase("worker1").hears() == [WELCOME, "msg:2", "msg:3", "msg:4", "msg:5"]
+    assert core.join_acebase("worker1").hears() == [WELCOME, "msg:2", "msg:3", "msg:4", "msg:5"]
 
 
 def test_a_worker_that_stops_reading_while_it_receives_its_queue_misses_nothing() -> None:
-    world = World(max_payload=100_000)
-    lost, worker = world.join_acebase("worker1"), world.join_acebase("worker2")
+    core = Core(max_payload=100_000)
+    lost, worker = core.join_acebase("worker1"), core.join_acebase("worker2")
     lost.is_lost()
     messages = [f"{{{n}" + "x" * 50_000 for n in range(5)]
     for message in messages:
         worker.says(message)
-    back = world.join_acebase("worker1")
+    back = core.join_acebase("worker1")
     back.stops_reading()
     back.is_lost()
     worker.says("last")
-    again = world.join_acebase("worker1")
+    again = core.join_acebase("worker1")
     heard = [text for text in back.hears() + again.hears() if not text.startswith("welcome")]
     assert heard == [*messages, "msg:last"]
 
 
 @pytest.mark.parametrize("session_timeout", [0, 15])
 def test_a_worker_replaces_its_own_living_connection_silently(session_timeout: float) -> None:
-    world = World(session_timeout=session_timeout)
-    old, worker = world.join_acebase("worker1"), world.join_acebase("worker2")
-    world.hush()
-    new = world.join_acebase("worker1")
+    core = Core(session_timeout=session_timeout)
+    old, worker = core.join_acebase("worker1"), core.join_acebase("worker2")
+    core.hush()
+    new = core.join_acebase("worker1")
     assert old.connection.closed == (CLOSE_REPLACED, "replaced")
     assert new.hears() == [WELCOME]
-    assert world.is_quiet()
-    assert world.reported(PeerReplaced) == [PeerReplaced(DATABASE, "worker1")]
+    assert core.is_quiet()
+    assert core.reported(PeerReplaced) == [PeerReplaced(DATABASE, "worker1")]
     old.is_lost(4001)
-    world.wait(100)
-    assert world.is_quiet()
+    core.wait(100)
+    assert core.is_quiet()
     worker.says("hi")
     assert new.hears() == ["msg:hi"]
 
 
 def test_on_replacement_what_is_still_here_goes_to_the_new_connection() -> None:
-    world = World()
-    old, worker = world.join_acebase("worker1"), world.join_acebase("worker2")
+    core = Core()
+    old, worker = core.join_acebase("worker1"), core.join_acebase("worker2")
     old.connection.batching = True
     worker.says("1")
     old.connection.flush()
     worker.says("2")
     old.stops_reading()
     worker.says("3")
-    new = world.join_acebase("worker1")
+    new = core.join_acebase("worker1")
     assert old.hears()[-1] == "msg:1"
     assert new.hears() == [WELCOME, "msg:2", "msg:3"]
     assert new.connection.closed is None
@@ -274,25 +274,25 @@ def test_on_replacement_what_is_still_here_goes_to_the_new_connection() -> None:
 
 
 def test_a_worker_that_returns_after_goodbye_joins_anew() -> None:
-    world = World()
-    old, worker = world.join_acebase("worker1"), world.join_acebase("worker2")
+    core = Core()
+    old, worker = core.join_acebase("worker1"), core.join_acebase("worker2")
     old.says(bye("worker1"))
-    world.hush()
-    new = world.join_acebase("worker1")
+    core.hush()
+    new = core.join_acebase("worker1")
     assert worker.hears() == ["disconnect:worker1", "connect:worker1", hello("worker1")]
     assert new.hears() == [WELCOME, hello("worker2")]
-    world.hush()
+    core.hush()
     new.is_lost()
-    assert world.is_quiet()
+    assert core.is_quiet()
 
 
 def test_a_documented_process_does_not_take_the_seat_of_an_acebase_peer() -> None:
-    world = World()
-    lost, worker = world.join_acebase("worker1"), world.join_acebase("worker2")
+    core = Core()
+    lost, worker = core.join_acebase("worker1"), core.join_acebase("worker2")
     lost.is_lost()
     worker.says("to:worker1;{}")
-    world.hush()
-    other = world.join("worker1", Dialect.DOCUMENTED)
+    core.hush()
+    other = core.join("worker1", Dialect.DOCUMENTED)
     assert worker.hears() == ["disconnect:worker1", "connect:worker1"]
     assert other.hears() == [WELCOME]
 
@@ -301,73 +301,73 @@ def test_a_documented_process_does_not_take_the_seat_of_an_acebase_peer() -> Non
 
 
 def test_a_seated_peer_may_post() -> None:
-    world = World(max_payload=20)
-    lost, worker = world.join_acebase("worker1"), world.join_acebase("worker2")
-    world.hush()
+    core = Core(max_payload=20)
+    lost, worker = core.join_acebase("worker1"), core.join_acebase("worker2")
+    core.hush()
     lost.is_lost()
     lost.posts(NOTE)
     lost.posts("to:worker2;hi")
     assert worker.hears() == [NOTE, "msg:hi"]
     lost.posts("ping")
     lost.posts("to:worker1;note")
-    back = world.join_acebase("worker1")
+    back = core.join_acebase("worker1")
     assert back.hears()[1:] == ["pong", "msg:note"]
 
 
 def test_what_a_gone_sender_addressed_to_an_absent_worker_is_dropped() -> None:
-    world = World()
-    lost, worker = world.join_acebase("worker1"), world.join_acebase("worker2")
-    reader, other = world.join("reader1"), world.join("reader2")
+    core = Core()
+    lost, worker = core.join_acebase("worker1"), core.join_acebase("worker2")
+    reader, other = core.join("reader1"), core.join("reader2")
     lost.is_lost()
     reader.says("to:worker1;addressed")
     reader.posts("to:worker1;posted")
     reader.says("broadcast")
     other.says("to:worker1;another's")
     reader.is_lost()
-    world.hush()
-    assert world.reported(MessageDropped) == [
-        MessageDropped(DATABASE, "worker1", DropReason.SENDER_GONE, 2)
-    ]
-    assert world.join_acebase("worker1").hears() == [
+    core.hush()
+    assert core.join_acebase("worker1").hears() == [
         WELCOME,
         "msg:broadcast",
         "msg:another's",
         "disconnect:reader1",
     ]
+    assert core.reported(MessageDropped) == [
+        MessageDropped(DATABASE, "worker1", DropReason.SENDER_GONE, 2)
+    ]
     assert worker.hears() == []
 
 
 def test_the_large_broadcast_of_a_gone_sender_stays() -> None:
-    world = World(max_payload=50)
-    lost, reader = world.join_acebase("worker1"), world.join("reader1")
-    world.join("reader2")
+    core = Core(max_payload=50)
+    lost, reader = core.join_acebase("worker1"), core.join("reader1")
+    core.join("reader2")
     lost.is_lost()
     reader.posts("x" * 51)
     reader.is_lost()
-    heard = world.join_acebase("worker1").hears()
+    heard = core.join_acebase("worker1").hears()
     assert heard[1:] == ["msg:" + "x" * 51, "disconnect:reader1"]
 
 
 def test_what_a_sender_gone_before_addressed_to_a_worker_is_dropped_with_its_connection() -> None:
-    world = World()
-    slow, reader = world.join_acebase("worker1"), world.join("reader1")
-    world.join("reader2")
-    world.hush()
+    core = Core()
+    slow, reader = core.join_acebase("worker1"), core.join("reader1")
+    core.join("reader2")
+    core.hush()
     slow.stops_reading()
     reader.says("to:worker1;addressed")
     reader.says("broadcast")
     reader.is_lost()
     slow.is_lost()
-    assert world.reported(MessageDropped) == [
+    assert core.join_acebase("worker1").hears() == [WELCOME, "msg:broadcast", "disconnect:reader1"]
+    assert core.reported(MessageDropped) == [
         MessageDropped(DATABASE, "worker1", DropReason.SENDER_GONE)
     ]
-    assert world.join_acebase("worker1").hears() == [WELCOME, "msg:broadcast", "disconnect:reader1"]
 
 
 def test_what_a_gone_sender_addressed_to_a_connected_peer_still_arrives() -> None:
-    world = World()
-    slow, reader = world.join_acebase("worker1"), world.join("reader1")
-    world.hush()
+    core = Core()
+    slow, reader = core.join_acebase("worker1"), core.join("reader1")
+    core.hush()
     slow.stops_reading()
     reader.says("to:worker1;addressed")
     reader.is_lost()
@@ -376,105 +376,105 @@ def test_what_a_gone_sender_addressed_to_a_connected_peer_still_arrives() -> Non
 
 
 def test_what_an_absent_sender_addressed_is_kept_while_its_seat_lasts() -> None:
-    world = World(session_timeout=15)
-    receiver, sender = world.join_acebase("worker1"), world.join_acebase("worker2")
-    world.join("reader1")
+    core = Core(session_timeout=15)
+    receiver, sender = core.join_acebase("worker1"), core.join_acebase("worker2")
+    core.join("reader1")
     sender.is_lost()
     sender.posts("to:worker1;first")
     assert receiver.hears()[-1] == "msg:first"
-    world.wait(10)
+    core.wait(10)
     receiver.is_lost()
     sender.posts("to:worker1;second")
     sender.posts("third")
-    world.wait(4)
-    back = world.join_acebase("worker1")
+    core.wait(4)
+    back = core.join_acebase("worker1")
     assert back.hears() == [WELCOME, "msg:second", "msg:third"]
     back.is_lost()
     sender.posts("to:worker1;fourth")
     sender.posts("fifth")
-    world.wait(1)
-    assert world.join_acebase("worker1").hears() == [WELCOME, "msg:fifth", "disconnect:worker2"]
+    core.wait(1)
+    assert core.join_acebase("worker1").hears() == [WELCOME, "msg:fifth", "disconnect:worker2"]
 
 
 # Too much waits for a worker
 
 
 def test_a_seat_ends_when_too_much_waits() -> None:
-    size = frame_size("msg:hi")
-    world = World(max_session_queue=2 * size)
-    lost, worker = world.join_acebase("worker1"), world.join_acebase("worker2")
-    world.hush()
+    size = memory_of("msg:hi")
+    core = Core(max_session_queue=2 * size)
+    lost, worker = core.join_acebase("worker1"), core.join_acebase("worker2")
+    core.hush()
     lost.is_lost()
     worker.says("hi")
     worker.says("hi")
-    assert world.reported(SessionExpired) == []
+    assert core.reported(SessionExpired) == []
     worker.says("hi")
     worker.says("hi")
-    assert world.reported(SessionExpired) == [
+    assert core.reported(SessionExpired) == [
         SessionExpired(DATABASE, "worker1", ExpiryReason.SIZE, 2, 2 * size)
     ]
-    world.wait(1)
+    core.wait(1)
     assert worker.hears() == ["disconnect:worker1"]
-    assert len(world.reported(SessionExpired)) == 1
-    assert world.join_acebase("worker1").hears() == [WELCOME, hello("worker2")]
+    assert len(core.reported(SessionExpired)) == 1
+    assert core.join_acebase("worker1").hears() == [WELCOME, hello("worker2")]
 
 
 def test_who_returns_to_a_seat_that_has_just_ended_joins_anew() -> None:
-    world = World(max_session_queue=10)
-    lost, worker = world.join_acebase("worker1"), world.join_acebase("worker2")
-    world.hush()
+    core = Core(max_session_queue=10)
+    lost, worker = core.join_acebase("worker1"), core.join_acebase("worker2")
+    core.hush()
     lost.is_lost()
     worker.says("123456")
     worker.says("789")
-    back = world.join_acebase("worker1")
+    back = core.join_acebase("worker1")
     assert back.hears() == [WELCOME, hello("worker2")]
     assert worker.hears() == ["disconnect:worker1", "connect:worker1", hello("worker1")]
-    world.wait(100)
-    assert world.is_quiet()
+    core.wait(100)
+    assert core.is_quiet()
 
 
 def test_a_message_of_any_size_is_accepted_into_an_empty_queue() -> None:
-    world = World(max_session_queue=10)
-    lost, worker = world.join_acebase("worker1"), world.join_acebase("worker2")
+    core = Core(max_session_queue=10)
+    lost, worker = core.join_acebase("worker1"), core.join_acebase("worker2")
     lost.is_lost()
     worker.says("x" * 100)
-    world.wait(1)
-    assert world.join_acebase("worker1").hears() == [WELCOME, "msg:" + "x" * 100]
+    core.wait(1)
+    assert core.join_acebase("worker1").hears() == [WELCOME, "msg:" + "x" * 100]
 
 
 def test_a_message_of_any_size_that_was_left_unread_is_held_too() -> None:
-    world = World(max_session_queue=10)
-    slow, worker = world.join_acebase("worker1"), world.join_acebase("worker2")
+    core = Core(max_session_queue=10)
+    slow, worker = core.join_acebase("worker1"), core.join_acebase("worker2")
     slow.stops_reading()
     worker.says("x" * 100)
     slow.is_lost()
-    assert world.join_acebase("worker1").hears() == [WELCOME, "msg:" + "x" * 100]
+    assert core.join_acebase("worker1").hears() == [WELCOME, "msg:" + "x" * 100]
 
 
 def test_who_left_too_much_unread_before_its_loss_keeps_no_seat() -> None:
-    world = World(max_session_queue=20)
-    slow, worker = world.join_acebase("worker1"), world.join_acebase("worker2")
+    core = Core(max_session_queue=20)
+    slow, worker = core.join_acebase("worker1"), core.join_acebase("worker2")
     slow.stops_reading()
     worker.says("12345678")
     worker.says("12345678")
-    world.hush()
+    core.hush()
     slow.is_lost()
     assert worker.hears() == ["disconnect:worker1"]
 
 
 def test_the_end_of_one_seat_may_be_too_much_for_another() -> None:
-    world = World(session_timeout=15, max_session_queue=30)
-    first, second = world.join_acebase("worker1"), world.join_acebase("worker2")
-    watcher = world.join("reader1")
-    world.hush()
+    core = Core(session_timeout=15, max_session_queue=30)
+    first, second = core.join_acebase("worker1"), core.join_acebase("worker2")
+    watcher = core.join("reader1")
+    core.hush()
     first.is_lost()
-    world.wait(1)
+    core.wait(1)
     second.is_lost()
     watcher.says("x" * 20)
-    world.wait(14)
-    world.wait(1)
+    core.wait(14)
+    core.wait(1)
     assert watcher.hears() == ["disconnect:worker1", "disconnect:worker2"]
-    assert [(each.peer, each.reason) for each in world.reported(SessionExpired)] == [
+    assert [(each.peer, each.reason) for each in core.reported(SessionExpired)] == [
         ("worker1", ExpiryReason.TIME),
         ("worker2", ExpiryReason.SIZE),
     ]
@@ -484,29 +484,29 @@ def test_the_end_of_one_seat_may_be_too_much_for_another() -> None:
 
 
 def test_a_master_that_returns_may_be_a_new_process() -> None:
-    world = World()
-    master, worker = world.join_acebase(MASTER), world.join_acebase("worker1")
-    reader = world.join("reader1")
-    world.hush()
+    core = Core()
+    master, worker = core.join_acebase(MASTER), core.join_acebase("worker1")
+    reader = core.join("reader1")
+    core.hush()
     master.is_lost()
-    assert world.is_quiet()
+    assert core.is_quiet()
     worker.says(TO_MASTER)
     worker.says(NOTE)
     reader.hears()
-    new = world.join_acebase(MASTER)
+    new = core.join_acebase(MASTER)
     assert new.hears() == [WELCOME, hello("worker1"), LOCK, NOTE]
     assert worker.hears() == [f"disconnect:{MASTER}", f"connect:{MASTER}", hello(MASTER)]
     assert reader.hears() == [f"disconnect:{MASTER}", f"connect:{MASTER}"]
-    assert world.reported(SessionResumed) == [SessionResumed(DATABASE, MASTER, 2)]
+    assert core.reported(SessionResumed) == [SessionResumed(DATABASE, MASTER, 2)]
 
 
 def test_a_master_that_replaces_its_living_connection_may_be_a_new_process() -> None:
-    world = World()
-    old, worker = world.join_acebase(MASTER), world.join_acebase("worker1")
-    world.hush()
+    core = Core()
+    old, worker = core.join_acebase(MASTER), core.join_acebase("worker1")
+    core.hush()
     old.stops_reading()
     worker.says(TO_MASTER)
-    new = world.join_acebase(MASTER)
+    new = core.join_acebase(MASTER)
     assert old.connection.closed == (CLOSE_REPLACED, "replaced")
     assert old.hears() == []
     assert new.hears() == [WELCOME, hello("worker1"), LOCK]
@@ -514,166 +514,166 @@ def test_a_master_that_replaces_its_living_connection_may_be_a_new_process() -> 
 
 
 def test_messages_to_a_master_wait_for_its_first_arrival_without_limit() -> None:
-    world = World(session_timeout=15)
-    worker = world.join_acebase("worker1")
+    core = Core(session_timeout=15)
+    worker = core.join_acebase("worker1")
     worker.says(TO_MASTER)
     worker.says(TO_MASTER)
     worker.says(NOTE)
-    world.wait(10_000)
-    assert world.reported(MasterAbsent) == [MasterAbsent(DATABASE, MASTER)]
-    assert world.reported(MessageDropped) == []
-    world.hush()
-    master = world.join_acebase(MASTER)
+    core.wait(10_000)
+    assert core.reported(MasterAbsent) == [MasterAbsent(DATABASE, MASTER)]
+    assert core.reported(MessageDropped) == []
+    core.hush()
+    master = core.join_acebase(MASTER)
     assert master.hears() == [WELCOME, hello("worker1"), LOCK, LOCK]
     assert worker.hears() == [f"connect:{MASTER}", hello(MASTER)]
-    assert world.reported(SessionResumed) == [SessionResumed(DATABASE, MASTER, 2)]
+    assert core.reported(SessionResumed) == [SessionResumed(DATABASE, MASTER, 2)]
     worker.says(TO_MASTER)
     assert master.hears() == [LOCK]
 
 
 def test_messages_to_a_master_go_on_waiting_after_its_seat_but_broadcasts_do_not() -> None:
-    world = World(session_timeout=15)
-    master, worker = world.join_acebase(MASTER), world.join_acebase("worker1")
-    world.hush()
+    core = Core(session_timeout=15)
+    master, worker = core.join_acebase(MASTER), core.join_acebase("worker1")
+    core.hush()
     master.is_lost()
     worker.says("to:[master];{1}")
     worker.says("{broadcast}")
     worker.says("to:[master];{2}")
-    world.wait(15)
+    core.wait(15)
     assert worker.hears() == [f"disconnect:{MASTER}"]
     worker.says("to:[master];{3}")
     worker.says("{broadcast}")
-    world.wait(10_000)
-    new = world.join_acebase(MASTER)
+    core.wait(10_000)
+    new = core.join_acebase(MASTER)
     assert new.hears() == [WELCOME, hello("worker1"), "{1}", "{2}", "{3}"]
     assert worker.hears() == [f"connect:{MASTER}", hello(MASTER)]
 
 
 @pytest.mark.parametrize("close_code", [1000, 1001])
 def test_what_a_master_left_unread_waits_for_its_successor(close_code: int) -> None:
-    world = World()
-    master, worker = world.join_acebase(MASTER), world.join_acebase("worker1")
+    core = Core()
+    master, worker = core.join_acebase(MASTER), core.join_acebase("worker1")
     master.stops_reading()
     worker.says(TO_MASTER)
     worker.says(NOTE)
-    world.hush()
+    core.hush()
     master.is_lost(close_code)
     assert worker.hears() == [f"disconnect:{MASTER}"]
-    assert world.join_acebase(MASTER).hears() == [WELCOME, hello("worker1"), LOCK]
+    assert core.join_acebase(MASTER).hears() == [WELCOME, hello("worker1"), LOCK]
 
 
 def test_what_waits_for_a_master_is_delivered_once() -> None:
-    world = World()
-    worker = world.join_acebase("worker1")
+    core = Core()
+    worker = core.join_acebase("worker1")
     worker.says(TO_MASTER)
-    first = world.join_acebase(MASTER)
+    first = core.join_acebase(MASTER)
     assert LOCK in first.hears()
     first.is_lost(1000)
-    second = world.join_acebase(MASTER)
+    second = core.join_acebase(MASTER)
     assert second.hears() == [WELCOME, hello("worker1")]
 
 
 @pytest.mark.parametrize("absence", ["never came", "is expected back", "is not expected back"])
 def test_the_lock_request_of_a_dead_worker_does_not_reach_the_next_master(absence: str) -> None:
-    world = World(session_timeout=15)
-    worker, other = world.join_acebase("worker1"), world.join_acebase("worker2")
+    core = Core(session_timeout=15)
+    worker, other = core.join_acebase("worker1"), core.join_acebase("worker2")
     if absence != "never came":
-        world.join_acebase(MASTER).is_lost()
+        core.join_acebase(MASTER).is_lost()
     if absence == "is not expected back":
-        world.wait(15)
+        core.wait(15)
     worker.says(TO_MASTER)
     other.says('to:[master];{"n":2}')
     worker.is_lost(1000)
-    assert world.reported(MessageDropped) == [
+    master = core.join_acebase(MASTER)
+    assert core.reported(MessageDropped) == [
         MessageDropped(DATABASE, MASTER, DropReason.SENDER_GONE)
     ]
-    master = world.join_acebase(MASTER)
     heard = master.hears()
     assert LOCK not in heard
     assert heard[-1 if absence != "is expected back" else -2] == '{"n":2}'
 
 
 def test_the_lock_request_of_a_worker_that_is_expected_back_waits_with_it() -> None:
-    world = World(session_timeout=15)
-    worker, other = world.join_acebase("worker1"), world.join_acebase("worker2")
+    core = Core(session_timeout=15)
+    worker, other = core.join_acebase("worker1"), core.join_acebase("worker2")
     worker.says(TO_MASTER)
     worker.is_lost()
-    world.wait(14.5)
-    assert world.reported(MessageDropped) == []
-    world.wait(0.5)
-    assert world.reported(MessageDropped)[-1] == MessageDropped(
+    core.wait(14.5)
+    assert core.reported(MessageDropped) == []
+    core.wait(0.5)
+    other.says("to:[master];{}")
+    assert core.join_acebase(MASTER).hears() == [WELCOME, hello("worker2"), "{}"]
+    assert core.reported(MessageDropped)[-1] == MessageDropped(
         DATABASE, MASTER, DropReason.SENDER_GONE
     )
-    other.says("to:[master];{}")
-    assert world.join_acebase(MASTER).hears() == [WELCOME, hello("worker2"), "{}"]
 
 
 def test_a_dead_worker_leaves_nothing_behind_when_the_master_went_first() -> None:
-    world = World(session_timeout=15)
-    master, worker = world.join_acebase(MASTER), world.join_acebase("worker1")
-    world.join_acebase("worker2")
+    core = Core(session_timeout=15)
+    master, worker = core.join_acebase(MASTER), core.join_acebase("worker1")
+    core.join_acebase("worker2")
     master.is_lost()
     worker.says(TO_MASTER)
-    world.wait(5)
+    core.wait(5)
     worker.is_lost()
-    world.wait(10)
-    world.wait(5)
-    assert world.join_acebase(MASTER).hears() == [WELCOME, hello("worker2")]
+    core.wait(10)
+    core.wait(5)
+    assert core.join_acebase(MASTER).hears() == [WELCOME, hello("worker2")]
 
 
 def test_a_database_whose_last_peer_left_keeps_nothing_for_a_master() -> None:
-    world = World()
-    worker = world.join_acebase("worker1")
+    core = Core()
+    worker = core.join_acebase("worker1")
     worker.says(TO_MASTER)
     worker.is_lost(1000)
-    assert world.join_acebase(MASTER).hears() == [WELCOME]
+    assert core.join_acebase(MASTER).hears() == [WELCOME]
 
 
 def test_what_waits_for_a_master_stays_in_its_database() -> None:
-    world = World()
-    world.join_acebase("worker1").says(TO_MASTER)
-    assert world.join_acebase(MASTER, "other_data").hears() == [WELCOME]
-    assert world.join_acebase(MASTER).hears() == [WELCOME, hello("worker1"), LOCK]
+    core = Core()
+    core.join_acebase("worker1").says(TO_MASTER)
+    assert core.join_acebase(MASTER, "other_data").hears() == [WELCOME]
+    assert core.join_acebase(MASTER).hears() == [WELCOME, hello("worker1"), LOCK]
 
 
 def test_only_what_acebase_peers_address_waits_for_a_master() -> None:
-    world = World()
-    world.join("reader1").says("to:[master];hi")
-    world.join_acebase("worker1").says("to:[masters];hi")
-    assert [each.reason for each in world.reported(MessageDropped)] == [
+    core = Core()
+    core.join("reader1").says("to:[master];hi")
+    core.join_acebase("worker1").says("to:[masters];hi")
+    assert [each.reason for each in core.reported(MessageDropped)] == [
         DropReason.UNKNOWN_ADDRESSEE
     ] * 2
-    assert world.reported(MasterAbsent) == []
+    assert core.reported(MasterAbsent) == []
 
 
 def test_too_much_that_waits_for_a_master_is_given_up_and_reported() -> None:
-    size = frame_size("{12}")
-    world = World(max_session_queue=2 * size)
-    worker = world.join_acebase("worker1")
+    size = memory_of("{12}")
+    core = Core(max_session_queue=2 * size)
+    worker = core.join_acebase("worker1")
     for n in (1, 2, 3):
         worker.says(f"to:[master];{{1{n}}}")
-    assert world.reported(SessionExpired) == [
+    assert core.reported(SessionExpired) == [
         SessionExpired(DATABASE, MASTER, ExpiryReason.SIZE, 2, 2 * size)
     ]
-    assert world.join_acebase(MASTER).hears() == [WELCOME, hello("worker1"), "{13}"]
+    assert core.join_acebase(MASTER).hears() == [WELCOME, hello("worker1"), "{13}"]
 
 
 def test_a_master_that_is_not_recognised_receives_what_waits_as_a_documented_peer() -> None:
-    world = World()
-    worker = world.join_acebase("worker1")
+    core = Core()
+    worker = core.join_acebase("worker1")
     worker.says(TO_MASTER)
     worker.says("to:[master];plain")
-    master = world.join(MASTER, settled=False)
+    master = core.join(MASTER, settled=False)
     assert master.hears() == [WELCOME, "msg:" + LOCK, "msg:plain"]
     master.says('{"type":"pulse","from":"[master]"}')
     assert master.hears() == [hello("worker1")]
 
 
 def test_what_is_sent_to_a_master_before_and_after_it_is_recognised_arrives_in_order() -> None:
-    world = World()
-    worker = world.join_acebase("worker1")
+    core = Core()
+    worker = core.join_acebase("worker1")
     worker.says("to:[master];{1}")
-    master = world.join(MASTER, settled=False)
+    master = core.join(MASTER, settled=False)
     worker.says("to:[master];{2}")
     master.says('{"type":"pulse","from":"[master]"}')
     worker.says("to:[master];{3}")
@@ -682,66 +682,66 @@ def test_what_is_sent_to_a_master_before_and_after_it_is_recognised_arrives_in_o
 
 
 def test_messages_to_a_master_whose_seat_has_just_ended_by_size_wait() -> None:
-    world = World(max_session_queue=30)
-    master, worker = world.join_acebase(MASTER), world.join_acebase("worker1")
+    core = Core(max_session_queue=30)
+    master, worker = core.join_acebase(MASTER), core.join_acebase("worker1")
     master.is_lost()
     worker.says("x" * 20)
     worker.says("x" * 20)
-    assert [each.reason for each in world.reported(SessionExpired)] == [ExpiryReason.SIZE]
+    assert [each.reason for each in core.reported(SessionExpired)] == [ExpiryReason.SIZE]
     worker.says(TO_MASTER)
-    world.wait(1)
-    assert world.join_acebase(MASTER).hears() == [WELCOME, hello("worker1"), LOCK]
+    core.wait(1)
+    assert core.join_acebase(MASTER).hears() == [WELCOME, hello("worker1"), LOCK]
 
 
 def test_the_message_that_ends_a_masters_seat_by_size_waits_if_it_is_addressed() -> None:
-    world = World(max_session_queue=30)
-    master, worker = world.join_acebase(MASTER), world.join_acebase("worker1")
+    core = Core(max_session_queue=30)
+    master, worker = core.join_acebase(MASTER), core.join_acebase("worker1")
     master.is_lost()
     worker.says("to:[master];given up")
     worker.says(TO_MASTER)
-    assert [each.reason for each in world.reported(SessionExpired)] == [ExpiryReason.SIZE]
-    assert world.join_acebase(MASTER).hears() == [WELCOME, hello("worker1"), LOCK]
+    assert [each.reason for each in core.reported(SessionExpired)] == [ExpiryReason.SIZE]
+    assert core.join_acebase(MASTER).hears() == [WELCOME, hello("worker1"), LOCK]
 
 
 def test_too_much_that_a_master_left_unread_does_not_wait_for_its_successor() -> None:
-    size = frame_size("{1}")
-    world = World(max_session_queue=2 * size)
+    size = memory_of("{1}")
+    core = Core(max_session_queue=2 * size)
     for unread, inherited in [(2, ["{1}", "{2}"]), (3, [])]:
-        master, worker = world.join_acebase(MASTER), world.join_acebase("worker1")
+        master, worker = core.join_acebase(MASTER), core.join_acebase("worker1")
         master.stops_reading()
         for n in range(unread):
             worker.says(f"to:[master];{{{n + 1}}}")
         master.is_lost(1000)
-        successor = world.join_acebase(MASTER)
+        successor = core.join_acebase(MASTER)
         assert successor.hears() == [WELCOME, hello("worker1"), *inherited]
 
 
 def test_messages_to_a_master_that_is_being_cut_wait() -> None:
-    world = World(max_backlog=10)
-    master, worker = world.join_acebase(MASTER), world.join_acebase("worker1")
+    core = Core(max_backlog=10)
+    master, worker = core.join_acebase(MASTER), core.join_acebase("worker1")
     master.stops_reading(unsent=10)
     worker.says("too much")
     assert master.connection.aborted
     worker.says(TO_MASTER)
     worker.says(NOTE)
     master.is_lost()
-    assert world.join_acebase(MASTER).hears() == [WELCOME, hello("worker1"), LOCK]
+    assert core.join_acebase(MASTER).hears() == [WELCOME, hello("worker1"), LOCK]
 
 
 def test_a_message_of_any_size_to_a_master_goes_on_waiting_after_its_seat() -> None:
-    world = World(session_timeout=15, max_session_queue=10)
-    master, worker = world.join_acebase(MASTER), world.join_acebase("worker1")
+    core = Core(session_timeout=15, max_session_queue=10)
+    master, worker = core.join_acebase(MASTER), core.join_acebase("worker1")
     master.is_lost()
     worker.says(TO_MASTER)
-    world.wait(15)
-    assert world.join_acebase(MASTER).hears() == [WELCOME, hello("worker1"), LOCK]
+    core.wait(15)
+    assert core.join_acebase(MASTER).hears() == [WELCOME, hello("worker1"), LOCK]
 
 
 def test_without_introductions_a_master_receives_what_waits() -> None:
-    world = World(introduce=False)
-    worker = world.join_acebase("worker1")
+    core = Core(introduce=False)
+    worker = core.join_acebase("worker1")
     worker.says(TO_MASTER)
-    assert world.join_acebase(MASTER).hears() == [WELCOME, LOCK]
+    assert core.join_acebase(MASTER).hears() == [WELCOME, LOCK]
 
 
 # Goodbyes
@@ -750,24 +750,24 @@ def test_without_introductions_a_master_receives_what_waits() -> None:
 @pytest.mark.parametrize("prefix", ["", "to:all;", "to:worker2;"])
 @pytest.mark.parametrize("way", ["says", "posts"])
 def test_a_goodbye_for_another_peer_is_not_relayed(prefix: str, way: str) -> None:
-    world = World()
-    sender = world.join_acebase("worker1")
-    world.join_acebase("worker2")
-    world.join("reader1")
-    world.hush()
+    core = Core()
+    sender = core.join_acebase("worker1")
+    core.join_acebase("worker2")
+    core.join("reader1")
+    core.hush()
     getattr(sender, way)(prefix + bye("worker2"))
-    assert world.is_quiet()
-    assert world.reported(MessageDropped) == [
+    assert core.is_quiet()
+    assert core.reported(MessageDropped) == [
         MessageDropped(DATABASE, "worker1", DropReason.FOREIGN_BYE)
     ]
     sender.is_lost()
-    assert world.is_quiet()
+    assert core.is_quiet()
 
 
 def test_a_goodbye_of_its_sender_is_relayed_and_not_the_end() -> None:
-    world = World()
-    sender, other = world.join_acebase("worker1"), world.join_acebase("worker2")
-    world.hush()
+    core = Core()
+    sender, other = core.join_acebase("worker1"), core.join_acebase("worker2")
+    core.hush()
     sender.says(bye("worker1"))
     sender.says(NOTE)
     other.says("to:worker1;{}")
@@ -776,8 +776,8 @@ def test_a_goodbye_of_its_sender_is_relayed_and_not_the_end() -> None:
 
 
 def test_documented_peers_may_say_goodbye_for_others() -> None:
-    world = World()
-    sender, other = world.join("reader1", settled=False), world.join("reader2")
-    world.hush()
+    core = Core()
+    sender, other = core.join("reader1", settled=False), core.join("reader2")
+    core.hush()
     sender.says(bye("worker2"))
     assert other.hears() == [f"msg:{bye('worker2')}"]

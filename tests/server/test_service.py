@@ -341,7 +341,7 @@ def mounted(path: str = "ipc", **config: Any) -> World:
         parent = child
     resource: Any = world.server.resource()
     parent.putChild(last.encode(), resource)
-    site = Site(root, reactor=world.reactor, parsePOSTFormSubmission=False)
+    site = Site(root, reactor=world.reactor)
     site.log = lambda request: None  # type: ignore[method-assign]
     world.factory = site
     return world
@@ -358,6 +358,7 @@ def test_the_relay_can_be_mounted_below_any_path(path: str) -> None:
     message_id = bobby.heard()[0].removeprefix("get:")
     target = f"/{path}/{DATABASE}/receive?id=bobby&msg={message_id}"
     assert world.get(target).text == "漢" * 1000
+    world.pass_time(11)
     assert world.get(target).status == 404
     clients = json.loads(world.get(f"/{path}/{DATABASE}/clients").text)
     assert [each["id"] for each in clients] == ["alice", "bobby"]

@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from autobahn import websocket
 from autobahn.twisted.websocket import WebSocketServerProtocol
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, LogLevel, capturedLogs, formatEvent
 
 from acebase_ipc.protocol.frames import text_frame
-from acebase_ipc.websocket import fastpath as fast
+from acebase_ipc.protocol.messages import Message
+from acebase_ipc.websocket import _autobahn
+from acebase_ipc.websocket._autobahn import CLOSE_TIMEOUT
 from acebase_ipc.websocket.coalescing import BUSY
-from acebase_ipc.websocket.fastpath import BATCH, STATE_OPEN, FastServerProtocol
+from acebase_ipc.websocket.fastpath import BATCH, STATE_OPEN, WebSocketConnection
 from tests.wire import (
     BIG,
     UPGRADE,
@@ -26,7 +29,6 @@ from tests.wire import (
     Opcode,
     Recorder,
     RecorderFactory,
-    autobahn_time,
     client_frame,
     close,
     closed_with,
@@ -35,16 +37,14 @@ from tests.wire import (
     ping,
 )
 
-A, B, C = text_frame(b"a"), text_frame(b"b"), text_frame(b"c")
+A, B, C = (Message(text) for text in (b"a", b"b", b"c"))
 ONE, TWO, THREE = (client_frame(text) for text in (b"one", b"two", b"three"))
 TEXT, PING, PONG = Opcode.TEXT, Opcode.PING, Opcode.PONG
 
 
 @pytest.fixture
-def clock() -> Iterator[Clock]:
-    clock = Clock()
-    with autobahn_time(clock):
-        yield clock
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture
@@ -70,6 +70,11 @@ def lines(events: Sequence[LogEvent], level: LogLevel) -> list[str]:
     """The texts of the events of *level* or above; Autobahn's own are not ours."""
     ours = [each for each in events if each["log_namespace"].startswith("acebase_ipc")]
     return [formatEvent(each) for each in ours if each["log_level"] >= level]
+
+
+def framed(*messages: Message) -> bytes:
+    """The frames of *messages*."""
+    return b"".join(text_frame(each.text) for each in messages)
 
 
 def closing(protocol: Any) -> tuple[int | None, bool]:
@@ -106,11 +111,11 @@ STREAM = b"".join(
         client_frame("é".encode()[1:] + b"nt", Opcode.CONTINUATION),
         client_frame(b"\xff\x00", Opcode.BINARY),
         client_frame(b"x" * 126),
-        client_frame(b"", Opcode.PONG),
+        client_frame(b"!", Opcode.PONG),
         client_frame("😀".encode()),
     ]
 )
-HEARD = ["one", "日本語", "", "fragmént", b"\xff\x00", "x" * 126, "😀"]
+HEARD = ["one", "日本語", "", "fragmént", b"binary", "x" * 126, "😀"]
 PONGS = [(PONG, b"?"), (PONG, b"between")]
 
 
@@ -121,7 +126,7 @@ def test_a_pipelined_stream_cut_once_anywhere(factory: RecorderFactory) -> None:
         peer.dataReceived(STREAM[cut:])
         assert peer.heard == HEARD, f"cut at {cut}"
         assert peer.frames == PONGS, f"cut at {cut}"
-        assert peer.calls == [("pong", b"")], f"cut at {cut}"
+        assert peer.calls == [("pong", b"!")], f"cut at {cut}"
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 7])
@@ -152,7 +157,7 @@ def test_what_looks_like_a_text_within_a_frame_is_none(
     frame = client_frame(ONE, opcode, key=bytes(4))
     peer.dataReceived(frame[:6])
     peer.dataReceived(frame[6:] + TWO)
-    assert peer.heard == (["two"] if opcode is PING else [ONE, "two"])
+    assert peer.heard == (["two"] if opcode is PING else [b"binary", "two"])
     assert peer.frames == ([(PONG, ONE)] if opcode is PING else [])
 
 
@@ -316,26 +321,30 @@ def fail_at(bad: bytes) -> Callable[[bytes], None]:
 
 
 @pytest.mark.parametrize("cut", [0, 3, len(ONE), len(ONE) + 3, len(ONE + TWO)])
-def test_a_message_that_fails_does_not_take_along_those_behind_it(
+def test_nothing_that_follows_a_message_that_fails_is_relayed(
     factory: RecorderFactory, logged: Sequence[LogEvent], cut: int
 ) -> None:
     peer, other = connect(factory), connect(factory)
     peer.on_text = fail_at(b"one")
     stream = ONE + TWO + ping(b"?") + THREE
+    other.send(A)
     peer.dataReceived(stream[:cut])
-    if cut < len(ONE):
-        other.send(A)
-        peer.dataReceived(stream[cut:])
-        assert peer.heard == ["one", "two", "three"]
-        assert peer.frames == [(PONG, b"?"), closed_with(1011, b"internal error")]
-        factory.reactor.advance(0)
-        assert other.frames == [(TEXT, b"a")]
-        assert other.state == STATE_OPEN
-    else:
-        # What comes only after we began to close is of no interest.
-        assert peer.frames == [closed_with(1011, b"internal error")]
-        peer.dataReceived(stream[cut:])
-        assert peer.heard == ["one", "two", "three"][: 1 + (cut == len(ONE + TWO))]
+    peer.dataReceived(stream[cut:])
+    assert peer.heard == ["one"]
+    assert peer.frames == [closed_with(1011, b"internal error")]
+    assert len(lines(logged, LogLevel.critical)) == 1
+    factory.reactor.advance(0)
+    assert other.frames == [(TEXT, b"a")]
+    assert other.state == STATE_OPEN
+
+
+def test_the_answer_to_a_close_for_a_failure_ends_the_connection(
+    factory: RecorderFactory, logged: Sequence[LogEvent]
+) -> None:
+    peer = connect(factory)
+    peer.on_text = fail_at(b"one")
+    peer.dataReceived(ONE + TWO + close(1011))
+    assert (peer.transport.aborted, peer.wasClean) == (True, True)
     assert len(lines(logged, LogLevel.critical)) == 1
 
 
@@ -345,11 +354,11 @@ def test_a_failure_closes_after_what_was_sent(
     peer = connect(factory)
 
     def answer(text: bytes) -> None:
-        peer.send(text_frame(b"re " + text))
-        fail_at(b"one")(text)
+        peer.send(Message(b"re " + text))
+        fail_at(b"two")(text)
 
     peer.on_text = answer
-    peer.dataReceived(ONE + TWO)
+    peer.dataReceived(ONE + TWO + THREE)
     assert peer.frames == [
         (TEXT, b"re one"),
         (TEXT, b"re two"),
@@ -358,24 +367,33 @@ def test_a_failure_closes_after_what_was_sent(
     assert len(lines(logged, LogLevel.critical)) == 1
 
 
-@pytest.mark.parametrize("opcode", [Opcode.BINARY, Opcode.PONG])
+@pytest.mark.parametrize(
+    ("frame", "method"),
+    [
+        (client_frame(b"?", Opcode.BINARY), "received_binary"),
+        (client_frame(b"?", Opcode.PONG), "received_pong"),
+        (client_frame(b"?", fin=False) + client_frame(b"", Opcode.CONTINUATION), "received"),
+    ],
+)
 def test_a_failure_elsewhere_closes_too(
     factory: RecorderFactory,
     logged: Sequence[LogEvent],
     monkeypatch: pytest.MonkeyPatch,
-    opcode: Opcode,
+    frame: bytes,
+    method: str,
 ) -> None:
     peer = connect(factory)
 
-    def fail(self: Recorder, data: bytes) -> None:
+    def fail(*_: object) -> None:
         raise LookupError("a mistake")
 
-    monkeypatch.setattr(Recorder, "binaryReceived", fail)
-    monkeypatch.setattr(Recorder, "onPong", fail)
-    peer.dataReceived(ONE + client_frame(b"?", opcode))
+    peer.dataReceived(ONE)
+    monkeypatch.setattr(Recorder, method, fail)
+    peer.dataReceived(frame + TWO)
     assert peer.heard == ["one"]
     assert peer.frames == [closed_with(1011, b"internal error")]
     assert len(lines(logged, LogLevel.critical)) == 1
+    assert not factory.coalescer.receiving
 
 
 def test_a_failure_while_opening_closes(
@@ -388,6 +406,29 @@ def test_a_failure_while_opening_closes(
     peer = connect(factory)
     assert peer.localCloseCode == 1011
     assert len(lines(logged, LogLevel.critical)) == 1
+
+
+@pytest.mark.parametrize("when", ["our close", "the peer's close", "the end"])
+def test_a_failure_of_the_listener_at_the_end_is_logged_and_ends_nothing_else(
+    factory: RecorderFactory,
+    logged: Sequence[LogEvent],
+    monkeypatch: pytest.MonkeyPatch,
+    when: str,
+) -> None:
+    def fail(self: Recorder, code: int | None) -> None:
+        raise LookupError("a mistake")
+
+    peer = connect(factory)
+    monkeypatch.setattr(Recorder, "closing", fail)
+    if when == "our close":
+        peer.close(1001, "")
+        assert peer.frames == [closed_with(1001, b"")]
+    elif when == "the peer's close":
+        peer.dataReceived(close(1000))
+        assert peer.frames == [closed_with(1000, b"")]
+    lose(peer)
+    assert peer not in factory.connections
+    assert lines(logged, LogLevel.critical)
 
 
 # Closing
@@ -406,7 +447,9 @@ def test_what_comes_after_our_close_is_not_heard_but_the_answer_is(
         assert peer.frames == [closed_with(4001, b"replaced")]
         assert peer.transport.aborted
         lose(peer)
-        assert peer.calls == [("closed", True, 4001)]
+        assert peer.wasClean
+        assert [*dict.fromkeys(peer.calls)] == [("closing", None), ("closing", 4001)]
+        assert peer.calls[-1] == ("closing", 4001)
 
 
 def test_a_peer_that_does_not_answer_our_close_is_dropped(
@@ -414,11 +457,9 @@ def test_a_peer_that_does_not_answer_our_close_is_dropped(
 ) -> None:
     peer = connect(factory)
     peer.close(4001, "replaced")
-    clock.advance(
-        FastServerProtocol.closeHandshakeTimeout - 1.1
-    )  # Autobahn's timers keep to whole seconds
+    clock.advance(CLOSE_TIMEOUT - 0.1)
     assert not peer.transport.aborted
-    clock.advance(1.1)
+    clock.advance(0.1)
     assert peer.transport.aborted
 
 
@@ -445,15 +486,17 @@ def test_the_peers_close_is_answered_with_its_code(
     assert peer.frames == [(Opcode.CLOSE, payload)]
     assert peer.transport.disconnecting
     assert peer.heard == []
+    assert peer.calls == [("closing", code or 1005)]
     lose(peer)
-    assert peer.calls == [("closed", True, code)]
+    assert peer.wasClean
+    assert {*peer.calls} == {("closing", code or 1005)}
 
 
 def test_a_connection_that_breaks_is_not_a_clean_close(factory: RecorderFactory) -> None:
     peer = connect(factory)
     peer.dataReceived(ONE[:4])
     lose(peer)
-    assert peer.calls == [("closed", False, 1006)]
+    assert peer.calls == [("closing", None)]
     assert peer.heard == []
 
 
@@ -469,7 +512,7 @@ def test_the_first_messages_leave_with_the_answer_to_the_handshake(
     peer.dataReceived(UPGRADE)
     head, _, messages = peer.transport.written.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 101 ")
-    assert messages == A + B
+    assert messages == framed(A, B)
 
 
 def test_what_one_turn_sends_leaves_in_one_write(factory: RecorderFactory, clock: Clock) -> None:
@@ -478,24 +521,24 @@ def test_what_one_turn_sends_leaves_in_one_write(factory: RecorderFactory, clock
     peer.send(B)
     peer.send(C)
     assert peer.transport.writes == []
-    assert peer.backlog == len(A + B + C)
+    assert peer.unsent == 3
     clock.advance(0)
-    assert peer.transport.writes == [A + B + C]
-    assert peer.backlog == 0
+    assert peer.transport.writes == [framed(A, B, C)]
+    assert peer.unsent == 0
     assert clock.getDelayedCalls() == []
     peer.send(A)
     clock.advance(0)
-    assert peer.transport.writes == [A + B + C, A]
+    assert peer.transport.writes == [framed(A, B, C), framed(A)]
 
 
 def test_answers_leave_in_one_write_with_the_end_of_the_data(
     factory: RecorderFactory, clock: Clock
 ) -> None:
     peer, other = connect(factory), connect(factory)
-    peer.on_text = lambda text: (peer.send(text_frame(text)), other.send(A))
+    peer.on_text = lambda text: (peer.send(Message(text)), other.send(A))
     peer.dataReceived(ONE + TWO)
     assert peer.transport.writes == [text_frame(b"one") + text_frame(b"two")]
-    assert other.transport.writes == [A + A]
+    assert other.transport.writes == [framed(A, A)]
     assert clock.getDelayedCalls() == []  # nothing is left to do
 
 
@@ -507,14 +550,14 @@ def test_the_first_messages_do_not_wait_even_if_all_are_busy(
     monkeypatch.setattr(peer, "on_open", lambda: peer.send(A))
     peer.makeConnection(MemoryTransport())
     peer.dataReceived(UPGRADE)
-    assert peer.transport.written.endswith(A)
+    assert peer.transport.written.endswith(framed(A))
 
 
 def test_who_is_busy_waits_for_the_end_of_the_turn(
     factory: RecorderFactory, clock: Clock, now: Clock
 ) -> None:
     peer, other = connect(factory), connect(factory)
-    peer.on_text = lambda text: other.send(text_frame(text))
+    peer.on_text = lambda text: other.send(Message(text))
     peer.dataReceived(ONE)
     assert len(other.transport.writes) == 1
     now.advance(BUSY * 0.9)
@@ -537,24 +580,25 @@ def test_who_is_busy_waits_for_the_end_of_the_turn(
 
 def test_much_does_not_wait_for_the_end_of_the_turn(factory: RecorderFactory, clock: Clock) -> None:
     peer = connect(factory)
-    half = text_frame(b"x" * (BATCH // 2 - 5))
+    half = Message(b"x" * (BATCH // 2 - 1))
+    other_half = Message(b"x" * (BATCH // 2))
     peer.send(half)
-    peer.send(half)
+    peer.send(other_half)
     assert peer.transport.writes == []
     peer.send(A)
     peer.send(B)
-    assert peer.transport.writes == [half + half + A][: len(peer.transport.writes)]
+    assert peer.transport.writes == [framed(half, other_half, A)][: len(peer.transport.writes)]
     clock.advance(0)
-    assert peer.transport.written == half + half + A + B
+    assert peer.transport.written == framed(half, other_half, A, B)
     assert len(peer.transport.writes) == 2
 
 
 def test_autobahns_own_frames_keep_their_place(factory: RecorderFactory, clock: Clock) -> None:
     peer = connect(factory)
     peer.send(A)
-    peer.sendPing(b"1")
+    peer.send_ping(b"1")
     peer.send(B)
-    peer.sendPong(b"2")
+    peer.dataReceived(ping(b"2"))
     peer.send(C)
     peer.close(1001, "")
     peer.send(A)
@@ -571,7 +615,7 @@ def test_autobahns_own_frames_keep_their_place(factory: RecorderFactory, clock: 
 
 def test_answers_to_pings_keep_their_place(factory: RecorderFactory, clock: Clock) -> None:
     peer = connect(factory)
-    peer.on_text = lambda text: peer.send(text_frame(text))
+    peer.on_text = lambda text: peer.send(Message(text))
     peer.dataReceived(ONE + ping(b"?") + TWO + close(1000))
     clock.advance(0)
     assert peer.frames == [(TEXT, b"one"), (PONG, b"?"), (TEXT, b"two"), closed_with(1000, b"")]
@@ -609,7 +653,7 @@ def test_a_peer_that_is_lost_while_frames_wait_leaves_them(
     assert peer.reclaim() == [A]
     clock.advance(0)
     assert peer.transport.writes == []
-    assert other.transport.writes == [B]
+    assert other.transport.writes == [framed(B)]
     assert lines(logged, LogLevel.warn) == []
 
 
@@ -620,13 +664,13 @@ def test_what_is_reclaimed_is_not_written(factory: RecorderFactory, clock: Clock
     peer.send(B)
     peer.send(C)
     assert peer.reclaim() == [B, C]
-    assert peer.backlog == 0
+    assert peer.unsent == 0
     clock.advance(0)
-    assert peer.transport.writes == [A]
+    assert peer.transport.writes == [framed(A)]
     assert peer.reclaim() == []
     peer.send(C)
     clock.advance(0)
-    assert peer.transport.writes == [A, C]
+    assert peer.transport.writes == [framed(A), framed(C)]
 
 
 @pytest.mark.parametrize("end", ["our close", "the peer's close", "abort"])
@@ -662,7 +706,7 @@ def test_an_aborted_connection_writes_nothing(factory: RecorderFactory, clock: C
     peer.dataReceived(ONE)
     assert peer.heard == []
     lose(peer)
-    assert peer.calls == [("closed", False, 1006)]
+    assert peer.calls == [("closing", None)]
 
 
 def test_an_aborted_connection_is_silent_for_the_rest_of_the_data(
@@ -678,34 +722,35 @@ def test_an_aborted_connection_is_silent_for_the_rest_of_the_data(
 # A peer that does not read
 
 
-def test_a_full_transport_is_told_once_and_when_it_is_empty(
+def test_a_connection_is_full_until_its_transport_is_empty(
     factory: RecorderFactory, clock: Clock
 ) -> None:
     peer = connect(factory)
     peer.transport.room = 0
     peer.send(A)
-    assert peer.calls == []
+    assert not peer.is_full
     clock.advance(0)
-    assert peer.calls == ["congested"]
-    assert peer.backlog == len(A)
+    assert peer.is_full
+    assert peer.unsent == len(framed(A))
     peer.transport.drain()
-    assert peer.calls == ["congested", "drained"]
-    assert peer.backlog == 0
+    assert peer.calls == ["drained"]
+    assert not peer.is_full
+    assert peer.unsent == 0
 
 
-def test_all_that_a_full_transport_holds_is_backlog(factory: RecorderFactory, clock: Clock) -> None:
+def test_all_that_a_full_transport_holds_is_unsent(factory: RecorderFactory, clock: Clock) -> None:
     peer = connect(factory)
     peer.transport.room = 0
     for _ in range(3):
         peer.send(A)
         clock.advance(0)
     peer.send(B)
-    assert peer.backlog == len(3 * A + B)
+    assert peer.unsent == len(framed(A, A, A)) + B.size
     assert peer.reclaim() == [B]
-    assert peer.backlog == len(3 * A)
+    assert peer.unsent == len(framed(A, A, A))
     peer.transport.drain()
-    assert peer.backlog == 0
-    assert peer.transport.written == 3 * A
+    assert peer.unsent == 0
+    assert peer.transport.written == framed(A, A, A)
 
 
 def test_what_is_sent_to_a_full_transport_stays_in_order(
@@ -716,7 +761,7 @@ def test_what_is_sent_to_a_full_transport_stays_in_order(
     peer.send(A)
     clock.advance(0)
     peer.send(B)
-    peer.sendPing(b"?")
+    peer.send_ping(b"?")
     peer.send(C)
     peer.close(1001, "")
     assert peer.frames == [
@@ -738,7 +783,7 @@ def test_what_is_sent_when_the_transport_is_empty_again_leaves(
     clock.advance(0)
     peer.transport.drain()
     clock.advance(0)
-    assert peer.transport.writes == [A, B]
+    assert peer.transport.writes == [framed(A), framed(B)]
 
 
 def test_a_connection_that_ends_while_it_is_full(factory: RecorderFactory, clock: Clock) -> None:
@@ -750,78 +795,33 @@ def test_a_connection_that_ends_while_it_is_full(factory: RecorderFactory, clock
     peer.stopProducing()
     lose(peer)
     clock.advance(0)
-    assert peer.transport.written == A
-    assert peer.calls == ["congested", ("closed", False, 1006)]
+    assert peer.transport.written == framed(A)
+    assert peer.calls == [("closing", None)]
 
 
 # Which way is taken
 
 
-@pytest.mark.usefixtures("clock")
-def test_the_public_way_can_be_chosen(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(FastServerProtocol, "use_private", False)
-    with capturedLogs() as events:
-        peer = connect(RecorderFactory(BIG, clock))
-    assert "trafficStats" in vars(peer)
-    assert lines(events, LogLevel.info) == []
-
-
-def test_an_attribute_of_autobahn_that_is_missing_is_said_once(
+def test_names_that_are_missing_are_logged_once(
     clock: Clock, logged: Sequence[LogEvent], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fast, "_NEEDED", (*fast._NEEDED, "no_such_attribute"))
+    monkeypatch.setattr(_autobahn, "MISSING", frozenset({"offset", "current_frame"}))
+    monkeypatch.setattr(_autobahn, "PARSER_IS_KNOWN", False)
+    monkeypatch.setattr(_autobahn, "TRANSPORT_IS_KNOWN", False)
     factory = RecorderFactory(BIG, clock)
     peers = [connect(factory) for _ in range(3)]
     for peer in peers:
         peer.dataReceived(STREAM)
         assert (peer.heard, peer.frames) == (HEARD, PONGS)
     assert lines(logged, LogLevel.info) == [
-        "slower than possible: ['no_such_attribute'] is not there"
-    ]
-    assert not factory.fast
-
-
-class TcpTransport(MemoryTransport):
-    """Stands for a TCP transport of a Twisted whose buffers are called otherwise."""
-
-    TLS = False
-
-    def getHandle(self) -> object:
-        raise AssertionError("the socket is not to be touched")
-
-
-def test_an_attribute_of_twisted_that_is_missing_is_said_once(
-    clock: Clock, logged: Sequence[LogEvent], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fast, "Server", TcpTransport)
-    factory = RecorderFactory(BIG, clock)
-    for _ in range(2):
-        peer = factory.buildProtocol(None)
-        peer.makeConnection(TcpTransport())
-        peer.dataReceived(UPGRADE)
-        peer.transport.writes.clear()
-        peer.dataReceived(STREAM)
-        peer.send(A)
-        clock.advance(0)
-        assert (peer.heard, peer.frames) == (HEARD, [*PONGS, (TEXT, b"a")])
-    assert lines(logged, LogLevel.info) == [
-        "slower than possible: ['dataBuffer', '_tempDataBuffer'] is not there"
+        "slower than possible: current_frame, offset is missing"
     ]
 
 
-@pytest.mark.parametrize("cut", [1, 4, 7])
-def test_a_text_that_has_begun_ends_the_short_way(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch, cut: int
-) -> None:
-    factory = RecorderFactory(BIG, clock)
-    peer = connect(factory)
-    peer.dataReceived(ONE[:cut])
-    monkeypatch.setattr(fast, "_NEEDED", (*fast._NEEDED, "no_such_attribute"))
-    connect(factory)
-    assert not factory.fast
-    peer.dataReceived(ONE[cut:] + TWO)
-    peer.dataReceived(THREE)
-    assert peer.heard == ["one", "two", "three"]
+def test_nothing_is_missing(clock: Clock, logged: Sequence[LogEvent]) -> None:
+    connect(RecorderFactory(BIG, clock))
+    assert not _autobahn.MISSING
+    assert lines(logged, LogLevel.info) == []
 
 
 def test_an_open_connection_keeps_little(clock: Clock) -> None:
@@ -838,7 +838,7 @@ def test_an_open_connection_keeps_little(clock: Clock) -> None:
 
 def test_every_option_of_autobahn_is_decided_here() -> None:
     for option in WebSocketServerProtocol.CONFIG_ATTRS:
-        assert hasattr(FastServerProtocol, option), f"{option} would be missing"
+        assert hasattr(WebSocketConnection, option), f"{option} would be missing"
 
 
 def test_compression_is_not_accepted(factory: RecorderFactory) -> None:
@@ -869,27 +869,29 @@ def test_the_factory_knows_who_is_open(factory: RecorderFactory) -> None:
 def receive_long_texts() -> None:
     """Receive texts on both sides of where the native masker begins, whole and in pieces."""
     clock = Clock()
-    with autobahn_time(clock):
-        factory = RecorderFactory(BIG, clock)
-        texts = [unit * count for unit in ("x", "語") for count in (1, 341, 342, 1024, 30_000)]
-        stream = b"".join(client_frame(text.encode()) for text in texts)
-        for size in (len(stream), 997, 64):
-            peer = connect(factory)
-            for start in range(0, len(stream), size):
-                peer.dataReceived(stream[start : start + size])
-            assert peer.heard == texts
-            peer.dataReceived(client_frame("é".encode(), fin=False))
-            peer.dataReceived(client_frame(b"x" * 2000, Opcode.CONTINUATION) + ping(b"?"))
-            assert peer.heard[-1] == "é" + "x" * 2000
-            assert peer.frames == [(PONG, b"?")]
-            peer.dataReceived(client_frame(b"x" * 1500 + b"\xff" + b"x" * 1500)[:-1000])
-            assert closing(peer) == (1007, True)
+    factory = RecorderFactory(BIG, clock)
+    texts = [unit * count for unit in ("x", "語") for count in (1, 341, 342, 1024, 30_000)]
+    stream = b"".join(client_frame(text.encode()) for text in texts)
+    for size in (len(stream), 997, 64):
+        peer = connect(factory)
+        for start in range(0, len(stream), size):
+            peer.dataReceived(stream[start : start + size])
+        assert peer.heard == texts
+        peer.dataReceived(client_frame("é".encode(), fin=False))
+        peer.dataReceived(client_frame(b"x" * 2000, Opcode.CONTINUATION) + ping(b"?"))
+        assert peer.heard[-1] == "é" + "x" * 2000
+        assert peer.frames == [(PONG, b"?")]
+        peer.dataReceived(client_frame(b"x" * 1500 + b"\xff" + b"x" * 1500)[:-1000])
+        assert peer.localCloseCode == 1007
 
 
 def test_long_texts() -> None:
     receive_long_texts()
 
 
+@pytest.mark.skipif(
+    not hasattr(websocket, "USES_NVX"), reason="this Autobahn does not tell whether it uses NVX"
+)
 def test_long_texts_without_the_native_masker() -> None:
     script = (
         "import autobahn.websocket as websocket, tests.websocket.test_fastpath as test_fast\n"
@@ -911,5 +913,5 @@ def test_long_texts_without_the_native_masker() -> None:
     "name", [*(each.name for each in LogLevel.iterconstants()), "error", "failure", "trace"]
 )
 def test_whatever_autobahn_logs_is_not_written(logged: Sequence[LogEvent], name: str) -> None:
-    getattr(FastServerProtocol.log, name)("{what} is wrong", what="something")
+    getattr(WebSocketConnection.log, name)("{what} is wrong", what="something")
     assert logged == []

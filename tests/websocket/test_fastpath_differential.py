@@ -11,15 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from acebase_ipc.protocol.frames import text_frame
-from acebase_ipc.websocket.fastpath import FastServerProtocol
+from acebase_ipc.protocol.messages import Message
+from acebase_ipc.websocket.fastpath import FEED, WebSocketConnection
 from tests.wire import (
     Form,
     MemoryTransport,
     Opcode,
     Recorder,
     RecorderFactory,
-    autobahn_time,
     client_frame,
     close,
     connect,
@@ -138,7 +137,7 @@ def test_the_kinds_are_what_they_are_called() -> None:
     clock = Clock()
     with autobahn_time(clock):
         stock, private, public = open_all(SHORT_LIMIT, clock)
-    assert not isinstance(stock, FastServerProtocol)
+    assert not isinstance(stock, WebSocketConnection)
     assert (private.factory.fast, public.factory.fast) == (True, False)
     assert stock.maxMessagePayloadSize == private.maxMessagePayloadSize == SHORT_LIMIT
 
@@ -306,7 +305,7 @@ def test_certain_frames_in_all_pieces(case: bytes) -> None:
     end = start + (len(case) if len(case) < 100 else 9)
     for pieces in ways_to_cut(stream, start, end):
         last = compare(pieces, SHORT_LIMIT)
-        assert last["state"] == FastServerProtocol.STATE_CLOSED
+        assert last["state"] == WebSocketConnection.STATE_CLOSED
 
 
 @pytest.mark.parametrize("size", [65535, 65536, 65537])

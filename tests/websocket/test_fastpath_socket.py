@@ -13,23 +13,27 @@ from twisted.internet.tcp import Server
 from twisted.logger import LogLevel, capturedLogs
 from twisted.python.failure import Failure
 
-from acebase_ipc.protocol.frames import text_frame
-from acebase_ipc.websocket.fastpath import FastServerProtocol
+from acebase_ipc.protocol.messages import Message
+from acebase_ipc.websocket import _autobahn
 from tests.tcp import HandReactor
 from tests.wire import (
     BIG,
     UPGRADE,
     Opcode,
     RecorderFactory,
-    autobahn_time,
     client_frame,
     close,
     closed_with,
     server_frames,
 )
 
-A, B, C = text_frame(b"a"), text_frame(b"b"), text_frame(b"c")
-LONG = text_frame(b"x" * 200_000)
+A, B, C = (Message(text) for text in (b"a", b"b", b"c"))
+LONG = Message(b"x" * 200_000)
+
+
+def framed(*messages: Message) -> bytes:
+    """The frames of *messages*."""
+    return b"".join(each.make_frame() for each in messages)
 
 
 def standing_clock() -> float:
@@ -125,10 +129,8 @@ class Line:
 
 
 @pytest.fixture
-def factory() -> Iterator[RecorderFactory]:
-    reactor = HandReactor()
-    with autobahn_time(reactor):
-        yield RecorderFactory(BIG, reactor, standing_clock)
+def factory() -> RecorderFactory:
+    return RecorderFactory(BIG, HandReactor(), standing_clock)
 
 
 @pytest.fixture
@@ -142,31 +144,29 @@ def test_a_turns_frames_leave_in_one_system_call_without_the_transport(line: Lin
     line.peer.send(A)
     line.peer.send(B)
     line.reactor.advance(0)
-    assert line.socket.sent == [len(A + B)]
+    assert line.socket.sent == [len(framed(A, B))]
     assert line.reactor.getWriters() == []
-    assert line.read(len(A + B)) == A + B
-    assert line.peer.backlog == 0
+    assert line.read(len(framed(A, B))) == framed(A, B)
+    assert line.peer.unsent == 0
 
 
 def test_the_public_way_is_through_the_transport(
     factory: RecorderFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(FastServerProtocol, "use_private", False)
+    monkeypatch.setattr(_autobahn, "TRANSPORT_IS_KNOWN", False)
     line = Line(RecorderFactory(BIG, factory.reactor, standing_clock))
     line.peer.send(A)
     line.peer.send(B)
     line.reactor.advance(0)
     assert line.socket.sent == []
-    assert line.read(len(A + B)) == A + B
-    assert line.socket.sent == [len(A + B)]
+    assert line.read(len(framed(A, B))) == framed(A, B)
+    assert line.socket.sent == [len(framed(A, B))]
     line.end()
 
 
-@pytest.mark.parametrize("use_private", [True, False])
 def test_the_first_messages_leave_in_one_system_call_with_the_101(
     factory: RecorderFactory, monkeypatch: pytest.MonkeyPatch, use_private: bool
 ) -> None:
-    monkeypatch.setattr(FastServerProtocol, "use_private", use_private)
     line = Line(RecorderFactory(BIG, factory.reactor, standing_clock), upgrade=False)
     monkeypatch.setattr(line.peer, "on_open", lambda: (line.peer.send(A), line.peer.send(B)))
     line.client.sendall(UPGRADE)
@@ -174,7 +174,7 @@ def test_the_first_messages_leave_in_one_system_call_with_the_101(
     (size,) = line.socket.sent
     head, _, messages = line.read(size).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 101 ")
-    assert messages == A + B
+    assert messages == framed(A, B)
     line.end()
 
 
@@ -186,15 +186,15 @@ def test_what_the_socket_does_not_take_follows_in_order(line: Line, room: int) -
     line.reactor.turn()
     line.peer.send(C)
     line.reactor.turn()
-    line.peer.sendPing(b"?")
+    line.peer.send_ping(b"?")
     line.peer.send(A)
     line.reactor.turn()
     assert sum(line.socket.sent) == room
     line.socket.room = float("inf")
-    expected = A + B + C + b"\x89\x01?" + A
+    expected = framed(A, B, C) + b"\x89\x01?" + framed(A)
     assert line.read(len(expected)) == expected
     line.peer.send(B)
-    assert line.read(len(B)) == B
+    assert line.read(len(framed(B))) == framed(B)
     assert line.is_quiet()
     assert line.reactor.getWriters() == []
 
@@ -204,27 +204,27 @@ def test_when_all_is_written_the_direct_way_is_open_again(line: Line) -> None:
     line.peer.send(A)
     line.reactor.turn()
     line.socket.room = float("inf")
-    assert line.read(len(A)) == A
+    assert line.read(len(framed(A))) == framed(A)
     line.socket.sent.clear()
     line.peer.send(B)
     line.reactor.advance(0)
-    assert line.socket.sent == [len(B)]
+    assert line.socket.sent == [len(framed(B))]
 
 
 def test_the_direct_way_is_closed_while_only_autobahns_frames_wait(line: Line) -> None:
-    line.peer.sendPing(b"?")
+    line.peer.send_ping(b"?")
     line.peer.send(A)
     line.reactor.advance(0)
     assert line.socket.sent == []
-    assert line.read(3 + len(A)) == b"\x89\x01?" + A
+    assert line.read(3 + len(framed(A))) == b"\x89\x01?" + framed(A)
 
 
 def test_a_socket_that_is_full_again_and_again(line: Line) -> None:
-    frames = [text_frame(b"%d" % number) for number in range(300)]
-    expected = b"".join(frames)
-    for number, frame in enumerate(frames):
+    messages = [Message(b"%d" % number) for number in range(300)]
+    expected = framed(*messages)
+    for number, message in enumerate(messages):
         line.socket.room = number % 5
-        line.peer.send(frame)
+        line.peer.send(message)
         if number % 3:
             line.reactor.turn()
     line.socket.room = float("inf")
@@ -233,22 +233,23 @@ def test_a_socket_that_is_full_again_and_again(line: Line) -> None:
 
 def test_a_peer_that_does_not_read(line: Line) -> None:
     frames = 0
-    while line.peer.calls != ["congested"]:
+    while not line.peer.is_full:
         assert frames < 1000, "its buffers are endless"
         line.peer.send(LONG)
         frames += 1
         line.reactor.turn()
     line.peer.send(A)
     assert line.peer.reclaim() == [A]
-    backlog = line.peer.backlog
-    assert 0 < backlog <= len(LONG)
+    unsent = line.peer.unsent
+    assert 0 < unsent <= len(framed(LONG))
     line.peer.send(B)
     line.reactor.turn()
-    assert line.peer.backlog == backlog + len(B)
-    expected = LONG * frames + B
+    assert line.peer.unsent == unsent + len(framed(B))
+    expected = framed(LONG) * frames + framed(B)
     assert line.read(len(expected)) == expected
-    assert line.peer.calls == ["congested", "congested", "drained"]
-    assert line.peer.backlog == 0
+    assert line.peer.calls == ["drained"]
+    assert not line.peer.is_full
+    assert line.peer.unsent == 0
 
 
 def test_a_peer_that_closes_while_frames_wait_gets_all_of_them(line: Line) -> None:
@@ -260,9 +261,9 @@ def test_a_peer_that_closes_while_frames_wait_gets_all_of_them(line: Line) -> No
     line.reactor.turn()
     line.socket.room = float("inf")
     *texts, end = server_frames(line.read_to_end())
-    assert [payload for _, payload in texts] == [LONG[10:], b"a"]
+    assert [payload for _, payload in texts] == [LONG.text, b"a"]
     assert end == closed_with(1000, b"")
-    assert line.peer.calls[-1] == ("closed", True, 1000)
+    assert line.peer.calls[-1] == ("closing", 1000)
 
 
 def test_a_close_of_ours_waits_behind_all_frames(line: Line) -> None:
@@ -272,11 +273,11 @@ def test_a_close_of_ours_waits_behind_all_frames(line: Line) -> None:
     line.peer.send(A)
     line.peer.close(1001, "going away")
     line.socket.room = float("inf")
-    expected = LONG + A + b"\x88\x0c\x03\xe9going away"
+    expected = framed(LONG, A) + b"\x88\x0c\x03\xe9going away"
     assert line.read(len(expected)) == expected
     line.client.sendall(close(1001))
     line.reactor.turn_until(lambda: line.ended)
-    assert line.peer.calls[-1] == ("closed", True, 1001)
+    assert line.peer.calls[-1] == ("closing", 1001)
 
 
 @pytest.mark.parametrize("reset", [False, True])
@@ -296,7 +297,7 @@ def test_a_broken_connection_is_found_and_nothing_raised(line: Line, reset: bool
         assert line.peer.reclaim() == [B]
         line.peer.send(B)
         line.reactor.advance(0)
-    assert line.peer.calls[-1] == ("closed", False, 1006)
+    assert line.peer.calls[-1] == ("closing", None)
     assert [each for each in events if each["log_level"] >= LogLevel.error] == []
 
 
@@ -311,7 +312,7 @@ def test_a_broken_pipe_leaves_it_to_the_transport(
     line.reactor.advance(0)
     assert line.peer.state == line.peer.STATE_OPEN
     line.reactor.turn()
-    assert line.peer.calls == [("closed", False, 1006)]
+    assert line.peer.calls == [("closing", None)]
 
 
 def test_an_aborted_connection_sends_nothing_more(line: Line) -> None:
@@ -326,14 +327,14 @@ def test_an_aborted_connection_sends_nothing_more(line: Line) -> None:
         line.reactor.turn()
     assert sum(line.socket.sent) == 2
     assert line.ended
-    assert line.peer.calls[-1] == ("closed", False, 1006)
+    assert line.peer.calls[-1] == ("closing", None)
 
 
 def test_texts_come_in_and_answers_go_out(line: Line) -> None:
-    line.peer.on_text = lambda text: line.peer.send(text_frame(text))
+    line.peer.on_text = lambda text: line.peer.send(Message(text))
     texts = [b"%d" % number * (number % 50) for number in range(200)]
     line.client.sendall(b"".join(map(client_frame, texts)))
-    expected = b"".join(map(text_frame, texts))
+    expected = framed(*map(Message, texts))
     assert line.read(len(expected)) == expected
     assert line.peer.heard == [text.decode() for text in texts]
     assert {opcode for opcode, _ in server_frames(expected)} == {Opcode.TEXT}
@@ -349,7 +350,7 @@ def test_a_connection_that_closes_can_be_aborted(line: Line) -> None:
     assert not line.ended
     line.peer.abort()
     line.reactor.turn_until(lambda: line.ended)
-    assert line.peer.calls[-1] == ("closed", True, 1000)
+    assert line.peer.calls[-1] == ("closing", 1000)
 
 
 def test_a_connection_that_closes_is_not_watched_any_more(line: Line) -> None:
@@ -366,15 +367,15 @@ def test_a_connection_that_closes_is_not_watched_any_more(line: Line) -> None:
 def test_a_connection_that_is_lost_is_forgotten_while_its_socket_is_open(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forget = line.peer.factory.forget
+    stop_reading = line.peer.factory.stop_reading
     was_open = []
 
-    def look(gathered: int | None) -> None:
-        if gathered is not None:
+    def look(source: int | None) -> None:
+        if source is not None:
             was_open.append(not line.ended)
-        forget(gathered)
+        stop_reading(source)
 
-    monkeypatch.setattr(line.peer.factory, "forget", look)
+    monkeypatch.setattr(line.peer.factory, "stop_reading", look)
     line.transport.connectionLost(Failure(ConnectionError()))
     assert was_open == [True]
     assert line.reactor.getReaders() == []

@@ -1,11 +1,11 @@
-"""Bytes of WebSocket text messages (RFC 6455, section 5): the hot path.
+"""Converts between bytes and WebSocket frames (RFC 6455, section 5): the hot path.
 
 A frame from a server to a client is not masked, so it is the same bytes for
 every receiver: it is built once per message and shared by all of them.
 
-Of what clients send, only the common case is recognised here: whole text
-messages in one masked frame. All else (control frames, fragments, whatever
-breaks a rule) is for a complete implementation of the protocol to judge.
+Of what clients send, only the common cases are recognised here: whole text
+messages in one masked frame, pings and pongs. Everything else (fragments, close
+frames, protocol errors) is left to a complete implementation of the protocol.
 """
 
 from __future__ import annotations
@@ -40,7 +40,16 @@ def frame_payload(frame: bytes) -> bytes:
 
 
 _LONG = 1024
-"""Bytes from which on a native implementation unmasks quicker."""
+"""Bytes from which on a native implementation unmasks faster."""
+
+MAX_TEXTS = 64
+"""Text messages taken from the received data in one step: about 0.3 ms of work."""
+
+_TURNS = range(MAX_TEXTS)
+
+PING = 9
+PONG = 10
+_PING_PONG = frozenset({0x80 | PING, 0x80 | PONG})
 
 _HEADERS = tuple(_header(length) for length in range(_LONG))
 
@@ -52,29 +61,31 @@ _START = Struct(">HHI").unpack_from
 
 
 class PartialText:
-    """A masked text frame of which the header and some of the payload have come.
+    """A masked text frame whose header and a part of whose payload have arrived.
 
-    What comes is unmasked and checked at once, so that invalid UTF-8 is found
+    The payload is unmasked and checked as it arrives, so that invalid UTF-8 is found
     where it begins.
 
-    :ivar received: how many bytes of the payload have come.
-    :ivar missing: how many have not.
+    :ivar received: bytes of the payload that have arrived.
+    :ivar missing: bytes of the payload that have not.
     """
 
-    __slots__ = ("_decoder", "_key", "_raw", "_text", "_unmask", "missing", "received")
+    __slots__ = ("_decoder", "_header", "_key", "_text", "_unmask", "missing", "received")
 
     def __init__(self, header: bytes, key: bytes, length: int, unmask: Unmask) -> None:
         self.missing = length
         self._key = key
         self.received = 0
-        self._raw = bytearray(header)
+        self._header = header
         self._text = bytearray()
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._unmask = unmask
 
     def feed(self, data: bytes) -> bool:
-        """Take the next *data*, at most :attr:`missing` bytes; whether it is valid so far."""
-        self._raw += data
+        """Take the next *data*, at most :attr:`missing` bytes.
+
+        :returns: whether the payload is valid UTF-8 so far.
+        """
         turn = self.received % 4
         part = self._unmask(data, self._key[turn:] + self._key[:turn])
         self._text += part
@@ -95,26 +106,29 @@ class PartialText:
 
     @property
     def raw(self) -> bytes:
-        """All bytes of the frame that have come, as they came."""
-        return bytes(self._raw)
+        """All bytes of the frame that have arrived, as they arrived."""
+        return self._header + self._unmask(bytes(self._text), self._key)
 
 
 def split(
     data: bytes, limit: int, unmask_long: Unmask
 ) -> tuple[list[bytes], bytes, PartialText | None]:
-    """Take the text messages from the beginning of *data*.
+    """Take text messages, at most :data:`MAX_TEXTS`, from the beginning of *data*.
 
     :param data: bytes of a stream, from the beginning of a frame on.
     :param limit: bytes that a message may have.
-    :param unmask_long: unmasks payloads above 1 KiB.
-    :returns: the messages, each one valid UTF-8; the rest, which begins with
-        anything else or with an incomplete header; and, instead of a rest, the
-        text that the data ends in the middle of.
+    :param unmask_long: unmasks payloads of 1 KiB and more.
+    :returns: the messages, each valid UTF-8; the rest, which begins with
+        anything else, with an incomplete header, or with the next text after
+        the last one taken; and, instead of a rest, the text in the middle of
+        which the data ends.
     """
     messages: list[bytes] = []
     start = 0
     end = len(data)
-    while end - start >= 6:
+    for _ in _TURNS:
+        if end - start < 6:
+            break
         head, length, key = _START(data if end - start >= 8 else data + b"\0\0", start)
         if head == 0x81FE:  # a masked text of 126 to 65535 bytes, as nearly all are
             begin = start + 8
@@ -154,8 +168,26 @@ def split(
     return messages, data[start:], None
 
 
+def take_control(data: bytes) -> tuple[int, bytes, int] | None:
+    """The ping or pong at the beginning of *data*, if it is whole and valid.
+
+    :returns: its opcode, its payload, and where the next frame begins.
+    """
+    if len(data) < 6 or data[0] not in _PING_PONG or not 0x80 <= data[1] <= 0xFD:
+        return None
+    length = data[1] & 0x7F
+    end = 6 + length
+    if end > len(data):
+        return None
+    if not length:
+        return data[0] & 0x0F, b"", 6
+    key = int.from_bytes(data[2:6] * ((length + 3) // 4), "big") >> ((-length & 3) << 3)
+    payload = int.from_bytes(data[6:end], "big") ^ key
+    return data[0] & 0x0F, payload.to_bytes(length, "big"), end
+
+
 def may_become_text(rest: bytes) -> bool:
-    """Whether *rest*, as :func:`split` returned it, is but an incomplete header of a text."""
+    """Whether *rest*, as :func:`split` returned it, is an incomplete header of a text."""
     if not rest or rest[0] != 0x81 or len(rest) > 13:
         return False
     if len(rest) == 1:

@@ -1,12 +1,11 @@
-"""How a frame reaches one peer: at once, later, or not at all."""
+"""How a message reaches one peer: at once, later, or not at all."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from heapq import heapify, heappop
 
-from acebase_ipc.protocol.dialect import Dialect
-from acebase_ipc.protocol.frames import frame_payload, text_frame
-from acebase_ipc.protocol.messages import MASTER, render
+from acebase_ipc.protocol.dialect import ACEBASE, DOCUMENTED
+from acebase_ipc.protocol.messages import MASTER, Message, render
 from acebase_ipc.relay.events import (
     DropReason,
     EvictedForMemory,
@@ -19,8 +18,10 @@ from acebase_ipc.relay.events import (
     SlowConsumer,
 )
 from acebase_ipc.relay.limits import KIB, Limits
-from acebase_ipc.relay.peers import FLOWING, Connection, Database, Peer, State
-from acebase_ipc.relay.queue import MessageQueue
+from acebase_ipc.relay.memory import MemoryBudget
+from acebase_ipc.relay.peers import Connection, Database, Peer, SessionState
+from acebase_ipc.relay.queue import MessageQueue, memory_of
+from acebase_ipc.relay.registry import Registry
 
 _DRAIN_STEP = 64 * KIB
 """Bytes handed to a connection that has room again before asking it once more."""
@@ -28,163 +29,209 @@ _DRAIN_STEP = 64 * KIB
 _MASTER = MASTER.decode()
 
 
-def _render_documented(frame: bytes) -> bytes:
-    """A *frame* for an acebase peer, as a documented one expects it."""
-    payload = frame_payload(frame)
-    return text_frame(render(payload, Dialect.DOCUMENTED)) if payload[:1] == b"{" else frame
+def _is_gone(sender: object) -> bool:
+    return isinstance(sender, Peer) and sender.state is SessionState.GONE
+
+
+def _render_documented(text: bytes) -> bytes:
+    """A *text* for an acebase peer, as a documented one expects it."""
+    return render(text, DOCUMENTED) if text.startswith(b"{") else text
 
 
 class Delivery:
-    """Hands frames to peers' connections, and keeps what these cannot take yet.
+    """Hands messages to peers' connections, and keeps what these cannot take yet.
 
-    One rule for all: a frame is handed over while the peer's connection flows;
-    otherwise it waits in the peer's backlog, whether the connection is
-    congested or the peer away. A backlog that grows too large is the peer's
-    end: it is marked ``CUT``, receives nothing more, and leaves as soon as its
-    connection reports the loss or the clock ticks. Not at once, because telling
-    the others that it went could be one frame too many for the next.
+    One rule for all: a message is handed over while the peer's connection has room;
+    otherwise it waits in the peer's queue, whether the connection is full or the peer
+    has none. A queue that grows too large ends its peer's session: the peer receives
+    nothing more, and leaves at the next opportunity (:attr:`ending`). Not at once,
+    because telling the others could be one message too many for the next of them.
 
-    :param max_backlog: bytes that a connected peer may leave unread.
-    :param max_session_queue: bytes that may be held for an absent peer.
+    :ivar ending: the peers whose session has to be ended.
     """
 
-    def __init__(self, limits: Limits, observer: Observer) -> None:
+    def __init__(
+        self, limits: Limits, registry: Registry, budget: MemoryBudget, observer: Observer
+    ) -> None:
         self._max_backlog = limits.max_backlog
         self._max_session_queue = limits.max_session_queue
-        self._holds = limits.session_timeout > 0
+        self._has_sessions = limits.session_timeout > 0
+        self._registry = registry
+        self._budget = budget
         self._observer = observer
-        self._backlogged: set[Peer] = set()
+        self.ending: set[Peer] = set()
 
-    def send(self, peer: Peer, frame: bytes, sender: bytes | None = None) -> None:
-        """Let *frame* reach *peer*; *sender* is the id of the peer that addressed it."""
+    # To a peer
+
+    def send(self, peer: Peer, message: Message, sender: Peer | None = None) -> None:
+        """Let *message* reach *peer*; *sender* is the peer that addressed it."""
         connection = peer.connection
-        if peer.state is FLOWING and connection is not None:
-            connection.send(frame)
-        elif peer.state is State.CONGESTED and connection is not None:
-            unsent = peer.backlog.size + connection.backlog
-            if unsent and unsent + len(frame) > self._max_backlog:
-                self._cut(peer, connection, unsent)
-            else:
-                self._wait(peer, frame, sender)
-        elif peer.state is State.SEATED:
-            if peer.backlog.fits(self._max_session_queue, len(frame)):
-                self._wait(peer, frame, sender)
-            else:
-                self.report_seat_end(peer, ExpiryReason.SIZE)
-                peer.state = State.CUT
-                self.send(peer, frame, sender)
-        elif sender is not None and self.has_successor(peer):
-            self.hold_for_master(peer.database, frame, sender)
+        if connection is not None and not connection.is_full:
+            connection.send(message)
+        else:
+            self.keep(peer, message, sender)
 
-    def _wait(self, peer: Peer, frame: bytes, sender: bytes | None) -> None:
-        peer.backlog.append(frame, sender)
-        self._backlogged.add(peer)
+    def keep(self, peer: Peer, message: Message, sender: Peer | None) -> None:
+        """Let *message* wait for *peer*, which cannot take it now, if it may."""
+        connection = peer.connection
+        if connection is not None:
+            unsent = peer.queue.memory + connection.unsent
+            if unsent and unsent + memory_of(message.size) > self._max_backlog:
+                self._end_slow_consumer(peer, connection, unsent)
+            else:
+                self._wait(peer, message, sender)
+        elif peer.state is SessionState.SUSPENDED:
+            if self._make_room(peer.queue, message.size):
+                self._wait(peer, message, sender)
+            else:
+                self.report_expiry(peer, ExpiryReason.SIZE)
+                self._end(peer)
+                self._keep_for_successor(peer, message, sender)
+        else:
+            self._keep_for_successor(peer, message, sender)
 
-    def _cut(self, peer: Peer, connection: Connection, unsent: int) -> None:
-        name, messages = peer.database.name, len(peer.backlog)
+    def _wait(self, peer: Peer, message: Message, sender: Peer | None) -> None:
+        peer.queue.append(message, sender)
+        if self._budget.is_due:
+            self.enforce_memory_limit()
+
+    def _make_room(self, queue: MessageQueue, size: int) -> bool:
+        """Whether a message of *size* bytes fits a session's queue.
+
+        What senders that are gone have addressed is dropped first.
+        """
+        limit = self._max_session_queue
+        if queue.fits(limit, size):
+            return True
+        if queue.swept_to > limit - limit // 16:
+            return False  # or else each message would be searched for again
+        queue.discard_if(_is_gone)
+        queue.swept_to = queue.memory
+        return queue.fits(limit, size)
+
+    def _end_slow_consumer(self, peer: Peer, connection: Connection, unsent: int) -> None:
+        name, messages = peer.database.name, len(peer.queue)
         self._observer.report(SlowConsumer(name, peer.client_id, unsent, messages))
-        peer.state = State.CUT
+        self._end(peer)
         connection.abort()
 
-    def holds_for_master(self, sender: Peer) -> bool:
-        """Whether messages of *sender* to an absent master wait for it."""
-        return self._holds and sender.dialect is Dialect.ACEBASE
-
-    def hold_for_master(self, database: Database, frame: bytes, sender: bytes) -> None:
-        """Keep a *frame* addressed to a master that is not there, until one comes."""
-        held = database.awaiting_master
-        if not held.fits(self._max_session_queue, len(frame)):
-            self.give_up_awaiting(database)
-        if not held:
-            self._observer.report(MasterAbsent(database.name, _MASTER))
-        held.append(frame, sender)
-
-    def give_up_awaiting(self, database: Database) -> None:
-        """Too much waits for the master of *database*: drop it."""
-        held = database.awaiting_master
-        ended = SessionExpired(database.name, _MASTER, ExpiryReason.SIZE, len(held), held.size)
-        self._observer.report(ended)
-        held.clear()
-
-    def deliver_queued(self, held: MessageQueue, peer: Peer) -> None:
-        """Deliver what was *held* for *peer*, after all that it was sent since it came."""
-        if held:
-            name = peer.database.name
-            self._observer.report(SessionResumed(name, peer.client_id, len(held)))
-        if peer.dialect is Dialect.DOCUMENTED:  # a master, and it was awaited as an acebase peer
-            held.change_each(_render_documented)
-        held.move_to(peer.backlog)
-        self._backlogged.add(peer)
-        self.drain(peer)
+    def _end(self, peer: Peer) -> None:
+        peer.connection = None
+        peer.state = SessionState.ENDING
+        self.ending.add(peer)
 
     def drain(self, peer: Peer) -> None:
         """Hand *peer* what waits for it, in order, while its connection has room."""
         connection = peer.connection
-        while connection is not None and peer.backlog and peer.state is State.FLOWING:
-            for frame in peer.backlog.take(_DRAIN_STEP):
-                connection.send(frame)
+        while connection is not None and peer.queue and not connection.is_full:
+            for message in peer.queue.take(_DRAIN_STEP):
+                connection.send(message)
 
-    def backlogged(self) -> Iterable[Peer]:
-        """The peers for which something waits."""
-        self._backlogged = {each for each in self._backlogged if each.backlog}
-        return self._backlogged
-
-    def give_up(self, peer: Peer) -> None:
-        """Let *peer* go for the memory it needs."""
-        self._observer.report(EvictedForMemory(peer.database.name, peer.client_id, peer.weight))
-        peer.state = State.CUT
-        peer.backlog.clear()
+    def flush(self, peer: Peer) -> None:
+        """Hand *peer* all that waits for it, whether its connection has room or not."""
         if peer.connection is not None:
-            peer.connection.abort()
+            for message in peer.queue.take(peer.queue.memory):
+                peer.connection.send(message)
 
-    def forget_gone_senders(self, peer: Peer) -> None:
-        """DropReason what was addressed to *peer*, which is away, by peers that are gone."""
-        self._backlogged.add(peer)
-        peers = peer.database.peers
-        self._discard(peer, lambda sender: sender is not None and sender not in peers)
+    def deliver_queued(self, queue: MessageQueue, peer: Peer) -> None:
+        """Deliver what waits in *queue* to *peer*, after all that it was sent before.
 
-    def forget_sender(self, gone: Peer) -> None:
-        """DropReason what *gone* has addressed to absent peers.
-
-        Else a dead worker's held lock request is granted when the master
-        returns, and blocks the others until it times out, up to 120 s later.
+        What was addressed by senders that are gone is dropped: a dead worker's lock
+        request would be granted and block the others for up to 120 s.
         """
-        database = gone.database
-        for peer in database.peers.values():
-            if peer.state is State.SEATED:
-                self._discard(peer, lambda sender: sender == gone.id)
-        dropped = database.awaiting_master.discard_if(lambda sender: sender == gone.id)
-        if dropped:
-            self._observer.report(
-                MessageDropped(database.name, _MASTER, DropReason.SENDER_GONE, dropped)
-            )
-
-    def _discard(self, peer: Peer, unwanted: Callable[[bytes | None], bool]) -> None:
-        dropped = peer.backlog.discard_if(unwanted)
-        if dropped:
+        self._report_dropped(peer, queue.discard_if(_is_gone))
+        if queue:
             name = peer.database.name
-            self._observer.report(
-                MessageDropped(name, peer.client_id, DropReason.SENDER_GONE, dropped)
-            )
+            self._observer.report(SessionResumed(name, peer.client_id, len(queue)))
+        if peer.dialect is DOCUMENTED:  # a master, which was awaited as an acebase peer
+            queue.change_each(_render_documented)
+        if queue is not peer.queue:
+            queue.move_to(peer.queue)
+        self.drain(peer)
+
+    # To a master that is not there
+
+    def waits_for_master(self, sender: Peer) -> bool:
+        """Whether messages of *sender* to an absent master wait for it."""
+        return self._has_sessions and sender.dialect is ACEBASE
+
+    def keep_for_master(self, database: Database, message: Message, sender: Peer) -> None:
+        """Keep a *message* addressed to a master that is not there, until one comes."""
+        queue = database.awaiting_master
+        if not self._make_room(queue, message.size):
+            self._drop_awaiting(database)
+        if not queue:
+            self._observer.report(MasterAbsent(database.name, _MASTER))
+        queue.append(message, sender)
+        if self._budget.is_due:
+            self.enforce_memory_limit()
+
+    def _keep_for_successor(self, peer: Peer, message: Message, sender: Peer | None) -> None:
+        if sender is not None and self.has_successor(peer):
+            self.keep_for_master(peer.database, message, sender)
 
     def has_successor(self, peer: Peer) -> bool:
         """Whether what is addressed to *peer* waits for its successor when it is gone."""
-        return self._holds and peer.is_master and peer.dialect is Dialect.ACEBASE
+        return self._has_sessions and peer.is_master and peer.dialect is ACEBASE
 
     def pass_to_successor(self, gone: Peer) -> None:
         """Keep what was addressed to a master that is *gone* for its successor."""
-        database, backlog = gone.database, gone.backlog
+        queue = gone.queue
         if (
             self.has_successor(gone)
-            and gone.state is not State.CUT
-            and backlog.fits(self._max_session_queue)
+            and gone.state is not SessionState.ENDING
+            and queue.fits(self._max_session_queue)
         ):
-            backlog.discard_if(lambda sender: sender not in database.peers)
-            backlog.move_to(database.awaiting_master)
+            queue.discard_if(lambda sender: sender is None or _is_gone(sender))
+            queue.move_to(gone.database.awaiting_master)
 
-    def report_seat_end(self, peer: Peer, reason: ExpiryReason) -> None:
-        """Report that *peer* is not expected back any more."""
-        held = peer.backlog
+    def _drop_awaiting(self, database: Database) -> None:
+        queue = database.awaiting_master
         self._observer.report(
-            SessionExpired(peer.database.name, peer.client_id, reason, len(held), held.size)
+            SessionExpired(database.name, _MASTER, ExpiryReason.SIZE, len(queue), queue.memory)
         )
+        queue.clear()
+
+    # Memory
+
+    def enforce_memory_limit(self) -> None:
+        """End the sessions of those that need most while all together exceed ``max_memory``."""
+        if not self._budget.check():
+            return
+        consumers: list[tuple[int, int, Peer | Database]] = []
+        for database in self._registry.databases.values():
+            if database.awaiting_master:
+                consumers.append((-database.awaiting_master.memory, len(consumers), database))
+            for peer in database.peers.values():
+                if memory := peer.memory:
+                    consumers.append((-memory, len(consumers), peer))
+        heapify(consumers)
+        while consumers and self._budget.is_exceeded:
+            _, _, consumer = heappop(consumers)
+            if isinstance(consumer, Peer):
+                self._evict(consumer)
+            else:
+                self._drop_awaiting(consumer)
+
+    def _evict(self, peer: Peer) -> None:
+        self._observer.report(EvictedForMemory(peer.database.name, peer.client_id, peer.memory))
+        connection = peer.connection
+        peer.queue.clear()
+        self._end(peer)
+        if connection is not None:
+            connection.abort()
+
+    # Reports
+
+    def report_expiry(self, peer: Peer, reason: ExpiryReason) -> None:
+        """Report that the suspended session of *peer* ends."""
+        queue = peer.queue
+        self._observer.report(
+            SessionExpired(peer.database.name, peer.client_id, reason, len(queue), queue.memory)
+        )
+
+    def _report_dropped(self, peer: Peer, dropped: int) -> None:
+        if dropped:
+            self._observer.report(
+                MessageDropped(peer.database.name, peer.client_id, DropReason.SENDER_GONE, dropped)
+            )

@@ -129,6 +129,21 @@ class MessageDropped(PeerEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class OversizedMessage(PeerEvent):
+    """A message that a peer has posted exceeds ``max_message``: it is lost.
+
+    The npm package acebase ignores the status 413 and tells nobody.
+    """
+
+    severity: ClassVar[Severity] = Severity.WARNING
+    text: ClassVar[str] = (
+        "{database}: a message of {peer} is lost: it exceeds max_message, {max_message} bytes"
+    )
+
+    max_message: int
+
+
+@dataclass(frozen=True, slots=True)
 class ProtocolViolated(PeerEvent):
     """A peer has broken the protocol: its connection is closed."""
 

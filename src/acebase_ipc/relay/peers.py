@@ -7,41 +7,49 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from acebase_ipc.protocol.dialect import Dialect
+from acebase_ipc.protocol.dialect import ACEBASE
 from acebase_ipc.protocol.handshake import Handshake
-from acebase_ipc.protocol.messages import MASTER
+from acebase_ipc.protocol.messages import MASTER, Message
+from acebase_ipc.relay.memory import MemoryBudget
 from acebase_ipc.relay.queue import MessageQueue
 
 
 class Connection(Protocol):
-    """A peer's WebSocket; none of its methods may raise or call the relay back.
+    """A peer's WebSocket. None of its methods raises or calls the relay back.
 
-    A connection tells the relay when it is ``congested``, when it has room
-    again (``drained``), and when it is ``lost``.
+    A connection tells the relay when it has room again (``Delivery.drain``), and when
+    it is lost (``Sessions.lost``).
     """
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it takes no more messages for now."""
 
     @property
     def address(self) -> str:
         """Where the other end is, for a log."""
 
     @property
-    def backlog(self) -> int:
-        """About how many bytes were taken by :meth:`send` and are unsent."""
+    def unsent(self) -> int:
+        """Bytes that :meth:`send` took and the system has not yet taken."""
 
     @property
-    def unfinished(self) -> int:
-        """Bytes of a message that has come in part."""
+    def memory(self) -> int:
+        """All bytes that it holds: unsent, and of a message that has arrived in part."""
 
-    def send(self, frame: bytes) -> None:
-        """Send *frame* after all frames sent before, at the latest at the end of this turn."""
+    def send(self, message: Message) -> None:
+        """Send *message* after all sent before, at the latest at the end of this turn."""
 
-    def reclaim(self) -> list[bytes]:
-        """Give back the last frames taken: those not yet handed to the transport."""
+    def send_text(self, text: bytes) -> None:
+        """Send a message with this *text*, as :meth:`send` does, which nobody else receives."""
 
-    def probe(self, timeout: float, answer: Callable[[bool], object]) -> None:
-        """Ask the other end for a sign of life.
+    def reclaim(self) -> list[Message]:
+        """Give back the last messages taken: those not yet handed to the transport."""
 
-        *answer* is called once, later: with whether it came within *timeout* seconds.
+    def check(self, timeout: float, answer: Callable[[bool], object]) -> None:
+        """Check whether the other end answers a ping within *timeout* seconds.
+
+        *answer* is called once, later, with whether it did.
         """
 
     def close(self, code: int, reason: str) -> None:
@@ -51,32 +59,31 @@ class Connection(Protocol):
         """End the connection at once; what was taken is lost."""
 
 
-class State(Enum):
-    """What becomes of a frame for a peer."""
+class SessionState(Enum):
+    """What becomes of a message for a peer."""
 
-    FLOWING = "it is handed to the connection"
-    CONGESTED = "it waits until the connection has room"
-    SEATED = "it waits until the peer is back"
-    CUT = "it is dropped: the peer left too much unread and is about to leave"
+    CONNECTED = "it is handed to the connection, or waits until that has room"
+    SUSPENDED = "it waits until the peer is back"
+    ENDING = "it is dropped: the session ends at the next opportunity"
     GONE = "it is dropped: this is not a peer any more"
 
 
-FLOWING = State.FLOWING  # by itself, as Enum makes each look at one of its members slow
-
-
 class Peer:
-    """A process that has opened a database.
+    """A process that has opened a database: its session.
+
+    The session may outlast its connection. Whether a message reaches the connection
+    at once is asked of the connection (:attr:`Connection.is_full`); as long as that
+    is not full, :attr:`queue` is empty.
 
     :ivar id: its id in UTF-8, the key among its database's peers.
     :ivar client_id: its id as text.
-    :ivar connection: its WebSocket; ``None`` while it is expected back.
+    :ivar connection: its WebSocket; ``None`` while it has none.
     :ivar connected: when that was opened, in milliseconds since 1970.
     :ivar said_bye: whether it has told the others that it is leaving.
-    :ivar backlog: what waits for it.
+    :ivar queue: what waits for it.
     """
 
     __slots__ = (
-        "backlog",
         "client_id",
         "connected",
         "connection",
@@ -84,12 +91,18 @@ class Peer:
         "dialect",
         "dialect_settled",
         "id",
+        "queue",
         "said_bye",
         "state",
     )
 
     def __init__(
-        self, handshake: Handshake, database: Database, connection: Connection, connected: int
+        self,
+        handshake: Handshake,
+        database: Database,
+        connection: Connection,
+        connected: int,
+        budget: MemoryBudget,
     ) -> None:
         self.id = handshake.client_id.encode()
         self.client_id = handshake.client_id
@@ -99,8 +112,11 @@ class Peer:
         self.dialect = handshake.dialect
         self.dialect_settled = handshake.dialect_settled
         self.said_bye = False
-        self.state = State.FLOWING
-        self.backlog = MessageQueue()
+        self.state = SessionState.CONNECTED
+        self.queue = MessageQueue(budget)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.client_id} of {self.database.name}>"
 
     @property
     def is_master(self) -> bool:
@@ -110,34 +126,33 @@ class Peer:
     @property
     def is_introduced(self) -> bool:
         """Whether other acebase peers should know it."""
-        return self.dialect is Dialect.ACEBASE and not self.said_bye
+        return self.dialect is ACEBASE and not self.said_bye
 
     @property
-    def weight(self) -> int:
-        """Bytes that wait for it, or have come from it in part."""
-        if self.connection is None:
-            return self.backlog.size
-        return self.backlog.size + self.connection.backlog + self.connection.unfinished
+    def memory(self) -> int:
+        """Bytes that the relay holds for it."""
+        connection = self.connection
+        return self.queue.memory + (0 if connection is None else connection.memory)
 
 
 class Database:
     """The peers that have opened one database.
 
     :ivar peers: the peers by id, in the order they came.
-    :ivar awaiting_master: what was addressed to the master while there was none.
+    :ivar awaiting_master: bodies addressed to the master while there is none.
     """
 
     __slots__ = ("awaiting_master", "name", "peers")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, budget: MemoryBudget) -> None:
         self.name = name
         self.peers: dict[bytes, Peer] = {}
-        self.awaiting_master = MessageQueue()
+        self.awaiting_master = MessageQueue(budget)
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A connected client, as told to the outside.
+    """A connected client, as ``AceBaseIPCServer.get_clients`` returns it.
 
     :ivar id: the client's id.
     :ivar dbname: the wire name of its database.

@@ -1,93 +1,139 @@
-"""Frames that wait for one peer, in order."""
+"""Messages that wait for one peer, in order."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import Final
 
-_Entry = tuple[bytes, bytes | None]
-_NOTHING: deque[_Entry] = deque(maxlen=0)
-"""Stands for all empty backlogs: an empty deque of its own takes 0.6 KB of each
-idle connection."""
+from acebase_ipc.protocol.messages import Message
+from acebase_ipc.relay.memory import ENTRY_OVERHEAD, MESSAGE_OVERHEAD, MemoryBudget
+
+Entry = tuple[Message, object]
+_NOTHING: Final[deque[Entry]] = deque(maxlen=0)
+"""Stands for all empty queues: an empty deque takes 0.6 KB of each idle connection."""
 
 
 class MessageQueue:
-    """The frames a peer has to receive before any later one.
+    """The messages that a peer has to receive before any later one.
 
-    A frame waits here while the peer's connection is congested, or while the
-    peer has none. Each frame is kept with the peer that addressed it, if any.
+    A message waits here while the peer's connection is full, or while the peer has
+    none. Each is kept together with its sender, if it was addressed.
 
-    :ivar size: the bytes of all frames together.
+    :ivar memory: bytes that the messages occupy, as if no other queue shared them.
+    :ivar swept_to: what :attr:`memory` was when messages were last discarded because
+        the queue was full; 0 if that is over.
     """
 
-    __slots__ = ("_entries", "size")
+    __slots__ = ("_budget", "_entries", "memory", "swept_to")
 
-    def __init__(self) -> None:
-        self._entries: deque[_Entry] = _NOTHING
-        self.size = 0
+    def __init__(self, budget: MemoryBudget) -> None:
+        """:param budget: accounts for what waits; a shared message counts once there."""
+        self._budget = budget
+        self._entries = _NOTHING
+        self.memory = 0
+        self.swept_to = 0
 
-    def _open(self) -> deque[_Entry]:
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Message]:
+        """The messages, in order."""
+        return (message for message, _ in self._entries)
+
+    def fits(self, limit: int, more: int = 0) -> bool:
+        """Whether the messages are within *limit* bytes, together with one of *more* bytes.
+
+        A single message always is.
+        """
+        if not more:
+            return len(self._entries) <= 1 or self.memory <= limit
+        return not self._entries or self.memory + memory_of(more) <= limit
+
+    def append(self, message: Message, sender: object = None) -> None:
+        """Let *message* wait; *sender* is the peer that addressed it."""
+        self._add(message)
+        self._open().append((message, sender))
+
+    def prepend(self, messages: list[Message]) -> None:
+        """Let *messages* wait before all others; their senders are not known."""
+        for message in messages:
+            self._add(message)
+        if messages:
+            self._open().extendleft((message, None) for message in reversed(messages))
+
+    def take(self, enough: int) -> list[Message]:
+        """Remove and return the first messages: as many as make *enough* bytes."""
+        messages = []
+        taken = 0
+        while self._entries and taken < enough:
+            message, _ = self._entries.popleft()
+            self._remove(message)
+            messages.append(message)
+            taken += message.size
+        self.swept_to = 0
+        return messages
+
+    def discard_if(self, unwanted: Callable[[object], bool]) -> int:
+        """Drop the messages whose sender is *unwanted*.
+
+        The sender of a message that was addressed to nobody is ``None``.
+
+        :returns: how many were dropped.
+        """
+        dropped = [entry for entry in self._entries if unwanted(entry[1])]
+        if dropped:
+            kept = deque(entry for entry in self._entries if not unwanted(entry[1]))
+            self._entries = kept or _NOTHING
+            for message, _ in dropped:
+                self._remove(message)
+        return len(dropped)
+
+    def change_each(self, change: Callable[[bytes], bytes]) -> None:
+        """Replace the text of each message by what *change* makes of it."""
+        entries, self._entries = self._entries, _NOTHING
+        for message, sender in entries:
+            self._remove(message)
+            self.append(Message(change(message.text)), sender)
+
+    def take_all(self) -> MessageQueue:
+        """Move all messages to a new queue, and return that."""
+        taken = MessageQueue(self._budget)
+        self.move_to(taken)
+        return taken
+
+    def move_to(self, other: MessageQueue) -> None:
+        """Append all messages to *other*, with their senders."""
+        if self._entries:
+            other._open().extend(self._entries)
+            other.memory += self.memory
+            self._entries = _NOTHING
+            self.memory = 0
+        self.swept_to = 0
+
+    def clear(self) -> int:
+        """Drop all messages; returns how many there were."""
+        entries, self._entries = self._entries, _NOTHING
+        for message, _ in entries:
+            self._remove(message)
+        self.swept_to = 0
+        return len(entries)
+
+    def _open(self) -> deque[Entry]:
         """The entries, to be added to."""
         if self._entries is _NOTHING:
             self._entries = deque()
         return self._entries
 
-    def __len__(self) -> int:
-        return len(self._entries)
+    def _add(self, message: Message) -> None:
+        self.memory += message.size + MESSAGE_OVERHEAD + ENTRY_OVERHEAD
+        self._budget.queued(message)
 
-    def frames(self) -> Iterator[bytes]:
-        """The frames, in order."""
-        return (frame for frame, _ in self._entries)
+    def _remove(self, message: Message) -> None:
+        self.memory -= message.size + MESSAGE_OVERHEAD + ENTRY_OVERHEAD
+        self._budget.unqueued(message)
 
-    def fits(self, limit: int, more: int = 0) -> bool:
-        """Whether the frames, and *more* bytes, are within *limit*; a single frame always is."""
-        return len(self._entries) + (more > 0) <= 1 or self.size + more <= limit
 
-    def append(self, frame: bytes, sender: bytes | None = None) -> None:
-        """Let *frame* wait; *sender* is the id of the peer that addressed it."""
-        self._open().append((frame, sender))
-        self.size += len(frame)
-
-    def prepend(self, frames: list[bytes]) -> None:
-        """Let *frames* be received before all that waits; their senders are not known."""
-        self._open().extendleft((frame, None) for frame in reversed(frames))
-        self.size += sum(map(len, frames))
-
-    def take(self, enough: int) -> list[bytes]:
-        """Remove and return the first frames: as many as make *enough* bytes."""
-        frames = []
-        taken = 0
-        while self._entries and taken < enough:
-            frame, _ = self._entries.popleft()
-            frames.append(frame)
-            taken += len(frame)
-        self.size -= taken
-        return frames
-
-    def discard_if(self, unwanted: Callable[[bytes | None], bool]) -> int:
-        """Forget the frames whose sender is *unwanted*; returns how many these are.
-
-        The sender of a frame that nobody addressed is ``None``.
-        """
-        before = len(self._entries)
-        self._entries = deque(entry for entry in self._entries if not unwanted(entry[1]))
-        self.size = sum(len(frame) for frame, _ in self._entries)
-        return before - len(self._entries)
-
-    def change_each(self, change: Callable[[bytes], bytes]) -> None:
-        """Replace each frame by what *change* makes of it."""
-        self._entries = deque((change(frame), sender) for frame, sender in self._entries)
-        self.size = sum(len(frame) for frame, _ in self._entries)
-
-    def move_to(self, other: MessageQueue) -> None:
-        """Append all frames to *other*, with their senders."""
-        other._open().extend(self._entries)
-        other.size += self.size
-        self.clear()
-
-    def clear(self) -> int:
-        """Forget all frames; returns how many there were."""
-        count = len(self._entries)
-        self._entries = _NOTHING
-        self.size = 0
-        return count
+def memory_of(size: int) -> int:
+    """Bytes that a message of *size* bytes occupies in a queue."""
+    return size + MESSAGE_OVERHEAD + ENTRY_OVERHEAD

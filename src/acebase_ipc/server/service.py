@@ -16,19 +16,22 @@ from twisted.logger import Logger
 from twisted.web.resource import IResource
 
 from acebase_ipc.errors import ConfigError
+from acebase_ipc.http.admission import Admission
 from acebase_ipc.http.auth import Access
 from acebase_ipc.http.endpoint import Context
 from acebase_ipc.http.resources import Root
+from acebase_ipc.http.responses import Refusals
+from acebase_ipc.http.rotation import Rotation
 from acebase_ipc.http.site import RelaySite
 from acebase_ipc.http.tokens import Tokens
 from acebase_ipc.http.upload import UploadAdmission
 from acebase_ipc.relay.events import GuardedObserver, Observer
 from acebase_ipc.relay.peers import Client
-from acebase_ipc.relay.router import Relay
+from acebase_ipc.relay.relay import Relay
 from acebase_ipc.server.config import AceBaseIPCServerConfig
 from acebase_ipc.server.listener import Listener
 from acebase_ipc.server.logging import LogObserver
-from acebase_ipc.websocket.connection import RelayServerFactory
+from acebase_ipc.websocket.connections import PeerConnections
 
 TICK = 1.0
 """Seconds between two looks at what has expired or fallen silent."""
@@ -74,26 +77,30 @@ class AceBaseIPCServer(MultiService):
         shielded = GuardedObserver(self.observer, self._report_observer)
         self._clock = clock
         self._relay = Relay(config, shielded, config.introductions)
-        self._intake = UploadAdmission(self._relay, config, reactor)
-        self._factory = RelayServerFactory(
+        store = self._relay.store
+        self._uploads = UploadAdmission(self._relay.router, store, config, reactor, clock)
+        self._connections = PeerConnections(
             self._relay, config, shielded, reactor, clock, wall=lambda: int(wall() * 1000)
         )
-        tokens = Tokens(config.rules())
-        self._access = Access(
-            tokens, config.allow_origins, config.allow_hosts, shielded, reactor, clock
-        )
+        self._access = Access(Tokens(config.rules()), config.allow_origins, config.allow_hosts)
         self._context = Context(
             relay=self._relay,
+            store=store,
             access=self._access,
-            intake=self._intake,
-            check_room=self._factory.check_room,
-            upgrade=self._factory.upgrade,
+            admission=Admission(
+                self._access, self._relay, self._connections.check_room, clock, config.dialect
+            ),
+            refusals=Refusals(shielded, reactor, clock),
+            uploads=self._uploads,
+            rotation=Rotation(reactor),
+            upgrade=self._connections.upgrade,
             reactor=reactor,
             clock=clock,
             max_message=config.max_message,
-            dialect=config.dialect,
         )
-        self._site = RelaySite(self._context, config, shielded)
+        self._relay.memory.register(lambda: self._uploads.reserved)
+        self._site = RelaySite(self._context, config, shielded, self._connections.count)
+        self._relay.memory.register(lambda: self._site.memory)
         self.listeners = [Listener(each, self._site) for each in config.descriptions]
         for listener in self.listeners:
             listener.setServiceParent(self)
@@ -107,6 +114,7 @@ class AceBaseIPCServer(MultiService):
         :raises CannotListenError: if that is not possible.
         """
         config = self.config
+        self._context.admission.is_open = True
         source = (
             "configured"
             if config.max_payload is not None
@@ -141,13 +149,14 @@ class AceBaseIPCServer(MultiService):
             log.error("the tokens stay as they are: {error}", error=str(error))
             return
         log.info("the tokens were read again")
-        self._factory.check_tokens(self._access.tokens.allow)
+        self._connections.check_tokens(self._access.tokens.allow)
 
     def stopService(self) -> Deferred[Any]:
         """Stop listening, say goodbye to every peer with 1001, and end within 5 s."""
-        stopped = [maybeDeferred(super().stopService)]
+        self._context.admission.is_open = False
+        stopped = [maybeDeferred(super().stopService), self._site.close(SHUTDOWN_TIMEOUT)]
         self._relay.close(CLOSE_GOING_AWAY, "the server is shutting down")
-        stopped.append(self._factory.wait_closed(SHUTDOWN_TIMEOUT))
+        stopped.append(self._connections.wait_closed(SHUTDOWN_TIMEOUT))
         return DeferredList(stopped)
 
     def start(self) -> Deferred[None]:
@@ -178,7 +187,7 @@ class AceBaseIPCServer(MultiService):
 
     def get_clients(self, dbname: str) -> tuple[Client, ...]:
         """The clients of the database with the wire name *dbname*, in the order they came."""
-        return tuple(self._relay.clients(dbname))
+        return tuple(self._relay.registry.clients(dbname))
 
     def _report_observer(self) -> None:
         if not self._observer_failed:  # once: each of its failures could fill the disk
@@ -190,11 +199,8 @@ class AceBaseIPCServer(MultiService):
         now = self._clock()
         for task in (
             lambda: self._relay.expire(now),
-            lambda: self._relay.enforce_memory_limit(
-                self._factory.unfinished_peers(), self._intake.reserved
-            ),
-            self._intake.retry,
-            self._factory.sweep,
+            lambda: self._uploads.expire(now),
+            self._connections.sweep,
             lambda: self._site.sweep(now),
             self._expire_log,
         ):

@@ -1,7 +1,7 @@
-"""When the frames that connections collect leave.
+"""Decides when the messages that connections collect are written.
 
-A system call costs 10 µs, as much as relaying five messages, so frames for one
-connection should leave together; but waiting for more to come costs latency.
+A system call costs 10 µs, as much as relaying five messages, so messages for one
+connection should leave together; but waiting for more adds latency.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 BUSY = 0.0002
-"""Seconds. Who was written to that recently gets the frames of a whole turn of
-the reactor in one write, who was not gets them at once."""
+"""Seconds. A connection that was written to that recently is written to again at the end
+of the reactor's turn, any other one at once."""
 
 log = Logger()
 
 
 class Flushable(Protocol):
-    """A connection that collects frames.
+    """A connection that collects messages.
 
-    :ivar last_flush: when it was flushed last, in seconds of the clock.
+    :ivar last_flush: when it was flushed last, in monotonic seconds.
     """
 
     last_flush: float
@@ -35,11 +35,11 @@ class Flushable(Protocol):
 
 
 class WriteCoalescer:
-    """Flushes connections, each as late as costs nobody time.
+    """Flushes connections, each as late as possible without adding latency.
 
-    :param clock: seconds of a clock that never jumps.
+    :param clock: returns monotonic seconds.
     :ivar receiving: whether data of one connection is being worked on: what is
-        to be sent meanwhile waits until :meth:`flush_idle`.
+        sent meanwhile waits until :meth:`flush_idle`.
     """
 
     def __init__(self, reactor: IReactorTime, clock: Callable[[], float]) -> None:
@@ -63,7 +63,7 @@ class WriteCoalescer:
         self._busy.append(connection)
 
     def flush_idle(self) -> None:
-        """Flush all but busy connections, which wait for what else comes in this turn."""
+        """Flush the idle connections; busy ones wait for what else arrives in this turn."""
         if self._unflushed:
             unflushed, self._unflushed = self._unflushed, []
             self._flush(unflushed, BUSY)
@@ -73,7 +73,7 @@ class WriteCoalescer:
         self._in_turn = True
 
     def end_turn(self) -> None:
-        """There is no more such data: nobody waits any longer."""
+        """All of it is dealt with: flush every connection."""
         self._in_turn = False
         self._flush_busy()
 

@@ -1,255 +1,159 @@
-"""The WebSocket side: each connection is a peer's connection to the relay."""
+"""A peer's connection: what arrives over its WebSocket goes to the relay."""
 
 from __future__ import annotations
 
-import math
 import socket
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from autobahn.twisted.resource import WebSocketResource
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
-from twisted.web.server import Request
 
-from acebase_ipc.addresses import format_address, host_of
 from acebase_ipc.protocol.errors import MessageRefused
 from acebase_ipc.protocol.handshake import Handshake
-from acebase_ipc.relay.errors import Overloaded
-from acebase_ipc.relay.events import KeepaliveTimeout, Observer, ProtocolViolated
-from acebase_ipc.relay.limits import MAX_UTF8_PER_UNIT, Limits
+from acebase_ipc.relay.events import Observer, ProtocolViolated
 from acebase_ipc.relay.peers import Peer
-from acebase_ipc.relay.router import Relay
-from acebase_ipc.websocket.fastpath import PING_FRAME, FastServerFactory, FastServerProtocol
-from acebase_ipc.websocket.keepalive import Keepalive
+from acebase_ipc.relay.relay import Relay
+from acebase_ipc.websocket.fastpath import WebSocketConnection
 
-CLOSE_POLICY = 1008
-CLOSE_NO_STATUS = 1005  # stands for a close frame without a code
-PROBE = b"probe"
-"""The payload of a ping that asks whether the holder of a contested id lives."""
+CHECK = b"check"
+"""The payload of a ping that checks whether the holder of an id in conflict is alive."""
 
 log = Logger()
 
 
-class RelayServerProtocol(FastServerProtocol):
-    """One peer's WebSocket: a :class:`~acebase_ipc.relay.peers.Connection` of the relay."""
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all peers' connections of a relay share.
 
-    factory: RelayServerFactory
-    handshake: Handshake
-    tokens: tuple[str, ...]
-    member: Peer | None = None
-    _probes: tuple[Callable[[bool], object], ...] = ()
-    _probe_timeout: IDelayedCall | None = None
-
-    def opened(self) -> None:
-        """The client becomes a peer."""
-        self._watch_network()
-        self.member = self.factory.relay.join(self.handshake, self, self.factory.wall())
-
-    def _watch_network(self) -> None:
-        """Let the system find a dead network, too, where it can."""
-        try:
-            self.transport.setTcpKeepAlive(True)
-            handle = self.transport.getHandle()
-            if isinstance(handle, socket.socket) and hasattr(socket, "TCP_USER_TIMEOUT"):
-                timeout = self.factory.keepalive.dead_after * 1000
-                handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout)
-        except (AttributeError, OSError):
-            pass  # not TCP, or a system without it: our own pings remain
-
-    def textReceived(self, text: bytes) -> None:
-        """Relay a message, or refuse it with the close code that says why."""
-        if self.member is not None:
-            try:
-                self.factory.relay.receive(self.member, text)
-            except MessageRefused as refusal:
-                code, reason = refusal.close_code, str(refusal)
-                name, client_id = self.handshake.database, self.handshake.client_id
-                self.factory.observer.report(ProtocolViolated(name, client_id, code, reason))
-                self.close(code, reason)
-
-    def binaryReceived(self, data: bytes) -> None:
-        """Binary messages are not relayed."""
-        if self.member is not None:
-            self.factory.relay.binary_ignored(self.member)
-
-    def congested(self) -> None:
-        """Let what comes for this peer wait."""
-        if self.member is not None:
-            self.factory.relay.congested(self.member, self)
-
-    def drained(self) -> None:
-        """Take what has waited."""
-        if self.member is not None:
-            self.factory.relay.drained(self.member, self)
-
-    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
-        """The connection has ended."""
-        self._answer_probes(alive=False)
-        if self.member is not None:
-            close_code = (code or CLOSE_NO_STATUS) if wasClean else None
-            try:
-                self.factory.relay.lost(self.member, self, close_code, self.factory.clock())
-            except Exception:
-                log.failure("telling the relay that a connection is lost")
-        self.factory.closed(self)
-
-    @property
-    def address(self) -> str:
-        """Where the other end is."""
-        return format_address(self.transport.getPeer())
-
-    def probe(self, timeout: float, answer: Callable[[bool], object]) -> None:
-        """Ping the other end and wait for its pong."""
-        self._probes += (answer,)
-        if self._probe_timeout is None:
-            call_later = self.factory.reactor.callLater
-            self._probe_timeout = call_later(timeout, self._answer_probes, alive=False)
-            self.sendPing(PROBE)
-
-    def onPong(self, payload: bytes) -> None:
-        """The other end lives."""
-        if payload == PROBE:
-            self._answer_probes(alive=True)
-
-    def _answer_probes(self, alive: bool) -> None:
-        if self._probe_timeout is not None and self._probe_timeout.active():
-            self._probe_timeout.cancel()
-        self._probe_timeout = None
-        probes, self._probes = self._probes, ()
-        for answer in probes:
-            answer(alive)
-
-
-class _Upgrade:
-    """The factory that a WebSocketResource wants, for one accepted handshake."""
-
-    def __init__(
-        self, factory: RelayServerFactory, handshake: Handshake, tokens: tuple[str, ...]
-    ) -> None:
-        self._factory = factory
-        self._handshake = handshake
-        self._tokens = tokens
-
-    def buildProtocol(self, address: IAddress) -> RelayServerProtocol:
-        protocol: RelayServerProtocol = self._factory.buildProtocol(address)
-        protocol.handshake = self._handshake
-        protocol.tokens = self._tokens
-        return protocol
-
-
-class RelayServerFactory(FastServerFactory):
-    """Makes the connections of one relay, and ends those that are dead.
-
-    :param relay: what the connections belong to.
-    :param clock: seconds of a clock that never jumps.
-    :param wall: the current time in milliseconds since 1970.
+    :ivar clock: returns monotonic seconds.
+    :ivar wall: returns the time in milliseconds since 1970.
+    :ivar dead_after: seconds of silence after which a connection is dead.
     """
 
-    protocol = RelayServerProtocol
+    relay: Relay
+    observer: Observer
+    reactor: IReactorTime
+    clock: Callable[[], float]
+    wall: Callable[[], int]
+    dead_after: int
+
+
+class PeerConnection:
+    """Makes an accepted client a peer when its WebSocket is open, and relays what it sends.
+
+    :ivar handshake: what the client asked for.
+    :ivar tokens: the tokens that it presented.
+    :ivar peer: its session, while this connection belongs to one.
+    """
+
+    __slots__ = (
+        "_check_timeout",
+        "_checks",
+        "_receive",
+        "_surroundings",
+        "_websocket",
+        "handshake",
+        "peer",
+        "tokens",
+    )
 
     def __init__(
-        self,
-        relay: Relay,
-        limits: Limits,
-        observer: Observer,
-        reactor: IReactorTime,
-        clock: Callable[[], float],
-        wall: Callable[[], int],
+        self, surroundings: Surroundings, handshake: Handshake, tokens: tuple[str, ...]
     ) -> None:
-        # Whether its UTF-16 units are too many is counted when all of a message is there.
-        super().__init__(relay.max_payload * MAX_UTF8_PER_UNIT, reactor, clock)
-        self.relay = relay
-        self.clock = clock
-        self.wall = wall
-        self.observer = observer
-        interval, timeout = limits.keepalive_interval, limits.keepalive_timeout
-        self.keepalive = Keepalive[RelayServerProtocol](
-            ping_after=math.ceil(interval), dead_after=math.ceil(interval + timeout)
+        self._surroundings = surroundings
+        self._receive = surroundings.relay.router.receive
+        self._websocket: WebSocketConnection | None = None
+        self._checks: tuple[Callable[[bool], object], ...] = ()
+        self._check_timeout: IDelayedCall | None = None
+        self.handshake = handshake
+        self.tokens = tokens
+        self.peer: Peer | None = None
+
+    def opened(self, connection: WebSocketConnection) -> None:
+        """Make the client a peer, and welcome it."""
+        self._websocket = connection
+        _watch_network(connection, self._surroundings.dead_after)
+        sessions = self._surroundings.relay.sessions
+        admitted = sessions.admit(self.handshake, connection, self._surroundings.wall())
+        self.peer = admitted.peer
+        sessions.welcome(admitted)
+
+    def received(self, text: bytes) -> None:
+        """Relay a message, or refuse it with the close code that says why."""
+        peer = self.peer
+        if peer is not None:
+            try:
+                self._receive(peer, text)
+            except MessageRefused as refusal:
+                self._refuse(refusal)
+
+    def _refuse(self, refusal: MessageRefused) -> None:
+        code, reason = refusal.close_code, str(refusal)
+        self._surroundings.observer.report(
+            ProtocolViolated(self.handshake.database, self.handshake.client_id, code, reason)
         )
-        self._max_connections = limits.max_connections
-        self._max_address_connections = limits.max_address_connections
-        self._addresses: Counter[str] = Counter()
-        self._when_closed: list[Deferred[None]] = []
+        if self._websocket is not None:
+            self._websocket.close(code, reason)
 
-    def check_room(self, request: Request) -> None:
-        """Whether one more connection may be opened.
+    def received_binary(self) -> None:
+        """Count a binary message: these are not relayed."""
+        if self.peer is not None:
+            self._surroundings.relay.router.ignore_binary(self.peer)
 
-        :raises Overloaded: if there are too many.
+    def drained(self) -> None:
+        """Send what waits for the peer."""
+        if self.peer is not None and self.peer.connection is self._websocket:
+            self._surroundings.relay.delivery.drain(self.peer)
+
+    def closing(self, code: int | None) -> None:
+        """Tell the relay that the connection ends.
+
+        :param code: of the other end's close frame; ``None`` if it sent none.
         """
-        host = host_of(request.getClientAddress())
-        limit = self._max_address_connections
-        if len(self.connections) >= self._max_connections:
-            raise Overloaded("Too many connections: try again later")
-        if limit is not None and self._addresses[host] >= limit:
-            raise Overloaded("Too many connections from this address: try again later")
+        peer, websocket = self.peer, self._websocket
+        try:
+            if peer is not None and websocket is not None:
+                is_last = code is not None or peer.connection is websocket
+                clock = self._surroundings.clock
+                self._surroundings.relay.sessions.lost(peer, websocket, code, clock())
+                if is_last:
+                    self.peer = None  # nothing else is to be told
+        finally:
+            self._answer_checks(alive=False)
 
-    def upgrade(self, request: Request, handshake: Handshake, tokens: tuple[str, ...]) -> None:
-        """Turn *request* into the WebSocket of an accepted *handshake*."""
-        upgraded = getattr(request.channel, "upgraded", lambda: None)
-        upgraded()  # tells our own Site; a foreign one keeps no account
-        WebSocketResource(_Upgrade(self, handshake, tokens)).render(request)
+    def check(self, timeout: float, answer: Callable[[bool], object]) -> None:
+        """Check whether the other end answers a ping within *timeout* seconds."""
+        self._checks += (answer,)
+        if self._check_timeout is None and self._websocket is not None:
+            call_later = self._surroundings.reactor.callLater
+            self._check_timeout = call_later(timeout, self._answer_checks, alive=False)
+            self._websocket.send_ping(CHECK)
 
-    def closed(self, connection: RelayServerProtocol) -> None:
-        """*connection* has ended."""
-        if connection in self.connections:
-            self.connections.remove(connection)
-            self.keepalive.discard(connection)
-            self._count_address(connection, -1)
-        if not self.connections:
-            when_closed, self._when_closed = self._when_closed, []
-            for each in when_closed:
-                each.callback(None)
+    def received_pong(self, payload: bytes) -> None:
+        """The other end has answered a ping."""
+        if payload == CHECK:
+            self._answer_checks(alive=True)
 
-    def _count_address(self, connection: RelayServerProtocol, change: int) -> None:
-        if self._max_address_connections is not None:
-            host = host_of(connection.transport.getPeer())
-            self._addresses[host] += change
-            if not self._addresses[host]:
-                del self._addresses[host]
+    def _answer_checks(self, alive: bool) -> None:
+        timeout, self._check_timeout = self._check_timeout, None
+        if timeout is not None and timeout.active():
+            timeout.cancel()
+        checks, self._checks = self._checks, ()
+        for answer in checks:
+            try:
+                answer(alive)
+            except Exception:
+                log.failure("{doing} failed", doing="answering a check")
 
-    def opened(self, connection: RelayServerProtocol) -> None:
-        """*connection* is open."""
-        self.connections.add(connection)
-        self.keepalive.add(connection, self.ticks)
-        self._count_address(connection, +1)
 
-    def check_tokens(self, allow: Callable[[str, Iterable[str]], bool]) -> None:
-        """Close the connections whose tokens are not valid any more.
-
-        :param allow: tells whether tokens open a database.
-        """
-        for connection in tuple(self.connections):
-            if not allow(connection.handshake.database, connection.tokens):
-                connection.close(CLOSE_POLICY, "the token is not valid any more")
-
-    def unfinished_peers(self) -> Iterator[Peer]:
-        """The peers of whose messages only a part has come."""
-        return (each.member for each in self.half_received if each.member)
-
-    def wait_closed(self, timeout: float) -> Deferred[None]:
-        """Wait until every connection has ended, and after *timeout* seconds end them."""
-        if not self.connections:
-            return succeed(None)
-
-        def abort() -> None:
-            for connection in tuple(self.connections):
-                connection.abort()
-
-        deadline = self.reactor.callLater(timeout, abort)
-        closed: Deferred[None] = Deferred()
-        closed.addCallback(lambda _: deadline.cancel() if deadline.active() else None)
-        self._when_closed.append(closed)
-        return closed
-
-    def sweep(self) -> None:
-        """Ping silent peers and cut those that do not answer; once a second."""
-        self.ticks += 1
-        for connection, silent in self.keepalive.due(self.ticks):
-            if silent < self.keepalive.dead_after:
-                connection.send(PING_FRAME)
-            else:
-                name, client_id = connection.handshake.database, connection.handshake.client_id
-                self.observer.report(KeepaliveTimeout(name, client_id, silent))
-                connection.abort()
+def _watch_network(connection: WebSocketConnection, dead_after: int) -> None:
+    """Let the system find a dead network, too, where it can."""
+    transport = connection.transport
+    try:
+        transport.setTcpKeepAlive(True)
+        handle = transport.getHandle()
+        if isinstance(handle, socket.socket) and hasattr(socket, "TCP_USER_TIMEOUT"):
+            handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, dead_after * 1000)
+    except (AttributeError, OSError):
+        pass  # not TCP, or a system without it: our own pings remain

@@ -1,14 +1,15 @@
 """Reads from many sockets in one go.
 
-A reactor of Twisted's looks after each socket that has something to read by
-itself, which takes it as long as relaying a message. Here the sockets are
-gathered in an ``epoll`` of their own, which is one descriptor to the reactor.
+A Twisted reactor handles each socket that has something to read by itself, which takes as
+long as relaying a message. Here the sockets are collected in an ``epoll`` of their own,
+which is one descriptor to the reactor.
 """
 
 from __future__ import annotations
 
 import select
 import socket
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple, TypeGuard
@@ -20,11 +21,23 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from acebase_ipc.relay.limits import KIB
+from acebase_ipc.websocket.rotation import TURN, Rotation
+
 BUFFER = FileDescriptor.bufferSize
 """Bytes read from a socket at a time: as many as Twisted reads."""
 
+CROWD = 16
+"""Sockets that are ready at once from which on each is read from in smaller pieces."""
+
+CROWD_BUFFER = 16 * KIB
+"""Bytes read from a socket at a time while many are ready: 0.5 ms of small messages."""
+
 SOCKETS = 64
 """Sockets read from before the reactor looks at its other descriptors and timers."""
+
+READ = 16
+"""Units of work that reading from a socket counts at least."""
 
 log = Logger()
 
@@ -35,7 +48,7 @@ def can_use_epoll(reactor: object) -> TypeGuard[IReactorFDSet]:
 
 
 class _Source(NamedTuple):
-    """What is read from a socket, and for whom."""
+    """What is read from a socket, and for which transport."""
 
     receive: Callable[[int], bytes]
     received: Callable[[bytes], object]
@@ -44,14 +57,10 @@ class _Source(NamedTuple):
 
 @implementer(IReadDescriptor)
 class EpollReader:
-    """Reads for TCP transports as long as nothing but data comes.
+    """Reads for TCP transports as long as only data arrives.
 
-    Its end is left to its transport, which goes on by itself as if it had never
-    been added. (It takes a reset for an end, as the error was read here.)
-
-    :param reactor: what the transports belong to; see :func:`can_use_epoll`.
-    :param begun: called before all that has come at one time is received.
-    :param finished: called after that.
+    The end of a connection is left to its transport, which goes on by itself as if it had
+    never been added. (It takes a reset for an end, as the error was read here.)
     """
 
     def __init__(
@@ -59,19 +68,26 @@ class EpollReader:
         reactor: IReactorFDSet,
         begun: Callable[[], object],
         finished: Callable[[], object],
+        rotation: Rotation,
     ) -> None:
+        """:param begun: is called before data of several connections is received.
+        :param finished: is called after that.
+        :param rotation: counts the work, of which a turn of the reactor has its share.
+        """
         self._reactor = reactor
         self._begun = begun
         self._finished = finished
+        self._rotation = rotation
         self._epoll: select.epoll | None = None
         self._sources: dict[int, _Source] = {}
+        self._ready: deque[int] = deque()  # found ready, and not read from yet
 
     def add(self, transport: Server, received: Callable[[bytes], object]) -> int | None:
         """Read for *transport* from now on.
 
         :param received: takes the data, instead of the transport's protocol.
         :returns: by which to :meth:`discard` it; ``None`` if the system has no
-            descriptor or memory for it: then the transport goes on by itself.
+            descriptor or memory for it: then the transport reads for itself.
         """
         handle: socket.socket = transport.getHandle()
         number = handle.fileno()
@@ -97,6 +113,7 @@ class EpollReader:
         self._reactor.removeReader(self)
         epoll.close()
         self._epoll = None
+        self._ready.clear()
 
     def discard(self, number: int) -> None:
         """Forget a transport that was added.
@@ -110,17 +127,43 @@ class EpollReader:
             if not self._sources:
                 self._end(self._epoll)
 
+    def pause(self, number: int) -> bool:
+        """Read nothing from a socket until :meth:`resume`.
+
+        :returns: whether it is one that was added.
+        """
+        return self._watch(number, 0)
+
+    def resume(self, number: int) -> bool:
+        """Read from a socket again; returns whether it is one that was added."""
+        return self._watch(number, select.EPOLLIN)
+
+    def _watch(self, number: int, events: int) -> bool:
+        if number not in self._sources or self._epoll is None:
+            return False
+        with suppress(OSError):  # if it is closed its transport will find out
+            self._epoll.modify(number, events)
+        return True
+
     def doRead(self) -> None:
-        """Something has come: receive it."""
+        """Something has arrived: receive it."""
         if self._epoll is None:
             return
         self._begun()
-        for number, _ in self._epoll.poll(0, SOCKETS):
+        ready = self._ready
+        if not ready:
+            ready.extend(number for number, _ in self._epoll.poll(0, SOCKETS))
+        size = BUFFER if len(ready) < CROWD else CROWD_BUFFER
+        rotation = self._rotation
+        end = rotation.work + TURN
+        while ready and rotation.work < end:
+            number = ready.popleft()
             source = self._sources.get(number)
             if source is None:
                 continue  # it was discarded when another's data was received
+            rotation.work += READ
             try:
-                data = self._read(source)
+                data = self._read(source, size)
                 if data:
                     source.received(data)
                 elif data is not None:
@@ -131,12 +174,12 @@ class EpollReader:
         self._finished()
 
     @staticmethod
-    def _read(source: _Source) -> bytes | None:
-        """What has come; ``b""`` if that is for the transport to see, ``None`` if nothing."""
+    def _read(source: _Source, size: int) -> bytes | None:
+        """What has arrived; ``b""`` if that is for the transport to see, ``None`` if nothing."""
         if source.transport.disconnecting:
             return b""
         try:
-            return source.receive(BUFFER)
+            return source.receive(size)
         except BlockingIOError:
             return None
         except OSError:
@@ -153,10 +196,10 @@ class EpollReader:
         return -1 if self._epoll is None else self._epoll.fileno()
 
     def logPrefix(self) -> str:
-        """Whose descriptor it is."""
+        """The name of the descriptor in Twisted's log."""
         return "acebase-ipc"
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor has stopped: so have the transports, though it knows them not."""
+        """The reactor has stopped: so have the transports, which it does not know."""
         for source in tuple(self._sources.values()):
             source.transport.connectionLost(reason)

@@ -1,55 +1,82 @@
-"""Autobahn's server protocol, quicker on the common case.
+"""Autobahn's server protocol, faster on the common case.
 
-**Receiving.** While Autobahn is between two messages, whole text messages in
-one frame are recognised here. Everything else goes to it untouched, so that it
-stays the judge of RFC 6455. Sockets are read from together with others (see
-:mod:`acebase_ipc.websocket.epoll`).
+**Receiving.** While Autobahn is between two messages, whole text messages in one frame,
+pings and pongs are recognised here. Everything else goes to Autobahn untouched, so that
+it stays the judge of RFC 6455. A connection that has received more than a slice of work
+goes on in a later turn (:mod:`acebase_ipc.websocket.rotation`), and is not read from
+meanwhile.
 
-**Sending.** Frames are collected and leave in one write, at the end of the
-data or of the reactor turn that caused them. What is sent by Autobahn itself
-(close, ping, pong) goes after all frames that were sent before.
+**Sending.** Messages are collected and leave in one write, at the end of the data or of
+the reactor turn that caused them. What Autobahn itself sends goes after all messages that
+were sent before. Large frames are written in slices, by reference.
 
-This rests on a few private attributes of Autobahn and Twisted. Where one is
-missing, the public way is taken: slower, and said once in the log.
+Where a private name of Autobahn or Twisted is missing
+(:mod:`acebase_ipc.websocket._autobahn`), the public way is taken, which is slower.
 """
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
-from autobahn.twisted.websocket import WebSocketServerFactory
+from autobahn.twisted.websocket import WebSocketServerProtocol
 from autobahn.util import encode_truncate
 from autobahn.websocket.xormasker import create_xor_masker
-from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from twisted.internet.protocol import connectionDone
 from twisted.internet.tcp import Server
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from acebase_ipc.protocol.frames import PartialText, may_become_text, split
+from acebase_ipc.addresses import format_address
+from acebase_ipc.protocol.frames import (
+    PING,
+    PartialText,
+    frame_payload,
+    may_become_text,
+    split,
+    take_control,
+    text_frame,
+)
+from acebase_ipc.protocol.messages import Message
 from acebase_ipc.relay.limits import KIB
-from acebase_ipc.websocket.coalescing import WriteCoalescer
-from acebase_ipc.websocket.epoll import EpollReader, can_use_epoll
-from acebase_ipc.websocket.lean import LeanServerProtocol
+from acebase_ipc.websocket import _autobahn
+from acebase_ipc.websocket.factory import WebSocketFactory
+from acebase_ipc.websocket.rotation import FRAME, SLICE
+from acebase_ipc.websocket.slices import SLICE as SLICE_BYTES
+from acebase_ipc.websocket.slices import Slices
 
 BATCH = 64 * KIB
-"""Bytes collected for one write; as much as Twisted's transports buffer before
-they pause a producer (``FileDescriptor.bufferSize``)."""
+"""Bytes collected for one write; as many as Twisted's transports buffer before they
+pause a producer (``FileDescriptor.bufferSize``)."""
 
-log = Logger()
+FEED = 512
+"""Bytes that Autobahn is fed at a time: up to 85 frames, 2 ms."""
 
-STATE_OPEN = LeanServerProtocol.STATE_OPEN
+MAX_FRAGMENTS = 4096
+"""Frames that a message may be made of; each takes about 100 bytes, however short."""
 
-_MAX_CLOSE_REASON = 123  # bytes: RFC 6455, section 5.5
+FRAGMENT_OVERHEAD = 100
+"""Bytes that a fragment occupies beside its payload."""
+
+OPEN_TIMEOUT = 10.0
+"""Seconds within which an accepted handshake has to become an open WebSocket."""
+
+CLOSE_TOO_LARGE = 1009
+CLOSE_INTERNAL_ERROR = 1011
+CLOSE_NO_STATUS = 1005  # stands for a close frame without a code
 
 PING_FRAME = b"\x89\x00"
-_EMPTY_PONG = b"\x8a\x80"
+_PONG = 0x8A
+_MAX_CLOSE_REASON = 123  # bytes: RFC 6455, section 5.5
 
-_NEEDED = ("data", "current_frame", "inside_message")
-"""Attributes that tell whether Autobahn is between two messages."""
+STATE_OPEN = WebSocketServerProtocol.STATE_OPEN
+STATE_CLOSED = WebSocketServerProtocol.STATE_CLOSED
+_CLOSING = {WebSocketServerProtocol.STATE_CLOSING, STATE_CLOSED}
+
+log = Logger()
 
 
 def unmask_long(payload: bytes, key: bytes) -> bytes:
@@ -58,34 +85,69 @@ def unmask_long(payload: bytes, key: bytes) -> bytes:
     return unmasked
 
 
+class Listener(Protocol):
+    """Is told what arrives over a WebSocket, and what becomes of it."""
+
+    def opened(self, connection: WebSocketConnection) -> None:
+        """The handshake is answered: messages can be sent."""
+
+    def received(self, text: bytes) -> None:
+        """A text message, valid UTF-8, has arrived."""
+
+    def received_binary(self) -> None:
+        """A binary message has arrived."""
+
+    def received_pong(self, payload: bytes) -> None:
+        """The other end has answered a ping."""
+
+    def drained(self) -> None:
+        """The connection has room again."""
+
+    def check(self, timeout: float, answer: Callable[[bool], object]) -> None:
+        """Check whether the other end answers a ping within *timeout* seconds."""
+
+    def closing(self, code: int | None) -> None:
+        """The connection is about to end.
+
+        :param code: of the other end's close frame; ``None`` if it sent none.
+        """
+
+
+@_autobahn.lean
 @implementer(IPushProducer)
-class FastServerProtocol(LeanServerProtocol):
-    """A WebSocket whose texts and frames take the short way.
+class WebSocketConnection(WebSocketServerProtocol):
+    """A WebSocket whose messages take the short way.
 
-    Subclasses override :meth:`opened`, :meth:`textReceived`,
-    :meth:`binaryReceived`, :meth:`congested` and :meth:`drained`.
+    It implements :class:`acebase_ipc.relay.peers.Connection`.
 
-    :cvar use_private: whether to rest on private attributes, if they are there.
-    :ivar last_received: at which of the factory's ticks the other end was heard last.
-    :ivar next_check: see :class:`~acebase_ipc.websocket.keepalive.Audible`.
+    :ivar listener: is told what arrives.
+    :ivar is_full: whether it takes no more messages for now.
+    :ivar last_received: at which of the factory's ticks bytes arrived last.
+    :ivar next_check: see :class:`~acebase_ipc.websocket.keepalive.Checked`.
+    :ivar last_flush: see :class:`~acebase_ipc.websocket.coalescing.Flushable`.
     """
 
-    use_private = True
-
-    factory: FastServerFactory
+    factory: WebSocketFactory
+    listener: Listener
+    is_full = False
     last_received = 0
     next_check = 0
-
     last_flush = 0.0
-    _crashed = False
-    _paused = False
+
     _between_messages = False
-    _gathered: int | None = None
+    _paused = False  # whether the transport has told us to pause
+    _direct: socket.socket | None = None  # the socket, while the transport is empty
     _batched_bytes = 0
-    _unsent_bytes = 0
     _partial: PartialText | None = None
-    _head = b""
+    _head = b""  # the beginning of a text's header
+    _fragments = 0
+    _postponed: tuple[list[bytes], bytes] | None = None
+    _pong: bytes | None = None  # the payload of a ping to answer when there is room
+    _slices: Slices | None = None
     _socket: socket.socket | None = None
+    _source: int | None = None  # what the factory's reader knows the transport as
+    _deadline: IDelayedCall | None = None
+    _close_code: int | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,37 +158,26 @@ class FastServerProtocol(LeanServerProtocol):
         """Bytes that a message may have."""
         return self.factory.max_message_bytes
 
-    # What subclasses do
-
-    def opened(self) -> None:
-        """The handshake is answered."""
-
-    def textReceived(self, text: bytes) -> None:
-        """A text message has come; it is valid UTF-8."""
-
-    def binaryReceived(self, data: bytes) -> None:
-        """A binary message has come."""
-
-    def congested(self) -> None:
-        """The transport is full; send no more than necessary until it is :meth:`drained`."""
-
-    def drained(self) -> None:
-        """The transport has written everything."""
-
     # Opening
 
+    def connectionMade(self) -> None:
+        """The handshake begins; it has a deadline, even if an error interrupts it."""
+        self._set_deadline(OPEN_TIMEOUT)
+        super().connectionMade()
+
     def onOpen(self) -> None:
-        """Take over from Twisted's HTTP channel and let go what only a handshake needs."""
+        """Take the transport over from Twisted's HTTP channel."""
+        self._cancel_deadline()
         try:
             self.transport.unregisterProducer()
             self.transport.registerProducer(self, True)
-            if self.factory.knows_internals(self):
-                if type(self.transport) is Server and not self.transport.TLS:
-                    self._socket = self.transport.getHandle()
-                    self._gathered = self.factory.gather(self)
-                self.drop_handshake_state()
+            transport = self.transport
+            if self.factory.knows_transport and type(transport) is Server and not transport.TLS:
+                self._socket = transport.getHandle()
+                self._source = self.factory.read_for(self)
+            _autobahn.drop_handshake_state(self)
             self.factory.opened(self)
-            self.opened()
+            self.listener.opened(self)
         except Exception:
             self._crash("opening a connection")
         self.flush()  # so that the first message leaves in one write with the 101
@@ -134,107 +185,242 @@ class FastServerProtocol(LeanServerProtocol):
     # Receiving
 
     def dataReceived(self, data: bytes) -> None:
-        """Bytes have come: the other end lives."""
-        self.last_received = self.factory.ticks
-        flushing = self.factory.flushing
-        flushing.receiving = True
+        """Bytes have arrived: the other end is alive."""
+        factory = self.factory
+        self.last_received = factory.ticks
+        coalescer = factory.coalescer
+        coalescer.receiving = True
         try:
-            if self._between_messages:
-                self._take_texts(data)
+            if self._postponed is not None:
+                texts, rest = self._postponed
+                self._postponed = texts, rest + data
+            elif self._between_messages:
+                texts, rest, partial = split(data, factory.max_message_bytes, unmask_long)
+                if len(texts) == 1 and self.state == STATE_OPEN:
+                    self.listener.received(texts.pop())
+                elif texts:
+                    texts = self._relay(texts)
+                if rest or texts or partial is not None:
+                    self._go_on(texts, rest, partial)
             else:
-                self._resume(data)
+                self._go_on([], data, None)
         except Exception:
             self._crash("receiving")
-        flushing.receiving = False
-        flushing.flush_idle()
-        if self._crashed:
-            self.close(1011, "internal error")
+        finally:
+            coalescer.receiving = False
+        coalescer.flush_idle()
 
-    def _take_texts(self, data: bytes) -> None:
-        """Take the texts that *data* begins with, and leave the rest to Autobahn."""
-        texts, rest, partial = split(data, self.factory.max_message_bytes, unmask_long)
-        for text in texts:
-            if self.state == STATE_OPEN:
-                try:
-                    self.textReceived(text)
-                except Exception:
-                    self._crash("receiving a message")
-        if rest:
-            if len(rest) == 6 and rest.startswith(_EMPTY_PONG) and self.state == STATE_OPEN:
-                self.onPong(b"")  # as thousands of idle connections answer our pings
-            elif may_become_text(rest):
-                self._head = rest
+    def _relay(self, texts: list[bytes]) -> list[bytes]:
+        """Pass *texts* to the listener; returns those that exceed a slice of work."""
+        meter = self.factory.meter
+        begin = meter.deliveries
+        end = begin + SLICE
+        received = self.listener.received
+        waiting = iter(texts)
+        try:
+            for text in waiting:
+                if self.state != STATE_OPEN:
+                    return []
+                received(text)
+                if meter.deliveries >= end:
+                    break
+        except Exception:
+            self._crash("receiving a message")
+            waiting = iter(())
+        self.factory.rotation.work += len(texts) + meter.deliveries - begin
+        return list(waiting)
+
+    def _go_on(self, texts: list[bytes], data: bytes, partial: PartialText | None) -> None:
+        """Deal with the rest of what has arrived, up to a slice of work.
+
+        :param texts: messages that exceed the slice already.
+        :param data: bytes after them.
+        :param partial: the text in the middle of which the bytes have ended.
+        """
+        rotation = self.factory.rotation
+        end = rotation.work + SLICE
+        while True:
+            if partial is not None:
+                self._partial = partial
                 self._between_messages = False
+                self.factory.hold(self, partial.received)
+            if self.state == STATE_CLOSED:
+                return
+            if texts or (data and rotation.work >= end):
+                self._postpone(texts, data)
+                return
+            if not data:
+                return
+            if self._between_messages:
+                texts, data, partial = self._take(data)
             else:
-                self._leave_to_autobahn(rest)
-        elif partial is not None:
-            self._partial = partial
-            self._between_messages = False
-            self.factory.half_received.add(self)
+                data = self._resume(data)
+            rotation.work += 1
 
-    def _resume(self, data: bytes) -> None:
-        """Go on with what has come in part, here or at Autobahn."""
+    def _take(self, data: bytes) -> tuple[list[bytes], bytes, PartialText | None]:
+        """Take control frames or texts, or let Autobahn have the next bytes.
+
+        :returns: what is left: messages and bytes; and a text that ends in the middle.
+        """
+        rest = self._take_controls(data)
+        if not rest:
+            return [], b"", None
+        texts, left, partial = split(rest, self.factory.max_message_bytes, unmask_long)
+        if texts or partial is not None:
+            return self._relay(texts), left, partial
+        if len(rest) < len(data):
+            return [], rest, None
+        if may_become_text(rest):
+            self._head = rest
+            self._between_messages = False
+            return [], b"", None
+        return [], self._feed(rest), None
+
+    def _take_controls(self, data: bytes) -> bytes:
+        """Take pings and pongs from the beginning of *data*; answer the last ping."""
+        rotation = self.factory.rotation
+        pinged: bytes | None = None
+        end = rotation.work + SLICE
+        while self.state == STATE_OPEN and rotation.work < end:
+            control = take_control(data)
+            if control is None:
+                break
+            opcode, payload, following = control
+            data = data[following:]
+            rotation.work += 1
+            if opcode == PING:
+                pinged = payload
+            else:
+                self.onPong(payload)
+        if pinged is not None:
+            self.onPing(pinged)
+        return data
+
+    def _resume(self, data: bytes) -> bytes:
+        """Go on with what has arrived in part, here or at Autobahn; returns what is left."""
         partial = self._partial
         if partial is not None:
             data, rest = data[: partial.missing], data[partial.missing :]
+            self.factory.hold(self, len(data))
             if not partial.feed(data):
                 self._partial = None
-                self._leave_to_autobahn(partial.raw + rest)
-            elif not partial.missing:
+                return self._feed(partial.raw + rest)
+            if not partial.missing:
                 self._partial = None
                 self._between_messages = True
-                self.factory.half_received.discard(self)
                 self.onMessage(partial.payload, False)
-                self._take_texts(rest)
-        elif self._head:
+            return rest
+        if self._head:
             data, self._head = self._head + data, b""
             self._between_messages = True
-            self._take_texts(data)
-        else:
-            self._leave_to_autobahn(data)
+            return data
+        return self._feed(data)
 
-    def _leave_to_autobahn(self, data: bytes) -> None:
-        self._between_messages = False
-        if self.factory.fast:
-            self._dataReceived(data)  # all but a line for a log that is formatted in vain
-            self._between_messages = (
-                self.factory.fast
-                and self.state == STATE_OPEN
-                and not self.data
-                and self.current_frame is None
-                and not self.inside_message
+    def _feed(self, data: bytes) -> bytes:
+        """Let Autobahn have the next bytes of *data*; returns what is left."""
+        step, rest = data[:FEED], data[FEED:]
+        if self.factory.knows_parser:
+            _autobahn.feed(self, step)
+            self._between_messages = self.state == STATE_OPEN and _autobahn.is_between_messages(
+                self
             )
         else:
-            super().dataReceived(data)
+            super().dataReceived(step)
         if self.inside_message:
-            self.factory.half_received.add(self)
-        else:
-            self.factory.half_received.discard(self)
+            self.factory.hold(self, len(step))
+        if self.state in _CLOSING:
+            self._begin_closing()
+        return rest
+
+    def _postpone(self, texts: list[bytes], data: bytes) -> None:
+        """Go on in a later turn of the reactor, and read no more until then."""
+        self._postponed = texts, data
+        self.factory.hold(self, len(data))
+        self.factory.pause_reading(self, self._source)
+        self.factory.rotation.add(self)
+
+    def resume_work(self) -> None:
+        """Go on with what was postponed."""
+        if self._postponed is None:
+            return
+        texts, data = self._postponed
+        self._postponed = None
+        coalescer = self.factory.coalescer
+        coalescer.receiving = True
+        try:
+            self._go_on(self._relay(texts) if texts else [], data, None)
+        except Exception:
+            self._crash("receiving")
+        finally:
+            coalescer.receiving = False
+        coalescer.flush_idle()
+        if self._postponed is None and self.state != STATE_CLOSED:
+            self.factory.resume_reading(self, self._source)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        """A whole message has come."""
+        """A whole message has arrived in another form than one frame."""
+        self._fragments = 0
         if self.state != STATE_OPEN:
-            return  # what comes after we began to close is of no interest
+            return  # what arrives after we began to close is ignored
         try:
             if isBinary:
-                self.binaryReceived(payload)
+                self.listener.received_binary()
             else:
-                self.textReceived(payload)
+                self.listener.received(payload)
         except Exception:
             self._crash("receiving a message")
 
+    def onMessageFrameBegin(self, length: int) -> None:
+        """Count the frames of a message: each takes memory, even if it is empty."""
+        self.factory.rotation.work += FRAME
+        self._fragments += 1
+        if self._fragments > MAX_FRAGMENTS:
+            self.close(CLOSE_TOO_LARGE, f"The message has more than {MAX_FRAGMENTS} fragments")
+        super().onMessageFrameBegin(length)
+
+    def onPing(self, payload: bytes) -> None:
+        """Answer a ping; while the connection is full only the last one (RFC 6455, 5.5.3)."""
+        self.factory.rotation.work += FRAME
+        if self.state == STATE_OPEN:
+            if self.is_full:
+                self._pong = payload
+            else:
+                self.sendData(bytes((_PONG, len(payload))) + payload)
+
+    def onPong(self, payload: bytes) -> None:
+        """The other end has answered a ping."""
+        self.factory.rotation.work += FRAME
+        if payload:
+            self.listener.received_pong(payload)
+
     def _crash(self, doing: str) -> None:
-        """Our own mistake: log it; close when the data that has come is done with."""
+        """Log an error of our own and end the connection; no later message is relayed."""
         log.failure("{doing} failed", doing=doing)
-        self._crashed = True
+        if self.state == STATE_OPEN:
+            self.close(CLOSE_INTERNAL_ERROR, "internal error")
+        elif self.state not in _CLOSING:
+            self.abort()
 
     # Sending
 
-    def send(self, frame: bytes) -> None:
-        """Send *frame* with the others of this turn."""
-        if not self._batch:
-            self.factory.flushing.flush_soon(self)
-        self._batch.append(frame)
+    def send(self, message: Message) -> None:
+        """Send *message* with the others of this turn."""
+        batch = self._batch
+        if not batch:
+            self.factory.coalescer.flush_soon(self)
+        frame = message.frame or message.make_frame()
+        batch.append(frame)
+        self._batched_bytes += len(frame)
+        if self._batched_bytes >= BATCH:
+            self.flush()
+
+    def send_text(self, text: bytes) -> None:
+        """Send a message that nobody else receives."""
+        batch = self._batch
+        if not batch:
+            self.factory.coalescer.flush_soon(self)
+        frame = text_frame(text)
+        batch.append(frame)
         self._batched_bytes += len(frame)
         if self._batched_bytes >= BATCH:
             self.flush()
@@ -247,146 +433,208 @@ class FastServerProtocol(LeanServerProtocol):
         data = batch[0] if len(batch) == 1 else b"".join(batch)
         batch.clear()
         self._batched_bytes = 0
-        if self._socket is not None:
-            transport = self.transport
-            if not transport.dataBuffer and not transport._tempDataBuffer:
-                try:
-                    sent = self._socket.send(data)
-                except OSError:
-                    sent = 0  # it is full, or broken: the transport finds out
-                if sent == len(data):
-                    return
-                data = data[sent:]
-        self._unsent_bytes = len(data) + (self._unsent_bytes if self._paused else 0)
-        self.transport.write(data)
+        direct = self._direct
+        if direct is None:
+            self._write(data)
+            return
+        try:  # as in _write_directly, at the cost of one call less
+            sent = direct.send(data)
+        except OSError:
+            sent = 0
+        if sent < len(data):
+            self._write_later(memoryview(data)[sent:])
+
+    def send_ping(self, payload: bytes = b"") -> None:
+        """Ping the other end, unless the connection is closing."""
+        if self.state == STATE_OPEN:
+            self.sendData(bytes((PING_FRAME[0], len(payload))) + payload)
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
-        """Autobahn writes: all that was sent before goes first."""
+        """Write a frame of Autobahn's, after all that was sent before."""
         self.flush()
-        self.transport.write(data)
+        self._write(data)
 
-    def reclaim(self) -> list[bytes]:
+    def _write(self, data: bytes) -> None:
+        """Write *data* after all that was written before."""
+        may_be_empty = self._direct is None and self._socket is not None and self._slices is None
+        if may_be_empty and _autobahn.is_empty(self.transport):
+            self._direct = self._socket
+        if self._direct is not None:
+            self._write_directly(self._direct, data)
+        else:
+            self._write_later(data)
+
+    def _write_directly(self, direct: socket.socket, data: bytes) -> None:
+        try:
+            sent = direct.send(data)
+        except OSError:
+            sent = 0  # it is full, or broken: the transport finds out
+        if sent < len(data):
+            self._write_later(memoryview(data)[sent:])
+
+    def _write_later(self, data: bytes | memoryview) -> None:
+        """Let the transport write *data*, which the system does not take now."""
+        self._direct = None
+        self.factory.hold(self, min(len(data), SLICE_BYTES))
+        if self._slices is not None:
+            self._slices.append(data)
+        elif len(data) <= SLICE_BYTES:
+            self.transport.write(bytes(data))
+        else:
+            self._slices = Slices(data)
+            self.is_full = True
+            self._write_slices()
+
+    def _write_slices(self) -> None:
+        """Write slices until the transport is full or all are written."""
+        while self._slices is not None and not self._paused:
+            self.transport.write(self._slices.take())
+            if not self._slices.size:
+                self._slices = None
+                self.is_full = self._paused
+                if self.state == STATE_CLOSED:
+                    self.unregisterProducer()  # nothing else follows
+
+    def reclaim(self) -> list[Message]:
         """Give back what was sent but not yet written."""
         batch, self._batch = self._batch, []
         self._batched_bytes = 0
-        return batch
+        return [Message(frame_payload(each)) for each in batch]
 
     @property
-    def backlog(self) -> int:
-        """About how many bytes were sent and are not yet on their way."""
-        return self._batched_bytes + (self._unsent_bytes if self._paused else 0)
+    def unsent(self) -> int:
+        """Bytes that were sent and the system has not yet taken."""
+        waiting = 0 if self._slices is None else self._slices.size
+        return self._batched_bytes + waiting + (_autobahn.buffered(self.transport) or 0)
 
     @property
-    def unfinished(self) -> int:
-        """Bytes of a message that has come in part."""
+    def memory(self) -> int:
+        """Bytes that this connection holds: unsent, and of messages that arrived in part."""
+        held = self._fragments * FRAGMENT_OVERHEAD
         if self._partial is not None:
-            return self._partial.received
-        return self.message_data_total_length if self.inside_message else 0
+            held += self._partial.received
+        elif self.inside_message:
+            held += self.message_data_total_length
+        if self._postponed is not None:
+            held += len(self._postponed[1]) + sum(map(len, self._postponed[0]))
+        return held + self.unsent
 
     def pauseProducing(self) -> None:
         """The transport is full."""
         self._paused = True
-        try:
-            self.congested()
-        except Exception:
-            self._crash("holding back")
+        self.is_full = True
 
     def resumeProducing(self) -> None:
         """The transport has written everything."""
         self._paused = False
-        self._unsent_bytes = 0
         try:
-            self.drained()
+            self._write_slices()
+            if self._slices is not None:
+                return
+            self.is_full = False
+            pong, self._pong = self._pong, None
+            if pong is not None:
+                self.onPing(pong)
+            self.listener.drained()
         except Exception:
-            self._crash("going on")
+            self._crash("sending")
 
     def stopProducing(self) -> None:
-        """The transport ends; ``onClose`` follows."""
-        self._stop_gathering()
+        """The transport ends; ``connectionLost`` follows."""
+        self._stop_reading()
 
     # Closing
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The transport has ended."""
-        self.factory.half_received.discard(self)
-        super().connectionLost(reason)
+    def onCloseFrame(self, code: int | None, reasonRaw: bytes | None) -> bool | None:
+        """The other end closes: answer it, end the connection, and tell the listener."""
+        was_open = self.state == STATE_OPEN
+        failed: bool | None = super().onCloseFrame(code, reasonRaw)
+        if self.wasClean:
+            self._close_code = code or CLOSE_NO_STATUS
+        if was_open and failed and self.state == self.STATE_CLOSING:
+            self.dropConnection(abort=False)  # its close frame was invalid: no other follows
+        return failed
 
-    def _closeConnection(self, abort: bool = False) -> None:
-        self._stop_gathering()
-        super()._closeConnection(abort)
+    @property
+    def address(self) -> str:
+        """Where the other end is, for a log."""
+        return format_address(self.transport.getPeer())
 
-    def _stop_gathering(self) -> None:
-        gathered, self._gathered = self._gathered, None
-        self.factory.forget(gathered)
+    def check(self, timeout: float, answer: Callable[[bool], object]) -> None:
+        """Check whether the other end answers a ping within *timeout* seconds."""
+        self.listener.check(timeout, answer)
 
     def close(self, code: int, reason: str) -> None:
         """Write what was sent, then begin the closing handshake."""
         if self.state == STATE_OPEN:
             self.sendCloseFrame(code, encode_truncate(reason, _MAX_CLOSE_REASON), isReply=False)
+            self._begin_closing()
 
     def abort(self) -> None:
         """End the connection at once; what was not yet written can be reclaimed."""
+        self._drop_received()
+        self.factory.release(self)
         self.dropConnection(abort=True)
         self.transport.abortConnection()  # if it closes already, and the other end reads nothing
 
+    def dropConnection(self, abort: bool = False) -> None:
+        """End the connection: at once, or when everything is written."""
+        self._stop_reading()
+        super().dropConnection(abort)
 
-class FastServerFactory(WebSocketServerFactory):
-    """Makes such WebSockets, knows which are open, and reads for them.
+    def unregisterProducer(self) -> None:
+        """Leave the transport, unless it has to ask for slices before it ends."""
+        if self._slices is None:
+            super().unregisterProducer()
 
-    :param max_message_bytes: bytes that a message may have.
-    :param clock: seconds of a clock that never jumps.
-    :ivar fast: whether what Autobahn keeps private is as expected.
-    :ivar ticks: about how many seconds the factory counts.
-    :ivar half_received: the connections on which a message has come in part.
-    :ivar flushing: when the connections write what they send.
-    """
+    def _stop_reading(self) -> None:
+        source, self._source = self._source, None
+        self.factory.stop_reading(source)
 
-    protocol = FastServerProtocol
+    def _begin_closing(self) -> None:
+        """Give the other end some time to close, too, and tell the listener."""
+        if self._deadline is None:
+            self._set_deadline(_autobahn.CLOSE_TIMEOUT)
+        self._tell_closing()
 
-    def __init__(
-        self, max_message_bytes: int, reactor: IReactorTime, clock: Callable[[], float]
-    ) -> None:
-        super().__init__(server=None, reactor=reactor)
-        self.max_message_bytes = max_message_bytes
-        self.connections: set[Any] = set()
-        self.half_received: set[Any] = set()
-        self.ticks = 0
-        self.fast = self.protocol.use_private
-        self.flushing = flushing = WriteCoalescer(reactor, clock)
-        self._reader = (
-            EpollReader(reactor, flushing.begin_turn, flushing.end_turn)
-            if can_use_epoll(reactor)
-            else None
-        )
+    def _tell_closing(self) -> None:
+        try:
+            self.listener.closing(self._close_code)
+        except Exception:
+            log.failure("{doing} failed", doing="closing a connection")
 
-    def opened(self, connection: FastServerProtocol) -> None:
-        """*connection* is open."""
-        self.connections.add(connection)
+    def _set_deadline(self, seconds: float) -> None:
+        self._deadline = self.factory.reactor.callLater(seconds, self._expire)
 
-    def knows_internals(self, connection: FastServerProtocol) -> bool:
-        """Whether *connection* has what the short ways need; else says so, once."""
-        transport = connection.transport
-        if self.fast:
-            missing = [each for each in _NEEDED if each not in connection.__dict__]
-            if type(transport) is Server:
-                buffers = ("dataBuffer", "_tempDataBuffer")
-                missing += [each for each in buffers if not hasattr(transport, each)]
-            if missing:
-                self.fast = False
-                log.warn("slower than possible: {missing} is not there", missing=missing)
-        return self.fast
+    def _cancel_deadline(self) -> None:
+        deadline, self._deadline = self._deadline, None
+        if deadline is not None and deadline.active():
+            deadline.cancel()
 
-    def gather(self, connection: FastServerProtocol) -> int | None:
-        """Read for *connection* together with others, if that is possible.
+    def _expire(self) -> None:
+        self._deadline = None
+        self.abort()
 
-        :returns: what to :meth:`forget` when it is lost.
-        """
-        handle = connection.transport.getHandle()
-        if self._reader is None or not isinstance(handle, socket.socket):
-            return None
-        return self._reader.add(connection.transport, connection.dataReceived)
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The transport has ended."""
+        self._cancel_deadline()
+        self._drop_received()
+        super().connectionLost(reason)
 
-    def forget(self, gathered: int | None) -> None:
-        """Do not read for a connection any more."""
-        if self._reader is not None and gathered is not None:
-            self._reader.discard(gathered)
+    def _drop_received(self) -> None:
+        """Drop what has arrived in part or was postponed, and what is not yet written."""
+        self._postponed = self._partial = self._slices = None
+        self._fragments = 0
+
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
+        """The connection has ended."""
+        self._tell_closing()
+        self.factory.closed(self)
+
+    def sendHttpErrorResponse(self, code: int, reason: str, responseHeaders: Any = None) -> None:
+        """Answer a malformed upgrade, which Autobahn refuses, with one line of text."""
+        body = reason.encode("utf-8", "replace")
+        headers = [*(responseHeaders or ()), ("Content-Type", "text/plain; charset=utf-8")]
+        headers += [("Content-Length", len(body)), ("Connection", "close")]
+        lines = [f"HTTP/1.1 {code} Refused", *(f"{name}: {value}" for name, value in headers)]
+        self.sendData("\r\n".join(lines).encode() + b"\r\n\r\n" + body)

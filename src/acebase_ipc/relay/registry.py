@@ -1,0 +1,115 @@
+"""The databases and their peers: find, list, count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from acebase_ipc.protocol.handshake import Handshake
+from acebase_ipc.relay.errors import AmbiguousPeer, NotAPeer, NotFound, Overloaded
+from acebase_ipc.relay.limits import Limits
+from acebase_ipc.relay.memory import MemoryBudget
+from acebase_ipc.relay.peers import Client, Connection, Database, Peer
+
+
+class Registry:
+    """Knows which peers have opened which database.
+
+    A database exists while it has a peer.
+
+    :ivar databases: the databases by name.
+    """
+
+    def __init__(self, limits: Limits, budget: MemoryBudget) -> None:
+        self._max_databases = limits.max_databases
+        self._max_database_connections = limits.max_database_connections
+        self._budget = budget
+        self.databases: dict[str, Database] = {}
+
+    def add(self, handshake: Handshake, connection: Connection, connected: int) -> Peer:
+        """Make the client of *handshake* a peer of its database.
+
+        :param connected: milliseconds since 1970.
+        """
+        name = handshake.database
+        database = self.databases.get(name)
+        if database is None:
+            database = self.databases[name] = Database(name, self._budget)
+        peer = Peer(handshake, database, connection, connected, self._budget)
+        database.peers[peer.id] = peer
+        return peer
+
+    def remove(self, peer: Peer) -> None:
+        """Forget *peer*, and its database if that has no other."""
+        database = peer.database
+        del database.peers[peer.id]
+        if not database.peers:
+            database.awaiting_master.clear()
+            del self.databases[database.name]
+
+    def find(self, database: str, client_id: str) -> Peer | None:
+        """The peer of that database and id, if there is one."""
+        found = self.databases.get(database)
+        return None if found is None else found.peers.get(encode_id(client_id))
+
+    def peer(self, database: str, client_id: str) -> Peer:
+        """The peer of that database and id, connected or suspended.
+
+        :raises NotAPeer: if there is none.
+        """
+        found = self.find(database, client_id)
+        if found is None:
+            raise NotAPeer
+        return found
+
+    def database_of(self, client_id: str, may_open: Callable[[str], bool]) -> str:
+        """The name of the only database that has a peer of this id.
+
+        :param may_open: tells whether a database may be searched.
+        :raises NotFound: if no database has.
+        :raises AmbiguousPeer: if several have.
+        """
+        peer_id = encode_id(client_id)
+        found = [
+            each.name
+            for each in self.databases.values()
+            if peer_id in each.peers and may_open(each.name)
+        ]
+        if not found:
+            raise NotFound("No database has a peer of this id")
+        if len(found) > 1:
+            raise AmbiguousPeer
+        return found[0]
+
+    def clients(self, database: str) -> list[Client]:
+        """The connected peers of that database, in the order they came."""
+        found = self.databases.get(database)
+        return [
+            Client(each.client_id, database, each.connected)
+            for each in (found.peers.values() if found else ())
+            if each.connection is not None
+        ]
+
+    def peers(self) -> Iterator[Peer]:
+        """All peers of all databases."""
+        for database in self.databases.values():
+            yield from database.peers.values()
+
+    def check_room(self, handshake: Handshake) -> None:
+        """Check that one more peer may join.
+
+        :raises Overloaded: if there are too many databases, or peers of this one.
+        """
+        database = self.databases.get(handshake.database)
+        if database is None:
+            if len(self.databases) >= self._max_databases:
+                raise Overloaded("Too many databases: try again later")
+        elif (
+            encode_id(handshake.client_id) not in database.peers
+            and len(database.peers) >= self._max_database_connections
+        ):
+            raise Overloaded("Too many connections of this database: try again later")
+
+
+def encode_id(client_id: str) -> bytes:
+    """The key of a peer with this id; any text of a request has one."""
+    return client_id.encode("utf-8", "surrogateescape")

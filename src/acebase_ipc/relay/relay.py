@@ -1,0 +1,69 @@
+"""The parts of the core, put together."""
+
+from __future__ import annotations
+
+from acebase_ipc.relay.delivery import Delivery
+from acebase_ipc.relay.events import DropReason, MessageDropped, NullObserver, Observer
+from acebase_ipc.relay.introductions import Introductions
+from acebase_ipc.relay.limits import Limits
+from acebase_ipc.relay.memory import MemoryBudget
+from acebase_ipc.relay.registry import Registry
+from acebase_ipc.relay.router import Router
+from acebase_ipc.relay.sessions import Sessions
+from acebase_ipc.relay.store import MessageStore
+
+
+class Relay:
+    """A pure object graph: what happens enters as a method call, with time as an argument;
+    what follows leaves through :class:`~acebase_ipc.relay.peers.Connection` and
+    :class:`~acebase_ipc.relay.events.Observer`.
+
+    :param introduce: whether to greet acebase peers on each other's behalf.
+    :ivar memory: counts the bytes that all parts hold.
+    :ivar registry: knows the databases and their peers.
+    :ivar store: keeps large messages until they are downloaded.
+    :ivar delivery: hands messages to peers' connections.
+    :ivar sessions: admits, welcomes, suspends and ends peers.
+    :ivar router: decides who receives what.
+    """
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        observer: Observer | None = None,
+        introduce: bool = True,
+    ) -> None:
+        limits = limits or Limits()
+        self._observer = observer = observer or NullObserver()
+        self.memory = MemoryBudget(limits.max_memory)
+        self.registry = Registry(limits, self.memory)
+        self.store = MessageStore(limits.message_ttl)
+        self.memory.register(lambda: self.store.stored)
+        self.delivery = Delivery(limits, self.registry, self.memory, observer)
+        introductions = Introductions(self.delivery, introduce)
+        self.sessions = Sessions(
+            limits, self.registry, self.delivery, introductions, self.store, observer
+        )
+        self.router = Router(limits, self.delivery, introductions, self.store, observer)
+
+    def expire(self, now: float) -> None:
+        """End what has lasted too long; to be called about once a second.
+
+        :param now: monotonic seconds.
+        """
+        for database, recipient in self.store.expire(now):
+            dropped = MessageDropped(database, recipient.decode(), DropReason.EXPIRED)
+            self._observer.report(dropped)
+        self.sessions.expire(now)
+        self.delivery.enforce_memory_limit()
+
+    def close(self, code: int, reason: str) -> None:
+        """End all sessions: hand each peer what waits for it and close its connection."""
+        connections = []
+        for peer in self.registry.peers():
+            if peer.connection is not None:
+                self.delivery.flush(peer)
+                connections.append(peer.connection)
+        self.sessions.end_all()
+        for connection in connections:
+            connection.close(code, reason)

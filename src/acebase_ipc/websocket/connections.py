@@ -1,0 +1,164 @@
+"""All peers' connections of one relay: upgrade, count, keep alive, close."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from autobahn.twisted.resource import WebSocketResource
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.logger import Logger
+from twisted.web.server import Request
+
+from acebase_ipc.addresses import host_of
+from acebase_ipc.protocol.handshake import Handshake
+from acebase_ipc.relay.errors import Overloaded
+from acebase_ipc.relay.events import KeepaliveTimeout, Observer
+from acebase_ipc.relay.limits import MAX_UTF8_PER_UNIT, Limits
+from acebase_ipc.relay.peers import Peer
+from acebase_ipc.relay.relay import Relay
+from acebase_ipc.websocket.connection import PeerConnection, Surroundings
+from acebase_ipc.websocket.factory import WebSocketFactory
+from acebase_ipc.websocket.fastpath import WebSocketConnection
+from acebase_ipc.websocket.keepalive import Keepalive
+
+CLOSE_POLICY = 1008
+
+log = Logger()
+
+
+class _Upgrade:
+    """The factory that a WebSocketResource wants, for one accepted handshake."""
+
+    def __init__(self, connections: PeerConnections, listener: PeerConnection) -> None:
+        self._connections = connections
+        self._listener = listener
+
+    def buildProtocol(self, address: IAddress) -> WebSocketConnection:
+        protocol = WebSocketConnection()
+        protocol.factory = self._connections.factory
+        protocol.listener = self._listener
+        return protocol
+
+
+class PeerConnections:
+    """Upgrades accepted requests to WebSockets, and ends those that are dead.
+
+    :param relay: what the connections belong to.
+    :param clock: returns monotonic seconds.
+    :param wall: returns the time in milliseconds since 1970.
+    :ivar factory: what the WebSockets share.
+    """
+
+    def __init__(
+        self,
+        relay: Relay,
+        limits: Limits,
+        observer: Observer,
+        reactor: IReactorTime,
+        clock: Callable[[], float],
+        wall: Callable[[], int],
+    ) -> None:
+        interval, timeout = limits.keepalive_interval, limits.keepalive_timeout
+        dead_after = math.ceil(interval + timeout)
+        self._relay = relay
+        self._observer = observer
+        self._surroundings = Surroundings(relay, observer, reactor, clock, wall, dead_after)
+        # Whether its UTF-16 units are too many is counted when all of a message is there.
+        self.factory = WebSocketFactory(
+            relay.router.max_payload * MAX_UTF8_PER_UNIT,
+            relay.router,
+            relay.memory,
+            relay.delivery.enforce_memory_limit,
+            self,
+            reactor,
+            clock,
+        )
+        self._keepalive = Keepalive[WebSocketConnection](math.ceil(interval), dead_after)
+        self._max_connections = limits.max_connections
+        self._max_address_connections = limits.max_address_connections
+        self._addresses: Counter[str] = Counter()
+
+    def check_room(self, address: IAddress | None) -> None:
+        """Check that one more connection from *address* may be opened.
+
+        :raises Overloaded: if there are too many.
+        """
+        limit = self._max_address_connections
+        if len(self.factory.connections) >= self._max_connections:
+            raise Overloaded("Too many connections: try again later")
+        if limit is not None and self._addresses[host_of(address)] >= limit:
+            raise Overloaded("Too many connections from this address: try again later")
+
+    def count(self, host: str | None = None) -> int:
+        """How many connections are open, from *host* or, by default, in total."""
+        return len(self.factory.connections) if host is None else self._addresses[host]
+
+    def upgrade(self, request: Request, handshake: Handshake, tokens: tuple[str, ...]) -> None:
+        """Turn *request* into the WebSocket of an accepted *handshake*."""
+        upgraded = getattr(request.channel, "upgraded", lambda: None)
+        upgraded()  # tells our own Site; a foreign one keeps no account
+        listener = PeerConnection(self._surroundings, handshake, tokens)
+        WebSocketResource(_Upgrade(self, listener)).render(request)
+
+    def opened(self, connection: WebSocketConnection) -> None:
+        """Account for *connection*, which is open."""
+        self._keepalive.add(connection, self.factory.ticks)
+        self._count_address(connection, +1)
+
+    def closed(self, connection: WebSocketConnection) -> None:
+        """Forget *connection*, which was open and has ended."""
+        self._keepalive.discard(connection)
+        self._count_address(connection, -1)
+
+    def _count_address(self, connection: WebSocketConnection, change: int) -> None:
+        if self._max_address_connections is not None:
+            host = host_of(connection.transport.getPeer())
+            self._addresses[host] += change
+            if not self._addresses[host]:
+                del self._addresses[host]
+
+    def check_tokens(self, allow: Callable[[str, Iterable[str]], bool]) -> None:
+        """End the sessions whose tokens are not valid any more, and close their connections.
+
+        :param allow: tells whether tokens open a database.
+        """
+        revoked: list[tuple[WebSocketConnection, Peer | None]] = []
+        for connection in self.factory.connections:
+            listener = connection.listener
+            if isinstance(listener, PeerConnection) and not allow(
+                listener.handshake.database, listener.tokens
+            ):
+                revoked.append((connection, listener.peer))
+        self._relay.sessions.end([peer for _, peer in revoked if peer is not None])
+        for connection, _ in revoked:
+            connection.close(CLOSE_POLICY, "the token is not valid any more")
+
+    def wait_closed(self, timeout: float) -> Deferred[None]:
+        """Wait until every connection has ended, and after *timeout* seconds end them."""
+        return self.factory.wait_closed(timeout)
+
+    def sweep(self) -> None:
+        """Ping silent peers and end the connections of those that do not answer.
+
+        To be called once a second.
+        """
+        self.factory.ticks += 1
+        for connection, silent in self._keepalive.due(self.factory.ticks):
+            try:
+                self._check(connection, silent)
+            except Exception:
+                log.failure("{doing} failed", doing="checking a connection")
+                connection.abort()
+
+    def _check(self, connection: WebSocketConnection, silent: int) -> None:
+        if silent < self._keepalive.dead_after:
+            connection.send_ping()
+            return
+        listener = connection.listener
+        if isinstance(listener, PeerConnection):
+            handshake = listener.handshake
+            self._observer.report(KeepaliveTimeout(handshake.database, handshake.client_id, silent))
+        connection.abort()

@@ -1,0 +1,178 @@
+"""What all WebSockets of a relay share."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from autobahn.twisted.websocket import WebSocketServerFactory
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from acebase_ipc.relay.memory import MemoryBudget
+from acebase_ipc.websocket import _autobahn
+from acebase_ipc.websocket.coalescing import WriteCoalescer
+from acebase_ipc.websocket.epoll import EpollReader, can_use_epoll
+from acebase_ipc.websocket.rotation import Rotation
+
+if TYPE_CHECKING:
+    from acebase_ipc.websocket.fastpath import WebSocketConnection
+
+log = Logger()
+
+
+class Meter(Protocol):
+    """Counts the work that messages cause.
+
+    :ivar deliveries: messages that broadcasts have handed to receivers so far.
+    """
+
+    deliveries: int
+
+
+class Owner(Protocol):
+    """Keeps an account of the open connections."""
+
+    def opened(self, connection: WebSocketConnection) -> None:
+        """*connection* is open."""
+
+    def closed(self, connection: WebSocketConnection) -> None:
+        """*connection*, which was open, has ended."""
+
+
+class WebSocketFactory(WebSocketServerFactory):
+    """Knows the open WebSockets, reads for them, and decides when they write.
+
+    :param max_message_bytes: bytes that a message may have.
+    :param meter: counts the work that messages cause.
+    :param budget: counts the memory that the connections hold.
+    :param enforce_memory_limit: is called when the budget is due for a check.
+    :param owner: keeps an account of the open connections.
+    :param clock: returns monotonic seconds.
+    :ivar connections: the open connections.
+    :ivar ticks: about how many seconds the factory has been running.
+    :ivar coalescer: decides when the connections write what they send.
+    :ivar rotation: serves connections that have received more than a turn's work.
+    """
+
+    noisy = False
+    log = _autobahn.NullLogger()
+
+    def __init__(
+        self,
+        max_message_bytes: int,
+        meter: Meter,
+        budget: MemoryBudget,
+        enforce_memory_limit: Callable[[], object],
+        owner: Owner,
+        reactor: IReactorTime,
+        clock: Callable[[], float],
+    ) -> None:
+        super().__init__(server=None, reactor=reactor)
+        self.max_message_bytes = max_message_bytes
+        self.meter = meter
+        self.connections: set[WebSocketConnection] = set()
+        self.ticks = 0
+        self.knows_parser = _autobahn.PARSER_IS_KNOWN
+        self.knows_transport = _autobahn.TRANSPORT_IS_KNOWN
+        self.coalescer = WriteCoalescer(reactor, clock)
+        self.rotation = Rotation(reactor)
+        self._owner = owner
+        self._budget = budget
+        self._enforce_memory_limit = enforce_memory_limit
+        self._holding: set[WebSocketConnection] = set()
+        self._when_closed: list[Deferred[None]] = []
+        self._reader: EpollReader | None = None
+        if can_use_epoll(reactor):
+            coalescer = self.coalescer
+            self._reader = EpollReader(
+                reactor, coalescer.begin_turn, coalescer.end_turn, self.rotation
+            )
+        budget.register(self._memory)
+        if _autobahn.MISSING:
+            missing = ", ".join(sorted(_autobahn.MISSING))
+            log.warn("slower than possible: {missing} is missing", missing=missing)
+
+    # The open connections
+
+    def opened(self, connection: WebSocketConnection) -> None:
+        """*connection* is open."""
+        self.connections.add(connection)
+        self._owner.opened(connection)
+
+    def closed(self, connection: WebSocketConnection) -> None:
+        """*connection* has ended."""
+        self._holding.discard(connection)
+        if connection in self.connections:
+            self.connections.remove(connection)
+            self._owner.closed(connection)
+        if not self.connections:
+            when_closed, self._when_closed = self._when_closed, []
+            for each in when_closed:
+                each.callback(None)
+
+    def wait_closed(self, timeout: float) -> Deferred[None]:
+        """Wait until every connection has ended, and after *timeout* seconds end them."""
+        if not self.connections:
+            return succeed(None)
+
+        def abort() -> None:
+            for connection in tuple(self.connections):
+                connection.abort()
+
+        deadline = self.reactor.callLater(timeout, abort)
+        closed: Deferred[None] = Deferred()
+        closed.addCallback(lambda _: deadline.cancel() if deadline.active() else None)
+        self._when_closed.append(closed)
+        return closed
+
+    # Memory
+
+    def hold(self, connection: WebSocketConnection, size: int) -> None:
+        """*connection* holds *size* bytes more than before."""
+        self._holding.add(connection)
+        self._budget.growth += size
+        if self._budget.is_due:
+            self._enforce_memory_limit()
+
+    def release(self, connection: WebSocketConnection) -> None:
+        """*connection* is about to end: all that it holds is freed within this turn."""
+        self._holding.discard(connection)
+
+    def _memory(self) -> int:
+        """The bytes that all connections hold."""
+        held = {each: each.memory for each in self._holding}
+        self._holding = {each for each, memory in held.items() if memory}
+        return sum(held.values())
+
+    # Reading
+
+    def read_for(self, connection: WebSocketConnection) -> int | None:
+        """Read for *connection* together with others, if that is possible.
+
+        :returns: by which to :meth:`stop_reading`; ``None`` if its transport reads.
+        """
+        handle = connection.transport.getHandle()
+        if self._reader is None or not isinstance(handle, socket.socket):
+            return None
+        return self._reader.add(connection.transport, connection.dataReceived)
+
+    def stop_reading(self, source: int | None) -> None:
+        """Do not read for a connection any more."""
+        if self._reader is not None and source is not None:
+            self._reader.discard(source)
+
+    def pause_reading(self, connection: WebSocketConnection, source: int | None) -> None:
+        """Read nothing for *connection* until :meth:`resume_reading`."""
+        if self._reader is None or source is None or not self._reader.pause(source):
+            transport: Any = connection.transport
+            transport.pauseProducing()
+
+    def resume_reading(self, connection: WebSocketConnection, source: int | None) -> None:
+        """Read for *connection* again."""
+        if self._reader is None or source is None or not self._reader.resume(source):
+            transport: Any = connection.transport
+            if not getattr(transport, "disconnecting", False):
+                transport.resumeProducing()

@@ -6,43 +6,93 @@
 
 It is the relay's WebSocket, with its fast path, without the relay: text and
 binary messages of any size are sent back unchanged. For comparison,
-``--kind public`` is the same without private attributes of Autobahn and
-Twisted, and ``--kind stock`` is Autobahn alone.
+``--kind public`` is the same without private names of Autobahn and Twisted, and
+``--kind stock`` is Autobahn alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 
-from acebase_ipc.protocol.frames import text_frame
-from acebase_ipc.websocket.fastpath import FastServerFactory, FastServerProtocol
+from acebase_ipc.protocol.messages import Message
+from acebase_ipc.relay.memory import MemoryBudget
+from acebase_ipc.websocket.factory import WebSocketFactory
+from acebase_ipc.websocket.fastpath import WebSocketConnection
 
 UNLIMITED = sys.maxsize
-"""Greatest size of a message, in bytes."""
+"""Greatest size of a message, and of all that the server holds, in bytes."""
 
 LOOPBACK = "127.0.0.1"
 
 
-class Echo(FastServerProtocol):
-    """The relay's WebSocket, which sends back every message."""
+class Echo(WebSocketConnection):
+    """The relay's WebSocket, which sends back every message; it is its own listener."""
 
-    def textReceived(self, text: bytes) -> None:
-        self.send(text_frame(text))
+    def __init__(self) -> None:
+        super().__init__()
+        self.listener = self
 
-    def binaryReceived(self, data: bytes) -> None:
-        self.send(b"\x82" + text_frame(data)[1:])
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        if isBinary:
+            self.sendMessage(payload, isBinary=True)
+        else:
+            super().onMessage(payload, isBinary)
+
+    def onMessageFrameBegin(self, length: int) -> None:
+        # Without the relay's limit of fragments: cases of the suite send 65,536.
+        WebSocketServerProtocol.onMessageFrameBegin(self, length)
+
+    def opened(self, connection: WebSocketConnection) -> None:
+        pass
+
+    def received(self, text: bytes) -> None:
+        self.send(Message(text))
+
+    def received_binary(self) -> None:
+        pass
+
+    def received_pong(self, payload: bytes) -> None:
+        pass
+
+    def drained(self) -> None:
+        pass
+
+    def check(self, timeout: float, answer: Callable[[bool], object]) -> None:
+        pass
+
+    def closing(self, code: int | None) -> None:
+        pass
 
 
-class PublicEcho(Echo):
-    """The same without private attributes of Autobahn and Twisted."""
+class EchoFactory(WebSocketFactory):
+    """The factory of echo connections; it owns and meters them itself.
 
-    use_private = False
+    :param private: whether to use private names of Autobahn and Twisted.
+    :ivar deliveries: work of broadcasts: none.
+    """
+
+    protocol = Echo
+
+    def __init__(self, reactor: Any, private: bool) -> None:
+        self.deliveries = 0
+        budget = MemoryBudget(UNLIMITED)
+        super().__init__(UNLIMITED, self, budget, budget.check, _Owner(), reactor, monotonic)
+        self.knows_parser &= private
+        self.knows_transport &= private
+
+
+class _Owner:
+    def opened(self, connection: WebSocketConnection) -> None:
+        pass
+
+    def closed(self, connection: WebSocketConnection) -> None:
+        pass
 
 
 class StockEcho(WebSocketServerProtocol):
@@ -52,22 +102,19 @@ class StockEcho(WebSocketServerProtocol):
         self.sendMessage(payload, isBinary)
 
 
-def make_factory(kind: str, reactor: Any) -> Any:
+def make_factory(kind: str, reactor: Any) -> WebSocketServerFactory:
     """The factory of connections of a *kind*: ``private``, ``public`` or ``stock``."""
-    if kind == "stock":
-        stock = WebSocketServerFactory(server=None, reactor=reactor)
-        stock.protocol = StockEcho
-        stock.setProtocolOptions(
-            versions=[13],
-            failByDrop=False,
-            echoCloseCodeReason=True,
-            closeHandshakeTimeout=FastServerProtocol.closeHandshakeTimeout,
-        )
-        return stock
-    factory = FastServerFactory(UNLIMITED, reactor, monotonic)
-    factory.protocol = {"private": Echo, "public": PublicEcho}[kind]
-    factory.fast = factory.protocol.use_private
-    return factory
+    if kind != "stock":
+        return EchoFactory(reactor, private=kind == "private")
+    stock = WebSocketServerFactory(server=None, reactor=reactor)
+    stock.protocol = StockEcho
+    stock.setProtocolOptions(
+        versions=[13],
+        failByDrop=False,
+        echoCloseCodeReason=True,
+        closeHandshakeTimeout=WebSocketConnection.closeHandshakeTimeout,
+    )
+    return stock
 
 
 KINDS = ("private", "public", "stock")

@@ -271,15 +271,14 @@ class Member:
                 await self._download_elsewhere(message)
             if self.random.random() < 0.05:
                 self.scene.faults["broken downloads"] += 1
-                presence.broken = True  # the relay may have sent all of it
                 await ask(self.port, "GET", target, source=self.source, take=2000)
             status, body = await ask(self.port, "GET", target, source=self.source)
             if status == 200:
                 self.ledger.arrive(self.receiver, body.decode(), place)
                 if self.random.random() < 0.1:
-                    again, _ = await ask(self.port, "GET", target, source=self.source)
-                    if again == 200:
-                        self.ledger.record("duplicated", f"{self.id} downloads {message} twice")
+                    again, repeated = await ask(self.port, "GET", target, source=self.source)
+                    if again == 200 and repeated != body:
+                        self.ledger.record("garbled", f"{self.id}: {message}, downloaded again")
             elif await self._answered(link) and not presence.broken:
                 # The relay has not ended this connection, so the peer is still known.
                 after = f"{status} after {monotonic() - begun:.1f} s"

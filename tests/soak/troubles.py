@@ -208,8 +208,10 @@ async def wrong_token(member: Member) -> None:
 async def half_request(member: Member) -> None:
     """Send an incomplete request."""
     target = member.target("send")
-    head = f"POST {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5000\r\n\r\n"
-    whole = head.encode() + UNDELIVERABLE.encode() * 500
+    body = UNDELIVERABLE.encode() * 200
+    length = f"Content-Length: {2 * len(body)}"
+    head = f"POST {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n{length}\r\n\r\n"
+    whole = head.encode() + body
     wait = member.random.choice([0.1, 1.0, 15.0])
     size = member.random.choice([0, 1, 20, len(head) - 1, len(head), len(whole)])
     task = ask_in_part(member.port, whole[:size], source=member.source, wait=wait)

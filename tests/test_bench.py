@@ -162,7 +162,7 @@ def test_whole_bench(
     """The command measures both servers in turn, prints the table and writes the figures."""
     monkeypatch.setattr("bench.run.build_generator", lambda directory: generator)
     target = tmp_path / "results.json"
-    arguments = ["--only=round-trip", "--repeats=1", "--seconds=0.2", f"--json={target}"]
+    arguments = ["--only=round-trip", "--repeats=1", "--seconds=0.5", f"--json={target}"]
     assert main(arguments) == 0
     printed = capsys.readouterr()
     assert "round trip of 2 messages" in printed.out

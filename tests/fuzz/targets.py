@@ -24,12 +24,11 @@ from acebase_ipc.protocol.frames import PartialText, frame_payload, split, text_
 from acebase_ipc.protocol.handshake import accept, parse_query
 from acebase_ipc.protocol.messages import Audience, Body, parse, read, render, utf16_units
 from acebase_ipc.protocol.values import decode as decode_values
-from tests.fakes import Wire, Core, client_frame, http_head, parse_responses, upgrade_request
+from tests.fakes import Wire, World, client_frame, http_head, parse_responses, upgrade_request
 from tests.fuzz.history import play
 from tests.fuzz.reader import Reader
-from tests.relay.core import read_frames
 from tests.websocket.test_fastpath_differential import LONG_LIMIT, SHORT_LIMIT, compare
-from tests.wire import Form, Opcode, masked
+from tests.wire import Form, Opcode, masked, server_frames
 from tests.wire import client_frame as any_frame
 
 MAX_PIECES = 12
@@ -148,7 +147,7 @@ def wire(data: bytes) -> None:
     assert utf16_units(data) == sum(2 if c > "\uffff" else 1 for c in text)
     frame = text_frame(data)
     assert frame_payload(frame) == data
-    assert list(read_frames(frame)) == [text]
+    assert server_frames(frame) == [(Opcode.TEXT, data)]
 
 
 def handshake(data: bytes) -> None:
@@ -258,9 +257,9 @@ _STATUSES = {100, 101, 200, 204, 400, 401, 403, 404, 405, 409, 411, 413, 417, 42
 def http(data: bytes) -> None:
     """Requests, whole or not, to the real Site: no failure is logged, every answer is whole."""
     reader = Reader(data)
-    core = Core(token="none" if reader.number(3) == 0 else None, max_payload=100)
-    bystander = core.peer("alice", "db")
-    wire = core.connect()
+    world = World(token="none" if reader.number(3) == 0 else None, max_payload=100)
+    bystander = world.peer("alice", "db")
+    wire = world.connect()
     may_be_head = False
     for _ in range(reader.number(4)):
         kind = reader.number(5)
@@ -277,7 +276,7 @@ def http(data: bytes) -> None:
             may_be_head = may_be_head or method == "HEAD"
             _send_request(reader, wire, method)
         if reader.number(5) == 0:
-            core.pass_time(reader.number(70), step=5)
+            world.pass_time(reader.number(70), step=5)
     _check_answers(wire.take(), may_be_head)
     if reader.number(1):
         wire.close()
@@ -287,7 +286,7 @@ def http(data: bytes) -> None:
     if bystander.wire.ended is None:
         bystander.say("ping")
         assert "pong" in bystander.heard()
-    for _ in core.stop():
+    for _ in world.stop():
         pass
 
 

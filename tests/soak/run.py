@@ -53,7 +53,7 @@ OPTIONS: dict[str, Any] = {
     "http_idle": 20,
 }
 
-TEMPORARY = ("timers", "databases", "peers", "seats", "held for masters", "connections")
+TEMPORARY = ("timers", "databases", "peers", "sessions to expire", "held for masters", "connections")
 STORED = ("stored bytes", "stored messages", "reserved bytes", "peer objects", "connection objects")
 
 

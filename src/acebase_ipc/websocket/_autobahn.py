@@ -245,7 +245,7 @@ def lean(kind: P) -> P:
     """
     for name, value in _LEAN.items():
         setattr(kind, name, value)
-    setattr(kind, "perMessageCompressionAccept", staticmethod(_accept_no_compression))
+    kind.perMessageCompressionAccept = staticmethod(_accept_no_compression)
     return kind
 
 

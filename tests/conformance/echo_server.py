@@ -14,14 +14,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 
 from acebase_ipc.protocol.frames import text_frame
-from acebase_ipc.websocket.fastpath import FastServerFactory, FastServerProtocol
+from acebase_ipc.protocol.messages import Message
+from acebase_ipc.relay.memory import MemoryBudget
+from acebase_ipc.websocket._autobahn import CLOSE_TIMEOUT
+from acebase_ipc.websocket.factory import WebSocketFactory
+from acebase_ipc.websocket.fastpath import WebSocketConnection
 
 UNLIMITED = sys.maxsize
 """Bytes that a message may have."""
@@ -29,20 +33,57 @@ UNLIMITED = sys.maxsize
 LOOPBACK = "127.0.0.1"
 
 
-class Echo(FastServerProtocol):
-    """The relay's WebSocket, sending back what comes."""
+class Echo(WebSocketConnection):
+    """The relay's WebSocket, sending back what comes; it is its own listener."""
 
-    def textReceived(self, text: bytes) -> None:
-        self.send(text_frame(text))
+    def __init__(self) -> None:
+        super().__init__()
+        self.listener = self
 
-    def binaryReceived(self, data: bytes) -> None:
-        self.send(b"\x82" + text_frame(data)[1:])
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        super().onMessage(payload, isBinary)
+        if isBinary and self.state == self.STATE_OPEN:
+            self.sendData(b"\x82" + text_frame(payload)[1:])
+
+    def opened(self, connection: WebSocketConnection) -> None: ...
+
+    def received(self, text: bytes) -> None:
+        self.send(Message(text))
+
+    def received_binary(self) -> None: ...
+
+    def received_pong(self, payload: bytes) -> None: ...
+
+    def drained(self) -> None: ...
+
+    def check(self, timeout: float, answer: Callable[[bool], object]) -> None: ...
+
+    def closing(self, code: int | None) -> None: ...
 
 
-class PublicEcho(Echo):
-    """The same without what is private in Autobahn and Twisted."""
+class EchoFactory(WebSocketFactory):
+    """Makes such connections; they may hold any amount of memory.
 
-    use_private = False
+    :param is_private: whether they rest on private names of Autobahn and Twisted.
+    :ivar deliveries: none: nothing is broadcast.
+    """
+
+    protocol = Echo
+    deliveries = 0
+
+    def __init__(self, reactor: Any, is_private: bool) -> None:
+        budget = MemoryBudget(UNLIMITED)
+        super().__init__(UNLIMITED, self, budget, budget.check, _Nobody(), reactor, monotonic)
+        self.knows_parser = self.knows_parser and is_private
+        self.knows_transport = self.knows_transport and is_private
+
+
+class _Nobody:
+    """Keeps no account of connections."""
+
+    def opened(self, connection: WebSocketConnection) -> None: ...
+
+    def closed(self, connection: WebSocketConnection) -> None: ...
 
 
 class StockEcho(WebSocketServerProtocol):
@@ -61,13 +102,10 @@ def make_factory(kind: str, reactor: Any) -> Any:
             versions=[13],
             failByDrop=False,
             echoCloseCodeReason=True,
-            closeHandshakeTimeout=FastServerProtocol.closeHandshakeTimeout,
+            closeHandshakeTimeout=CLOSE_TIMEOUT,
         )
         return stock
-    factory = FastServerFactory(UNLIMITED, reactor, monotonic)
-    factory.protocol = {"private": Echo, "public": PublicEcho}[kind]
-    factory.fast = factory.protocol.use_private
-    return factory
+    return EchoFactory(reactor, is_private=kind == "private")
 
 
 KINDS = ("private", "public", "stock")

@@ -22,7 +22,7 @@ from twisted.logger import Logger
 
 from acebase_ipc import AceBaseIPCServer, AceBaseIPCServerConfig
 from acebase_ipc.relay.peers import Peer
-from acebase_ipc.websocket.connection import RelayServerProtocol
+from acebase_ipc.websocket.fastpath import WebSocketConnection
 
 reactor: Any = global_reactor
 
@@ -82,20 +82,20 @@ def gauges(server: Any) -> dict[str, Any]:
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)  # the remaining memory is in use
     relay = server._relay
-    databases = list(relay._databases.values())
+    databases = list(relay.registry.databases.values())
     alive = gc.get_objects()
     return {
         "timers": len(reactor.getDelayedCalls()),
         "databases": len(databases),
         "peers": sum(len(each.peers) for each in databases),
-        "suspended sessions": len(relay._seats._until),
+        "suspended sessions": len(relay.sessions._expiries),
         "queues for masters": sum(len(each.awaiting_master) for each in databases),
-        "connections": len(server._factory.connections),
-        "stored bytes": relay.mailbox.stored,
-        "stored messages": len(relay.mailbox._letters) + len(relay.mailbox._by_recipient),
+        "connections": len(server._connections.factory.connections),
+        "stored bytes": relay.store.stored,
+        "stored messages": len(relay.store._messages) + len(relay.store._by_recipient),
         "reserved bytes": server._uploads.reserved,
         "peer objects": sum(isinstance(each, Peer) for each in alive),
-        "connection objects": sum(isinstance(each, RelayServerProtocol) for each in alive),
+        "connection objects": sum(isinstance(each, WebSocketConnection) for each in alive),
         "longest pause": watch.longest,
         "counts": dict(server.observer.counts),
     }

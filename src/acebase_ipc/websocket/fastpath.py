@@ -109,7 +109,8 @@ class Listener(Protocol):
     def closing(self, code: int | None) -> None:
         """The connection is about to end.
 
-        :param code: of the other end's close frame; ``None`` if it sent none.
+        :param code: of the other end's close frame; ``None`` if it sent none, or has
+            violated the WebSocket protocol.
         """
 
 
@@ -547,13 +548,10 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     def onCloseFrame(self, code: int | None, reasonRaw: bytes | None) -> bool | None:
         """The other end closes: answer it, end the connection, and tell the listener."""
-        was_open = self.state == STATE_OPEN
-        failed: bool | None = super().onCloseFrame(code, reasonRaw)
-        if self.wasClean:
+        is_over: bool | None = super().onCloseFrame(code, reasonRaw)
+        if self.wasClean and not self.failedByMe:
             self._close_code = code or CLOSE_NO_STATUS
-        if was_open and failed and self.state == self.STATE_CLOSING:
-            self.dropConnection(abort=False)  # its close frame was invalid: no other follows
-        return failed
+        return is_over
 
     @property
     def address(self) -> str:
@@ -580,7 +578,9 @@ class WebSocketConnection(WebSocketServerProtocol):
     def dropConnection(self, abort: bool = False) -> None:
         """End the connection: at once, or when everything is written."""
         self._stop_reading()
-        super().dropConnection(abort)
+        # Autobahn takes an invalid close frame for the answer to our 1002, which the other
+        # end has still to read.
+        super().dropConnection(abort and not (self.wasClean and self.failedByMe))
 
     def unregisterProducer(self) -> None:
         """Leave the transport, unless it has to ask for slices before it ends."""

@@ -20,7 +20,7 @@ class BadInput:
 
     :ivar kind: what is wrong with it.
     :ivar data: what is sent at first.
-    :ivar answer: the HTTP status, or the WebSocket close code, that it deserves.
+    :ivar answer: the HTTP status, or the WebSocket close code, to answer with.
     :ivar frames: what is sent over the WebSocket that *data* opens.
     :ivar guarded: whether it is for a relay that requires a token.
     """

@@ -2,7 +2,7 @@
 
 Twisted reads a request body to its end before it asks a resource. Here a POST is
 admitted as soon as its headers are complete: a client that may not send, or would
-send too much, is told at once, and the rest of the body is read and discarded.
+send too much, is refused at once, and the rest of the body is read and discarded.
 
 Where memory is short, reading is paused rather than refused: the npm package acebase
 ignores the status of a POST.

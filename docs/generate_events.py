@@ -148,12 +148,14 @@ LINES = {
     ),
     "{where} is open to the network without a token": "Set a token.",
     "{path} holds a secret and is readable by everybody": "``chmod o= <path>``.",
-    "cannot listen": "The port is taken or not allowed: the traceback tells which.",
+    "the server does not start: {error}": "The port is taken or not allowed: the line tells which.",
+    "closing a port failed": "A defect of the endpoint: report it with the traceback.",
+    "the timer of each second failed": "A defect of the relay: report it with the traceback.",
     "the tokens were read again": "Nothing: SIGHUP was heard.",
     "the tokens stay as they are: {error}": (
         "The token file is broken: mend it and send SIGHUP again."
     ),
-    "and {more} more times {kind}": (
+    "{more} more lines of {kind} were left out": (
         "Look at the lines of this kind before: something happens very often."
     ),
     "Clients connect over TLS, but maxPayload is {max_payload}: published AceBase clients"
@@ -179,9 +181,8 @@ LINES = {
         "A defect of the relay: the other tasks go on, and so does this one in the next second."
         " Report it with the traceback."
     ),
-    "max_session_queue exceeds max_backlog: a peer that resumes may be cut at once": (
-        "Set ``--max-session-queue`` to at most ``--max-backlog``."
-    ),
+    "max_session_queue exceeds max_backlog: a peer that resumes its session may be"
+    " disconnected at once": ("Set ``--max-session-queue`` to at most ``--max-backlog``."),
     "telling the relay that a connection is lost": "A defect of the relay: report it.",
     "an observer failed; its later failures are not logged": (
         "Your own observer has raised an exception; relaying is not concerned. Mend it."

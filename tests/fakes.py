@@ -13,7 +13,7 @@ import errno
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import count
 from typing import Any
 
@@ -27,7 +27,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogEvent, LogLevel, capturedLogs, eventAsText
 from twisted.python.failure import Failure
 
-from acebase_ipc import AceBaseIPCServer, AceBaseIPCServerConfig
+from acebase_ipc import AceBaseIPCServer, AceBaseIPCServerConfig, Limits
 
 DATABASE = "shop_data"
 PORT = 9163
@@ -151,6 +151,12 @@ class MemoryNetwork(MemoryReactorClock):
         return self.ports[-1]
 
 
+def make_config(**options: Any) -> AceBaseIPCServerConfig:
+    """Return a configuration; *options* are its arguments and those of its limits."""
+    limits = {each.name: options.pop(each.name) for each in fields(Limits) if each.name in options}
+    return AceBaseIPCServerConfig(limits=Limits(**limits), **options)
+
+
 class World:
     """A relay, its network and its time, all in memory.
 
@@ -173,7 +179,7 @@ class World:
         self._ports = count(40_000)
         with self._running():
             self.server = AceBaseIPCServer(
-                AceBaseIPCServerConfig(**config),
+                make_config(**config),
                 self.reactor,
                 clock=self.reactor.seconds,
                 wall=lambda: START + self.reactor.seconds(),

@@ -13,7 +13,7 @@ from twisted.application.service import IService
 from twisted.python.usage import Options as ParentOptions
 from twisted.python.usage import UsageError
 
-from acebase_ipc import AceBaseIPCServer, AceBaseIPCServerConfig
+from acebase_ipc import AceBaseIPCServerConfig, Limits
 from acebase_ipc.http.tokens import Rule
 from acebase_ipc.protocol.dialect import Dialect
 from acebase_ipc.relay.limits import GIB, KIB, MIB, describe_limits
@@ -76,9 +76,10 @@ def test_two_command_lines_do_not_share_ports() -> None:
 
 
 def test_tls_on_one_port_makes_the_larger_default() -> None:
-    assert configured("-p", "tcp:1").payload_limit == 16 * KIB
-    assert configured("-p", "tcp:1", "-p", "ssl:2").payload_limit == 16 * MIB
-    assert configured("-p", "ssl:2", "--max-payload", "16KiB").payload_limit == 16 * KIB
+    assert configured("-p", "tcp:1").effective_limits.payload_limit == 16 * KIB
+    assert configured("-p", "tcp:1", "-p", "ssl:2").effective_limits.payload_limit == 16 * MIB
+    limits = configured("-p", "ssl:2", "--max-payload", "16KiB").effective_limits
+    assert limits.payload_limit == 16 * KIB
 
 
 # Sizes, times and numbers
@@ -88,8 +89,8 @@ def test_tls_on_one_port_makes_the_larger_default() -> None:
     ("text", "value"), [("16384", 16384), ("16KiB", 16384), ("16MiB", 16 * MIB), ("1 GiB", GIB)]
 )
 def test_sizes_may_have_units(text: str, value: int) -> None:
-    assert configured("--max-payload", text).max_payload == value
-    assert configured(f"--max-message={text}").max_message == value
+    assert configured("--max-payload", text).limits.max_payload == value
+    assert configured(f"--max-message={text}").limits.max_message == value
 
 
 @pytest.mark.parametrize("name", describe_limits())
@@ -98,7 +99,9 @@ def test_every_limit_is_an_option(name: str) -> None:
     value = 7.5 if limit.unit == "seconds" else 3 * MIB
     expected: dict[str, Any] = {name: value}
     config = configured("--" + name.replace("_", "-"), f"{value}")
-    assert config == AceBaseIPCServerConfig(endpoints=configured().endpoints, **expected)
+    assert config == AceBaseIPCServerConfig(
+        endpoints=configured().endpoints, limits=Limits(**expected)
+    )
 
 
 @pytest.mark.parametrize("name", describe_limits())
@@ -113,7 +116,7 @@ def test_a_limit_out_of_its_range_is_named() -> None:
 
 
 def test_session_timeout_can_be_off() -> None:
-    assert configured("--session-timeout", "0").session_timeout == 0
+    assert configured("--session-timeout", "0").limits.session_timeout == 0
 
 
 # The other options
@@ -129,7 +132,7 @@ def test_the_dialect(text: str, dialect: Dialect | None) -> None:
 
 @pytest.mark.parametrize("text", ["", "Auto", "acebase ", "other"])
 def test_no_other_dialect(text: str) -> None:
-    assert refusal("--dialect", text).endswith("it is auto, documented or acebase")
+    assert refusal("--dialect", text).endswith("must be auto, documented or acebase")
 
 
 def test_introductions_can_be_turned_off() -> None:
@@ -155,7 +158,7 @@ def test_origins_and_hosts_are_collected() -> None:
         (["--max-payload"], "option --max-payload requires argument"),
         (["--no-introductions=1"], "option --no-introductions must not have an argument"),
         (["9163"], "Wrong number of arguments."),
-        (["--token", ""], "token must not be empty: leave it out to need none"),
+        (["--token", ""], "token must not be empty: leave it out to require none"),
     ],
 )
 def test_what_is_no_option(arguments: list[str], reason: str) -> None:
@@ -311,7 +314,7 @@ def test_help_has_a_text_for_every_option(usage: str) -> None:
 @pytest.mark.parametrize(
     ("name", "default"),
     [
-        ("max-payload", "16KiB, with TLS 16MiB"),
+        ("max-payload", "16KiB, or 16MiB with TLS"),
         ("max-message", "16MiB"),
         ("max-stored", "256MiB"),
         ("max-backlog", "64MiB"),
@@ -339,11 +342,10 @@ def test_help_fits_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 # The service
 
 
-def test_the_service_is_the_server_that_was_described() -> None:
+def test_the_service_runs_the_server_that_was_described() -> None:
     service: Any = made("--port", "tcp:0:interface=127.0.0.1", "--token", "a")
-    assert IService.providedBy(service)
-    assert isinstance(service, AceBaseIPCServer)
-    assert service.config == AceBaseIPCServerConfig(
+    assert IService(service) is service
+    assert service.server.config == AceBaseIPCServerConfig(
         endpoints=("tcp:0:interface=127.0.0.1",), token="a"
     )
 
@@ -353,7 +355,7 @@ def test_the_service_is_the_server_that_was_described() -> None:
 )
 def test_an_endpoint_that_cannot_be_used_ends_it_with_one_line(description: str) -> None:
     told = refusal("--port", "tcp:0", "--port", description)
-    assert told.startswith(f"acebase-ipc: cannot listen on {description!r}: ")
+    assert told.removeprefix("acebase-ipc: ").startswith(f"cannot listen on {description!r}: ")
     assert "\n" not in told
 
 

@@ -1,4 +1,4 @@
-"""Network addresses as a person reads them."""
+"""Network addresses: as text, and what they mean."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IAddress
 
 
 def format_address(address: IAddress | None) -> str:
-    """*address* as ``host:port``, ``[host]:port`` or ``unix:path``."""
+    """Return *address* as ``host:port``, ``[host]:port`` or ``unix:path``."""
     if isinstance(address, IPv4Address):
         return f"{address.host}:{address.port}"
     if isinstance(address, IPv6Address):
@@ -20,12 +20,12 @@ def format_address(address: IAddress | None) -> str:
 
 
 def host_of(address: IAddress | None) -> str:
-    """Whose connection it is: the host of *address*, or ``unix``."""
+    """Return the host of *address*, or ``unix``."""
     return address.host if isinstance(address, IPv4Address | IPv6Address) else "unix"
 
 
 def is_loopback(address: IAddress | None) -> bool:
-    """Whether only processes of this machine reach *address*."""
+    """Return whether only processes of this machine can connect to *address*."""
     if isinstance(address, IPv4Address | IPv6Address):
         ip = ip_address(address.host.partition("%")[0])
         return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback

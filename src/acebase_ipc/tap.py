@@ -26,7 +26,7 @@ TOKEN_VARIABLE = "ACEBASE_IPC_TOKEN"
 
 LONGDESC = f"""
 Relays lock requests, cache notifications and data events between AceBase
-processes that share database files. Without options it listens on
+processes that share database files. Without --port it listens on
 {DEFAULT_ENDPOINT}, for processes of this machine only.
 
 Two examples:
@@ -36,22 +36,22 @@ Two examples:
 
 A port is a Twisted endpoint string: tcp:, ssl:, tls:, unix:, systemd: and more,
 and pfx:9163:path=server.pfx:passphraseFile=secret.txt for a PKCS#12 bundle.
-An encrypted PEM key cannot be given to ssl:, which knows no passphrase: put it
-into a bundle for pfx: with
+ssl: takes no encrypted PEM key. Convert such a key into a bundle for pfx: with
 
     openssl pkcs12 -export -inkey key.pem -in cert.pem -out server.pfx
 
 Without --token and --token-file the token is taken from the environment
-variable {TOKEN_VARIABLE}. Sizes are numbers, or like 16KiB, 16MiB, 1GiB.
+variable {TOKEN_VARIABLE}. A size is a number of bytes, or has a unit: 16KiB,
+16MiB, 1GiB. Relative paths are resolved when the relay starts.
 """
 
 
 def limit_parameters() -> Iterator[list[Any]]:
-    """An option for every limit."""
+    """Yield an option for every limit."""
     for each in fields(Limits):
         limit: Limit = each.metadata["limit"]
         is_time = limit.unit == "seconds"
-        default = "16KiB, with TLS 16MiB" if each.name == "max_payload" else "off"
+        default = "16KiB, or 16MiB with TLS" if each.name == "max_payload" else "off"
         if isinstance(each.default, int | float):
             default = format_size(each.default) if limit.unit == "bytes" else f"{each.default:g}"
         text = f"{limit.unit[0].upper()}{limit.unit[1:]}: {limit.summary}. [default: {default}]"
@@ -59,21 +59,21 @@ def limit_parameters() -> Iterator[list[Any]]:
 
 
 def dialect(text: str) -> Dialect | None:
-    """Coerce a dialect; ``auto`` is ``None``."""
+    """Return the dialect of that name, ``None`` for ``auto``."""
     if text == "auto":
         return None
     try:
         return Dialect(text)
     except ValueError:
-        raise ConfigError("it is auto, documented or acebase") from None
+        raise ConfigError("must be auto, documented or acebase") from None
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
-    """Coerces a word that has to be one of *choices*."""
+    """Return a function that accepts only one of *choices*."""
 
     def coerce(text: str) -> str:
         if text not in choices:
-            raise ConfigError(f"it is one of {', '.join(choices)}")
+            raise ConfigError(f"must be one of {', '.join(choices)}")
         return text
 
     return coerce
@@ -87,39 +87,44 @@ class Options(usage.Options):
     longdesc: str = LONGDESC
 
     optParameters: list[list[Any]] = [
-        ["token", None, None, "The secret that clients must present; visible in 'ps'."],
+        [
+            "token",
+            None,
+            None,
+            "The secret that clients must present; visible in the output of 'ps'.",
+        ],
         [
             "token-file",
             None,
             None,
-            "Read tokens from this file: lines of [<database pattern>] <token>.",
+            "Read tokens from this file, one per line: [<database pattern>] <token>.",
         ],
         [
             "dialect",
             None,
             None,
-            "All peers are 'documented' or 'acebase' clients. [default: auto, recognise it]",
+            "The dialect of all peers: documented or acebase. [default: auto, detected]",
             dialect,
         ],
         [
             "log-format",
             None,
             None,
-            "How the log is written: text, or json (an object per line). [default: text]",
+            "The format of the log: text, or json (one object per line). [default: text]",
             one_of("text", "json"),
         ],
         [
             "log-level",
             None,
             None,
-            "What the log leaves out: all below debug, info, warn or error. [default: info]",
+            "The lowest level that is logged: debug, info, warn or error. [default: info]",
             one_of("debug", "info", "warn", "error"),
         ],
         *limit_parameters(),
     ]
 
     optFlags: list[list[Any]] = [
-        ["no-introductions", None, "Do not greet AceBase workers on each other's behalf."],
+        ["no-introductions", None, "Do not send acebase peers each other's hello."],
     ]
 
     compData = usage.Completions(
@@ -138,17 +143,17 @@ class Options(usage.Options):
         self["hosts"] = []
 
     def opt_port(self, description: str) -> None:
-        """An endpoint to listen on; may be given more than once."""
+        """Listen on this endpoint; may be given more than once."""
         self["ports"].append(description)
 
     opt_p = opt_port
 
     def opt_allow_origin(self, origin: str) -> None:
-        """Let web pages of this origin, like https://example.org, use the relay."""
+        """Allow web pages of this origin, such as https://example.org; * allows all."""
         self["origins"].append(origin)
 
     def opt_allow_host(self, name: str) -> None:
-        """Let a relay on loopback without a token be addressed by this name, too."""
+        """Allow this host name in requests to a relay on loopback without a token."""
         self["hosts"].append(name)
 
     def opt_version(self) -> None:
@@ -157,7 +162,7 @@ class Options(usage.Options):
         raise SystemExit(0)
 
     def getUsage(self, width: int | None = None) -> str:
-        """The help; Twisted would join the paragraphs of a description into one."""
+        """Return the help; Twisted would join the paragraphs of a description into one."""
         self.longdesc = ""
         return f"{super().getUsage(width)}{LONGDESC}"
 
@@ -169,19 +174,19 @@ class Options(usage.Options):
         try:
             self["config"] = AceBaseIPCServerConfig(
                 endpoints=tuple(self["ports"] or [DEFAULT_ENDPOINT]),
+                limits=Limits(**self._limits()),
                 token=self._token(),
                 token_file=self["token-file"],
                 dialect=self["dialect"],
                 introductions=not self["no-introductions"],
                 allow_origins=tuple(self["origins"]),
                 allow_hosts=tuple(self["hosts"]),
-                **self._limits(),
             )
         except ConfigError as error:
             raise usage.UsageError(str(error)) from None
 
     def log_observer(self) -> ILogObserver | None:
-        """What writes the log, unless it is to be ``twistd``'s own."""
+        """Return what writes the log, ``None`` for ``twistd``'s own."""
         twistd: Any = self.parent
         if twistd is None or not (self["log-format"] or self["log-level"]):
             return None
@@ -200,7 +205,7 @@ class Options(usage.Options):
 
 
 def makeService(options: Options) -> IService:
-    """The relay that *options* describe.
+    """Return the service that runs a relay with these *options*.
 
     :raises SystemExit: with one line of text, if it cannot listen as described.
     """

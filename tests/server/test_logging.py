@@ -77,7 +77,7 @@ def test_a_flood_does_not_fill_the_disk() -> None:
     clock.advance(PERIOD - 0.1)
     assert report(observer, LEFT) == []
     clock.advance(0.1)
-    assert report(observer, LEFT) == ["and 6 more times PeerLeft", LEFT_LINE]
+    assert report(observer, LEFT) == ["6 more lines of PeerLeft were left out", LEFT_LINE]
     assert observer.counts == {"PeerLeft": LINES_PER_PERIOD + 7, "PeerJoined": 1}
 
 
@@ -92,7 +92,7 @@ def test_what_was_left_out_is_told_at_the_end_of_the_period() -> None:
         clock.advance(0.1)
         observer.expire()
         observer.expire()
-    assert lines(logged) == ["and 5 more times PeerLeft"]
+    assert lines(logged) == ["5 more lines of PeerLeft were left out"]
 
 
 def test_nothing_was_left_out_of_a_quiet_period() -> None:

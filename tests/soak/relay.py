@@ -20,7 +20,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from acebase_ipc import AceBaseIPCServer, AceBaseIPCServerConfig
+from acebase_ipc import AceBaseIPCServer, AceBaseIPCServerConfig, Limits
 from acebase_ipc.relay.peers import Peer
 from acebase_ipc.websocket.connection import RelayServerProtocol
 
@@ -78,7 +78,8 @@ def gauges(server: Any) -> dict[str, Any]:
     gc.collect()
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)  # what remains is in use
-    relay = server._relay
+    parts = server._parts
+    relay = parts.relay
     databases = list(relay._databases.values())
     alive = gc.get_objects()
     return {
@@ -87,10 +88,10 @@ def gauges(server: Any) -> dict[str, Any]:
         "peers": sum(len(each.peers) for each in databases),
         "seats": len(relay._seats._until),
         "held for masters": sum(len(each.awaiting_master) for each in databases),
-        "connections": len(server._factory.connections),
+        "connections": len(parts.connections.connections),
         "stored bytes": relay.mailbox.stored,
         "stored messages": len(relay.mailbox._letters) + len(relay.mailbox._by_recipient),
-        "reserved bytes": server._intake.reserved,
+        "reserved bytes": parts.uploads.reserved,
         "peer objects": sum(isinstance(each, Peer) for each in alive),
         "connection objects": sum(isinstance(each, RelayServerProtocol) for each in alive),
         "longest pause": watch.longest,
@@ -102,6 +103,7 @@ def make_application(options: str) -> Any:
     """The relay with these *options*, and its gauges."""
     config = json.loads(options)
     config["endpoints"] = tuple(config["endpoints"])
+    config["limits"] = Limits(**config["limits"])
     server = AceBaseIPCServer(AceBaseIPCServerConfig(**config))
     application = Application("soak")
     server.setServiceParent(application)

@@ -11,6 +11,7 @@ from io import BytesIO
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
@@ -233,11 +234,11 @@ class RelayChannel(HTTPChannel):
 
     def upgraded(self) -> None:
         """The connection is not one of HTTP any more."""
-        self.site.channels.discard(self)
+        self.site.discard(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection has ended."""
-        self.site.channels.discard(self)
+        self.site.discard(self)
         super().connectionLost(reason)
 
 
@@ -264,6 +265,7 @@ class RelaySite(Site):
         self.handshake_timeout = limits.handshake_timeout
         self.request_timeout = limits.request_timeout
         self.channels: set[RelayChannel] = set()
+        self._when_closed: list[Deferred[None]] = []
         self._max_channels = limits.max_connections
         self._observer = observer
 
@@ -284,6 +286,37 @@ class RelaySite(Site):
             if channel.is_late(now):
                 self._observer.report(RequestTimeout(format_address(channel.getPeer())))
                 channel.transport.abortConnection()
+
+    def discard(self, channel: RelayChannel) -> None:
+        """*channel* has ended, or is not one of HTTP any more."""
+        self.channels.discard(channel)
+        if not self.channels:
+            when_closed, self._when_closed = self._when_closed, []
+            for each in when_closed:
+                each.callback(None)
+
+    def close(self, timeout: float) -> Deferred[None]:
+        """Close idle connections now, others after their answer, all within *timeout* seconds.
+
+        Fires when none is open.
+        """
+        for channel in tuple(self.channels):
+            if channel.requests:
+                channel.persistent = False
+            else:
+                channel.loseConnection()
+        closed: Deferred[None] = Deferred()
+        if not self.channels:
+            closed.callback(None)
+            return closed
+        deadline = self.context.reactor.callLater(timeout, self._abort)
+        closed.addCallback(lambda _: deadline.cancel() if deadline.active() else None)
+        self._when_closed.append(closed)
+        return closed
+
+    def _abort(self) -> None:
+        for channel in tuple(self.channels):
+            channel.transport.abortConnection()
 
     def log(self, request: Any) -> None:
         """Write nothing."""

@@ -1,4 +1,4 @@
-"""The server as a process of its own: its log, its signals, its service manager."""
+"""A process that is nothing but a relay: its signals, its log, its service manager."""
 
 from __future__ import annotations
 
@@ -7,27 +7,33 @@ import signal
 import time
 from typing import Any
 
+from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
-from twisted.logger import (
-    ILogObserver,
-    Logger,
-)
+from twisted.internet.task import LoopingCall
+from twisted.logger import ILogObserver, Logger
 from twisted.python import runtime
+from twisted.python.failure import Failure
 
 from acebase_ipc.errors import ConfigError
 from acebase_ipc.server.config import AceBaseIPCServerConfig
-from acebase_ipc.server.service import AceBaseIPCServer
+from acebase_ipc.server.service import TICK, AceBaseIPCServer
 from acebase_ipc.server.systemd import Notifier
 
 log = Logger()
 
 
-class Daemon(AceBaseIPCServer):
-    """A server that ``twistd`` runs.
+class Daemon(Service):
+    """Runs a server in a process of its own, as ``twistd`` does.
 
-    It ends with one line of text when it cannot listen, reads its token file
-    again on SIGHUP, and keeps systemd informed.
+    It ends with one line of text if it cannot listen, reads the token file again on SIGHUP,
+    and notifies systemd.
+
+    The reactor's timers use monotonic time: else they would stop for as long as the time of
+    day is set back. That concerns no other code, as the process runs nothing but the relay,
+    and it is what Twisted's asyncio reactor does anyway.
+
+    :ivar server: the server that it runs.
     """
 
     def __init__(
@@ -37,13 +43,15 @@ class Daemon(AceBaseIPCServer):
         observer: ILogObserver | None = None,
     ) -> None:
         """:param observer: what writes the log; default: ``twistd``'s own."""
-        super().__init__(config, reactor)
+        self.server = AceBaseIPCServer(config, reactor)
         self._reactor = reactor
         self._log_observer = observer
         self._notifier = Notifier(os.environ, os.getpid())
+        self._watchdog = LoopingCall(self._notifier.alive)
+        self._watchdog.clock = reactor
 
     def setServiceParent(self, parent: Any) -> None:
-        """Join the application, and let it log as it was asked to."""
+        """Join the application, and set its log observer."""
         if self._log_observer is not None:
             parent.setComponent(ILogObserver, self._log_observer)
         super().setServiceParent(parent)
@@ -54,31 +62,39 @@ class Daemon(AceBaseIPCServer):
         :raises SystemExit: if that is not possible; its text says why.
         """
         if self._reactor.seconds is runtime.seconds:
-            # The reactor's timers go by the time of day: they would stand still
-            # for as long as that is set back.
             self._reactor.seconds = time.monotonic
         try:
-            super().privilegedStartService()
+            self.server.privilegedStartService()
         except (CannotListenError, ConfigError) as error:
             raise SystemExit(f"acebase-ipc: {error}") from None
 
     def startService(self) -> None:
-        """Hear SIGHUP, and tell systemd when connections are served."""
+        """Handle SIGHUP, and notify systemd as soon as connections are served."""
         super().startService()
+        self.privilegedStartService()  # for a runner that calls only this method
+        self.server.startService()
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._reload))
-        self._reactor.callWhenRunning(self._notifier.ready)
+        self._watchdog.start(TICK)
+        self._reactor.callWhenRunning(self._report_started)
+
+    def _report_started(self) -> None:
+        started = self.server.start()
+        started.addCallbacks(lambda _: self._notifier.ready(), self._give_up)
+
+    def _give_up(self, failure: Failure) -> None:
+        """End the process: a port that opens asynchronously could not be opened."""
+        if self.running:
+            self._reactor.stop()
 
     def _reload(self) -> None:
         self._notifier.reloading()
-        self.reload_tokens()
+        self.server.reload_tokens()
         self._notifier.ready()
 
     def stopService(self) -> Deferred[Any]:
-        """Tell systemd, and end."""
+        """Notify systemd, and stop the server."""
+        super().stopService()
         self._notifier.stopping()
-        return super().stopService()
-
-    def tick(self) -> None:
-        """Show a sign of life."""
-        super().tick()
-        self._notifier.alive()
+        if self._watchdog.running:
+            self._watchdog.stop()
+        return self.server.stopService()

@@ -1,4 +1,4 @@
-"""What the relay reports, as log lines and counts."""
+"""Writes the log: events of the relay as lines, and lines as text or JSON."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from twisted.python.logfile import LogFile
 from acebase_ipc.relay.events import RelayEvent, Severity
 
 LINES_PER_PERIOD = 60
-"""Lines that one kind of event may write per period: a flood must not fill the disk."""
+"""Lines of one kind of event per period: a flood must not fill the disk."""
 
 PERIOD = 60.0  # seconds
 
@@ -31,7 +31,7 @@ log = Logger()
 
 
 def log_observer(file: IO[str], form: str, level: str) -> ILogObserver:
-    """Writes log events from *level* on to *file*.
+    """Return an observer that writes log events of *level* and above to *file*.
 
     :param form: ``text``, or ``json``: one object per line.
     :param level: ``debug``, ``info``, ``warn`` or ``error``.
@@ -46,7 +46,7 @@ def log_observer(file: IO[str], form: str, level: str) -> ILogObserver:
 
 
 def log_file(logfile: str | None, daemonised: bool) -> IO[str]:
-    """Where ``twistd`` would write its log: it rotates by size, and on SIGUSR1."""
+    """Return the file of ``twistd``'s log, which rotates by size and on SIGUSR1."""
     if not daemonised and logfile in (None, "", "-"):
         return sys.stdout
     file: Any = LogFile.fromFullPath(logfile or "twistd.log")
@@ -62,20 +62,20 @@ def log_file(logfile: str | None, daemonised: bool) -> IO[str]:
 
 
 class LogObserver:
-    """Counts what the relay reports, and logs what an operator should see.
+    """Counts the events of the relay, and logs all of severity ``INFO`` and above.
 
-    :ivar counts: how often each kind of event was reported, by its class's name.
+    :ivar counts: the number of events of each kind, by the name of its class.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        """:param clock: seconds of a clock that never jumps."""
+        """:param clock: returns monotonic seconds."""
         self.counts: Counter[str] = Counter()
         self._clock = clock
         self._since = clock()
         self._lines: Counter[str] = Counter()
 
     def report(self, event: RelayEvent) -> None:
-        """Count *event* and, unless it is of no concern or one of too many, log it."""
+        """Count *event*; log it unless it is of severity ``DEBUG`` or too frequent."""
         kind = type(event).__name__
         self.counts[kind] += 1
         if event.severity is Severity.DEBUG:
@@ -87,12 +87,12 @@ class LogObserver:
             log.emit(LogLevel.lookupByName(event.severity.value), event.text, kind=kind, **values)
 
     def expire(self) -> None:
-        """At the end of a period, log how many lines were left out, and begin a new one."""
+        """At the end of a period, log how many lines were left out, and start a new period."""
         if self._clock() - self._since < PERIOD:
             return
         for kind, lines in self._lines.items():
             if lines > LINES_PER_PERIOD:
                 more = lines - LINES_PER_PERIOD
-                log.warn("and {more} more times {kind}", more=more, kind=kind)
+                log.warn("{more} more lines of {kind} were left out", more=more, kind=kind)
         self._lines.clear()
         self._since = self._clock()

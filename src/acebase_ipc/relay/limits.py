@@ -29,6 +29,15 @@ MAX_UTF8_PER_UNIT = 3
 MAX_WEBSOCKET_PAYLOAD = GIB
 """UTF-16 code units; clients refuse to receive more (the npm package ws: 100 MiB)."""
 
+MAX_SECONDS = 2_000_000
+"""About 23 days. poll(2) takes milliseconds as a C int, and so do the reactors for a timer."""
+
+MAX_KEEPALIVE = MAX_SECONDS / 2
+"""Seconds; interval and timeout together become TCP_USER_TIMEOUT, milliseconds in a C int."""
+
+MAX_CONNECTIONS = 2**30
+"""Linux allows a process no more file descriptors (fs.nr_open)."""
+
 _SIZE = re.compile(r"(\d{1,18})\s*(?:([KMGkmg])[iI][bB]|[bB])?")
 _FACTORS = {None: 1, "K": KIB, "M": MIB, "G": GIB}
 
@@ -73,6 +82,11 @@ class Limit:
     maximum: float = 2**53
 
 
+_TIME = {"unit": "seconds", "maximum": MAX_SECONDS}
+_KEEPALIVE = {"unit": "seconds", "maximum": MAX_KEEPALIVE}
+_COUNT = {"unit": "connections", "maximum": MAX_CONNECTIONS}
+
+
 def _limit(default: float | None, **known: Any) -> Any:
     return field(default=default, metadata={"limit": Limit(**known)})
 
@@ -95,11 +109,12 @@ class Limits:
         maximum=MAX_WEBSOCKET_PAYLOAD,
     )
     max_message: int = _limit(
-        16 * MIB,
+        64 * MIB,
         summary="the largest body of a POST",
         unit="bytes",
         exceeded="413",
-        reason="a body is held in memory until it is complete",
+        reason="an AceBase event carries a value and the previous one; the npm package acebase"
+        " ignores the 413 and loses the message",
     )
     max_stored: int = _limit(
         256 * MIB,
@@ -111,7 +126,7 @@ class Limits:
     message_ttl: float = _limit(
         60.0,
         summary="how long a large message waits to be downloaded",
-        unit="seconds",
+        **_TIME,
         exceeded="the message is dropped (counted)",
         reason="a recipient downloads a large message at once or never",
     )
@@ -125,7 +140,7 @@ class Limits:
     session_timeout: float = _limit(
         15.0,
         summary="how long the session of a lost acebase peer is kept; 0: not at all",
-        unit="seconds",
+        **_TIME,
         exceeded="the session expires: the other peers are told that the peer left",
         reason="clients reconnect at once, and a master restarts within seconds",
         minimum=0,
@@ -149,21 +164,21 @@ class Limits:
     max_connections: int = _limit(
         20_000,
         summary="open connections",
-        unit="connections",
+        **_COUNT,
         exceeded="503, or closed before the first request",
         reason="each needs a file descriptor and about 5 KB of memory",
     )
     max_database_connections: int = _limit(
         5_000,
         summary="open connections of one database",
-        unit="connections",
+        **_COUNT,
         exceeded="503",
         reason="every other peer of the database is told of a join",
     )
     max_address_connections: int | None = _limit(
         None,
         summary="open connections from one address",
-        unit="connections",
+        **_COUNT,
         exceeded="503",
         reason="off: all processes of a host, and all clients behind a proxy, share an address",
     )
@@ -177,35 +192,35 @@ class Limits:
     handshake_timeout: float = _limit(
         10.0,
         summary="the time until the first request of a connection is complete",
-        unit="seconds",
+        **_TIME,
         exceeded="the connection is closed",
         reason="incomplete handshakes must not use up the connections",
     )
     request_timeout: float = _limit(
         60.0,
         summary="the time until a request is received completely",
-        unit="seconds",
+        **_TIME,
         exceeded="the connection is closed",
-        reason="enough for a body of 16 MiB at 2.2 Mbit/s",
+        reason="enough for a body of 64 MiB at 9 Mbit/s",
     )
     http_idle: float = _limit(
         20.0,
         summary="the time between two requests of an HTTP connection",
-        unit="seconds",
+        **_TIME,
         exceeded="the connection is closed",
         reason="Node.js keeps a connection for reuse for up to 15 s",
     )
     keepalive_interval: float = _limit(
         25.0,
         summary="the time without data from a peer",
-        unit="seconds",
+        **_KEEPALIVE,
         exceeded="the peer is pinged",
         reason="common proxies and NATs drop idle connections after 30 s or more",
     )
     keepalive_timeout: float = _limit(
         10.0,
         summary="the time until a peer answers a ping",
-        unit="seconds",
+        **_KEEPALIVE,
         exceeded="the peer is disconnected (KeepaliveTimeout)",
         reason="the npm package acebase gives up a silent server after 10 s, too",
     )
@@ -218,10 +233,8 @@ class Limits:
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise ConfigError(f"{name} must be a number of {limit.unit}, not {value!r}")
             if not limit.minimum <= value <= limit.maximum:
-                raise ConfigError(
-                    f"{name} must be from {limit.minimum:g} to {limit.maximum:g} {limit.unit},"
-                    f" not {value}"
-                )
+                bounds = f"from {limit.minimum:,.15g} to {limit.maximum:,.15g} {limit.unit}"
+                raise ConfigError(f"{name} must be {bounds}, not {value}")
             if limit.unit != "seconds" and not isinstance(value, int):
                 raise ConfigError(f"{name} must be a whole number of {limit.unit}, not {value}")
 

@@ -10,6 +10,7 @@ from acebase_ipc.errors import ConfigError
 from acebase_ipc.http.tokens import Rule, read_token_file
 from acebase_ipc.protocol.dialect import Dialect
 from acebase_ipc.relay.limits import DEFAULT_MAX_PAYLOAD_TLS, Limits
+from acebase_ipc.server.access import clean_host, clean_origin, clean_token
 from acebase_ipc.server.endpoints import MAX_PORT, ParsedEndpoint, parse_endpoint, render
 
 DEFAULT_HOST: Final = "127.0.0.1"
@@ -97,9 +98,7 @@ class AceBaseIPCServerConfig:
 
     def __post_init__(self, max_payload: int | None) -> None:
         self._check_types()
-        self._check_tokens()
-        if self.token_file is not None:
-            self._set("token_file", os.path.abspath(self.token_file))
+        self._clean_access()
         self._set("limits", self._merge(max_payload))
         self._set("parsed_endpoints", tuple(map(parse_endpoint, self.descriptions)))
         limits = self.limits
@@ -120,18 +119,24 @@ class AceBaseIPCServerConfig:
         for name in ("endpoints", "allow_origins", "allow_hosts"):
             if isinstance(getattr(self, name), str):
                 raise ConfigError(f"{name} is a tuple of strings")
+        if self.token is not None and not isinstance(self.token, str):
+            raise ConfigError("token must be text")
         if self.dialect is not None and not isinstance(self.dialect, Dialect):
             raise ConfigError(f"dialect must be a Dialect, not {self.dialect!r}")
         if not isinstance(self.limits, Limits):
             raise ConfigError(f"limits must be a Limits, not {self.limits!r}")
 
-    def _check_tokens(self) -> None:
+    def _clean_access(self) -> None:
         if self.token is not None and self.token_file is not None:
             raise ConfigError("give either token (--token) or token_file (--token-file)")
-        if self.token is not None and not _is_text(self.token):
-            raise ConfigError("token must be text that can be encoded as UTF-8")
-        if self.token is not None and not self.token.strip():
-            raise ConfigError("token must not be empty: leave it out to require none")
+        if self.token is not None:
+            self._set("token", clean_token(self.token, "token"))
+        if self.token_file is not None:
+            if not self.token_file:
+                raise ConfigError("token_file must not be empty: leave it out to require no token")
+            self._set("token_file", os.path.abspath(self.token_file))
+        self._set("allow_origins", tuple(map(clean_origin, self.allow_origins)))
+        self._set("allow_hosts", tuple(map(clean_host, self.allow_hosts)))
 
     def _merge(self, max_payload: int | None) -> Limits:
         if max_payload is None:
@@ -176,10 +181,3 @@ class AceBaseIPCServerConfig:
     def is_secure(self) -> bool:
         """Whether at least one of the ports uses TLS."""
         return any(each.is_secure for each in self.parsed_endpoints)
-
-
-def _is_text(value: object) -> bool:
-    try:
-        return isinstance(value, str) and value.encode() is not None
-    except UnicodeEncodeError:
-        return False

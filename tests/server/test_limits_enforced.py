@@ -1,4 +1,4 @@
-"""Every limit as a peer meets it: what happens beyond it, and that nobody else is hurt."""
+"""Every limit, seen from a peer: what happens when it is exceeded, and that others go on."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_message_ttl_is_how_long_a_message_waits() -> None:
     assert counts(world)["MessageDropped"] == 1
 
 
-def test_max_backlog_cuts_who_does_not_read_and_nobody_else() -> None:
+def test_max_backlog_disconnects_only_the_peer_that_does_not_read() -> None:
     world = World(max_backlog=200_000)
     alice, bobby, carol = world.peers("alice", "bobby", "carol")
     bobby.wire.stop_reading()
@@ -250,7 +250,7 @@ def test_max_memory_is_reserved_for_posts_in_part() -> None:
 
 
 @pytest.mark.parametrize("where", ["elsewhere", "for the master"])
-def test_max_memory_cuts_nobody_whose_end_frees_nothing(where: str) -> None:
+def test_max_memory_disconnects_no_peer_that_holds_no_memory(where: str) -> None:
     world = core.World(max_memory=MIB, max_session_queue=MIB)
     workers = [world.join_acebase("a" * 24, f"db{each}") for each in range(2)]
     innocent = world.join("innocent", database="another")

@@ -125,7 +125,7 @@ async def shake_hands(
     reactor: Any, port: int, root: Path, host: str = "127.0.0.1", version: Any = None
 ) -> list[x509.Certificate]:
     """
-    Connect, verify the server against `root` and `host`, hear its greeting; give its chain.
+    Connect, verify the server against `root` and `host`, read its greeting; return its chain.
 
     With `version`, the client speaks no other.
     """

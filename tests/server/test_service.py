@@ -322,11 +322,11 @@ def test_an_unknown_dialect_is_refused() -> None:
     assert "dialect" in response.text
 
 
-# Mounted in somebody else's Site
+# Mounted in a foreign Site
 
 
 class Page(Resource):
-    """A page that is not the relay's."""
+    """A page of the foreign Site."""
 
     isLeaf = True
 

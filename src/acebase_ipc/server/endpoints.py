@@ -21,6 +21,9 @@ DEFAULT_BACKLOG: Final = 1024
 at once, and the npm package acebase gives up after 5 s. With Twisted's default of 50 the
 others would be retried by their system after 1 s, 3 s and 7 s."""
 
+DEFAULT_MODE: Final = "660"
+"""The permissions of a ``unix:`` port; Twisted's default would let in every user."""
+
 MAX_BACKLOG: Final = 2**31 - 1  # listen(2) takes a C int and lowers it further
 MAX_PORT: Final = 2**16 - 1  # the field of TCP has 16 bits (RFC 9293, section 3.1)
 
@@ -46,7 +49,7 @@ _PATHS: Final = {
 """The arguments that name files."""
 
 _SECRETS: Final = {"ssl": ("privateKey",), "pfx": ("path", "passphraseFile")}
-"""The arguments that name files nobody else should be able to read."""
+"""The arguments that name files only the relay should be able to read."""
 
 _PASSPHRASE = re.compile(
     r"(passphrase=)(?:[^:\\]|\\.)*"  # then the pieces of one whose colons are not escaped:
@@ -88,6 +91,11 @@ class ParsedEndpoint:
         return self.kind in SECURE_KINDS
 
     @property
+    def mode(self) -> int:
+        """The permissions of a ``unix:`` port."""
+        return int(self.arguments.get("mode", DEFAULT_MODE), 8)
+
+    @property
     def redacted(self) -> str:
         """The string without its passphrase, for logs and errors."""
         return redact(self.text)
@@ -106,6 +114,9 @@ class ParsedEndpoint:
         arguments = dict(self.arguments)
         if self.kind in _TAKES_BACKLOG:
             arguments.setdefault("backlog", str(DEFAULT_BACKLOG))
+        if self.kind == "unix":
+            arguments["mode"] = f"{self.mode:o}"
+            arguments["lockfile"] = "0"  # see unix_socket.py
         return render(self.kind, arguments)
 
 

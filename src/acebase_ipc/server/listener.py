@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -15,12 +16,15 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 from twisted.logger import Logger
-from twisted.protocols.haproxy import proxyEndpoint
 from twisted.python.failure import Failure
 
 from acebase_ipc.addresses import format_address, is_loopback
 from acebase_ipc.errors import ConfigError
+from acebase_ipc.relay.events import Observer, Refused
 from acebase_ipc.server.endpoints import ParsedEndpoint
+from acebase_ipc.server.inherited import InheritedEndpoint
+from acebase_ipc.server.proxy_protocol import ProxiedEndpoint
+from acebase_ipc.server.unix_socket import LockedUnixEndpoint
 
 log = Logger()
 
@@ -34,11 +38,15 @@ class Listener:
     :ivar address: where it listens, while it does.
     """
 
-    def __init__(self, parsed: ParsedEndpoint, reactor: Any) -> None:
+    def __init__(self, parsed: ParsedEndpoint, reactor: Any, observer: Observer) -> None:
         """:raises ConfigError: if the endpoint cannot be made, for example of a missing file."""
         self._parsed = parsed
+
+        def refused(address: IAddress, reason: str) -> None:
+            observer.report(Refused(format_address(address), 400, reason))
+
         try:
-            self._endpoint = make_endpoint(parsed, reactor)
+            self._endpoint = make_endpoint(parsed, reactor, refused)
         except Exception as error:  # parsers raise whatever their libraries do
             raise self._unusable(error) from error
         self._port: IListeningPort | None = None
@@ -87,6 +95,8 @@ class Listener:
 
     def warn(self, requires_token: bool) -> None:
         """Warn if the port is open to more than this machine, with too little protection."""
+        if self._parsed.kind == "unix" and self._parsed.mode & 0o007 and not requires_token:
+            log.warn("{where} is open to every user without a token", where=self.describe())
         if is_loopback(self.address):
             return
         if not self._parsed.is_secure:
@@ -106,9 +116,18 @@ class Listener:
         return ConfigError(f"cannot listen on {self._parsed.redacted!r}: {reason}")
 
 
-def make_endpoint(parsed: ParsedEndpoint, reactor: Any) -> IStreamServerEndpoint:
+def make_endpoint(
+    parsed: ParsedEndpoint, reactor: Any, refused: Callable[[IAddress, str], object]
+) -> IStreamServerEndpoint:
     """Return the endpoint that *parsed* describes; raises what its parser raises."""
-    endpoint: IStreamServerEndpoint = serverFromString(reactor, parsed.description)
+    endpoint: IStreamServerEndpoint
+    if parsed.kind == "systemd":
+        endpoint = InheritedEndpoint(reactor, parsed.arguments)
+    else:
+        endpoint = serverFromString(reactor, parsed.description)
+    if parsed.kind == "unix":
+        lock = parsed.arguments.get("lockfile", "1") == "1"
+        endpoint = LockedUnixEndpoint(endpoint, parsed.arguments["address"], lock)
     for _ in parsed.wrappers:
-        endpoint = proxyEndpoint(endpoint)
+        endpoint = ProxiedEndpoint(endpoint, refused)
     return endpoint

@@ -98,17 +98,19 @@ class AceBaseIPCServer(Service):
         self._observer_failed = False
         self._state = State.NEW
         self._clock = clock
-        self._parts = self._compose(reactor, wall)
-        self.listeners = [Listener(each, reactor) for each in self.config.parsed_endpoints]
+        observer = GuardedObserver(self.observer, self._report_observer)
+        self._parts = self._compose(reactor, wall, observer)
+        self.listeners = [
+            Listener(each, reactor, observer) for each in self.config.parsed_endpoints
+        ]
         self._ticking = LoopingCall(self._tick)
         self._ticking.clock = reactor
         self._starting: Deferred[BaseException | None] | None = None
         self._stopping: Deferred[None] | None = None
 
-    def _compose(self, reactor: Any, wall: Callable[[], float]) -> Parts:
+    def _compose(self, reactor: Any, wall: Callable[[], float], observer: Observer) -> Parts:
         """Put the core and its adapters together."""
         config, limits, clock = self.config, self.config.effective_limits, self._clock
-        observer = GuardedObserver(self.observer, self._report_observer)
         relay = Relay(limits, observer, config.introductions)
         uploads = UploadAdmission(relay, limits, reactor)
         connections = RelayServerFactory(

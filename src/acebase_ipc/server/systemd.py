@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from collections.abc import Mapping
@@ -24,7 +25,8 @@ class Notifier:
         self._socket = self._open() if address else None
         microseconds = environ.get("WATCHDOG_USEC", "")
         mine = environ.get("WATCHDOG_PID", str(pid)) == str(pid)
-        self.watchdog = int(microseconds) / 1e6 if mine and microseconds.isdigit() else None
+        is_number = re.fullmatch("[0-9]{1,18}", microseconds)
+        self.watchdog = int(microseconds) / 1e6 if mine and is_number else None
 
     def ready(self) -> None:
         """Report that the service has started or reloaded."""

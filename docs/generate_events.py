@@ -27,9 +27,10 @@ name as ``kind`` and these values as members.
 Events
 ======
 
-At most 60 lines a minute are written of each kind; the next period begins with
-how many were left out. All events are counted, those without a line, too:
-``server.observer.counts`` in Python.
+At most 60 lines a minute are written of each kind, also of the lines of Twisted;
+at the end of a minute a line tells how many were left out. Texts that a client
+has chosen are cut at 300 characters, and control characters are escaped. All
+events are counted, those without a line, too: ``server.observer.counts`` in Python.
 
 .. list-table::
    :header-rows: 1
@@ -72,7 +73,7 @@ Not the relay's, but those of programs with ``IPCClient`` or ``AceBasePeer``.
 TAIL = """
 Lines of Twisted's own that matter:
 
-* ``EMFILE encountered``, ``EMFILE session_timeout: Closed socket from <address>``: the
+* ``EMFILE encountered``, ``EMFILE recovery: Closed socket from <address>``: the
   process may not open more files. New connections are closed at once; those
   that are open go on. Raise ``LimitNOFILE`` (``ulimit -n``) above
   ``--max-connections``.
@@ -147,13 +148,19 @@ LINES = {
         " private network protects it."
     ),
     "{where} is open to the network without a token": "Set a token.",
+    "{where} is open to every user without a token": "Set a token, or leave out ``mode=``.",
     "{path} holds a secret and is readable by everybody": "``chmod o= <path>``.",
+    "max_connections is {connections}, but the process may open only {files} files"
+    " (ulimit -n, LimitNOFILE=)": (
+        "Raise the hard limit, or lower ``--max-connections`` to what is possible."
+    ),
     "the server does not start: {error}": "The port is taken or not allowed: the line tells which.",
     "closing a port failed": "A defect of the endpoint: report it with the traceback.",
     "the timer of each second failed": "A defect of the relay: report it with the traceback.",
     "the tokens were read again": "Nothing: SIGHUP was heard.",
     "the tokens stay as they are: {error}": (
-        "The token file is broken: mend it and send SIGHUP again."
+        "The token file cannot be used: fix it and send SIGHUP again. Until then removed tokens"
+        " stay valid."
     ),
     "{more} more lines of {kind} were left out": (
         "Look at the lines of this kind before: something happens very often."

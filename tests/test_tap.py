@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+import re
 import socket
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -9,14 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.application.service import IService
+from twisted.application.service import IService, ServiceMaker
+from twisted.application.twist._options import TwistOptions
+from twisted.logger import FilteringLogObserver, Logger, LogLevelFilterPredicate
 from twisted.python.usage import Options as ParentOptions
 from twisted.python.usage import UsageError
+from twisted.scripts._twistd_unix import ServerOptions
 
-from acebase_ipc import AceBaseIPCServerConfig, Limits
+from acebase_ipc import AceBaseIPCServerConfig, ConfigError, Limits
 from acebase_ipc.http.tokens import Rule
 from acebase_ipc.protocol.dialect import Dialect
 from acebase_ipc.relay.limits import GIB, KIB, MIB, describe_limits
+from acebase_ipc.server.daemon import Daemon
+from acebase_ipc.server.logging import FileOutput, StreamOutput, SyslogOutput
 from acebase_ipc.tap import Options, makeService
 
 TOKEN_VARIABLE = "ACEBASE_IPC_TOKEN"
@@ -70,7 +78,7 @@ def test_ports_are_collected_in_their_order() -> None:
 
 
 def test_two_command_lines_do_not_share_ports() -> None:
-    configured("--port", "tcp:1", "--allow-origin", "a", "--allow-host", "b")
+    configured("--port", "tcp:1", "--allow-origin", "https://a.example", "--allow-host", "b")
     again = configured("--port", "tcp:2")
     assert (again.endpoints, again.allow_origins, again.allow_hosts) == (("tcp:2",), (), ())
 
@@ -158,7 +166,7 @@ def test_origins_and_hosts_are_collected() -> None:
         (["--max-payload"], "option --max-payload requires argument"),
         (["--no-introductions=1"], "option --no-introductions must not have an argument"),
         (["9163"], "Wrong number of arguments."),
-        (["--token", ""], "token must not be empty: leave it out to require none"),
+        (["--token", ""], "--token must not be empty: leave it out to require no token"),
     ],
 )
 def test_what_is_no_option(arguments: list[str], reason: str) -> None:
@@ -196,14 +204,30 @@ def test_options_go_before_the_environment(
     assert configured("--token-file", token_file).rules() == (Rule(b"the-file", "from"),)
 
 
-def test_an_empty_environment_variable_is_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(TOKEN_VARIABLE, "")
-    assert configured().rules() is None
+@pytest.mark.parametrize("text", ["", "  ", "\n"])
+def test_an_empty_environment_variable_is_a_mistake(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv(TOKEN_VARIABLE, text)
+    assert refusal().startswith(f"{TOKEN_VARIABLE} must not be empty")
 
 
-def test_a_blank_environment_variable_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(TOKEN_VARIABLE, "  ")
-    assert refusal().startswith("token must not be empty")
+@pytest.mark.parametrize("text", ["secret\n", "secret\r\n", " secret ", "\ufeffsecret"])
+def test_every_source_of_a_token_is_cleaned_in_the_same_way(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str
+) -> None:
+    file = tmp_path / "token"
+    file.write_text(text)
+    expected = (Rule(b"secret"),)
+    assert configured("--token", text).rules() == expected
+    assert configured("--token-file", str(file)).rules() == expected
+    assert AceBaseIPCServerConfig(token=text).rules() == expected
+    monkeypatch.setenv(TOKEN_VARIABLE, text)
+    assert configured().rules() == expected
+
+
+def test_a_token_file_without_a_name_is_a_mistake() -> None:
+    assert refusal("--token-file", "").startswith("token_file must not be empty")
 
 
 def test_there_is_one_place_for_tokens(token_file: str) -> None:
@@ -315,7 +339,7 @@ def test_help_has_a_text_for_every_option(usage: str) -> None:
     ("name", "default"),
     [
         ("max-payload", "16KiB, or 16MiB with TLS"),
-        ("max-message", "16MiB"),
+        ("max-message", "64MiB"),
         ("max-stored", "256MiB"),
         ("max-backlog", "64MiB"),
         ("max-memory", "1GiB"),
@@ -344,7 +368,7 @@ def test_help_fits_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_service_runs_the_server_that_was_described() -> None:
     service: Any = made("--port", "tcp:0:interface=127.0.0.1", "--token", "a")
-    assert IService(service) is service
+    assert isinstance(service, Daemon)
     assert service.server.config == AceBaseIPCServerConfig(
         endpoints=("tcp:0:interface=127.0.0.1",), token="a"
     )
@@ -371,3 +395,89 @@ def test_a_port_that_is_taken_ends_it_with_one_line(taken: int) -> None:
         service.privilegedStartService()
     assert str(caught.value.code).startswith("acebase-ipc: ")
     assert f"127.0.0.1:{taken}" in str(caught.value.code)
+
+
+# The log and the process
+
+
+class TwistdOptions(ServerOptions):
+    """The options of ``twistd`` with those of the relay, but no other plugin's."""
+
+    subCommands = [("acebase-ipc", None, Options, "A relay")]  # noqa: RUF012
+
+
+def under_twistd(*arguments: str) -> Options:
+    """The relay's options after ``twistd`` has parsed a command line."""
+    twistd: Any = TwistdOptions()
+    twistd.parseOptions([*arguments])
+    options: Options = twistd.subOptions
+    return options
+
+
+@pytest.mark.parametrize(
+    ("arguments", "output"),
+    [
+        (["--nodaemon"], StreamOutput),
+        (["--nodaemon", "--logfile=-"], StreamOutput),
+        (["--nodaemon", "--logfile=relay.log"], FileOutput),
+        ([], FileOutput),
+        (["--syslog"], SyslogOutput),
+        (["--syslog", "--nodaemon", "--logfile=relay.log"], SyslogOutput),
+    ],
+)
+@pytest.mark.parametrize("options", [[], ["--log-format=json"], ["--log-level=warn"]])
+def test_the_log_is_written_where_twistd_would(
+    arguments: list[str],
+    output: type,
+    options: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    writer = under_twistd(*arguments, "acebase-ipc", *options).log_writer()
+    assert writer is not None
+    assert type(writer.output) is output
+
+
+def test_a_daemon_cannot_log_to_standard_output() -> None:
+    with pytest.raises(ConfigError, match="--logfile"):
+        under_twistd("--logfile=-", "acebase-ipc").log_writer()
+
+
+def test_a_logger_of_twistds_own_is_left_alone() -> None:
+    options = under_twistd("--nodaemon", "--logger=twisted.logger.LogPublisher", "acebase-ipc")
+    assert options.log_writer() is None
+
+
+@pytest.mark.parametrize(
+    ("of_twist", "ours", "written"),
+    [
+        ([], [], r"\{.*\}"),
+        (["--log-format=text"], [], r"\S+ \[tests#info\] hello"),
+        ([], ["--log-format=text"], r"\S+ \[tests#info\] hello"),
+        (["--log-format=text"], ["--log-format=json"], r"\{.*\}"),
+        (["--log-format=text", "--log-level=warn"], [], ""),
+        (["--log-format=text"], ["--log-level=warn"], ""),
+        (["--log-level=warn"], ["--log-format=text", "--log-level=debug"], r".* hello"),
+    ],
+)
+def test_twist_writes_its_log_as_it_is_told(
+    of_twist: list[str], ours: list[str], written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twist: Any = TwistOptions()
+    maker = ServiceMaker("relay", "acebase_ipc.tap", "", "acebase-ipc")
+    twist["plugins"] = {"acebase-ipc": maker}
+    twist.parseOptions([*of_twist, "acebase-ipc", *ours])
+    file = io.StringIO()
+    observer = twist["fileLogObserverFactory"](file)
+    predicate = LogLevelFilterPredicate(defaultLogLevel=twist["logLevel"])
+    filtered = FilteringLogObserver(observer, [predicate])
+    Logger(namespace="tests", observer=filtered).info("hello")
+    assert re.fullmatch(written, file.getvalue().strip())
+
+
+def test_a_stale_pid_file_is_removed_before_twistd_looks_at_it(tmp_path: Path) -> None:
+    path = tmp_path / "twistd.pid"
+    path.write_text(str(os.getpid()))
+    under_twistd(f"--pidfile={path}", "acebase-ipc")
+    assert not path.exists()

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import fields
-from typing import Any
+from importlib.metadata import version
+from typing import IO, Any
 
 from twisted.application.service import IService
-from twisted.logger import ILogObserver
+from twisted.logger import LogLevel
 from twisted.python import usage
 
 from acebase_ipc.errors import ConfigError
 from acebase_ipc.protocol.dialect import Dialect
 from acebase_ipc.relay.limits import Limit, Limits, format_size, parse_size
+from acebase_ipc.server.access import clean_token
 from acebase_ipc.server.config import DEFAULT_HOST, DEFAULT_PORT, AceBaseIPCServerConfig
-from acebase_ipc.server.daemon import Daemon
-from acebase_ipc.server.logging import log_file, log_observer
-from acebase_ipc.server.service import __version__
+from acebase_ipc.server.logging import (
+    FileOutput,
+    LineObserver,
+    Output,
+    StreamOutput,
+    SyslogOutput,
+)
+from acebase_ipc.server.process import Signals, remove_stale_pid_file
 
 DEFAULT_ENDPOINT = f"tcp:{DEFAULT_PORT}:interface={DEFAULT_HOST}"
 TOKEN_VARIABLE = "ACEBASE_IPC_TOKEN"
@@ -158,7 +166,7 @@ class Options(usage.Options):
 
     def opt_version(self) -> None:
         """Print the version and exit."""
-        sys.stdout.write(f"acebase-ipc {__version__}\n")
+        sys.stdout.write(f"acebase-ipc {version('acebase-ipc')}\n")
         raise SystemExit(0)
 
     def getUsage(self, width: int | None = None) -> str:
@@ -184,24 +192,58 @@ class Options(usage.Options):
             )
         except ConfigError as error:
             raise usage.UsageError(str(error)) from None
+        runner: Any = self.parent or {}
+        if runner.get("pidfile"):
+            remove_stale_pid_file(runner["pidfile"])
+        if "fileLogObserverFactory" in runner:
+            self._change_log_of_twist(runner)
 
-    def log_observer(self) -> ILogObserver | None:
-        """Return what writes the log, ``None`` for ``twistd``'s own."""
-        twistd: Any = self.parent
-        if twistd is None or not (self["log-format"] or self["log-level"]):
+    def _change_log_of_twist(self, twist: Any) -> None:
+        """Let ``twist``, which accepts no observer, write its log as it is asked to here."""
+        form = self["log-format"] or twist["logFormat"]
+        level = self["log-level"] or twist["logLevel"].name
+
+        def make_observer(file: IO[str], *_: object) -> LineObserver:
+            return LineObserver(StreamOutput(file), form, level, time.monotonic)
+
+        twist["fileLogObserverFactory"] = make_observer
+        twist["logLevel"] = LogLevel.lookupByName(level)
+
+    def log_writer(self) -> LineObserver | None:
+        """Return what writes the log of ``twistd``; ``None`` if its ``--logger`` does.
+
+        :raises ConfigError: if there is nothing to write to.
+        """
+        twistd: Any = self.parent or {}
+        if "nodaemon" not in twistd or twistd.get("logger"):
             return None
-        file = log_file(twistd.get("logfile"), not twistd.get("nodaemon"))
-        return log_observer(file, self["log-format"] or "text", self["log-level"] or "info")
+        form, level = self["log-format"] or "text", self["log-level"] or "info"
+        return LineObserver(_log_output(twistd), form, level, time.monotonic)
 
     def _limits(self) -> dict[str, Any]:
         given = {each.name: self[each.name.replace("_", "-")] for each in fields(Limits)}
         return {name: value for name, value in given.items() if value is not None}
 
     def _token(self) -> str | None:
-        if self["token"] is None and self["token-file"] is None:
-            return os.environ.get(TOKEN_VARIABLE) or None
         token: str | None = self["token"]
-        return token
+        if token is not None:
+            return clean_token(token, "--token")
+        token = os.environ.get(TOKEN_VARIABLE)
+        if token is None or self["token-file"] is not None:
+            return None
+        return clean_token(token, TOKEN_VARIABLE)
+
+
+def _log_output(twistd: Any) -> Output:
+    """Return what ``twistd`` would write its log to."""
+    logfile = twistd.get("logfile")
+    if twistd.get("syslog"):
+        return SyslogOutput(twistd["prefix"])
+    if twistd["nodaemon"] and logfile in (None, "", "-"):
+        return StreamOutput(sys.stdout)
+    if logfile == "-":
+        raise ConfigError("a daemon cannot log to standard output: give twistd a --logfile")
+    return FileOutput(logfile or "twistd.log")
 
 
 def makeService(options: Options) -> IService:
@@ -209,9 +251,12 @@ def makeService(options: Options) -> IService:
 
     :raises SystemExit: with one line of text, if it cannot listen as described.
     """
+    signals = Signals()  # before the imports below, which take most of the time of a start
     from twisted.internet import reactor
 
+    from acebase_ipc.server.daemon import Daemon
+
     try:
-        return Daemon(options["config"], reactor, options.log_observer())
+        return Daemon(options["config"], reactor, signals, options.log_writer())
     except ConfigError as error:
         raise SystemExit(f"acebase-ipc: {error}") from None

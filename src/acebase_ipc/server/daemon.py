@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import Service
@@ -17,7 +18,9 @@ from twisted.python.failure import Failure
 
 from acebase_ipc.errors import ConfigError
 from acebase_ipc.server.config import AceBaseIPCServerConfig
-from acebase_ipc.server.service import TICK, AceBaseIPCServer
+from acebase_ipc.server.logging import FileOutput, LineObserver
+from acebase_ipc.server.process import Signals, allow_files
+from acebase_ipc.server.service import TICK, AceBaseIPCServer, State
 from acebase_ipc.server.systemd import Notifier
 
 log = Logger()
@@ -33,6 +36,8 @@ class Daemon(Service):
     day is set back. That concerns no other code, as the process runs nothing but the relay,
     and it is what Twisted's asyncio reactor does anyway.
 
+    :param signals: receives the signals of the process.
+    :param writer: writes the log, if that is not left to the runner.
     :ivar server: the server that it runs.
     """
 
@@ -40,20 +45,21 @@ class Daemon(Service):
         self,
         config: AceBaseIPCServerConfig,
         reactor: Any,
-        observer: ILogObserver | None = None,
+        signals: Signals,
+        writer: LineObserver | None = None,
     ) -> None:
-        """:param observer: what writes the log; default: ``twistd``'s own."""
         self.server = AceBaseIPCServer(config, reactor)
         self._reactor = reactor
-        self._log_observer = observer
+        self._signals = signals
+        self._writer = writer
         self._notifier = Notifier(os.environ, os.getpid())
-        self._watchdog = LoopingCall(self._notifier.alive)
-        self._watchdog.clock = reactor
+        self._ticking = LoopingCall(self._tick)
+        self._ticking.clock = reactor
 
     def setServiceParent(self, parent: Any) -> None:
         """Join the application, and set its log observer."""
-        if self._log_observer is not None:
-            parent.setComponent(ILogObserver, self._log_observer)
+        if self._writer is not None:
+            parent.setComponent(ILogObserver, self._writer)
         super().setServiceParent(parent)
 
     def privilegedStartService(self) -> None:
@@ -63,19 +69,30 @@ class Daemon(Service):
         """
         if self._reactor.seconds is runtime.seconds:
             self._reactor.seconds = time.monotonic
+        allow_files(self.server.config.effective_limits.max_connections)
         try:
             self.server.privilegedStartService()
         except (CannotListenError, ConfigError) as error:
             raise SystemExit(f"acebase-ipc: {error}") from None
 
     def startService(self) -> None:
-        """Handle SIGHUP, and notify systemd as soon as connections are served."""
+        """Handle signals, and notify systemd as soon as connections are served."""
         super().startService()
-        self.privilegedStartService()  # for a runner that calls only this method
+        if self.server.state is not State.RUNNING:
+            self.privilegedStartService()  # ``twist`` does not call it
         self.server.startService()
-        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._reload))
-        self._watchdog.start(TICK)
+        self._handle(signal.SIGHUP, self._reload)
+        output = None if self._writer is None else self._writer.output
+        if isinstance(output, FileOutput):
+            self._handle(signal.SIGUSR1, output.rotate)
+        self._ticking.start(TICK)
         self._reactor.callWhenRunning(self._report_started)
+
+    def _handle(self, number: int, action: Callable[[], object]) -> None:
+        def call() -> None:
+            self._reactor.callFromThread(action)
+
+        self._signals.handle(number, call)
 
     def _report_started(self) -> None:
         started = self.server.start()
@@ -91,10 +108,15 @@ class Daemon(Service):
         self.server.reload_tokens()
         self._notifier.ready()
 
+    def _tick(self) -> None:
+        self._notifier.alive()
+        if self._writer is not None:
+            self._writer.expire()
+
     def stopService(self) -> Deferred[Any]:
         """Notify systemd, and stop the server."""
         super().stopService()
         self._notifier.stopping()
-        if self._watchdog.running:
-            self._watchdog.stop()
+        if self._ticking.running:
+            self._ticking.stop()
         return self.server.stopService()

@@ -78,7 +78,7 @@ Lines of Twisted's own that matter:
   that are open go on. Raise ``LimitNOFILE`` (``ulimit -n``) above
   ``--max-connections``.
 * ``Received SIGTERM, shutting down.``, ``Main loop terminated.``, ``Server Shut
-  Down.``: the three lines of an end in good order.
+  Down.``: the three lines of a clean shutdown.
 * ``Unhandled Error``, ``Unhandled error in Deferred`` with a traceback: a defect
   that deserves a report.
 """
@@ -156,8 +156,9 @@ LINES = {
     ),
     "the server does not start: {error}": "The port is taken or not allowed: the line tells which.",
     "closing a port failed": "A defect of the endpoint: report it with the traceback.",
+    "closing failed": "A defect of the relay, which stops nevertheless: report it.",
     "the timer of each second failed": "A defect of the relay: report it with the traceback.",
-    "the tokens were read again": "Nothing: SIGHUP was heard.",
+    "the tokens were read again": "Nothing: SIGHUP was received.",
     "the tokens stay as they are: {error}": (
         "The token file cannot be used: fix it and send SIGHUP again. Until then removed tokens"
         " stay valid."

@@ -573,6 +573,22 @@ def test_a_server_that_was_stopped_starts_again() -> None:
     assert len(world.stop()) == 1
 
 
+def test_a_defect_while_it_stops_does_not_keep_it_from_stopping(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(fails=True)
+    idle = world.connect()
+
+    def fail(code: int, reason: str) -> None:
+        raise LookupError("a defect")
+
+    monkeypatch.setattr(world.server._parts.relay, "close", fail)
+    assert world.stop() == [None]
+    assert idle.ended == "closed"
+    assert world.server.state is State.STOPPED
+    assert any("closing failed" in each for each in world.failures)
+
+
 def test_start_while_it_stops_is_an_error() -> None:
     world = World()
     peer = world.peer("alice")

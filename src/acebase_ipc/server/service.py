@@ -1,4 +1,4 @@
-"""The server: composes a relay with its adapters, and starts and stops it."""
+"""The server: a relay that is started and stopped."""
 
 from __future__ import annotations
 
@@ -6,39 +6,35 @@ import os
 import stat
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from importlib.metadata import version
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, FirstError, TimeoutError, gatherResults
+from twisted.internet.defer import (
+    Deferred,
+    FirstError,
+    TimeoutError,
+    gatherResults,
+    maybeDeferred,
+)
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
-from twisted.web.server import Request
 
 from acebase_ipc.errors import ConfigError
-from acebase_ipc.http.auth import Access
-from acebase_ipc.http.endpoint import Context
-from acebase_ipc.http.site import RelaySite
 from acebase_ipc.http.tokens import Tokens
-from acebase_ipc.http.upload import UploadAdmission
-from acebase_ipc.relay.errors import Overloaded
 from acebase_ipc.relay.events import GuardedObserver, Observer
 from acebase_ipc.relay.peers import Client
-from acebase_ipc.relay.router import Relay
+from acebase_ipc.server.composition import compose
 from acebase_ipc.server.config import AceBaseIPCServerConfig
-from acebase_ipc.server.gate import Gate
 from acebase_ipc.server.listener import Listener
 from acebase_ipc.server.logging import LogObserver
-from acebase_ipc.websocket.connection import RelayServerFactory
 
 TICK = 1.0
 """Seconds between two checks of what has expired or timed out."""
 
-CLOSE_GOING_AWAY = 1001
 SHUTDOWN_TIMEOUT = 2.0
 """Seconds for all clients together to read what was sent to them and to close."""
 
@@ -54,18 +50,6 @@ class State(Enum):
     RUNNING = "serving"
     CLOSING = "refusing new requests with 503, closing connections"
     STOPPED = "nothing is open"
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """The relay and the adapters around it."""
-
-    relay: Relay
-    access: Access
-    uploads: UploadAdmission
-    connections: RelayServerFactory
-    site: RelaySite
-    root: Gate
 
 
 class AceBaseIPCServer(Service):
@@ -98,8 +82,11 @@ class AceBaseIPCServer(Service):
         self._observer_failed = False
         self._state = State.NEW
         self._clock = clock
+        self._reactor = reactor
         observer = GuardedObserver(self.observer, self._report_observer)
-        self._parts = self._compose(reactor, wall, observer)
+        self._parts = compose(
+            self.config, reactor, clock, wall, observer, lambda: self._state is State.RUNNING
+        )
         self.listeners = [
             Listener(each, reactor, observer) for each in self.config.parsed_endpoints
         ]
@@ -107,42 +94,6 @@ class AceBaseIPCServer(Service):
         self._ticking.clock = reactor
         self._starting: Deferred[BaseException | None] | None = None
         self._stopping: Deferred[None] | None = None
-
-    def _compose(self, reactor: Any, wall: Callable[[], float], observer: Observer) -> Parts:
-        """Put the core and its adapters together."""
-        config, limits, clock = self.config, self.config.effective_limits, self._clock
-        relay = Relay(limits, observer, config.introductions)
-        uploads = UploadAdmission(relay, limits, reactor)
-        connections = RelayServerFactory(
-            relay, limits, observer, reactor, clock, wall=lambda: int(wall() * 1000)
-        )
-        access = Access(
-            Tokens(config.rules()),
-            config.allow_origins,
-            config.allow_hosts,
-            observer,
-            reactor,
-            clock,
-        )
-
-        def check_room(request: Request) -> None:
-            self._check_running()
-            connections.check_room(request)
-
-        context = Context(
-            relay=relay,
-            access=access,
-            intake=uploads,
-            check_room=check_room,
-            upgrade=connections.upgrade,
-            reactor=reactor,
-            clock=clock,
-            max_message=limits.max_message,
-            dialect=config.dialect,
-        )
-        site = RelaySite(context, limits, observer)
-        root = site.resource = Gate(site.resource, lambda: self._state is State.RUNNING)
-        return Parts(relay, access, uploads, connections, site, root)
 
     @property
     def state(self) -> State:
@@ -162,9 +113,8 @@ class AceBaseIPCServer(Service):
 
     def startService(self) -> None:
         """Start, unless that has begun before."""
+        self.privilegedStartService()
         super().startService()
-        if self._state is not State.RUNNING:
-            self.privilegedStartService()
 
     def start(self) -> Deferred[None]:
         """Start without an Application; fires when all ports listen.
@@ -269,22 +219,25 @@ class AceBaseIPCServer(Service):
 
     async def _close(self) -> None:
         """Close everything that is open; what does not close in time is aborted."""
-        parts = self._parts
         self._ticking.stop()
-        closing = [each.close() for each in self.listeners]
-        parts.relay.close(CLOSE_GOING_AWAY, "the server is shutting down")
-        connections = parts.connections.wait_closed(SHUTDOWN_TIMEOUT)
-        # A connection may have been accepted until its port is closed.
-        ports = gatherResults(closing, consumeErrors=True)
-        ports.addTimeout(SHUTDOWN_TIMEOUT, parts.site.context.reactor)
+        ports = Deferred.fromCoroutine(self._close_ports())
+        peers = maybeDeferred(self._parts.close_peers, SHUTDOWN_TIMEOUT)
+        for closing in (ports, peers):
+            try:
+                await closing
+            except Exception:
+                log.failure("closing failed")
+        self._state = State.STOPPED
+
+    async def _close_ports(self) -> None:
+        closing = gatherResults([each.close() for each in self.listeners], consumeErrors=True)
+        closing.addTimeout(SHUTDOWN_TIMEOUT, self._reactor)
         try:
-            await ports
+            await closing
         except (FirstError, TimeoutError):
             log.failure("closing a port failed")
-        requests = parts.site.close(SHUTDOWN_TIMEOUT)
-        await connections
-        await requests
-        self._state = State.STOPPED
+        # Only now, as a connection may have been accepted until its port is closed.
+        await self._parts.site.close(SHUTDOWN_TIMEOUT)
 
     # Running
 
@@ -295,12 +248,12 @@ class AceBaseIPCServer(Service):
         error is logged. Connections whose token was removed are closed with 1008.
         """
         try:
-            self._parts.access.tokens = Tokens(self.config.rules())
+            tokens = Tokens(self.config.rules())
         except ConfigError as error:
             log.error("the tokens stay as they are: {error}", error=str(error))
             return
         log.info("the tokens were read again")
-        self._parts.connections.check_tokens(self._parts.access.tokens.allow)
+        self._parts.replace_tokens(tokens)
 
     def resource(self) -> IResource:
         """Return the relay as a resource, to be mounted below any path of a Site.
@@ -317,34 +270,13 @@ class AceBaseIPCServer(Service):
         """Return the clients of the database with the wire name *dbname*, as they joined."""
         return tuple(self._parts.relay.clients(dbname))
 
-    def _check_running(self) -> None:
-        if self._state is not State.RUNNING:
-            raise Overloaded("The server is not running")
-
     def _report_observer(self) -> None:
         if not self._observer_failed:  # once: each of its failures could fill the disk
             self._observer_failed = True
             log.failure("an observer failed; its later failures are not logged")
 
     def _tick(self) -> None:
-        """Do what has to be done about once a second; no task ends the others."""
-        parts, now = self._parts, self._clock()
-        for task in (
-            lambda: parts.relay.expire(now),
-            lambda: parts.relay.enforce_memory_limit(
-                parts.connections.unfinished_peers(), parts.uploads.reserved
-            ),
-            parts.uploads.retry,
-            parts.connections.sweep,
-            lambda: parts.site.sweep(now),
-            self._expire_log,
-        ):
-            try:
-                task()
-            except Exception:
-                log.failure("a task of each second failed")
-
-    def _expire_log(self) -> None:
+        self._parts.tick(self._clock())
         if isinstance(self.observer, LogObserver):
             self.observer.expire()
 
@@ -357,7 +289,7 @@ def _follow(leader: Deferred[Any]) -> Deferred[Any]:
         follower.callback(result)
         return result
 
-    leader.addCallback(pass_on)
+    leader.addBoth(pass_on)
     return follower
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import signal
 import socket
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -33,6 +34,14 @@ TOKEN_VARIABLE = "ACEBASE_IPC_TOKEN"
 @pytest.fixture(autouse=True)
 def _no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _restored_signals() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGUSR1)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def configured(*arguments: str) -> AceBaseIPCServerConfig:
@@ -442,6 +451,12 @@ def test_the_log_is_written_where_twistd_would(
 def test_a_daemon_cannot_log_to_standard_output() -> None:
     with pytest.raises(ConfigError, match="--logfile"):
         under_twistd("--logfile=-", "acebase-ipc").log_writer()
+
+
+def test_a_log_that_cannot_be_written_ends_it_with_one_line(tmp_path: Path) -> None:
+    options = under_twistd(f"--logfile={tmp_path}/missing/relay.log", "acebase-ipc")
+    with pytest.raises(SystemExit, match=r"^acebase-ipc: cannot write the log '.*missing"):
+        makeService(options)
 
 
 def test_a_logger_of_twistds_own_is_left_alone() -> None:

@@ -243,7 +243,10 @@ def _log_output(twistd: Any) -> Output:
         return StreamOutput(sys.stdout)
     if logfile == "-":
         raise ConfigError("a daemon cannot log to standard output: give twistd a --logfile")
-    return FileOutput(logfile or "twistd.log")
+    try:
+        return FileOutput(logfile or "twistd.log")
+    except OSError as error:
+        raise ConfigError(f"cannot write the log {error.filename!r}: {error.strerror}") from None
 
 
 def makeService(options: Options) -> IService:

@@ -217,7 +217,7 @@ def test_a_flood_of_any_source_is_limited() -> None:
     assert len(writer.texts) == LINES_PER_PERIOD + 1
     writer.clock.advance(PERIOD)
     with capturedLogs() as logged:
-        writer.observer.expire()
+        writer.log.debug("any line")
         writer.observer.expire()
     left_out = [eventAsText(each, includeTimestamp=False, includeSystem=False) for each in logged]
     kind = "tests: EMFILE recovery: closed {number}"

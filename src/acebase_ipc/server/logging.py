@@ -198,6 +198,7 @@ class LineObserver:
     def __call__(self, event: LogEvent) -> None:
         """Write *event*, unless its level is too low or its kind too frequent."""
         level = event.get("log_level")
+        self.expire()
         if level is None or level < self._level:
             return
         # Lines with a kind are the relay's events, of which LogObserver has left out some.

@@ -173,8 +173,8 @@ class AceBaseMemoryPeer(MemoryPeer):
         """The target of the handshake, with the parameters in the npm package's order."""
         if not _OWN_ID.fullmatch(client_id):
             query += "&dialect=acebase"
-        quoted = quote(client_id, safe=_SAFE)
-        return f"/{quote(database, safe=_SAFE)}/connect?v=1.29.13&id={quoted}&t={quote(token)}{query}"
+        query = f"v=1.29.13&id={quote(client_id, safe=_SAFE)}&t={quote(token)}{query}"
+        return f"/{quote(database, safe=_SAFE)}/connect?{query}"
 
     def say_envelope(self, kind: str, to: str | None = None, **fields: Any) -> None:
         """Send an envelope of this type from this peer, to all or to one.

@@ -191,27 +191,46 @@ LINES = {
 
 CLIENT_LINES = {
     "{problem}": (
-        "Nothing: there is no connection, for the reason told, and the client tries again."
-        " If it lasts, do what the line says."
+        "Nothing: there is no connection, for the reason in the line, and the client tries"
+        " again. If it lasts, do what the line says."
     ),
     "the client gives up: {problem}": (
         "Do what the line says, and start the program again: the client does not connect any more."
+    ),
+    "retry_policy failed; the client connects again in 0.5 s": (
+        "A defect of your program: fix the function that the traceback shows."
+    ),
+    "retry_policy returned {delay}, no delay; 0.5 s is used": (
+        "A defect of your program: ``retry_policy`` returns seconds, 0 or more."
     ),
     "cannot ask who is connected: {reason}": (
         "Nothing: ``peers`` may lack some, until ``fetch_peers()`` is called or the client"
         " connects again."
     ),
     "a large message is lost: {reason}": (
-        "It could not be downloaded. For one that was too large, raise the client's"
-        " ``max_message``."
+        "It could not be downloaded. If it was too large, raise the client's ``max_message``."
     ),
-    "not sent: {why}": "A greeting, a subscription or an answer did not reach the others.",
-    "ignored: {what}": "Nothing: another process has sent what has no meaning here.",
-    "a callback failed": "A defect of your program: mend the callback that the traceback shows.",
+    "not sent: {why}": "A greeting, a subscription or an answer did not reach the other processes.",
+    "an answer was not sent: {why}": (
+        "The process that asked gets a failure instead. If the answer was too large, answer"
+        " with less, or raise ``--max-message``."
+    ),
+    "ignored: {what}": "Nothing: another process has sent a message without a meaning here.",
+    "a callback failed": "A defect of your program: fix the callback that the traceback shows.",
     "a request of type {type} failed": (
-        "The function that answers it has raised an exception, which the other process was told."
+        "The function that answers it has raised an exception; the other process was told."
     ),
-    "cannot answer a request": "A defect of the peer: report it with the traceback.",
+    "work that was cancelled failed": (
+        "The function that answers a request has raised an exception when it was cancelled,"
+        " as the process that asked has left."
+    ),
+    "cannot read what the relay sent": (
+        "A defect of the client, or of a server that is no relay: the connection was ended, and"
+        " the client connects again. Report it with the traceback."
+    ),
+    "a connection did not end properly": (
+        "A defect of the client or of Autobahn: report it with the traceback."
+    ),
 }
 """The same for the lines of clients, which are not the relay's."""
 

@@ -63,7 +63,7 @@ class Admission:
         self._dialect = dialect
 
     def check_page(self, request: Request) -> bytes | None:
-        """Refuse a web page that may not use the relay, and everything while the server does not run.
+        """Refuse a web page that may not use the relay; refuse everything while stopped.
 
         :returns: the origin of a web page that may.
         :raises Overloaded: while the server does not run.

@@ -180,6 +180,13 @@ LINES = {
         "The port is in use or not permitted, or a file cannot be read: the line says which."
     ),
     "closing failed": "A defect of the relay: report it with the traceback.",
+    "the tokens were read again": "Nothing: the relay received SIGHUP.",
+    "the tokens stay as they are: {error}": (
+        "The token file is invalid: fix it and send SIGHUP again."
+    ),
+    "an observer failed; its later failures are not logged": (
+        "Your own observer has raised an exception; the relay is not affected. Fix the observer."
+    ),
     "closing a port failed": "A defect of the endpoint: report it with the traceback.",
     "the timer of each second failed": "A defect of the relay: report it with the traceback.",
     "{more} more lines of {kind} were left out": (
@@ -233,6 +240,17 @@ CLIENT_LINES = {
         "A defect of your ``retry_policy``: it must return a number of seconds."
     ),
     "work that was cancelled failed": "A defect of your program: the traceback shows where.",
+    "an answer was not sent: {why}": (
+        "The process that asked gets a failure instead. If the answer was too large, answer"
+        " with less, or raise ``--max-message``."
+    ),
+    "cannot read what the relay sent": (
+        "A defect of the client, or of a server that is no relay: the connection was ended, and"
+        " the client connects again. Report it with the traceback."
+    ),
+    "a connection did not end properly": (
+        "A defect of the client or of Autobahn: report it with the traceback."
+    ),
 }
 """The same for the lines that clients log."""
 

@@ -42,13 +42,26 @@ ABOUT_A_SLICE = SLICE + 2 * MAX_TEXTS
 """Texts that a connection may relay in a turn: the last step may exceed the slice."""
 
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
+class TurnClock(Clock):
+    """A reactor of which one turn can be done; ``advance(0)`` does all that is due."""
+
+    def turn(self, count: int = 1) -> None:
+        """Call what is due now, but not what is to follow then; *count* times."""
+        for _ in range(count):
+            for call in [each for each in self.calls if each.getTime() <= self.seconds()]:
+                if call.active():
+                    self.calls.remove(call)
+                    call.called = 1
+                    call.func(*call.args, **call.kw)
 
 
 @pytest.fixture
-def factory(clock: Clock, use_private: bool) -> RecorderFactory:
+def clock() -> TurnClock:
+    return TurnClock()
+
+
+@pytest.fixture
+def factory(clock: TurnClock, use_private: bool) -> RecorderFactory:
     return RecorderFactory(16 * MIB, clock)
 
 
@@ -64,19 +77,21 @@ def texts(count: int) -> list[str]:
 # Work per turn
 
 
-def test_many_texts_are_relayed_in_slices_in_order(factory: RecorderFactory, clock: Clock) -> None:
+def test_many_texts_are_relayed_in_slices_in_order(
+    factory: RecorderFactory, clock: TurnClock
+) -> None:
     peer = connect(factory)
     count = BUFFER // len(client_frame(b"9999"))
     peer.dataReceived(numbered(count))
     turns = [len(peer.heard)]
     while len(peer.heard) < count:
         assert not peer.transport.reading
-        clock.advance(0)
+        clock.turn()
         turns.append(len(peer.heard) - sum(turns))
     assert max(turns) <= ABOUT_A_SLICE
     assert min(turns) > 0
     assert peer.heard == texts(count)
-    clock.advance(0)
+    clock.turn()
     assert peer.transport.reading
     assert clock.getDelayedCalls() == []
 
@@ -98,7 +113,7 @@ FRAGMENTED = {"fragments", "pings between fragments", "pongs between fragments"}
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_kind_of_frame_costs_more_than_a_slice_in_a_turn(
-    factory: RecorderFactory, clock: Clock, kind: str
+    factory: RecorderFactory, clock: TurnClock, kind: str
 ) -> None:
     frame = KINDS[kind]
     peer = connect(factory)
@@ -119,7 +134,7 @@ def test_no_kind_of_frame_costs_more_than_a_slice_in_a_turn(
     most = taken
     while peer._postponed is not None:
         before = taken
-        clock.advance(0)
+        clock.turn()
         most = max(most, taken - before)
     assert most <= ABOUT_A_SLICE
     if kind != "fragments":
@@ -127,7 +142,7 @@ def test_no_kind_of_frame_costs_more_than_a_slice_in_a_turn(
 
 
 def test_a_broadcast_to_many_is_work_for_each_of_them(
-    factory: RecorderFactory, clock: Clock
+    factory: RecorderFactory, clock: TurnClock
 ) -> None:
     peer = connect(factory)
 
@@ -140,9 +155,9 @@ def test_a_broadcast_to_many_is_work_for_each_of_them(
     assert factory.deliveries <= SLICE + 1000
     for _ in range(20):
         before = factory.deliveries
-        clock.advance(0)
+        clock.turn()
         assert 0 < factory.deliveries - before <= SLICE + 1000
-    clock.pump([0] * count)
+    clock.turn(count)
     assert peer.heard == texts(count)
 
 
@@ -157,35 +172,37 @@ def test_a_broadcast_to_few_is_work_too(factory: RecorderFactory) -> None:
     assert factory.deliveries <= 2 * SLICE + 4 * MAX_TEXTS
 
 
-def test_two_connections_with_much_work_alternate(factory: RecorderFactory, clock: Clock) -> None:
+def test_two_connections_with_much_work_alternate(
+    factory: RecorderFactory, clock: TurnClock
+) -> None:
     peers = [connect(factory) for _ in range(2)]
     order: list[int] = []
     for number, peer in enumerate(peers):
         peer.on_text = lambda text, number=number: order.append(number)
         peer.dataReceived(numbered(3000))
     order.clear()
-    clock.advance(0)
+    clock.turn()
     assert set(order) == {0, 1}
     assert max(map(order.count, (0, 1))) <= ABOUT_A_SLICE
-    clock.pump([0] * 20)
+    clock.turn(20)
     assert [peer.heard for peer in peers] == [texts(3000)] * 2
 
 
 def test_a_turn_serves_only_some_of_many_connections(
-    factory: RecorderFactory, clock: Clock
+    factory: RecorderFactory, clock: TurnClock
 ) -> None:
     peers = [connect(factory) for _ in range(40)]
     for peer in peers:
         peer.dataReceived(numbered(1000))
     before = sum(len(peer.heard) for peer in peers)
-    clock.advance(0)
+    clock.turn()
     assert 0 < sum(len(peer.heard) for peer in peers) - before <= TURN + ABOUT_A_SLICE
-    clock.pump([0] * 40)
+    clock.turn(40)
     assert all(peer.heard == texts(1000) for peer in peers)
 
 
 def test_what_arrives_while_work_is_postponed_comes_after_it(
-    factory: RecorderFactory, clock: Clock
+    factory: RecorderFactory, clock: TurnClock
 ) -> None:
     """As over TLS, where a read may be passed on in several pieces."""
     peer = connect(factory)
@@ -193,7 +210,7 @@ def test_what_arrives_while_work_is_postponed_comes_after_it(
     for start in range(0, len(stream), 5000):
         peer.dataReceived(stream[start : start + 5000])
     assert len(peer.heard) <= ABOUT_A_SLICE + MAX_TEXTS
-    clock.pump([0] * 30)
+    clock.turn(30)
     assert peer.heard == texts(3000)
     assert peer.frames == [(Opcode.PONG, b"?")]
 
@@ -207,14 +224,14 @@ ENDS: dict[str, Callable[[Any], object]] = {
 
 @pytest.mark.parametrize("end", ENDS)
 def test_a_connection_that_ends_relays_nothing_of_what_is_postponed(
-    factory: RecorderFactory, clock: Clock, end: str
+    factory: RecorderFactory, clock: TurnClock, end: str
 ) -> None:
     peer, other = connect(factory), connect(factory)
     peer.dataReceived(numbered(3000) + close(1001))
     other.dataReceived(numbered(1000))
     heard = len(peer.heard)
     ENDS[end](peer)
-    clock.pump([0] * 200)
+    clock.turn(200)
     assert len(peer.heard) == heard
     assert other.heard == texts(1000)
     if end == "closed by us":
@@ -225,17 +242,17 @@ def test_a_connection_that_ends_relays_nothing_of_what_is_postponed(
 
 
 def test_a_close_behind_postponed_texts_comes_after_them(
-    factory: RecorderFactory, clock: Clock
+    factory: RecorderFactory, clock: TurnClock
 ) -> None:
     peer = connect(factory)
     peer.dataReceived(numbered(3000) + close(1000) + client_frame(b"late"))
-    clock.pump([0] * 30)
+    clock.turn(30)
     assert peer.heard == texts(3000)
     assert peer.frames == [closed_with(1000, b"")]
 
 
 def test_a_failure_in_postponed_work_ends_one_connection(
-    factory: RecorderFactory, clock: Clock
+    factory: RecorderFactory, clock: TurnClock
 ) -> None:
     peer, other = connect(factory), connect(factory)
     peer.dataReceived(numbered(1000))
@@ -247,7 +264,7 @@ def test_a_failure_in_postponed_work_ends_one_connection(
     peer.on_text = fail
     heard = len(peer.heard)
     with capturedLogs() as events:
-        clock.pump([0] * 20)
+        clock.turn(20)
     assert [each["log_level"] for each in events] == [LogLevel.critical]
     assert len(peer.heard) == heard + 1
     assert peer.frames == [closed_with(1011, b"internal error")]
@@ -262,20 +279,20 @@ def full(factory: RecorderFactory) -> Any:
     peer = connect(factory)
     peer.transport.room = 0
     peer.send(Message(b"x"))
-    factory.reactor.advance(0)
+    factory.reactor.turn()
     assert peer.is_full
     peer.transport.writes.clear()
     return peer
 
 
 def test_pongs_to_a_client_that_reads_nothing_do_not_grow(
-    factory: RecorderFactory, clock: Clock
+    factory: RecorderFactory, clock: TurnClock
 ) -> None:
     peer = full(factory)
     unsent = peer.unsent
     for number in range(1000):
         peer.dataReceived(ping(b"%d" % number) * 3)
-        clock.advance(0)
+        clock.turn()
     assert peer.transport.writes == []
     assert peer.unsent == unsent
     peer.transport.drain()
@@ -283,14 +300,14 @@ def test_pongs_to_a_client_that_reads_nothing_do_not_grow(
 
 
 def test_a_large_message_to_many_is_copied_in_slices(
-    factory: RecorderFactory, clock: Clock
+    factory: RecorderFactory, clock: TurnClock
 ) -> None:
     message = Message(b"x" * (2 * MIB))
     peers = [full(factory) for _ in range(20)]
     for peer in peers:
         peer.transport.drain_to(0)
         peer.send(message)
-    clock.advance(0)
+    clock.turn()
     for peer in peers:
         assert len(peer.transport.written) <= SLICE_BYTES
         assert max(map(len, peer.transport.writes)) <= SLICE_BYTES
@@ -305,12 +322,14 @@ def test_a_large_message_to_many_is_copied_in_slices(
         assert "drained" in peer.calls
 
 
-def test_what_is_sent_behind_slices_keeps_its_place(factory: RecorderFactory, clock: Clock) -> None:
+def test_what_is_sent_behind_slices_keeps_its_place(
+    factory: RecorderFactory, clock: TurnClock
+) -> None:
     peer = connect(factory)
     large = b"x" * (3 * SLICE_BYTES)
     peer.transport.room = 0
     peer.send(Message(large))
-    clock.advance(0)
+    clock.turn()
     peer.send(Message(b"behind"))
     peer.send_ping(b"1")
     peer.close(1001, "bye")
@@ -325,12 +344,14 @@ def test_what_is_sent_behind_slices_keeps_its_place(factory: RecorderFactory, cl
     ]
 
 
-def test_a_client_that_closes_still_gets_the_slices(factory: RecorderFactory, clock: Clock) -> None:
+def test_a_client_that_closes_still_gets_the_slices(
+    factory: RecorderFactory, clock: TurnClock
+) -> None:
     peer = connect(factory)
     large = b"x" * (3 * SLICE_BYTES)
     peer.transport.room = 0
     peer.send(Message(large))
-    clock.advance(0)
+    clock.turn()
     peer.dataReceived(close(1000))
     assert not peer.transport.ended
     for _ in range(10):
@@ -347,7 +368,7 @@ def test_nothing_is_pinged_behind_a_close_frame(factory: RecorderFactory) -> Non
 
 
 @pytest.mark.usefixtures("use_private")
-def test_everything_that_a_connection_holds_is_counted(clock: Clock) -> None:
+def test_everything_that_a_connection_holds_is_counted(clock: TurnClock) -> None:
     factory = RecorderFactory(16 * MIB, clock)
 
     def held() -> int:
@@ -362,7 +383,7 @@ def test_everything_that_a_connection_holds_is_counted(clock: Clock) -> None:
     sliced = full(factory)
     before = sliced.unsent
     sliced.send(Message(b"x" * MIB))
-    clock.advance(0)
+    clock.turn()
     assert sliced.unsent == sliced.memory == before + MIB + 10
     lose(sliced)
     half = connect(factory)
@@ -385,39 +406,41 @@ def test_everything_that_a_connection_holds_is_counted(clock: Clock) -> None:
     postponed.dataReceived(numbered(3000))
     assert postponed.memory > 10_000
     assert held() - before == postponed.memory
-    clock.pump([0] * 30)
+    clock.turn(30)
     assert held() == before
 
 
-def test_a_message_of_endless_fragments_is_refused(factory: RecorderFactory, clock: Clock) -> None:
+def test_a_message_of_endless_fragments_is_refused(
+    factory: RecorderFactory, clock: TurnClock
+) -> None:
     peer = connect(factory)
     peer.dataReceived(client_frame(b"x", fin=False))
     for _ in range(MAX_FRAGMENTS // 64 + 1):
         peer.dataReceived(client_frame(b"", Opcode.CONTINUATION, fin=False) * 64)
-        clock.pump([0] * 3)
+        clock.turn(3)
     assert peer.localCloseCode == 1009
     assert peer._fragments <= MAX_FRAGMENTS + 200
 
 
-HOLDERS: dict[str, Callable[[Any, Clock], object]] = {
+HOLDERS: dict[str, Callable[[Any, TurnClock], object]] = {
     "half a text": lambda peer, clock: peer.dataReceived(client_frame(b"x" * MIB)[:-1]),
     "half a message in fragments": lambda peer, clock: peer.dataReceived(
         client_frame(b"x" * MIB, fin=False)
     ),
-    "an unread message": lambda peer, clock: (peer.send(Message(b"x" * MIB)), clock.advance(0)),
+    "an unread message": lambda peer, clock: (peer.send(Message(b"x" * MIB)), clock.turn()),
     "unread small messages": lambda peer, clock: [
-        (peer.send(Message(b"x" * 1000)), clock.advance(0)) for _ in range(1000)
+        (peer.send(Message(b"x" * 1000)), clock.turn()) for _ in range(1000)
     ],
 }
 
 
 @pytest.mark.parametrize("kind", HOLDERS)
-def test_growth_makes_the_limit_be_checked(clock: Clock, use_private: bool, kind: str) -> None:
+def test_growth_makes_the_limit_be_checked(clock: TurnClock, use_private: bool, kind: str) -> None:
     factory = RecorderFactory(16 * MIB, clock, max_memory=256 * KIB)
     peer = connect(factory)
     peer.transport.room = 0
     HOLDERS[kind](peer, clock)
-    clock.pump([0] * 20)
+    clock.turn(20)
     assert factory.enforced
 
 
@@ -425,7 +448,7 @@ def test_growth_makes_the_limit_be_checked(clock: Clock, use_private: bool, kind
 
 
 def test_a_client_that_never_answers_our_close_is_ended(
-    factory: RecorderFactory, clock: Clock
+    factory: RecorderFactory, clock: TurnClock
 ) -> None:
     for peer in (connect(factory), full(factory)):
         peer.close(1001, "")
@@ -433,7 +456,9 @@ def test_a_client_that_never_answers_our_close_is_ended(
         assert peer.transport.aborted
 
 
-def test_a_client_that_closes_and_stays_is_ended(factory: RecorderFactory, clock: Clock) -> None:
+def test_a_client_that_closes_and_stays_is_ended(
+    factory: RecorderFactory, clock: TurnClock
+) -> None:
     for peer in (connect(factory), full(factory)):
         peer.dataReceived(close(1000))
         assert peer.calls == [("closing", 1000)]  # told at once
@@ -442,7 +467,7 @@ def test_a_client_that_closes_and_stays_is_ended(factory: RecorderFactory, clock
 
 
 def test_a_client_that_trickles_does_not_move_the_deadline(
-    factory: RecorderFactory, clock: Clock
+    factory: RecorderFactory, clock: TurnClock
 ) -> None:
     peer = connect(factory)
     peer.close(1001, "")
@@ -463,7 +488,7 @@ def test_what_arrives_after_the_end_is_not_kept(factory: RecorderFactory) -> Non
 
 @pytest.mark.parametrize("sent", [b"", UPGRADE[:30], UPGRADE.replace(b"Key", b"Kex")])
 def test_a_handshake_that_comes_to_nothing_is_ended(
-    factory: RecorderFactory, clock: Clock, sent: bytes
+    factory: RecorderFactory, clock: TurnClock, sent: bytes
 ) -> None:
     peer = factory.buildProtocol(None)
     peer.makeConnection(MemoryTransport())
@@ -473,7 +498,7 @@ def test_a_handshake_that_comes_to_nothing_is_ended(
 
 
 def test_a_handshake_that_an_error_interrupts_is_ended(
-    factory: RecorderFactory, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    factory: RecorderFactory, clock: TurnClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(self: Recorder) -> None:
         raise LookupError("a mistake")
@@ -492,7 +517,7 @@ def failures(events: Sequence[LogEvent]) -> list[LogEvent]:
     return [each for each in events if each["log_level"] is LogLevel.critical]
 
 
-def test_an_end_leaves_no_timer(factory: RecorderFactory, clock: Clock) -> None:
+def test_an_end_leaves_no_timer(factory: RecorderFactory, clock: TurnClock) -> None:
     peer = connect(factory)
     assert clock.getDelayedCalls() == []
     peer.close(1001, "")

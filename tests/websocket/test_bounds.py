@@ -474,7 +474,7 @@ def test_a_client_that_trickles_does_not_move_the_deadline(
 ) -> None:
     peer = connect(factory)
     peer.close(1001, "")
-    for _ in range(10):
+    for _ in range(11):
         peer.dataReceived(client_frame(b"x"))
         clock.advance(CLOSE_TIMEOUT / 10)
     assert peer.transport.aborted

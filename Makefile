@@ -1,59 +1,92 @@
-# "make help" lists what there is to make.
+# "make help" lists the targets.
 
 PYTHON ?= python3
-# Options of the relay for "make run", of "make bench", or the example for "make cluster",
-# e.g. ARGS='--token secret'.
+# The virtual environment that the targets work in.
+VENV ?= .venv
+# Options of the relay for "make run", of the benchmark for "make bench" and "make bench-attacks",
+# or of the example for "make cluster", e.g. ARGS='--token secret'.
 ARGS ?=
-# Options and paths for pytest, e.g. PYTEST_ARGS='-x tests/relay/test_router.py'.
+# Options and paths for pytest, e.g. PYTEST_ARGS='-x tests/relay/test_router.py'. With them the
+# tests run in a single process, so that -s and --pdb work.
 PYTEST_ARGS ?=
 NPM ?= npm
-# For how long "make soak", "make soak-acebase" and "make fuzz" (each target) go on.
+# How long "make soak", "make soak-acebase" and "make fuzz" (each of its targets) run.
 SECONDS ?= 60
 SEED ?=
 TARGET ?=
 
-VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 METADATA := setup.cfg pyproject.toml $(wildcard src/twisted/plugins/*.py)
+# For the environments of "make test-pythons" and "make test-trunk".
+VENVS := build/venvs
 ACEBASE := tests/acebase
 CLUSTER := examples/cluster
 
-# Documents with these directives are for "make docs" alone; all others can be read without it.
-SPHINX := toctree|auto|literalinclude|include
+# Documents with these directives or roles need Sphinx ("make docs"); docutils checks all others.
+SPHINX := ^\.\. (toctree|auto|literalinclude|include)|:(class|func|doc|ref):`
 
-# npm itself keeps this file up to date: it says what "npm ci" installed.
+# npm writes this file when it installs: it lists what "npm ci" installed.
 NODE_MODULES := $(ACEBASE)/node_modules/.package-lock.json
 
-# Only a run of all the tests can be asked for the coverage of all the code.
+# A run of all tests uses one process for each core, and has to cover the code. Tests of one file
+# stay in one process: they may share a relay. In the order of their paths, the slow files come
+# early; pytest-xdist would begin with the files of many short tests.
 COVERAGE := --cov --cov-report=term-missing:skip-covered
 ifneq ($(strip $(PYTEST_ARGS)),)
 COVERAGE += --cov-fail-under=0
+else
+PARALLEL := --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 endif
+
+# The minor versions of Python in setup.cfg's classifiers, and the first interpreter found of each.
+MINORS = $(shell sed -n 's/^ *Programming Language :: Python :: 3\.//p' setup.cfg)
+PYTHONS ?= $(shell for minor in $(MINORS); do \
+    for python in python3.$$minor $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.$$minor.*/bin/python3; do \
+        if $$python -c 'import venv' 2> /dev/null; then echo $$python; break; fi; \
+    done; \
+done)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run cluster test lint docs package bench soak soak-acebase conformance fuzz node-modules \
-        clean docs/limits.rst docs/events.rst
+.PHONY: help run cluster test test-pythons test-trunk lint docs package bench bench-attacks soak \
+        soak-acebase conformance fuzz node-modules clean docs/limits.rst docs/events.rst
 
 help: ## Show this list
-	@sed -n 's/^\([a-z][a-z./-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 25
+	@sed -n 's/^\([a-z][a-z./-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 30
 
 run: $(VENV)/.run ## Install into .venv and start the relay (ARGS='--help' shows its options)
 	@exec $(BIN)/twistd -n --pidfile= acebase-ipc $(ARGS)
 
-cluster: $(CLUSTER)/node_modules/.package-lock.json ## Watch an AceBase cluster at work on the relay of "make run" in another terminal
+cluster: $(CLUSTER)/node_modules/.package-lock.json ## Run an AceBase cluster on the relay of "make run" in another terminal
 	@exec node $(CLUSTER)/cluster.js $(ARGS)
 
-test: $(VENV)/.test node-modules ## Run the tests and measure their coverage (PYTEST_ARGS='...' for some of them)
-	$(BIN)/python -m pytest -m "not packaging" $(COVERAGE) $(PYTEST_ARGS)
+test: $(VENV)/.test node-modules ## Run the tests and measure their coverage (PYTEST_ARGS='...' selects some)
+	$(BIN)/python -m pytest -m "not packaging" $(PARALLEL) $(COVERAGE) $(PYTEST_ARGS)
 
-lint: $(VENV)/.lint ## Check style, types, documents and the news fragment
+test-pythons: ## Run the tests with each Python of setup.cfg that this machine has
+	@test -n "$(strip $(PYTHONS))" || { echo >&2 "No Python 3.x is found, x one of: $(MINORS)."; exit 1; }
+	@for python in $(PYTHONS); do \
+	    version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])') || exit; \
+	    $(MAKE) --no-print-directory test VENV=$(VENVS)/$$version PYTHON=$$python COVERAGE= || exit; \
+	done
+	@echo "Tested with: $(PYTHONS)"
+
+test-trunk: ## Run the tests with pre-releases of Twisted and Autobahn, and with all lower bounds
+	@$(MAKE) --no-print-directory $(VENVS)/newest/.test VENV=$(VENVS)/newest
+	@$(VENVS)/newest/bin/python -m pip --disable-pip-version-check --quiet \
+	    install --pre --upgrade Twisted autobahn
+	@$(MAKE) --no-print-directory test VENV=$(VENVS)/newest COVERAGE=
+	@mkdir -p $(VENVS)
+	@sed -n '/^install_requires/,/^$$/ s/^ *\(.*[^ ]\) *>= */\1==/p' setup.cfg > $(VENVS)/oldest.txt
+	@PIP_CONSTRAINT=$(VENVS)/oldest.txt $(MAKE) --no-print-directory test VENV=$(VENVS)/oldest COVERAGE=
+
+lint: $(VENV)/.lint ## Check style, types, documents and news fragments
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	@for document in $$(grep -LE '^\.\. ($(SPHINX))' *.rst docs/*.rst newsfragments/*.rst); do \
+	@for document in $$(grep -LE '$(SPHINX)' *.rst docs/*.rst newsfragments/*.rst); do \
 	    $(BIN)/python -m docutils --halt=warning $$document > /dev/null || exit; \
 	done
 	@.ci/check-news $(BIN)/towncrier
@@ -63,34 +96,50 @@ docs: $(VENV)/.docs ## Build the documentation as HTML into docs/_build/html
 	    --doctree-dir docs/_build/doctrees docs docs/_build/html
 	@echo "Built docs/_build/html/index.html"
 
-package: $(VENV)/.test ## Build the wheel and run it from a fresh environment
+package: $(VENV)/.test ## Build the wheel and run it in a new environment
 	$(BIN)/python -m pytest -m packaging tests/packaging
 
 bench: $(VENV)/.bench ## Measure the relay against a plain Autobahn relay, 10 minutes (ARGS='--quick' for 1)
 	@$(BIN)/python -m bench.run $(ARGS)
 
-soak: $(VENV)/.test ## Let 200 peers make trouble for SECONDS, and account for every message (SEED=...)
+bench-attacks: $(VENV)/.test ## Attack the relay and measure the others' round trips, 5 minutes (ARGS='--quick' for 2)
+	@$(BIN)/python -m bench.attacks $(ARGS)
+
+soak: $(VENV)/.test ## Run 200 misbehaving peers for SECONDS and account for every message (SEED=...)
 	@$(BIN)/python -m tests.soak.run --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
-soak-acebase: $(VENV)/.test node-modules ## Let real AceBase clusters work for SECONDS while their processes are killed
+soak-acebase: $(VENV)/.test node-modules ## Run real AceBase clusters for SECONDS and kill their processes (SEED=...)
 	@$(BIN)/python -m tests.soak.acebase --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
-conformance: $(VENV)/.run ## Let the Autobahn TestSuite judge the WebSocket (needs Python 2.7)
+conformance: $(VENV)/.run ## Run the Autobahn TestSuite against the WebSocket (needs Python 2.7)
 	@$(BIN)/python -m tests.conformance.run
 
-fuzz: $(VENV)/.fuzz ## Try inputs on each target for SECONDS (TARGET=... for one)
+fuzz: $(VENV)/.fuzz ## Fuzz each target for SECONDS (TARGET=... selects one)
 	@$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS) $(TARGET)
 
-docs/limits.rst: $(VENV)/.run ## Write the table of limits anew, after acebase_ipc.relay.limits
+docs/architecture.svg: docs/architecture.dot ## Draw the picture of the architecture (needs Graphviz)
+	@command -v dot > /dev/null || { \
+	    echo >&2 "The picture is drawn by Graphviz. On Debian and Ubuntu:  apt install graphviz"; \
+	    exit 1; }
+	@dot -Tsvg -o $@ $<
+
+docs/limits.rst: $(VENV)/.run ## Generate the table of limits from acebase_ipc.relay.limits
 	@$(BIN)/python docs/generate_limits.py > $@
 
-docs/events.rst: $(VENV)/.run ## Write the table of log lines anew, after acebase_ipc.relay.events
+docs/events.rst: $(VENV)/.run ## Generate the table of log lines from acebase_ipc.relay.events
 	@$(BIN)/python docs/generate_events.py > $@
 
-clean: ## Remove all that make, the tests and the tools have left behind
+clean: ## Remove what make, the tests and the tools have created
 	rm -rf $(VENV) build dist docs/_build .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	rm -rf $(ACEBASE)/node_modules $(CLUSTER)/node_modules src/*.egg-info src/twisted/plugins/dropin.cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# With a PYTHON that is given, the environment is created again, unless it was created with it.
+ifneq ($(origin PYTHON),file)
+ifneq ($(shell cat $(VENV)/.created 2> /dev/null),$(PYTHON))
+.PHONY: $(VENV)/.created
+endif
+endif
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -103,10 +152,10 @@ $(VENV)/.created:
 	    exit 1; }
 	@echo "Creating $(VENV) ..."
 	@$(PYTHON) -m venv --clear $(VENV)
-	@touch $@
+	@echo $(PYTHON) > $@
 
-# Editable, so that a changed source needs no new installation. Listing twistd's
-# options once writes the cache of plugins, and shows that ours is found.
+# Editable: a changed source needs no new installation. "twistd --help" writes
+# Twisted's cache of plugins, and shows that ours is found.
 $(VENV)/.run: $(VENV)/.created $(METADATA)
 	@echo "Installing acebase-ipc ..."
 	@$(PIP) install --editable .

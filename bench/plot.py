@@ -1,4 +1,4 @@
-"""Draws the results: docs/performance.svg."""
+"""The plot of the results: docs/performance.svg."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bench.workloads import CLUSTER_SIZES, DATABASES, WORKLOADS, Metric, Row, Wo
 OURS = "#2a6f97"
 BASELINE = "#a6a6a6"
 STYLE = {
-    "svg.hashsalt": "acebase-ipc",  # else the ids of its parts are random
+    "svg.hashsalt": "acebase-ipc",  # without it the ids of its elements are random
     "svg.fonttype": "none",
     "font.size": 9,
     "axes.spines.top": False,
@@ -27,7 +27,7 @@ STYLE = {
 
 
 def improvement(results: Results, workload: Workload, row: Row) -> float | None:
-    """How many times better than the baseline we are."""
+    """The factor by which we are better than the baseline."""
     ratio = results.ratio(workload.name, row.metric.value)
     if ratio is None:
         return None
@@ -35,14 +35,14 @@ def improvement(results: Results, workload: Workload, row: Row) -> float | None:
 
 
 def aim(row: Row) -> float | None:
-    """The same of the target, where it is a ratio."""
+    """The factor to reach, where the target is a ratio."""
     if row.target is None or row.target.ratio is None:
         return None
     return 1 / row.target.ratio if row.metric.less_is_better else row.target.ratio
 
 
 def draw_ratios(axes: Any, results: Results) -> None:
-    """A bar for each row of the table, and a mark where it should reach."""
+    """Draw a bar for each line of the table, and a mark at its target."""
     growth = {*CLUSTER_SIZES, *DATABASES}
     rows = [(w, row) for w in WORKLOADS if w.name not in growth for row in w.rows]
     drawn = [(row, value) for w, row in rows if (value := improvement(results, w, row))]
@@ -64,7 +64,7 @@ def draw_ratios(axes: Any, results: Results) -> None:
 
 
 def draw_growth(axes: Any, results: Results, series: dict[str, int], label: str) -> None:
-    """CPU time per message over the size of a cluster."""
+    """Draw the CPU time per message over the size of a cluster."""
     sizes = list(series.values())
     for server, name, color in (
         ("baseline", "plain Autobahn", BASELINE),
@@ -83,7 +83,7 @@ def draw_growth(axes: Any, results: Results, series: dict[str, int], label: str)
 
 
 def write_plot(results: Results, path: Path) -> None:
-    """Draw *results* into an SVG file; the same results make the same file."""
+    """Draw *results* into an SVG file; the same results give the same file."""
     with mpl.rc_context(STYLE):
         figure = pyplot.figure(figsize=(9, 7.5), layout="constrained")
         top, bottom = figure.subfigures(2, 1, height_ratios=[2, 1])

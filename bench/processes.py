@@ -1,44 +1,36 @@
-"""The processes of a run: the servers, the load generator, and their cores."""
+"""The load generator, and the machine that it and the servers share."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import resource
 import shutil
 import subprocess
-import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "bench" / "load"
-TWISTD = Path(sys.executable).with_name("twistd")
-LISTENING = re.compile(r"listening on (wss?://127\.0\.0\.1:\d+)")
 
-START_SECONDS = 30.0
-STOP_SECONDS = 10.0
 GENERATOR_SECONDS = 300.0
-"""The generator ends itself before that."""
+"""Deadline for the generator, which ends before that by itself."""
 
 Sample = dict[str, Any]
-"""What the generator has measured in one run, or why it has not."""
+"""The generator's figures of one run, or the reason why there are none."""
 
 
 class BenchError(Exception):
-    """Something without which nothing can be measured."""
+    """A precondition of the measurement is missing."""
 
 
 # ---- The generator
 
 
 def find_compiler() -> str | None:
-    """A C compiler: ``$CC``, or the system's."""
+    """Path of a C compiler: ``$CC``, or the system's; ``None`` if there is none."""
     return os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
 
 
@@ -65,7 +57,7 @@ class Generator:
                 output, errors = child.communicate(timeout=GENERATOR_SECONDS)
             except subprocess.TimeoutExpired:
                 child.kill()
-                output, errors = "", "it did not end"
+                output, errors = "", "the load generator did not end in time"
         if not output:
             return {"failure": errors.strip() or f"ended with status {child.returncode}"}
         sample: Sample = json.loads(output)
@@ -97,97 +89,23 @@ def build_generator(directory: Path) -> Generator:
     return Generator(path, False)
 
 
-# ---- The servers
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """A server that runs: where, and as which process (0: unknown)."""
-
-    url: str
-    pid: int = 0
-
-
-def our_command(pem: Path | None) -> list[str]:
-    """acebase-ipc as its users start it."""
-    endpoint = "tcp:0:interface=127.0.0.1"
-    if pem is not None:
-        path = str(pem).replace("\\", r"\\").replace(":", r"\:")
-        endpoint = f"ssl:0:interface=127.0.0.1:privateKey={path}"
-    return [str(TWISTD), "-n", "--pidfile=", "acebase-ipc", "--port", endpoint]
-
-
-def baseline_command(pem: Path | None) -> list[str]:
-    """The plain Autobahn relay."""
-    tls = [] if pem is None else ["--tls", str(pem)]
-    return [sys.executable, "-m", "bench.stock_relay", "--port", "0", *tls]
-
-
-COMMANDS = {"ours": our_command, "baseline": baseline_command}
-
-
-@contextmanager
-def running_server(
-    kind: str, log: Path, pem: Path | None = None, core: int | None = None
-) -> Iterator[Server]:
-    """A fresh server process on a free port of loopback, until the end of the block.
-
-    :param kind: ``ours`` or ``baseline``.
-    :param log: a file for all that it says.
-    :param pem: key and certificate, to speak TLS.
-    :param core: the core to pin it to.
-    :raises BenchError: if it does not listen in time.
-    """
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("ACEBASE_IPC_")}
-    environment["PYTHONUNBUFFERED"] = "1"
-    with (
-        log.open("wb") as output,
-        subprocess.Popen(
-            COMMANDS[kind](pem),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            cwd=ROOT,
-        ) as child,
-    ):
-        try:
-            pin(child.pid, core)
-            yield Server(_wait_for_url(child, log), child.pid)
-            child.terminate()
-            child.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            pass
-        finally:
-            child.kill()
-
-
-def _wait_for_url(child: subprocess.Popen[bytes], log: Path) -> str:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and child.poll() is None:
-        match = LISTENING.search(log.read_text(errors="replace"))
-        if match is not None:
-            return match[1]
-        time.sleep(0.02)
-    raise BenchError(f"no server: {child.args!r} wrote:\n{log.read_text(errors='replace')}")
-
-
 # ---- The machine
 
 
 def pin(pid: int, core: int | None) -> None:
-    """Keep a process on one core."""
+    """Restrict a process to one core, if one is given."""
     if core is not None:
         os.sched_setaffinity(pid, {core})
 
 
 def two_cores() -> tuple[int | None, int | None]:
-    """A core for the server and one for the generator, if there are two."""
+    """A core for the server and one for the generator; none on a machine with a single core."""
     cores = sorted(os.sched_getaffinity(0))
     return (cores[0], cores[1]) if len(cores) > 1 else (None, None)
 
 
-def raise_file_limit() -> None:
-    """Let this process and its children open as many files as they may."""
+def raise_file_limit() -> int:
+    """Allow this process and its children as many open files as the hard limit; returns it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard

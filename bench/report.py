@@ -1,9 +1,9 @@
-"""From samples to tables: the terminal's, and that of the documentation."""
+"""Tables of samples: one for the terminal, one for the documentation."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
@@ -14,18 +14,18 @@ from bench.workloads import WORKLOADS, Metric, Row, Workload
 BEGIN = ".. The results begin: written by bench/run.py"
 END = ".. The results end"
 BUSY = 0.5
-"""The load average above which other programs disturb the figures."""
+"""Load average above which other programs disturb the figures."""
 
 FAULTS = ("lost", "duplicated", "reordered")
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """All that was measured in one go.
+    """The samples of one run of the benchmark.
 
-    :ivar environment: what it was measured on.
-    :ivar settings: how often and how long.
-    :ivar arguments: the generator's, by workload.
+    :ivar environment: the system and the versions that were measured.
+    :ivar settings: number and length of the runs.
+    :ivar arguments: of the generator, by workload.
     :ivar samples: by workload and server, in the order of the repeats.
     """
 
@@ -35,37 +35,41 @@ class Results:
     samples: dict[str, dict[str, list[Sample]]]
 
     def to_json(self) -> str:
-        """All of it, as text."""
+        """The results as JSON."""
         return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Results:
-        """What :meth:`to_json` has written, parsed."""
+        """The results in a value parsed from :meth:`to_json`."""
         return cls(**value)
 
     def figure(self, workload: str, server: str, name: str) -> float | None:
-        """The median of one figure; ``None`` if no run of *server* has it."""
+        """The median of a figure over the runs of *server*; ``None`` if none of them has it."""
         samples = self.samples.get(workload, {}).get(server, [])
         values = [each[name] for each in samples if name in each]
         return median(values) if values else None
 
+    def ratios(self, workload: str, name: str, server: str, other: str) -> list[float]:
+        """One figure of *server* divided by that of *other*, for each repeat that has both."""
+        samples = self.samples.get(workload, {})
+        return [
+            one[name] / two[name]
+            for one, two in zip(samples.get(server, []), samples.get(other, []), strict=False)
+            if one.get(name) and two.get(name)
+        ]
+
     def ratio(self, workload: str, name: str) -> float | None:
         """The median of our figure divided by the baseline's in the same repeat."""
-        of = self.samples.get(workload, {})
-        ratios = [
-            ours[name] / baseline[name]
-            for ours, baseline in zip(of.get("ours", []), of.get("baseline", []), strict=False)
-            if ours.get(name) and baseline.get(name)
-        ]
+        ratios = self.ratios(workload, name, "ours", "baseline")
         return median(ratios) if ratios else None
 
     def faults(self, workload: str) -> tuple[int, ...]:
-        """Messages lost, duplicated and reordered, in all runs of all servers together."""
+        """Numbers of messages lost, duplicated and reordered, over all runs of all servers."""
         samples = [each for runs in self.samples[workload].values() for each in runs]
         return tuple(sum(each.get(name, 0) for each in samples) for name in FAULTS)
 
     def failures(self, workload: str) -> list[str]:
-        """Why runs have failed."""
+        """The reasons of runs that failed."""
         return [
             f"{workload}, {server}: {each.get('failure', 'stalled, or a broken message')}"
             for server, runs in self.samples[workload].items()
@@ -75,7 +79,7 @@ class Results:
 
 
 def is_sound(results: Results) -> bool:
-    """Whether every message of every run came once and in order, and no run failed."""
+    """Whether every message arrived once and in order, and no run failed."""
     return not any(any(results.faults(w)) or results.failures(w) for w in results.samples)
 
 
@@ -98,7 +102,7 @@ HEADERS = (
 
 
 def number(value: float | None) -> str:
-    """A figure with three digits, or a dash."""
+    """A figure rounded to three digits, or a dash."""
     if value is None:
         return "–"
     if abs(value) >= 1000:
@@ -108,7 +112,7 @@ def number(value: float | None) -> str:
 
 
 def value_cell(metric: Metric, value: float | None) -> str:
-    """A figure with its unit."""
+    """A figure and its unit."""
     if value is None:
         return "–"
     scaled = value / 1024 if metric is Metric.MEMORY else value
@@ -116,7 +120,7 @@ def value_cell(metric: Metric, value: float | None) -> str:
 
 
 def target_cell(row: Row, ours: float | None, ratio: float | None) -> str:
-    """What was aimed at, and whether it is reached."""
+    """The target, and whether it is reached."""
     target = row.target
     if target is None:
         return ""
@@ -140,13 +144,13 @@ def latency_cell(results: Results, workload: str, server: str) -> str:
 
 
 def shares_cell(results: Results, workload: str, server: str) -> str:
-    """How busy the server and the generator were: the busier one is the bottleneck."""
-    shares = [results.figure(workload, server, f"{who}_cpu") for who in ("server", "generator")]
+    """CPU use of the server and of the generator; the busier one is the bottleneck."""
+    shares = [results.figure(workload, server, f"{side}_cpu") for side in ("server", "generator")]
     return " / ".join("–" if each is None else f"{each:.0%}" for each in shares)
 
 
 def cpu_cell(results: Results, workload: str, server: str) -> str:
-    """CPU time of the server per message; unknown for a server of somebody else."""
+    """CPU time of the server per message; unknown for a server given by URL."""
     return number(results.figure(workload, server, "server_us") or None)
 
 
@@ -184,10 +188,9 @@ def lines(results: Results) -> Iterator[tuple[str, ...]]:
 # ---- Tables
 
 
-def text_table(results: Results) -> str:
-    """The table for a terminal, with what went wrong below it."""
-    rows = [HEADERS, *lines(results)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADERS))]
+def align(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of text: the first of *rows*, a rule, and the others, in columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     text = [
         "  ".join(
             cell.rjust(width) if column else cell.ljust(width)
@@ -196,12 +199,18 @@ def text_table(results: Results) -> str:
         for row in rows
     ]
     text.insert(1, "-" * max(map(len, text)))
+    return text
+
+
+def text_table(results: Results) -> str:
+    """The table for a terminal, followed by the failures of runs."""
+    text = align([HEADERS, *lines(results)])
     text += [failure for workload in results.samples for failure in results.failures(workload)]
     return "\n".join(text)
 
 
 def describe(results: Results) -> str:
-    """One paragraph: on what, and how."""
+    """A paragraph about the system, the versions and the runs."""
     on, how = results.environment, results.settings
     versions = ", ".join(f"{name} {on[name]}" for name in ("Twisted", "autobahn", "pyOpenSSL"))
     load = on.get("load before", 0.0)
@@ -218,7 +227,7 @@ def describe(results: Results) -> str:
 
 
 def rst_table(results: Results) -> str:
-    """The same as reStructuredText."""
+    """The paragraph and the table as reStructuredText."""
     text = [describe(results), "", ".. list-table::", "   :header-rows: 1", ""]
     for row in [HEADERS, *lines(results)]:
         text += [
@@ -228,9 +237,9 @@ def rst_table(results: Results) -> str:
 
 
 def update_document(document: str, results: Results) -> str:
-    """*document* with the table between its two comments written anew.
+    """*document* with the table between its two comments replaced.
 
-    :raises ValueError: if they are not there.
+    :raises ValueError: if a comment is missing.
     """
     before, begin, rest = document.partition(BEGIN)
     _, end, after = rest.partition(END)

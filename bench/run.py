@@ -1,8 +1,11 @@
 """Measure acebase-ipc against a plain Autobahn relay, and print one table.
 
-Both are measured in turn, each run with a fresh server process. A whole run in
-which nothing fails writes bench/results.json, docs/performance.svg and the
+Both are measured in turn, each run with a fresh server process. A complete run
+in which nothing fails writes bench/results.json, docs/performance.svg and the
 table in docs/performance.rst; any other only prints, unless --json is given.
+
+With --against, the acebase-ipc of another Python environment takes the place
+of the plain relay, and the table shows the ratio new/old of each figure.
 """
 
 from __future__ import annotations
@@ -13,27 +16,36 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from autobahn.websocket import USES_NVX
+from autobahn import websocket
 
+from bench.comparison import NEW, OLD, comparison_table
 from bench.processes import (
     ROOT,
     BenchError,
     Generator,
     Sample,
-    Server,
     build_generator,
     raise_file_limit,
-    running_server,
     two_cores,
 )
 from bench.report import BUSY, Results, is_sound, text_table, update_document
+from bench.servers import (
+    BASELINE,
+    THIS_PYTHON,
+    Program,
+    Server,
+    distributions,
+    relay,
+    require_equal,
+    running_server,
+)
 from bench.workloads import WORKLOADS, Workload, find_workloads
 from tests.certificates import make_certificate
 
@@ -42,24 +54,25 @@ PLOT = ROOT / "docs" / "performance.svg"
 DOCUMENT = ROOT / "docs" / "performance.rst"
 BUILD = ROOT / "build" / "bench"
 
-SERVERS = ("ours", "baseline")
-THE_URL = "url"
-"""What is measured instead of the two, where a URL was given."""
+REPEATS = 3
+REPEATS_OF_A_COMPARISON = 5
+
+Source = Program | Server
+"""A program that is started for each run, or a server that accepts connections already."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How long, how often, and against what.
+    """The length and number of the runs.
 
     :ivar seconds: measured in each run.
     :ivar warm_up: seconds before that.
-    :ivar url: a server that runs already, which is measured alone.
+    :ivar anywhere: whether the server may be on another machine.
     """
 
-    repeats: int = 3
+    repeats: int = REPEATS
     seconds: float = 2.0
     warm_up: float = 0.5
-    url: str | None = None
     anywhere: bool = False
     token: str | None = None
 
@@ -67,33 +80,36 @@ class Settings:
 class Bench:
     """Runs the generator against servers.
 
+    :ivar sources: the servers by their names in the results.
     :param directory: for logs and a certificate.
     """
 
-    def __init__(self, generator: Generator, directory: Path, settings: Settings) -> None:
+    def __init__(
+        self,
+        generator: Generator,
+        directory: Path,
+        settings: Settings,
+        sources: Mapping[str, Source],
+    ) -> None:
+        self.sources = sources
+        self.settings = settings
         self._generator = generator
         self._directory = directory
-        self._settings = settings
         self._server_core, self._generator_core = two_cores()
         self._pem = make_certificate(directory).pem
 
-    @property
-    def servers(self) -> tuple[str, ...]:
-        """What is measured."""
-        return SERVERS if self._settings.url is None else (THE_URL,)
-
     def can_run(self, workload: Workload) -> bool:
-        """Whether TLS is there if it is needed; a given URL decides it by itself."""
-        if self._settings.url is not None:
+        """Whether TLS is there if *workload* needs it; a given URL decides on TLS by itself."""
+        if any(isinstance(each, Server) for each in self.sources.values()):
             return not workload.secure
         return self._generator.tls or not workload.secure
 
-    def run(self, workload: Workload, kind: str) -> Sample:
+    def run(self, workload: Workload, name: str) -> Sample:
         """One run against a fresh server."""
-        log = self._directory / f"{kind}.log"
+        log = self._directory / f"{name}.log"
         log.write_bytes(b"")
         try:
-            with self._server(workload, kind, log) as server:
+            with self._server(workload, self.sources[name], log) as server:
                 arguments = self._arguments(workload, server)
                 sample = self._generator.run(arguments, self._generator_core)
         except BenchError as error:
@@ -103,18 +119,16 @@ class Bench:
         return sample
 
     @contextmanager
-    def _server(self, workload: Workload, kind: str, log: Path) -> Iterator[Server]:
-        running: Any
-        if self._settings.url is not None:
-            running = nullcontext(Server(self._settings.url))
-        else:
-            pem = self._pem if workload.secure else None
-            running = running_server(kind, log, pem, self._server_core)
-        with running as server:
+    def _server(self, workload: Workload, source: Source, log: Path) -> Iterator[Server]:
+        if isinstance(source, Server):
+            yield source
+            return
+        pem = self._pem if workload.secure else None
+        with running_server(source, log, pem, self._server_core) as server:
             yield server
 
     def _arguments(self, workload: Workload, server: Server) -> list[str]:
-        settings = self._settings
+        settings = self.settings
         arguments = [*workload.arguments, f"url={server.url}", f"pid={server.pid}"]
         arguments += [f"secs={settings.seconds}", f"warm={settings.warm_up}"]
         arguments += ["anywhere=1"] if settings.anywhere else []
@@ -123,7 +137,8 @@ class Bench:
 
 
 def environment() -> dict[str, Any]:
-    """What the figures depend on, as far as it can be told in a few words."""
+    """The system and the versions that the figures depend on."""
+    uses_nvx = getattr(websocket, "USES_NVX", False)  # older releases do not name it
     return {
         "system": platform.system(),
         "machine": platform.machine(),
@@ -131,27 +146,30 @@ def environment() -> dict[str, Any]:
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "acebase-ipc": version("acebase-ipc"),
         "Twisted": version("Twisted"),
-        "autobahn": version("autobahn") + (" with NVX" if USES_NVX else " without NVX"),
+        "autobahn": f"{version('autobahn')} {'with' if uses_nvx else 'without'} NVX",
         "pyOpenSSL": version("pyOpenSSL"),
     }
 
 
-def measure(
-    bench: Bench, workloads: list[Workload], settings: Settings, tell: Callable[[str], object]
-) -> Results:
-    """Run everything, so that what is compared was measured shortly after another."""
+def measure(bench: Bench, workloads: list[Workload], tell: Callable[[str], object]) -> Results:
+    """Run each workload against each server in turn, and that again for each repeat.
+
+    Every other repeat takes the servers in reverse, so that none is always the first.
+    """
     workloads = [each for each in workloads if bench.can_run(each)]
     samples: dict[str, dict[str, list[Sample]]] = {
-        each.name: {kind: [] for kind in bench.servers} for each in workloads
+        each.name: {name: [] for name in bench.sources} for each in workloads
     }
+    settings = bench.settings
     load_before = os.getloadavg()[0]
     if load_before > BUSY:
         tell(f"this machine is busy (load {load_before:.1f}): expect noise")
     for repeat in range(settings.repeats):
+        names = list(bench.sources)[:: -1 if repeat % 2 else 1]
         for workload in workloads:
-            for kind in bench.servers:
-                tell(f"{repeat + 1}/{settings.repeats} {workload.name} {kind}")
-                samples[workload.name][kind].append(bench.run(workload, kind))
+            for name in names:
+                tell(f"{repeat + 1}/{settings.repeats} {workload.name} {name}")
+                samples[workload.name][name].append(bench.run(workload, name))
     return Results(
         environment=environment() | {"load before": round(load_before, 1)},
         settings={
@@ -172,10 +190,25 @@ def draw(results: Results) -> None:
     DOCUMENT.write_text(update_document(DOCUMENT.read_text(), results))
 
 
+def choose_sources(url: str | None, against: Path | None) -> dict[str, Source]:
+    """The servers to measure, by name.
+
+    :raises BenchError: if the environment of *against* differs in more than acebase-ipc.
+    """
+    if url is not None:
+        return {"url": Server(url)}
+    if against is None:
+        return {"ours": relay(), "baseline": BASELINE}
+    require_equal(distributions(THIS_PYTHON), distributions(against))
+    return {NEW: relay(), OLD: relay(against.absolute())}
+
+
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """Read the command line."""
     names = [each.name for each in WORKLOADS]
-    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="1 repeat of 1 s each")
     parser.add_argument(
         "--only",
@@ -185,25 +218,48 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         metavar="NAME",
         help=f"measure this workload; may be repeated: {', '.join(names)}",
     )
-    parser.add_argument("--repeats", type=int, help="default: 3")
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        help=f"default: {REPEATS}, with --against {REPEATS_OF_A_COMPARISON}",
+    )
     parser.add_argument("--seconds", type=float, help="measured in each run; default: 2")
-    parser.add_argument(
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument(
         "--url",
-        help="measure the server at ws[s]://HOST:PORT alone, and start none; over TLS, all of it",
+        help="measure only the server at ws[s]://HOST:PORT, which runs already (for wss: over TLS)",
     )
-    parser.add_argument("--token", help="the token that it wants")
+    other.add_argument(
+        "--against",
+        type=Path,
+        metavar="PYTHON",
+        help="compare with the acebase-ipc installed for this interpreter, and print new/old",
+    )
+    parser.add_argument("--token", help="the token for the server of --url")
     parser.add_argument(
-        "--anywhere", action="store_true", help="let the URL be another machine's than this"
+        "--anywhere", action="store_true", help="allow a URL of another machine than this"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there, too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results there")
     parser.add_argument(
         "--redraw", action="store_true", help="measure nothing: draw bench/results.json again"
     )
     return parser.parse_args(arguments)
 
 
+def make_settings(given: argparse.Namespace) -> Settings:
+    """The settings for a command line."""
+    repeats = REPEATS if given.against is None else REPEATS_OF_A_COMPARISON
+    return Settings(
+        repeats=given.repeats or (1 if given.quick else repeats),
+        seconds=given.seconds or (1.0 if given.quick else 2.0),
+        warm_up=0.3 if given.quick else 0.5,
+        anywhere=given.anywhere,
+        token=given.token,
+    )
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Do what the command line says.
+    """Measure as the command line says.
 
     :returns: 0 if nothing was lost, duplicated or reordered and no run failed.
     """
@@ -213,32 +269,23 @@ def main(arguments: list[str] | None = None) -> int:
         draw(results)
         print(text_table(results))
         return 0
-    settings = Settings(
-        repeats=given.repeats or (1 if given.quick else 3),
-        seconds=given.seconds or (1.0 if given.quick else 2.0),
-        warm_up=0.3 if given.quick else 0.5,
-        url=given.url,
-        anywhere=given.anywhere,
-        token=given.token,
-    )
-    whole = not (given.only or given.quick or given.url)
     raise_file_limit()
     try:
+        sources = choose_sources(given.url, given.against)
         generator = build_generator(BUILD)
         if not generator.tls:
             print("OpenSSL's headers are missing: the TLS workloads are left out", file=sys.stderr)
         with tempfile.TemporaryDirectory() as directory:
             results = measure(
-                Bench(generator, Path(directory), settings),
+                Bench(generator, Path(directory), make_settings(given), sources),
                 find_workloads(given.only, given.quick),
-                settings,
                 lambda text: print(text, file=sys.stderr),
             )
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
-    print(text_table(results))
-    if whole and is_sound(results):
+    print(text_table(results) if given.against is None else comparison_table(results))
+    if not (given.only or given.quick or given.url or given.against) and is_sound(results):
         RESULTS.write_text(results.to_json())
         draw(results)
     if given.json is not None:

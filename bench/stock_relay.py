@@ -1,9 +1,9 @@
-"""The baseline of the benchmark: the relay as one writes it with Autobahn at first.
+"""The baseline of the benchmark: the simplest relay that can be written with Autobahn.
 
-It speaks to well-behaved clients as acebase-ipc does, which is all that the
+For well-behaved clients it behaves as acebase-ipc does, which is all that the
 load generator needs: welcome, ``connect:`` and ``disconnect:``, ``to:<id>;``,
 broadcasts, and large messages over POST and GET. It checks no token and has
-no limits, no back pressure, no session_timeout. Autobahn and Twisted are used as
+no limits, no back pressure and no sessions. Autobahn and Twisted are used as
 their examples use them, with their defaults, except that Nagle's algorithm is
 off, as everywhere with small messages.
 
@@ -44,7 +44,7 @@ class Database:
                 self.deliver(peer, message)
 
     def relay(self, sender: str, message: bytes) -> None:
-        """Do what a message from *sender* asks for."""
+        """Answer, address or broadcast a message from *sender*."""
         if message == b"ping":
             self.peers[sender].sendMessage(b"pong")
         elif message.startswith(b"to:"):
@@ -56,7 +56,7 @@ class Database:
             self.broadcast(sender, message)
 
     def deliver(self, peer: StockPeer, body: bytes) -> None:
-        """Send *body*, or announce it to a peer that can download it."""
+        """Send *body*, or announce it if it is large and the peer can download it."""
         if peer.state != peer.STATE_OPEN:
             return  # it is closing
         if len(body) <= MAX_PAYLOAD:
@@ -75,19 +75,19 @@ class StockPeer(WebSocketServerProtocol):
     database: Database | None = None
 
     def onConnect(self, request: Any) -> None:
-        """The handshake has come."""
+        """The handshake was received."""
         self.client_id = request.params["id"][0]
         self.name = unquote(request.path.split("/")[1])
 
     def onOpen(self) -> None:
-        """The handshake is answered."""
+        """The handshake was answered."""
         self.database = self.factory.databases.setdefault(self.name, Database())
         self.sendMessage(b'welcome:{"maxPayload":%d}' % MAX_PAYLOAD)
         self.database.peers[self.client_id] = self
         self.database.broadcast(self.client_id, b"connect:" + self.client_id.encode())
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        """A message has come."""
+        """A message was received."""
         if self.database is not None:
             self.database.relay(self.client_id, payload)
 
@@ -141,7 +141,7 @@ class Receive(Resource):
         self._database = database
 
     def render_GET(self, request: Request) -> bytes:
-        """The message that was announced, once."""
+        """Return the announced message, once."""
         key = argument(request, b"id"), argument(request, b"msg")
         request.setHeader(b"Content-Type", b"text/plain; charset=utf-8")
         return self._database.stored.pop(key)

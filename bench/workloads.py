@@ -1,4 +1,4 @@
-"""What is measured, and which figures of it make the table."""
+"""The workloads, and the figures of each that are lines of the table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Metric(Enum):
-    """A figure of a run; the value is its name in the generator's JSON."""
+    """A figure of a run. Its value is its name in the generator's JSON."""
 
     RATE = "per_second"
     MEDIAN_LATENCY = "p50_us"
@@ -15,7 +15,7 @@ class Metric(Enum):
 
     @property
     def unit(self) -> str:
-        """What the figure counts."""
+        """The unit of the figure."""
         return {"per_second": "/s", "p50_us": "µs", "rss_per_connection": "KiB"}[self.value]
 
     @property
@@ -26,18 +26,18 @@ class Metric(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a row of the table should show.
+    """The figure that a line of the table should reach.
 
-    :ivar ratio: our figure divided by the baseline's; at least, or where less
-        is better at most.
-    :ivar limit: our figure, in the generator's unit.
+    :ivar ratio: bound of our figure divided by the baseline's: the least, or where
+        less is better the greatest.
+    :ivar limit: bound of our figure, in the generator's unit.
     """
 
     ratio: float | None = None
     limit: float | None = None
 
     def is_met(self, metric: Metric, ours: float, ratio: float) -> bool:
-        """Whether the figures reach it."""
+        """Whether the figures reach the target."""
         value, bound = (ratio, self.ratio) if self.ratio is not None else (ours, self.limit)
         assert bound is not None
         return value <= bound if metric.less_is_better else value >= bound
@@ -56,9 +56,9 @@ class Row:
 class Workload:
     """One run of the generator.
 
-    :ivar name: for ``--only``, and in the JSON.
-    :ivar arguments: the generator's.
-    :ivar secure: over TLS.
+    :ivar name: as in ``--only`` and in the JSON.
+    :ivar arguments: of the generator.
+    :ivar secure: whether it is over TLS.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Workload:
     secure: bool = False
 
     def with_arguments(self, *changed: str) -> Workload:
-        """The same with other values for some arguments."""
+        """A copy with other values for some arguments."""
         names = {each.partition("=")[0] for each in changed}
         kept = [each for each in self.arguments if each.partition("=")[0] not in names]
         return replace(self, arguments=(*kept, *changed))
@@ -83,7 +83,7 @@ def _messages(
 IDLE_CONNECTIONS = 10_000
 QUICK_CONNECTIONS = 1_000
 OUTSTANDING = 10
-"""Requests of all workers together, where the cost of more peers is measured."""
+"""Requests under way, of all workers together, where the cost of more peers is measured."""
 
 CLUSTER_SIZES = {
     "workers-10": 10,
@@ -95,7 +95,7 @@ DATABASES = {
     "databases-10": 10,
     "databases-100": 100,
 }
-"""Databases among which a hundred workers are divided."""
+"""Number of databases of a hundred workers."""
 
 WORKLOADS = (
     _messages(
@@ -156,9 +156,9 @@ WORKLOADS = (
 
 
 def find_workloads(names: list[str], quick: bool) -> list[Workload]:
-    """The workloads of these names, or all; for a *quick* run with fewer connections.
+    """The workloads with these names, or all; for a *quick* run with fewer connections.
 
-    :raises KeyError: for a name that none has.
+    :raises KeyError: for an unknown name.
     """
     known = {each.name: each for each in WORKLOADS}
     if quick:

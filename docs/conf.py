@@ -17,6 +17,7 @@ from sphinx.environment import BuildEnvironment
 from sphinx.transforms import SphinxTransform
 
 import acebase_ipc
+import acebase_ipc.testing
 
 DOCS = Path(__file__).resolve().parent
 
@@ -110,6 +111,8 @@ def full_names(target: str, documented: str) -> Iterator[str]:
     and they name their neighbours in the module.
     """
     names = target.removeprefix("acebase_ipc.").split(".")
+    if names[0] == "testing" and names[-1] in acebase_ipc.testing.__all__:
+        yield f"acebase_ipc.testing.{names[-1]}"
     for public in (names[start:] for start in range(min(len(names), 3))):
         if public and public[0] in acebase_ipc.__all__:
             yield ".".join(("acebase_ipc", *public))

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from string import Formatter
 
-from acebase_ipc.relay import events as observer
+from acebase_ipc.relay import events as relay_events
 from acebase_ipc.relay.events import DropReason, ExpiryReason, PeerEvent, RelayEvent, Severity
 
-SOURCE = Path(observer.__file__).parents[1]
+SOURCE = Path(relay_events.__file__).parents[1]
 
 HEAD = """\
 .. Made by generate_events.py from acebase_ipc.relay.events: make docs/events.rst
@@ -20,22 +20,22 @@ HEAD = """\
 Log lines
 =========
 
-What the relay logs, and what to do about it. ``<…>`` stands for what differs
-from line to line. With ``--log-format json`` each event is an object with its
+All lines that the relay logs, and what to do about them. ``<…>`` stands for a value
+that varies. With ``--log-format json`` each event is an object with its
 name as ``kind`` and these values as members.
 
 Events
 ======
 
-At most 60 lines a minute are written of each kind; the next period begins with
-how many were left out. All events are counted, those without a line, too:
-``server.observer.counts`` in Python.
+The relay writes at most 60 lines a minute for each kind of event; the next period
+begins with the number of omitted lines. It counts all events, including those without
+a line: ``server.observer.counts`` in Python.
 
 .. list-table::
    :header-rows: 1
    :widths: 14 8 38 40
 
-   * - RelayEvent
+   * - Event
      - Level
      - Meaning and line
      - What to do
@@ -58,7 +58,7 @@ CLIENT = """
 Lines of Python clients
 =======================
 
-Not the relay's, but those of programs with ``IPCClient`` or ``AceBasePeer``.
+Programs that use ``IPCClient`` or ``AceBasePeer`` log these lines, not the relay.
 
 .. list-table::
    :header-rows: 1
@@ -70,16 +70,15 @@ Not the relay's, but those of programs with ``IPCClient`` or ``AceBasePeer``.
 """
 
 TAIL = """
-Lines of Twisted's own that matter:
+Important log lines of Twisted:
 
-* ``EMFILE encountered``, ``EMFILE session_timeout: Closed socket from <address>``: the
-  process may not open more files. New connections are closed at once; those
-  that are open go on. Raise ``LimitNOFILE`` (``ulimit -n``) above
-  ``--max-connections``.
+* ``EMFILE encountered``, ``EMFILE recovery: Closed socket from <address>``: the process has
+  reached its limit of open files. The relay closes new connections immediately; existing
+  connections continue. Raise ``LimitNOFILE`` (``ulimit -n``) above ``--max-connections``.
 * ``Received SIGTERM, shutting down.``, ``Main loop terminated.``, ``Server Shut
-  Down.``: the three lines of an end in good order.
-* ``Unhandled Error``, ``Unhandled error in Deferred`` with a traceback: a defect
-  that deserves a report.
+  Down.``: the three lines of a normal shutdown.
+* ``Unhandled Error``, ``Unhandled error in Deferred`` with a traceback: a defect; please
+  report it.
 """
 
 NOTHING = "Nothing."
@@ -87,136 +86,176 @@ NOTHING = "Nothing."
 ADVICE = {
     "Refused": (
         "401 and 403: a wrong token, or a web page that is not allowed. 409: a second"
-        " process with the id. 500: a client with an impossible id. 503: a limit is"
-        " reached: raise it, or find out who connects so often."
+        " process with the same id. 500: a client with an invalid id. 503: a limit is"
+        " reached: raise it, or find the client that connects so often."
     ),
     "TokenGuessing": (
-        "A client with an old token, or somebody who guesses. Its answers are delayed."
+        "A client uses an old token, or someone guesses tokens. The relay delays its answers."
     ),
     "RequestTimeout": (
-        "Nothing, if it is rare: a client was ended while it was sending, or somebody"
-        " tries the port. Often: a slow network, see ``--request-timeout``."
+        "Nothing, if it is rare: a client ended while it was sending, or a program probes"
+        " the port. If frequent: a slow network, see ``--request-timeout``."
     ),
     "PeerJoined": NOTHING,
-    "PeerLeft": "Nothing, if somebody has ended it; else see *A client died* in operations.rst.",
+    "PeerLeft": (
+        "Nothing, if the process was stopped; otherwise see *A client crashed* in operations.rst."
+    ),
     "PeerReplaced": (
-        "Nothing, if the client has changed its network. Again and again: two processes"
-        " with one id."
+        "Nothing, if the client has changed its network. If repeated: two processes use the same"
+        " id."
     ),
     "DialectDetected": NOTHING,
     "MessageDropped": (
-        "Nothing, as a rule: peers go while somebody writes to them. If ``counts`` grows"
-        " steadily: a client goes on addressing a peer that is gone."
+        "Usually nothing: peers leave while others send to them. If ``counts`` grows"
+        " steadily: a client continues to address a peer that has left."
+    ),
+    "OversizedMessage": (
+        "The value is lost, and the process that wrote it does not know. Write less at a time, or"
+        " raise ``--max-message``."
     ),
     "ProtocolViolated": (
-        "1009: a message above ``--max-payload``; clients of AceBase POST these, so ask"
-        " who sends it. Else a client that breaks the protocol: mend it."
+        "1009: a message above ``--max-payload``; AceBase clients POST such messages, so find"
+        " the client that sends it. Otherwise: a client violates the protocol; fix the client."
     ),
     "KeepaliveTimeout": (
-        "The network or the machine of this client is gone, or the client stood still."
-        " It connects again by itself if it lives."
+        "The network or the machine of this client has failed, or the client was blocked."
+        " If it is still running, it reconnects automatically."
     ),
     "EvictedForMemory": (
-        "Look for the process that does not read. If nobody is at fault, raise ``--max-memory``."
+        "Find the process that does not read. If all processes behave correctly, raise"
+        " ``--max-memory``."
     ),
     "SlowConsumer": (
-        "This process does not read what it is sent: its event loop is blocked, or it"
-        " cannot keep up. It connects again; restart it if its writes hang."
+        "This process does not read the messages sent to it: its event loop is blocked, or it"
+        " is too slow. It reconnects automatically; restart it if its writes hang."
     ),
-    "SessionSuspended": "Nothing: it is back within seconds, or ``SessionExpired`` follows.",
+    "SessionSuspended": (
+        "Nothing: ``SessionResumed`` follows within seconds, or ``SessionExpired``."
+    ),
     "SessionResumed": NOTHING,
-    "MasterAbsent": "Start the master. Its requests wait for it.",
+    "MasterAbsent": "Start the master. The messages to it are queued.",
     "SessionExpired": (
-        "The process has not come back: see *A client died* in operations.rst. Start it"
-        " again, and restart others whose writes hang."
+        "The process has not reconnected: see *A client crashed* in operations.rst. Start it"
+        " again, and restart other processes whose writes hang."
     ),
     "IdConflict": (
-        "Two processes have the same id, for the master ``role: 'master'``. End one of"
-        " the two; their addresses tell where they run."
+        "Two processes have the same id; for the master, ``role: 'master'``. Stop one of"
+        " the two; their addresses show where they run."
     ),
 }
 """What to do about each event, by its class's name."""
 
 LINES = {
     "acebase-ipc {version}: token {token}, maxPayload {max_payload} UTF-16 code units ({source})": (
-        "Compare with what was meant, after each start."
+        "Check after each start that these values are the intended ones."
     ),
-    "listening on {where}": "Nothing: from now on clients are served there.",
+    "listening on {where}": "Nothing: from now on the relay serves clients there.",
     "{where} is open to the network without TLS": (
         "Listen on loopback (``interface=127.0.0.1``) or with TLS, unless a proxy or a"
-        " private network protects it."
+        " private network protects the port."
     ),
     "{where} is open to the network without a token": "Set a token.",
     "{path} holds a secret and is readable by everybody": "``chmod o= <path>``.",
-    "cannot listen": "The port is taken or not allowed: the traceback tells which.",
-    "the tokens were read again": "Nothing: SIGHUP was heard.",
-    "the tokens stay as they are: {error}": (
-        "The token file is broken: mend it and send SIGHUP again."
-    ),
-    "and {more} more times {kind}": (
-        "Look at the lines of this kind before: something happens very often."
-    ),
-    "Clients connect over TLS, but maxPayload is {max_payload}: published AceBase clients"
-    " cannot send larger values over TLS. Set max_payload to 16 MiB (--max-payload 16MiB).": (
-        "Do that: else large writes end the processes that make them."
-    ),
-    "slower than possible: {missing} is not there": (
-        "Nothing breaks. This Autobahn or Twisted is newer than this relay knows: report it."
-    ),
     "{doing} failed": (
-        "A defect of the relay: that peer is closed with 1011, the others are not"
-        " concerned. Report it with the traceback."
+        "A defect of the relay: that peer is closed with 1011, other peers are not"
+        " affected. Report it with the traceback."
     ),
     "receiving failed": (
-        "A defect of the relay: that connection is closed, the others are not concerned."
+        "A defect of the relay: that connection is closed, others are not affected."
         " Report it with the traceback."
     ),
     "writing failed": (
-        "A defect of the relay, or no memory: the connection was ended, the others go on."
+        "A defect of the relay, or no memory: that connection is closed, others continue."
         " Report it with the traceback."
     ),
     "a task of each second failed": (
-        "A defect of the relay: the other tasks go on, and so does this one in the next second."
-        " Report it with the traceback."
+        "A defect of the relay: the other tasks continue, and this one runs again in the next"
+        " second. Report it with the traceback."
     ),
-    "max_session_queue exceeds max_backlog: a peer that resumes may be cut at once": (
-        "Set ``--max-session-queue`` to at most ``--max-backlog``."
+    "slower than possible: {missing} is missing": (
+        "The relay works, but more slowly: this version of Autobahn or Twisted is newer than"
+        " this relay supports. Report it."
     ),
-    "telling the relay that a connection is lost": "A defect of the relay: report it.",
+    "the server does not start: {error}": (
+        "The port is in use or not permitted, or a file cannot be read: the line says which."
+    ),
+    "closing failed": "A defect of the relay: report it with the traceback.",
+    "the tokens were read again": "Nothing: the relay received SIGHUP.",
+    "the tokens stay as they are: {error}": (
+        "The token file is invalid: fix it and send SIGHUP again."
+    ),
     "an observer failed; its later failures are not logged": (
-        "Your own observer has raised an exception; relaying is not concerned. Mend it."
+        "Your own observer has raised an exception; the relay is not affected. Fix the observer."
+    ),
+    "closing a port failed": "A defect of the endpoint: report it with the traceback.",
+    "the timer of each second failed": "A defect of the relay: report it with the traceback.",
+    "{more} more lines of {kind} were left out": (
+        "Check the earlier lines of this kind: the event is very frequent."
+    ),
+    "max_session_queue exceeds max_backlog: a peer that resumes its session may be"
+    " disconnected at once": "Set ``--max-session-queue`` to at most ``--max-backlog``.",
+    "max_connections is {connections}, but the process may open only {files} files"
+    " (ulimit -n, LimitNOFILE=)": (
+        "Raise the hard limit of open files above ``--max-connections``, or lower that."
+    ),
+    "{where} is open to every user without a token": (
+        "Set a token, or a stricter mode for the Unix socket (``:mode=660``)."
+    ),
+    "Clients connect over TLS, but maxPayload is {max_payload}: the npm package acebase cannot"
+    " send larger values over TLS. Set max_payload to 16 MiB (--max-payload 16MiB).": (
+        "Do this: otherwise large writes crash the processes that make them."
+    ),
+    "a step of an HTTP connection failed": (
+        "A defect of the relay: that connection is closed, others continue. Report it with the"
+        " traceback."
     ),
 }
 """What to do about each line that is not an event, by its format."""
 
 CLIENT_LINES = {
     "{problem}": (
-        "Nothing: there is no connection, for the reason told, and the client tries again."
-        " If it lasts, do what the line says."
+        "Nothing: there is no connection, for the given reason, and the client tries again."
+        " If it persists, do what the line says."
     ),
     "the client gives up: {problem}": (
-        "Do what the line says, and start the program again: the client does not connect any more."
+        "Do what the line says, and restart the program: the client does not connect any more."
     ),
     "cannot ask who is connected: {reason}": (
-        "Nothing: ``peers`` may lack some, until ``fetch_peers()`` is called or the client"
-        " connects again."
+        "Nothing: ``peers`` may be incomplete until ``fetch_peers()`` is called or the client"
+        " reconnects."
     ),
     "a large message is lost: {reason}": (
-        "It could not be downloaded. For one that was too large, raise the client's"
-        " ``max_message``."
+        "It could not be downloaded. If it was too large, raise the client's ``max_message``."
     ),
-    "not sent: {why}": "A greeting, a subscription or an answer did not reach the others.",
-    "ignored: {what}": "Nothing: another process has sent what has no meaning here.",
-    "a callback failed": "A defect of your program: mend the callback that the traceback shows.",
+    "not sent: {why}": "A greeting, a subscription or an answer did not reach the other peers.",
+    "ignored: {what}": "Nothing: this peer does not understand a message of another process.",
+    "a callback failed": "A defect of your program: fix the callback that the traceback shows.",
     "a request of type {type} failed": (
-        "The function that answers it has raised an exception, which the other process was told."
+        "The function that answers it raised an exception; the other process received its text."
     ),
-    "cannot answer a request": "A defect of the peer: report it with the traceback.",
+    "retry_policy failed; the client connects again in 0.5 s": (
+        "A defect of your ``retry_policy``: fix it; the traceback shows where."
+    ),
+    "retry_policy returned {delay}, no delay; 0.5 s is used": (
+        "A defect of your ``retry_policy``: it must return a number of seconds."
+    ),
+    "work that was cancelled failed": "A defect of your program: the traceback shows where.",
+    "an answer was not sent: {why}": (
+        "The process that asked gets a failure instead. If the answer was too large, answer"
+        " with less, or raise ``--max-message``."
+    ),
+    "cannot read what the relay sent": (
+        "A defect of the client, or of a server that is no relay: the connection was ended, and"
+        " the client connects again. Report it with the traceback."
+    ),
+    "a connection did not end properly": (
+        "A defect of the client or of Autobahn: report it with the traceback."
+    ),
 }
-"""The same for the lines of clients, which are not the relay's."""
+"""The same for the lines that clients log."""
 
 LEVELS = {"failure": "critical"}
-"""The levels that methods of a Logger do not have as their names."""
+"""The levels of the Logger's methods that are not named after their level."""
 
 
 def placeholders(text: str) -> str:
@@ -231,7 +270,7 @@ def placeholders(text: str) -> str:
 
 def events() -> Iterator[type[RelayEvent]]:
     """The events, in the order of the source."""
-    for each in vars(observer).values():
+    for each in vars(relay_events).values():
         is_event = isinstance(each, type) and issubclass(each, RelayEvent)
         if is_event and each not in (RelayEvent, PeerEvent):
             yield each
@@ -251,7 +290,7 @@ def meaning(event: type[RelayEvent]) -> str:
 
 
 def log_calls() -> Iterator[tuple[str, str]]:
-    """The level and format of each line that the source writes otherwise."""
+    """The level and format of each line that the source logs directly."""
     for path in sorted(SOURCE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             match node:
@@ -278,9 +317,9 @@ def rows(advice: dict[str, str], calls: set[tuple[str, str]]) -> Iterator[str]:
 def document() -> str:
     """The whole document.
 
-    :raises KeyError: for an event that nobody has described.
-    :raises ValueError: for a line that nobody has described, and for a description of
-        something that does not exist.
+    :raises KeyError: for an event without advice.
+    :raises ValueError: for a line without advice, and for advice about a line or an event
+        that does not exist.
     """
     described: set[str] = set()
     lines = [HEAD]
@@ -293,9 +332,9 @@ def document() -> str:
     logged = {text for _, text in calls}
     known = LINES.keys() | CLIENT_LINES.keys()
     if logged != known:
-        raise ValueError(f"not described: {logged - known}; superfluous: {known - logged}")
+        raise ValueError(f"without advice: {logged - known}; advice only: {known - logged}")
     if described != ADVICE.keys():
-        raise ValueError(f"there is no such event any more: {ADVICE.keys() - described}")
+        raise ValueError(f"advice about no event: {ADVICE.keys() - described}")
     lines += [OTHERS, *rows(LINES, calls), TAIL, CLIENT, *rows(CLIENT_LINES, calls)]
     return "".join(lines)
 

@@ -1,4 +1,4 @@
-# The relay in a Site that has pages of its own:  twistd -n -y embedded.tac
+# A Site that serves the relay and other pages:  twistd -n -y embedded.tac
 from twisted.application import service, strports
 from twisted.web import server, static
 
@@ -6,9 +6,9 @@ from acebase_ipc import AceBaseIPCServer, AceBaseIPCServerConfig
 
 application = service.Application("pages and a relay")
 relay = AceBaseIPCServer(AceBaseIPCServerConfig(port=None, token="change me"))
-relay.setServiceParent(application)  # it opens no port, but keeps the time
+relay.setServiceParent(application)  # opens no port, but runs the relay's timers
 
-root = relay.resource()  # the root, because AceBase asks for /<database>/connect
+root = relay.resource()  # the root, because AceBase requests /<database>/connect
 root.putChild(b"hello", static.Data(b"Hello!\n", "text/plain"))
 site = server.Site(root)
 site.log = lambda request: None  # an access log would show the token

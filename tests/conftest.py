@@ -1,12 +1,16 @@
-"""How thoroughly the property tests search, and which way frames take."""
+"""What is tried with which versions, how thoroughly, and which way frames take."""
 
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator
+from importlib.metadata import requires, version
 
 import pytest
 from hypothesis import settings
 
+from acebase_ipc.testing import MemoryReactor
 from acebase_ipc.websocket import _autobahn
 
 # A loaded machine is slow, which is no defect.
@@ -15,9 +19,23 @@ settings.register_profile("thorough", max_examples=25_000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "unhurried"))
 
 
+def pytest_report_header() -> str:
+    """Return the versions of what the package requires."""
+    required = [each for each in requires("acebase-ipc") or () if "extra ==" not in each]
+    names = [name[0] for each in required if (name := re.match(r"[\w.-]+", each))]
+    return "with " + ", ".join(f"{name} {version(name)}" for name in names)
+
+
 @pytest.fixture(params=[True, False], ids=["private", "public"])
 def use_private(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Run a test twice: the short way, and as where Autobahn's internals are not known."""
     monkeypatch.setattr(_autobahn, "PARSER_IS_KNOWN", request.param)
     monkeypatch.setattr(_autobahn, "TRANSPORT_IS_KNOWN", request.param)
     return bool(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _close_relays_in_memory() -> Iterator[None]:
+    """Leave no descriptors of relays in memory to the next test."""
+    yield
+    MemoryReactor.close_all()

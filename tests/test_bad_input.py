@@ -1,9 +1,9 @@
-"""Bad input of every kind is refused as it deserves, and hurts nobody else."""
+"""Bad input of every kind is refused with the right answer, and affects no other client."""
 
 from __future__ import annotations
 
-from bench.attackers import upgrade
-from bench.bad_input import BAD_INPUT, CLOSED, BadInput
+from bench.attacks.bad_input import BAD_INPUT, CLOSED, BadInput
+from bench.attacks.peers import upgrade
 from tests.fakes import CLOSE, Peer, Wire, World, parse_responses
 
 TOKEN = "the-right-token"

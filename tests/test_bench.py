@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from bench import processes
-from bench.processes import COMMANDS, Generator, Sample, Server, build_generator, running_server
+from bench.comparison import NEW, OLD, Ratios, comparison_table, ratios
+from bench.processes import BenchError, Generator, Sample, build_generator
 from bench.report import (
     BEGIN,
     END,
@@ -25,8 +26,20 @@ from bench.report import (
     update_document,
 )
 from bench.run import main
+from bench.servers import (
+    BASELINE,
+    THIS_PYTHON,
+    Program,
+    Server,
+    distributions,
+    relay,
+    require_equal,
+    running_server,
+)
 from bench.workloads import WORKLOADS, Metric, Target, find_workloads
 from tests.certificates import make_certificate
+
+PROGRAMS = {"ours": relay(), "baseline": BASELINE}
 
 SHORT = ("secs=0.2", "warm=0.05")
 
@@ -80,13 +93,13 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Generator:
     return build_generator(tmp_path_factory.mktemp("load"))
 
 
-@pytest.fixture(scope="module", params=sorted(COMMANDS))
+@pytest.fixture(scope="module", params=sorted(PROGRAMS))
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     """Each of the two servers, as a process of its own."""
     log = tmp_path_factory.mktemp("server") / "log"
-    with running_server(request.param, log) as running:
+    with running_server(PROGRAMS[request.param], log) as running:
         yield running
     assert "Traceback" not in log.read_text()
 
@@ -113,13 +126,13 @@ def test_workload(generator: Generator, server: Server, arguments: str) -> None:
         assert sample["connections"] == 25
 
 
-@pytest.mark.parametrize("kind", sorted(COMMANDS))
+@pytest.mark.parametrize("kind", sorted(PROGRAMS))
 def test_tls(generator: Generator, kind: str, tmp_path: Path) -> None:
     """Both servers are measured over TLS, too."""
     if not generator.tls:
         pytest.skip("OpenSSL's headers are missing")
     pem = make_certificate(tmp_path).pem
-    with running_server(kind, tmp_path / "log", pem) as server:
+    with running_server(PROGRAMS[kind], tmp_path / "log", pem) as server:
         assert server.url.startswith("wss:")
         sample = run(generator, server, "mixed n=4 d=4")
     assert "failure" not in sample
@@ -127,19 +140,17 @@ def test_tls(generator: Generator, kind: str, tmp_path: Path) -> None:
     assert (sample["lost"], sample["duplicated"], sample["reordered"]) == (0, 0, 0)
 
 
-def test_faults_are_found(
-    generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_faults_are_found(generator: Generator, tmp_path: Path) -> None:
     """Single wrong messages among thousands are counted as what they are.
 
     An altered message is an error, and the one that was sent is lost.
     """
-    monkeypatch.setitem(COMMANDS, "faulty", lambda pem: [sys.executable, "-c", FAULTY_RELAY])
-    with running_server("faulty", tmp_path / "log") as server:
+    faulty = Program(lambda pem: [sys.executable, "-c", FAULTY_RELAY])
+    with running_server(faulty, tmp_path / "log") as server:
         sample = run(generator, server, "pairs k=1 w=8")
     assert (sample["lost"], sample["duplicated"], sample["reordered"]) == (2, 1, 1)
     assert sample["errors"] == 1
-    assert "received what was not sent" in sample["failure"]
+    assert "received a message that was not sent" in sample["failure"]
 
 
 def test_whole_bench(
@@ -160,6 +171,47 @@ def test_whole_bench(
     assert results.faults("round-trip") == (0, 0, 0)
     assert (results.ratio("round-trip", "p50_us") or 0) > 0
     assert (results.figure("round-trip", "ours", "server_us") or 0) > 0
+
+
+def test_comparison(
+    generator: Generator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Two versions are measured in turn, and every other repeat begins with the other one."""
+    monkeypatch.setattr("bench.run.build_generator", lambda directory: generator)
+    sources = {NEW: relay(), OLD: BASELINE}
+    monkeypatch.setattr("bench.run.choose_sources", lambda url, against: sources)
+    target = tmp_path / "results.json"
+    arguments = ["--only=round-trip", "--repeats=2", "--seconds=0.2", "--against=python"]
+    assert main([*arguments, f"--json={target}"]) == 0
+    printed = capsys.readouterr()
+    runs = [line.split()[-1] for line in printed.err.splitlines() if "round-trip" in line]
+    assert runs == [NEW, OLD, OLD, NEW]
+    assert "round trip of 2 messages (less is better)" in printed.out
+    found = ratios(Results.from_json(json.loads(target.read_text())), "round-trip", "p50_us")
+    assert found is not None
+    assert len(found.values) == 2
+
+
+def test_environments_that_differ_are_not_compared() -> None:
+    """Another version of Python or of a dependency would be measured, too."""
+    here = distributions(THIS_PYTHON)
+    there = {"python": here["python"], "acebase-ipc": "0", "twisted": here["twisted"]}
+    require_equal(here, there)
+    require_equal(here, there | {"pip": "0"})
+    for other in ({"twisted": "0"}, {"python": "2.7"}, {"uvloop": "1"}):
+        with pytest.raises(BenchError, match="cannot be compared: " + next(iter(other))):
+            require_equal(here, there | other)
+    with pytest.raises(BenchError, match="acebase-ipc is not installed"):
+        require_equal(here, {"python": here["python"]})
+
+
+def test_an_interpreter_that_cannot_be_run_is_reported(tmp_path: Path) -> None:
+    """A wrong path is one clear line."""
+    with pytest.raises(BenchError, match="cannot be run"):
+        distributions(tmp_path / "python")
 
 
 def test_generator_stays_on_this_machine(generator: Generator) -> None:
@@ -228,6 +280,32 @@ def test_memory_is_measured_against_its_limit() -> None:
     assert connects[1:5] == ("2,000/s", "1,000/s", "2.00", "≥ 1.2 ✓")
     assert memory[1:5] == ("4.5 KiB", "15 KiB", "0.30", "≤ 5 KiB ✓")
     assert set(memory[5:]) == {""}
+
+
+def test_line_of_a_comparison() -> None:
+    """Median, least and greatest ratio of the repeats, of the figure and of its CPU time."""
+    measured = {
+        NEW: [sample(98.0), sample(120.0), sample(100.0)],
+        OLD: [sample(100.0), sample(100.0), sample(100.0)],
+    }
+    line = comparison_table(results(directed=measured)).splitlines()[2]
+    assert "1 message under way  100/s  100/s    1.000  0.980  1.200  ✓" in line
+    assert "  10,000       10,000        1.000" in line
+
+
+@pytest.mark.parametrize(
+    ("metric", "ratio", "kept"),
+    [
+        (Metric.RATE, 0.97, True),
+        (Metric.RATE, 0.969, False),
+        (Metric.MEDIAN_LATENCY, 1.03, True),
+        (Metric.MEDIAN_LATENCY, 1.04, False),
+        (Metric.MEMORY, 0.5, True),
+    ],
+)
+def test_a_slower_version_is_marked(metric: Metric, ratio: float, kept: bool) -> None:
+    """One slow repeat of three is noise."""
+    assert Ratios((ratio, 0.5, 1.5)).is_kept(metric) is kept
 
 
 @pytest.mark.parametrize(

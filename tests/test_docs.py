@@ -27,8 +27,10 @@ DOCUMENTS = sorted(
     for path in PROJECT.joinpath(folder).glob("*.rst")
 )
 
-SPHINX = re.compile(r"^\.\. (toctree|auto|literalinclude|include)", re.MULTILINE)
-"""Documents with these directives are checked by ``make docs``."""
+SPHINX = re.compile(
+    r"^\.\. (toctree|auto|literalinclude|include)|:(class|func|doc|ref):`", re.MULTILINE
+)
+"""Documents with these directives or roles are checked by ``make docs``."""
 
 TWISTD = "from twisted.scripts.twistd import run; run()"
 

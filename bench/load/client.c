@@ -12,15 +12,15 @@
 
 enum {
     RECEIVE = 256 * 1024,  /* bytes read at a time */
-    COMPACT = 1024 * 1024, /* bytes written that may stay at the beginning of a buffer */
-    EVENTS = 512,          /* connections looked at in one turn */
+    COMPACT = 1024 * 1024, /* written bytes that may remain at the beginning of a buffer */
+    EVENTS = 512,          /* events handled in one turn */
     ERRORS_TOLD = 5,
 };
 
 struct network network;
 
 static int epoll_fd;
-static struct client **marked; /* the clients that have something to write */
+static struct client **marked; /* the clients that have bytes to write */
 static unsigned marked_count;
 static uint8_t received[RECEIVE];
 
@@ -144,7 +144,7 @@ void client_close(struct client *client)
 
 /* ---- Reading ---- */
 
-/* What cannot be used yet is kept; whatever is used at once is never copied. */
+/* Incomplete data is kept in a buffer; data that is complete on arrival is not copied. */
 static void receive(struct client *client, const uint8_t *data, size_t length, uint64_t now)
 {
     struct buffer *in = &client->in;
@@ -180,7 +180,7 @@ static void readable(struct client *client)
         if (length <= 0)
             return;
         receive(client, received, (size_t)length, now_ns());
-        /* epoll does not know what OpenSSL has decrypted already. */
+        /* epoll does not report data that OpenSSL has already decrypted. */
     } while (server.secure && client->state != CLOSED);
 }
 

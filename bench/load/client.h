@@ -1,5 +1,5 @@
-/* Many non-blocking connections to one server, over TCP or TLS, in one epoll loop:
- * WebSockets, and HTTP connections that are kept for request after request. */
+/* Non-blocking connections to one server, over TCP or TLS, in one epoll loop: WebSockets, and
+ * persistent HTTP connections. */
 #ifndef CLIENT_H
 #define CLIENT_H
 
@@ -15,7 +15,7 @@ struct buffer {
 
 enum state {
     UNCONNECTED,
-    CONNECTING, /* until TLS is ready, too */
+    CONNECTING, /* until TCP is connected and the TLS handshake is complete */
     UPGRADING,  /* until the 101 response */
     WELCOMING,  /* until the first message: welcome */
     OPEN,
@@ -26,28 +26,28 @@ struct client {
     int number;
     char id[MAX_ID];
     char database[MAX_DATABASE];
-    bool http;       /* not a WebSocket */
-    bool documented; /* the handshake is one of the documentation, not one of AceBase's */
+    bool http;       /* a persistent HTTP connection, not a WebSocket */
+    bool documented; /* the dialect of the handshake; else AceBase's */
 
     enum state state;
     struct transport transport;
     bool wants_write;
-    bool marked; /* has something to write at the end of this turn */
+    bool marked; /* it has bytes to write at the end of this turn */
     uint64_t started_at;
     struct buffer in;
-    size_t needed; /* bytes of `in` below which there is nothing to be done */
+    size_t needed; /* least length of `in` that can be parsed */
     struct buffer out;
     size_t written;
-    size_t frame_left; /* unbatched: bytes of the begun frame that are not written yet */
+    size_t frame_left; /* unbatched: unwritten bytes of the frame whose writing has begun */
 };
 
-/* All connections together, and whom they tell what has come. */
+/* State and callbacks of all connections. */
 struct network {
-    bool batch; /* several frames for one connection in one write */
+    bool batch; /* whether one write may hold several frames */
 
     unsigned opened;
     uint64_t errors;  /* broken frames, lost connections, bad responses */
-    uint64_t control; /* welcome, connect:, hello and the like */
+    uint64_t control; /* messages of the relay: welcome, connect:, hello and the like */
 
     /* A text message other than welcome. */
     void (*on_text)(struct client *, const uint8_t *text, size_t length, uint64_t now);
@@ -60,25 +60,26 @@ struct network {
 
 extern struct network network;
 
-/* Make room for so many connections to the server at `url`; see server_find. */
+/* Allocate `clients` connections to the server at `url`; see server_find. */
 void network_open(char *url, bool anywhere, unsigned clients);
 
 /* Begin to connect. */
 void client_connect(struct client *client);
 
-/* Room for `length` more bytes, which the caller fills; they are sent at the end of this turn. */
+/* Returns space for `length` more bytes, which the caller fills; they are sent at the end of this
+ * turn. */
 uint8_t *client_append(struct client *client, size_t length);
 
-/* Say goodbye (1000) on an open WebSocket, after all that was appended. */
+/* Send a close frame (1000) on an open WebSocket, after all that was appended. */
 void client_close(struct client *client);
 
-/* One turn: wait for at most so long, tell what has come, write what was appended. */
+/* One turn of the loop: wait for events, call back for arrived messages, write appended bytes. */
 void network_turn(int milliseconds);
 
-/* Count an error; the first few are told on stderr. */
+/* Count an error; the first few are printed on stderr. */
 void client_error(const struct client *client, const char *what);
 
-/* A connection is ready to be used; it has ended, and if `why` is not NULL that is an error. */
+/* State changes: the connection is ready for use; it has ended (an error if `why` is not NULL). */
 void client_opened(struct client *client, uint64_t now);
 void client_end(struct client *client, const char *why);
 

@@ -20,7 +20,7 @@ void make_clients(unsigned count)
     client_count = count;
     for (unsigned i = 0; i < count; i++) {
         clients[i].number = (int)i;
-        snprintf(clients[i].id, MAX_ID, "client%018u", i); /* the form of AceBase's ids */
+        snprintf(clients[i].id, MAX_ID, "client%018u", i); /* as long as AceBase's ids */
         snprintf(clients[i].database, MAX_DATABASE, "bench_data");
     }
 }
@@ -66,7 +66,7 @@ static void make_body(struct flow *flow, size_t length)
     flow->body_length = length;
 }
 
-/* The whole message: to:<id>;<body>, or for all the body alone. */
+/* Build the complete message: to:<id>;<body>, or for a broadcast the body alone. */
 static uint8_t *make_message(const struct flow *flow, size_t *length, size_t *body_at)
 {
     uint8_t *message = allocate(MAX_ID + 8 + flow->body_length, 1);
@@ -137,7 +137,7 @@ void flow_send(struct flow *flow, uint64_t now)
     flow->sent++;
 }
 
-/* The flow that a body is of, and its sequence number; NULL if any byte of it is wrong. */
+/* Return the flow of a body, and its sequence number; NULL if any byte is wrong. */
 static struct flow *recognise(const uint8_t *body, size_t length, uint32_t *sequence)
 {
     const size_t rest = SEQUENCE_AT + SEQUENCE_DIGITS;
@@ -163,7 +163,7 @@ struct flow *flow_receive(struct client *client, const uint8_t *body, size_t len
     bool broadcast = flow != NULL && flow->to == NULL;
 
     if (flow == NULL || (!broadcast && flow->to != client) || *sequence >= flow->sent) {
-        client_error(client, "received what was not sent to it");
+        client_error(client, "received a message that was not sent to it");
         return NULL;
     }
     return tally_receive(&tallies[broadcast ? client->number : flow - flows], *sequence) ? flow

@@ -1,7 +1,7 @@
 /* Puts a relay under load, one process and one thread, and prints one line of JSON.
  *
  *     cc -O2 -o load *.c                              # plain TCP only
- *     cc -O2 -DWITH_TLS -o load *.c -lssl -lcrypto    # TLS, too
+ *     cc -O2 -DWITH_TLS -o load *.c -lssl -lcrypto    # with TLS
  *     ./load pairs url=ws://127.0.0.1:9163 k=10 w=8 s=200 pid=1234
  *
  * Workloads, and what is measured:
@@ -9,17 +9,18 @@
  *     rtt      the same, and B answers: k round trips at a time
  *     fanout   one peer broadcasts to n others, w broadcasts under way
  *     mixed    like an AceBase cluster: n workers send requests to the [master] of their database,
- *              which answers each; d requests of each worker are under way, or with o=... so many
+ *              which answers each; d requests of each worker are under way, or with o=... that many
  *              of all workers together, in turn; the workers are spread over `databases`
- *     post     k pairs, A -> B: A POSTs a message of s bytes, B hears of it and downloads it
+ *     post     k pairs, A -> B: A POSTs a message of s bytes, B is told to download it
  *     conns    n peers connect, c at a time, `perdb` to a database, and are idle
  *
  * Further options: s= bytes of a body; secs= and warm= seconds measured and not measured before;
  * batch=0 for one write per frame, as Node's ws does it; token=; pid= of the server, if it runs on
  * this machine, for its CPU time and memory; anywhere=1 to allow another machine.
  *
- * All loops are closed: a message is sent when an earlier one has arrived. Each message bears the
- * number of its flow (who sends to whom) and a sequence number; every byte is checked on arrival.
+ * All loops are closed: a message is sent when an earlier one has arrived. Each message has the
+ * number of its flow (a sender and a receiver) and a sequence number; every byte is checked on
+ * arrival.
  * The exit status is 0 if nothing was lost, duplicated, reordered or broken. */
 #define _GNU_SOURCE
 #include "workloads.h"
@@ -33,11 +34,11 @@
 
 enum {
     CONNECT_SECONDS = 120,
-    QUIET_MS = 200,      /* so long nothing must come before the load begins */
-    SETTLE_SECONDS = 30, /* so long that is waited for */
-    DRAIN_SECONDS = 1,   /* so long nothing may come before what is under way is lost */
+    QUIET_MS = 200,      /* silence that is required before the load begins */
+    SETTLE_SECONDS = 30, /* deadline for that silence */
+    DRAIN_SECONDS = 1,   /* silence after which messages under way count as lost */
     MAX_CLIENTS = 100000,
-    /* A server that hangs must not make the generator hang. */
+    /* A server that does not respond must not stop the generator from ending. */
     DEADLINE_SECONDS = CONNECT_SECONDS + SETTLE_SECONDS + DRAIN_SECONDS + 30,
 };
 
@@ -64,7 +65,7 @@ static void read_option(char *option)
     char *value = strchr(option, '=');
 
     if (value == NULL)
-        die("not an option: %s", option);
+        die("not of the form NAME=VALUE: %s", option);
     *value++ = '\0';
     if (strcmp(option, "url") == 0) {
         options.url = value;
@@ -87,7 +88,7 @@ static void read_option(char *option)
             *NUMBERS[i].value = atoi(value);
             return;
         }
-    die("no such option: %s", option);
+    die("unknown option: %s", option);
 }
 
 static void read_arguments(int count, char **arguments)
@@ -96,11 +97,11 @@ static void read_arguments(int count, char **arguments)
         die("usage: load WORKLOAD url=ws://127.0.0.1:PORT [NAME=VALUE]...");
     workload = workload_named(arguments[1]);
     if (workload == NULL)
-        die("no such workload: %s", arguments[1]);
+        die("unknown workload: %s", arguments[1]);
     for (int i = 2; i < count; i++)
         read_option(arguments[i]);
     if (options.url == NULL)
-        die("which server? url=ws://127.0.0.1:PORT");
+        die("the server is missing: url=ws://127.0.0.1:PORT");
     if (options.size < MIN_BODY)
         die("s must be at least %d", MIN_BODY);
     if (options.pairs < 1 || options.peers < 1 || options.window < 1 || options.depth < 1 ||
@@ -130,7 +131,7 @@ static void connect_all(void)
     }
 }
 
-/* Wait until all have heard of each other. */
+/* Wait until every peer has been told of every other. */
 static void wait_for_quiet(void)
 {
     uint64_t now = now_ns(), deadline = now + SETTLE_SECONDS * SECOND, quiet_since = now;
@@ -145,7 +146,7 @@ static void wait_for_quiet(void)
     }
 }
 
-/* Let it run; false if for a second nothing has arrived. */
+/* Run for so long; returns false if nothing has arrived for a second. */
 static bool run_for(double seconds)
 {
     uint64_t now = now_ns(), end = now + (uint64_t)(seconds * 1e9), checked = now;
@@ -165,7 +166,7 @@ static bool run_for(double seconds)
     return true;
 }
 
-/* What was under way has to arrive, too. */
+/* Wait for the messages under way. */
 static struct order drain(void)
 {
     uint64_t before = arrived_ever, last = now_ns();
@@ -177,7 +178,7 @@ static struct order drain(void)
             last = now_ns();
         before = arrived_ever;
     } while (flows_order().lost > 0 && now_ns() - last < DRAIN_SECONDS * SECOND);
-    network_turn(10); /* a duplicate might follow */
+    network_turn(10); /* for a duplicate that may follow */
     return flows_order();
 }
 
@@ -210,7 +211,7 @@ static struct cpu cpu_since(struct cpu before)
     return (struct cpu){now.total - before.total, now.system - before.system};
 }
 
-/* Connecting is the load. */
+/* Measure connecting. */
 static bool run_connections(void)
 {
     long rss_before = process_rss_kb(options.pid), rss;

@@ -14,7 +14,8 @@ uint64_t now_ns(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-/* Below BUCKETS_PER_OCTAVE a bucket is a nanosecond; above, its leading eight bits. */
+/* Below BUCKETS_PER_OCTAVE each nanosecond has a bucket, above that each value of the leading eight
+ * bits. */
 static unsigned bucket_of(uint64_t value)
 {
     unsigned shift = 0;

@@ -16,7 +16,7 @@
 #include <openssl/err.h>
 #endif
 
-struct server server = {.token = "undefined"}; /* AceBase without a token */
+struct server server = {.token = "undefined"}; /* as AceBase sends it without a token */
 
 static struct sockaddr_storage address;
 static socklen_t address_length;
@@ -55,7 +55,7 @@ static bool is_loopback(const struct sockaddr *where)
     return IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)where)->sin6_addr);
 }
 
-/* Sets `server`, and the host and port to look up. */
+/* Set `server`, and the host and port to look up. */
 static void split_url(char *url, const char **host, const char **port)
 {
     char *rest, *slash, *colon;
@@ -93,7 +93,7 @@ static void prepare_tls(void)
     if (!server.secure)
         return;
 #ifdef WITH_TLS
-    /* Whom it talks to is the user's choice, and it tells no secret: nothing is verified. */
+    /* The user chooses the server and no secret is sent, so the certificate is not verified. */
     tls_context = SSL_CTX_new(TLS_client_method());
     SSL_CTX_set_verify(tls_context, SSL_VERIFY_NONE, NULL);
     SSL_CTX_set_mode(tls_context,

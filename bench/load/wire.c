@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* RFC 6455, section 1.3: its example of a key, and the answer to it. */
+/* The example of RFC 6455, section 1.3: a key, and the answer to it. */
 static const char KEY[] = "dGhlIHNhbXBsZSBub25jZQ==";
 static const char ACCEPT[] = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
@@ -80,7 +80,7 @@ void wire_control(struct client *client, enum opcode opcode, const uint8_t *payl
 
     frame[0] = (uint8_t)(0x80 | opcode);
     frame[1] = (uint8_t)(0x80 | length);
-    memset(frame + 2, 0, 4); /* this mask changes nothing */
+    memset(frame + 2, 0, 4); /* a mask of zeros leaves the payload as it is */
     memcpy(frame + 6, payload, length);
 }
 
@@ -115,7 +115,7 @@ static void take_frame(struct client *client, enum opcode opcode, const uint8_t 
     }
 }
 
-/* Each of these returns how much of the data it has used, 0 if that is too little of it. */
+/* Each of these returns the number of bytes used, 0 if the data is incomplete. */
 
 static size_t take_frames(struct client *client, const uint8_t *data, size_t length, uint64_t now)
 {
@@ -126,7 +126,7 @@ static size_t take_frames(struct client *client, const uint8_t *data, size_t len
         size_t payload = frame[1], header = 2;
 
         if ((frame[0] & 0xf0) != 0x80 || (frame[1] & 0x80)) {
-            client_end(client, "a fragment, a reserved bit or a mask in a frame");
+            client_end(client, "a frame with a reserved bit or a mask, or a fragment");
             break;
         }
         if (payload == 126) {

@@ -1,4 +1,4 @@
-/* What is said on a connection: the upgrade, WebSocket frames, HTTP responses. */
+/* The bytes of a connection: the upgrade, WebSocket frames, HTTP responses. */
 #ifndef WIRE_H
 #define WIRE_H
 
@@ -6,18 +6,18 @@
 
 enum opcode { OP_TEXT = 0x1, OP_CLOSE = 0x8, OP_PING = 0x9, OP_PONG = 0xa };
 
-/* Ask to become a peer. */
+/* Append the request for a WebSocket. */
 void wire_upgrade(struct client *client);
 
-/* Take what has come; returns how much of it was used. The rest has to be given again, with more,
- * when there are client->needed bytes (0: any more). */
+/* Parse received bytes; returns how many were used. Pass the rest again, together with later bytes,
+ * when there are client->needed of them (0: any more). */
 size_t wire_take(struct client *client, const uint8_t *data, size_t length, uint64_t now);
 
-/* Build a masked text frame of `length` bytes of text in memory of its own; `header` is set to
- * where the text begins. The mask is the four bytes before it. */
+/* Allocate a masked text frame for `length` bytes of text; `header` is set to the offset of the
+ * text. The mask is the four bytes before it. */
 uint8_t *wire_frame(const uint8_t *text, size_t length, size_t *header);
 
-/* The length of such a frame, which begins at `frame`. */
+/* Return the length of the frame that begins at `frame`. */
 size_t wire_frame_length(const uint8_t *frame);
 
 /* Append a control frame. */

@@ -80,7 +80,7 @@ static void pairs_arrived(struct flow *flow, uint32_t sequence, uint64_t now)
         flow_send(flow, now);
 }
 
-/* Flow 2i goes there, flow 2i + 1 back. */
+/* Flow 2i carries requests, flow 2i + 1 the answers. */
 static void rtt_prepare(void)
 {
     size_t size = (size_t)options.size;
@@ -127,7 +127,7 @@ static void fanout_prepare(void)
     flow_of_frames(&flows[0], &clients[receivers], NULL, size);
 }
 
-/* Each delivery is a message, with its own latency; each broadcast completes with its last. */
+/* Each delivery is a message with its own latency; a broadcast completes with its last delivery. */
 static void fanout_arrived(struct flow *flow, uint32_t sequence, uint64_t now)
 {
     uint32_t *arrivals = &flow->arrivals[sequence % WINDOW];
@@ -145,7 +145,7 @@ static void fanout_arrived(struct flow *flow, uint32_t sequence, uint64_t now)
 
 /* ---- mixed ---- */
 
-static unsigned next_worker; /* where the requests go round */
+static unsigned next_worker; /* the next one to send a request, in rotation */
 
 /* Worker i: flow 2i carries its requests, flow 2i + 1 the answers. */
 static void mixed_prepare(void)
@@ -246,13 +246,13 @@ static void post_prepare(void)
 {
     unsigned pairs = (unsigned)options.pairs;
 
-    options.window = 1; /* POSTs keep their order only one after the other */
+    options.window = 1; /* concurrent POSTs have no order */
     network.on_text = take_announcement;
     network.on_response = take_download;
     make_clients(4 * pairs);
     make_flows(pairs, pairs);
     for (unsigned i = 0; i < 4 * pairs; i++) {
-        clients[i].documented = true; /* published clients cannot download */
+        clients[i].documented = true; /* the npm package acebase cannot download */
         clients[i].http = i % 4 >= 2;
         snprintf(clients[i].id, MAX_ID, "peer-%u", i);
     }

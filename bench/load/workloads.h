@@ -1,4 +1,4 @@
-/* Who sends what to whom. */
+/* The workloads: which peers send which messages to which others. */
 #ifndef WORKLOADS_H
 #define WORKLOADS_H
 
@@ -7,7 +7,7 @@
 struct workload {
     const char *name;
     void (*prepare)(void);       /* make clients and flows */
-    void (*start)(uint64_t now); /* put the first messages under way; NULL: connecting is all */
+    void (*start)(uint64_t now); /* send the first messages; NULL: only connect */
     /* A message has arrived for the first time. */
     void (*arrived)(struct flow *flow, uint32_t sequence, uint64_t now);
 };
@@ -20,16 +20,16 @@ struct options {
 };
 
 extern struct options options;
-extern const struct workload *workload; /* the one that runs */
+extern const struct workload *workload; /* the one that was chosen */
 
-extern bool running;          /* messages that arrive are followed by new ones */
-extern bool measuring;        /* what happens is counted in the following three */
+extern bool running;          /* send a new message for each that arrives */
+extern bool measuring;        /* count in the following three */
 extern uint64_t arrived;      /* messages */
 extern uint64_t completed;    /* round trips, broadcasts or downloads */
 extern struct histogram latencies;
-extern uint64_t arrived_ever; /* messages, also while not measuring */
+extern uint64_t arrived_ever; /* messages, also while `measuring` is false */
 
-/* NULL if there is none of that name. */
+/* Return the workload of that name, or NULL. */
 const struct workload *workload_named(const char *name);
 
 #endif

@@ -5,9 +5,9 @@
  *   npm install acebase ws
  *   node shop.js 3          # takes 3 orders, as the master of the database
  *
- * Of each order it asks answer.py for the price, and stores the order with it, which
- * watch.tac and follow.py hear. ACEBASE_IPC_URL and ACEBASE_IPC_TOKEN tell where the
- * relay is, SHOP_PATH where the database's files are.
+ * It asks answer.py for the price of each order and stores the order with the price;
+ * watch.tac and follow.py receive an event. ACEBASE_IPC_URL and ACEBASE_IPC_TOKEN are the
+ * relay's address and token, SHOP_PATH is the folder of the database's files.
  */
 
 console.log = () => {}; // AceBase logs every message that it receives
@@ -32,7 +32,7 @@ const { ipc } = db.api.storage;
 
 const ANSWER_SECONDS = 10;
 
-// AceBase's own ipc.sendRequest(data) asks the master only, and waits for ever.
+// AceBase's own ipc.sendRequest(data) asks the master only, and waits indefinitely.
 const ask = (peer, data) => {
     const id = ID.generate();
     const answer = ipc.request({ type: 'request', id, from: ipc.id, to: peer, data });
@@ -53,7 +53,7 @@ const main = async (orders) => {
     }
     await new Promise(setImmediate); // AceBase raises events after the write is done
     await db.close();
-    // Published clients leave the socket open, and a process that just exits ends badly.
+    // AceBase leaves the socket open; exiting now would be an abnormal closure (1006).
     await new Promise((resolve) => {
         ipc.ws.addEventListener('close', resolve);
         ipc.ws.close(1000);

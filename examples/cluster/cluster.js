@@ -1,14 +1,14 @@
 'use strict';
 /*
- * A small AceBase cluster that one can watch working.
+ * A small AceBase cluster to watch at work.
  *
- * Four processes of their own (see peer.js) open the same database files and
- * meet at the relay: the master, which grants the locks; two workers, which add
- * to one counter in transactions; and a subscriber, which hears of all they do.
+ * Four processes (see peer.js) open the same database files and connect to the
+ * relay: the master, which grants the locks; two workers, which increment one
+ * counter in transactions; and a subscriber, which receives all their changes.
  *
- * The order in which they start matters to published AceBase clients:
- *   1. the master creates every top-level key before anybody else joins;
- *   2. whoever subscribes does so after everybody who writes has joined.
+ * The order in which they start matters to the npm package acebase:
+ *   1. the master creates every top-level key before the other processes join;
+ *   2. the subscriber subscribes after all workers have joined.
  */
 
 const { fork } = require('node:child_process');
@@ -20,13 +20,13 @@ const path = require('node:path');
 const { parseArgs } = require('node:util');
 
 const TRANSACTIONS = 10; // of each worker
-const PATIENCE = 60_000; // milliseconds for everything together
+const TIMEOUT = 60_000; // milliseconds for the whole run
 
 const HELP = `Usage: npm start -- [--host 127.0.0.1] [--port 9163] [--token secret] [--tls]
 
 Runs a small AceBase cluster on a relay that is already running ("make run").
-ACEBASE_IPC_HOST, ACEBASE_IPC_PORT and ACEBASE_IPC_TOKEN do the same as the options.
-With --tls and a certificate you made yourself, set NODE_EXTRA_CA_CERTS to its file.
+ACEBASE_IPC_HOST, ACEBASE_IPC_PORT and ACEBASE_IPC_TOKEN can be set in place of the options.
+With --tls and a self-signed certificate, set NODE_EXTRA_CA_CERTS to its file.
 `;
 
 const readOptions = () => {
@@ -54,7 +54,7 @@ if (options.help) {
 
 const ipc = { host: options.host, port: Number(options.port), ssl: options.tls, token: options.token };
 const relay = `${options.tls ? 'wss' : 'ws'}://${options.host}:${options.port}`;
-const database = `cluster${process.pid}`; // of this run alone
+const database = `cluster${process.pid}`; // only for this run
 const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'acebase-cluster-'));
 const started = [];
 
@@ -71,12 +71,12 @@ for (const [signal, status] of [['SIGINT', 130], ['SIGTERM', 143]]) {
 }
 
 const fail = (reason) => {
-    process.stderr.write(`\nThis did not work: ${reason}\n`);
+    process.stderr.write(`\nFailed: ${reason}\n`);
     process.exit(1);
 };
 
-// Asks the relay who is connected to this database, so that an absent relay and
-// a wrong token are told in one line. AceBase itself would go on trying.
+// Asks the relay for the peers of this database, so that a missing relay or a
+// wrong token is reported in one line. AceBase itself would retry indefinitely.
 const askRelay = () => new Promise((resolve, reject) => {
     const query = options.token === undefined ? '' : `?t=${encodeURIComponent(options.token)}`;
     const { get } = options.tls ? https : http;
@@ -102,7 +102,7 @@ const askRelay = () => new Promise((resolve, reject) => {
     });
 });
 
-// Starts a process of the cluster. Each of its commands is answered with a value.
+// Starts a process of the cluster. It answers each command with a value.
 const start = (name, role) => {
     const child = fork(path.join(__dirname, 'peer.js'), [
         JSON.stringify({ name, role, database, directory, ipc }),
@@ -134,7 +134,7 @@ const start = (name, role) => {
 
 const main = async () => {
     await askRelay();
-    say(`The relay answers at ${relay}. The database lies in ${directory}.\n`);
+    say(`The relay answers at ${relay}. The database is in ${directory}.\n`);
 
     const master = start('master', 'master');
     await master.ask('open');
@@ -147,15 +147,15 @@ const main = async () => {
     await subscriber.ask('open');
     await subscriber.ask('subscribe');
     const peers = await askRelay();
-    say(`\nThe relay knows ${peers.length} processes: ${peers.map(({ id }) => id).join(', ')}.`);
-    say(`Both workers now add to one counter, ${TRANSACTIONS} transactions each, at the same time.\n`);
+    say(`\nThe relay has ${peers.length} peers: ${peers.map(({ id }) => id).join(', ')}.`);
+    say(`Both workers now increment one counter, ${TRANSACTIONS} transactions each, at the same time.\n`);
 
     const began = Date.now();
     await Promise.all(workers.map((worker) => worker.ask('work', TRANSACTIONS)));
     const seconds = (Date.now() - began) / 1000;
 
     const expected = workers.length * TRANSACTIONS;
-    const heard = await subscriber.ask('heard', expected, workers.length);
+    const received = await subscriber.ask('received', expected, workers.length);
     const sum = await master.ask('read', 'counter');
 
     for (const peer of [subscriber, ...workers, master]) {
@@ -163,12 +163,12 @@ const main = async () => {
         await peer.ended;
     }
     say(`\nThe counter is ${sum}; ${expected} transactions were made in ${seconds.toFixed(1)} s.`);
-    say(`The subscriber heard of ${heard.changes} changes and ${heard.notes} notes.`);
-    if (sum !== expected || heard.changes !== expected || heard.notes !== workers.length) {
-        throw new Error(`the counter should be ${expected}, and every change be heard of once`);
+    say(`The subscriber received ${received.changes} changes and ${received.notes} notes.`);
+    if (sum !== expected || received.changes !== expected || received.notes !== workers.length) {
+        throw new Error(`the counter should be ${expected}, and every change received once`);
     }
-    say('All of it is exact.');
+    say('All values are exact.');
 };
 
-setTimeout(() => fail(`it took more than ${PATIENCE / 1000} s`), PATIENCE).unref();
+setTimeout(() => fail(`the run took more than ${TIMEOUT / 1000} s`), TIMEOUT).unref();
 main().then(() => process.exit(0), (error) => fail(error.message));

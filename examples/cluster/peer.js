@@ -1,16 +1,16 @@
 'use strict';
 /*
- * One process of the cluster: started by cluster.js, obeys its commands.
+ * One process of the cluster. cluster.js starts it and sends it commands.
  *
- * What an application needs of this is the configuration in `new AceBase(…)`;
- * everything after it is AceBase as on a single process.
+ * An application needs only the configuration in `new AceBase(…)`; everything
+ * else is the same as with AceBase in a single process.
  */
 
 const { name, role, database, directory, ipc } = JSON.parse(process.argv[2]);
 
 const say = (text) => process.stdout.write(`  ${name.padEnd(10)} (process ${process.pid})  ${text}\n`);
 
-// Published AceBase clients log every message they receive to the console.
+// The npm package acebase logs every message it receives to the console.
 console.log = () => {};
 
 const { AceBase } = require('acebase');
@@ -23,9 +23,9 @@ const db = new AceBase(database, {
 const counted = { changes: 0, notes: 0 };
 let recount = () => {};
 
-const subscribe = async (path, event, tell) => {
+const subscribe = async (path, event, print) => {
     const subscription = db.ref(path).on(event, { newOnly: true }).subscribe((snapshot) => {
-        tell(snapshot);
+        print(snapshot);
         recount();
     });
     await subscription.activated();
@@ -35,7 +35,7 @@ const commands = {
     open: async () => {
         await db.ready();
         if (role !== 'master') {
-            // Reading takes a lock, and only the master grants it: this process has joined.
+            // Reading needs a lock, and only the master grants it: so this process has joined.
             await db.ref('counter').get();
         }
         say(role === 'master' ? 'has joined as the master' : 'has joined');
@@ -49,13 +49,13 @@ const commands = {
     subscribe: async () => {
         await subscribe('counter', 'value', (snapshot) => {
             counted.changes += 1;
-            say(`hears: the counter is ${snapshot.val()}`);
+            say(`receives: the counter is ${snapshot.val()}`);
         });
         await subscribe('notes', 'child_added', (snapshot) => {
             counted.notes += 1;
-            say(`hears a note: ${snapshot.val()}`);
+            say(`receives a note: ${snapshot.val()}`);
         });
-        // The answer to this comes after both subscriptions have reached everybody.
+        // The answer arrives after both subscriptions have reached all other processes.
         await db.ref('counter').get();
         say('has subscribed to the counter and to the notes');
     },
@@ -67,8 +67,8 @@ const commands = {
         await db.ref('notes').push(`${name} has made ${transactions} transactions`);
     },
 
-    // Answers when so many events have come; cluster.js ends it if they never do.
-    heard: (changes, notes) => new Promise((resolve) => {
+    // Answers when this number of events has arrived; cluster.js has a timeout.
+    received: (changes, notes) => new Promise((resolve) => {
         recount = () => {
             if (counted.changes >= changes && counted.notes >= notes) {
                 resolve(counted);
@@ -81,8 +81,8 @@ const commands = {
 
     close: async () => {
         await db.close();
-        // Published clients leave the socket open. In their exit handler they close it
-        // with a code that ws refuses, so a process that exits before this ends badly.
+        // The npm package acebase leaves the socket open. Its exit handler closes it with
+        // a code that ws rejects, so a process that exits before this prints a TypeError.
         const { ws } = db.api.storage.ipc;
         await new Promise((resolve) => {
             ws.addEventListener('close', resolve);
@@ -101,7 +101,7 @@ process.on('message', async ({ command, parameters }) => {
         process.disconnect();
     }
 });
-// Without cluster.js there is nothing to do.
+// cluster.js has ended: end as well.
 process.on('disconnect', () => {
     db.api.storage.ipc.ws.terminate();
     process.exit(0);

@@ -1,30 +1,31 @@
 'use strict';
 /*
- * A member of the cluster that ecosystem.config.js describes. Each worker adds
- * one to a counter every second. Three things in it are worth copying:
+ * One process of the cluster in ecosystem.config.js. Each worker increments a
+ * counter every second. Copy three things from it:
  *
- * 1. It waits until the relay answers. A published client that is refused even
- *    once, when it first connects or later, ends ten seconds afterwards.
- * 2. It puts a timeout around each write. What a client sends while its
- *    connection is lost is lost, and its write never ends: then the process ends,
- *    and PM2 starts it again.
- * 3. It leaves in good order, so that the others hear of it at once.
+ * 1. It waits until the relay answers. A process with the npm package acebase
+ *    that is refused even once, when it connects or reconnects, crashes ten
+ *    seconds later.
+ * 2. It puts a timeout around each write. Messages that a process sends while its
+ *    connection is lost are lost, and its write never ends: then the process exits,
+ *    and PM2 restarts it.
+ * 3. It closes its connection before it exits, so that the others are told at once.
  *
- * The very first time a worker may come before the master has created the
- * counter, and fail: PM2 starts it again.
+ * At the first start a worker may run before the master has created the
+ * counter, and fail: PM2 restarts it.
  */
 
 const http = require('node:http');
 
 const { ROLE, ACEBASE_IPC_HOST: host, ACEBASE_IPC_PORT: port, ACEBASE_IPC_TOKEN: token, DATABASE_PATH } = process.env;
 
-const EVERY = 1_000; // milliseconds between two writes
-const PATIENCE = 10_000; // milliseconds that a write may take
-const RETRY = 250; // milliseconds between two looks for the relay
+const INTERVAL = 1_000; // milliseconds between two writes
+const TIMEOUT = 10_000; // milliseconds that a write may take
+const RETRY = 250; // milliseconds between two health checks
 
 const say = (text) => process.stdout.write(`${ROLE} ${process.pid}: ${text}\n`);
 
-// Published AceBase clients log every message they receive to the console.
+// The npm package acebase logs every message it receives to the console.
 console.log = () => {};
 
 const sleep = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
@@ -39,7 +40,7 @@ const answers = () => new Promise((resolve) => {
 
 const inTime = (promise) => Promise.race([
     promise,
-    sleep(PATIENCE).then(() => { throw new Error(`a write did not end within ${PATIENCE / 1000} s`); }),
+    sleep(TIMEOUT).then(() => { throw new Error(`a write did not end within ${TIMEOUT / 1000} s`); }),
 ]);
 
 const main = async () => {
@@ -57,7 +58,7 @@ const main = async () => {
     process.on('SIGINT', async () => {
         leaving = true;
         await db.close();
-        const { ws } = db.api.storage.ipc; // published clients leave it open
+        const { ws } = db.api.storage.ipc; // the npm package acebase leaves it open
         ws.addEventListener('close', () => process.exit(0));
         ws.close(1000);
     });
@@ -68,7 +69,7 @@ const main = async () => {
             await db.ref('counter').set(0); // the master creates all top-level keys
         }
     } else {
-        await inTime(db.ref('counter').get()); // answered when there is a master
+        await inTime(db.ref('counter').get()); // answered once there is a master
     }
     say('is ready');
     if (process.send) {
@@ -77,12 +78,12 @@ const main = async () => {
     while (ROLE === 'worker' && !leaving) {
         await inTime(db.ref('counter').transaction((snapshot) => snapshot.val() + 1));
         say(`the counter is ${(await inTime(db.ref('counter').get())).val()}`);
-        await sleep(EVERY);
+        await sleep(INTERVAL);
     }
 };
 
 main().catch((error) => {
     say(error.message);
-    // By itself: in their exit handler published clients close the socket with a code that ws refuses.
+    // Not process.exit(): the exit handler of acebase closes the socket with a code that ws rejects.
     process.kill(process.pid, 'SIGKILL');
 });

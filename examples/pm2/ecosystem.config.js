@@ -4,10 +4,9 @@
  *
  *   npm install && npx pm2 start ecosystem.config.js
  *
- * PM2 cannot hold the relay's port. While "pm2 restart relay" is under way its
- * clients are refused, which ends each of them ten seconds later, and PM2 starts
- * them again. Where that must not happen, let systemd run the relay (see
- * contrib/systemd), and leave it out here.
+ * PM2 cannot hold the relay's port. During "pm2 restart relay" its clients are
+ * refused, crash ten seconds later, and PM2 restarts them. To avoid this, let
+ * systemd run the relay (see contrib/systemd), and remove it from this file.
  */
 
 const path = require('node:path');
@@ -18,8 +17,8 @@ const TWISTD = process.env.ACEBASE_IPC_TWISTD || path.join(__dirname, '..', '..'
 
 const member = {
     script: path.join(__dirname, 'app.js'),
-    exec_mode: 'fork', // in PM2's cluster mode all processes would have the same standard input and ports
-    wait_ready: true, // app.js says when its database is open
+    exec_mode: 'fork', // in PM2's cluster mode all processes would share standard input and ports
+    wait_ready: true, // app.js sends "ready" when its database is open
     listen_timeout: 30_000,
     kill_timeout: 5_000,
     env: {
@@ -37,7 +36,7 @@ module.exports = {
             interpreter: 'none',
             args: ['--nodaemon', '--pidfile=', 'acebase-ipc', '--port', `tcp:${PORT}:interface=${HOST}`],
             cwd: __dirname,
-            kill_timeout: 6_000, // it ends within 5 s
+            kill_timeout: 6_000, // it stops within 5 s
         },
         { ...member, name: 'master', env: { ...member.env, ROLE: 'master' } }, // exactly one
         { ...member, name: 'worker', instances: 2, env: { ...member.env, ROLE: 'worker' } },

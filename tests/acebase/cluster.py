@@ -1,11 +1,11 @@
 """Real processes for the tests: the relay under twistd, and AceBase processes around it.
 
 Everything here waits for events with a deadline and never sleeps. It uses threads and no
-reactor, so that a test reads as a plain list of steps.
+reactor, so that a test is a plain list of steps.
 
 * :class:`Relay`: one ``twistd -n acebase-ipc``.
-* :class:`Peer`: one Node process with the published AceBase client (``peer.js``).
-* :class:`PythonPeer`: one Python process with the package's own (``python_peer.py``).
+* :class:`Peer`: one Node process with the npm package acebase (``peer.js``).
+* :class:`PythonPeer`: one Python process with an ``AceBasePeer`` (``python_peer.py``).
 * :class:`Cluster`: a ``[master]`` and its workers on the same files.
 """
 
@@ -46,12 +46,12 @@ class PeerError(Exception):
 
 
 class PeerDied(Exception):
-    """A peer's process ended while something was expected of it."""
+    """A peer's process ended before it had answered."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a relay listens, and what a client must know to get in."""
+    """The port of a relay, and what a client needs to connect to it."""
 
     port: int
     tls: bool = False
@@ -61,7 +61,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What a subscription callback was given. Texts above 1000 units come as their digest."""
+    """The arguments of a subscription's callback, texts above 1000 units as their digest."""
 
     subscription: str
     path: str
@@ -70,7 +70,7 @@ class Event:
 
 
 def digest(text: str) -> dict[str, Any]:
-    """Return what a peer reports instead of a text of more than 1000 UTF-16 units."""
+    """What a peer reports in place of a text of more than 1000 UTF-16 units."""
     return {
         "length": len(text.encode("utf-16-le")) // 2,
         "sha256": hashlib.sha256(text.encode()).hexdigest(),
@@ -78,7 +78,7 @@ def digest(text: str) -> dict[str, Any]:
 
 
 def node() -> str:
-    """Return the Node executable, or skip the test (fail it where ``CI`` is set)."""
+    """The Node executable; without one, skip the test, or fail it where ``CI`` is set."""
     executable = shutil.which("node")
     if executable is None:
         missing = "no 'node' on the PATH: install Node.js 18 or newer"
@@ -97,7 +97,7 @@ class Process:
 
     started: ClassVar[list[Process]] = []
     changed: ClassVar[threading.Condition] = threading.Condition()
-    """Held while a line is taken, and notified of it: one for all, to wait for any of several."""
+    """Held while a line is processed, then notified; one for all processes, to wait for any."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class Process:
         environment: dict[str, str],
         inherited: Sequence[int] = (),
     ) -> None:
-        """``inherited`` are the file descriptors that the child gets besides the usual three."""
+        """``inherited`` are file descriptors for the child besides the usual three."""
         self.name = name
         self.output: list[str] = []
         self.killed = False
@@ -144,7 +144,7 @@ class Process:
             self.changed.notify_all()
 
     def take_line(self, line: str) -> None:
-        """Take one line of standard output; called with :attr:`changed` held."""
+        """Process one line of standard output; called with :attr:`changed` held."""
         self.output.append(line)
 
     @property
@@ -153,18 +153,18 @@ class Process:
 
     @property
     def ended(self) -> bool:
-        """Whether the process has closed its output: everything it said has been read."""
+        """Whether the process has closed its output, and all of it has been read."""
         return self._unfinished_streams == 0
 
     def text(self) -> str:
-        """Return what the process has said so far that is not an answer."""
+        """The output so far, without answers."""
         return "\n".join(self.output)
 
     def wait_for(self, what: str, holds: Callable[[], bool], deadline: float | None = None) -> None:
-        """Wait until ``holds()``, which is asked whenever the process has said something.
+        """Wait until ``holds()``, which is called after every line of output.
 
         Raises :exc:`PeerDied` when the process ends first, :exc:`TimeoutError` after
-        ``deadline`` seconds; both tell ``what`` was awaited and what the process said.
+        ``deadline`` seconds; the error names ``what`` was awaited, and has the last output.
         """
         with self.changed:
             self.changed.wait_for(
@@ -172,11 +172,11 @@ class Process:
             )
             if holds():
                 return
-            trouble = PeerDied if self.ended else TimeoutError
-            raise trouble(f"{self.name}: {what}: {self.text()[-2000:]}")
+            error = PeerDied if self.ended else TimeoutError
+            raise error(f"{self.name}: {what}: {self.text()[-2000:]}")
 
     def wait_ended(self, deadline: float | None = None) -> int:
-        """Wait until the process has ended, and return its exit status."""
+        """Wait until the process has ended; returns its exit status."""
         status = self._child.wait(deadline or DEADLINE)
         self.wait_for("end of its output", lambda: self.ended)
         return status
@@ -185,7 +185,7 @@ class Process:
         self._child.send_signal(number)
 
     def kill(self) -> None:
-        """SIGKILL the process and wait until it is gone. Does nothing if it is gone already."""
+        """SIGKILL the process and wait for its end. Does nothing if it has ended already."""
         self.killed = True
         self._child.kill()
         self._child.wait(DEADLINE)
@@ -218,7 +218,7 @@ class Relay(Process):
                 *(f"--port={endpoint}" for endpoint in endpoints),
                 *options,
             ],
-            {"ACEBASE_IPC_TOKEN": token or ""},
+            {} if token is None else {"ACEBASE_IPC_TOKEN": token},
         )
         try:
             self.wait_for("listening", lambda: len(self.addresses) == len(endpoints))
@@ -239,9 +239,9 @@ class Relay(Process):
         return self.addresses[0]
 
     def stop(self) -> None:
-        """End the relay as an operator would: it must shut down in good order by itself.
+        """End the relay with SIGTERM, and check that it shut down cleanly.
 
-        twistd, once it has shut down, lets the signal it got end its process.
+        After its shutdown twistd lets the signal end its process.
         """
         self.signal(signal.SIGTERM)
         try:
@@ -261,12 +261,12 @@ def running_relay(
     token: str | None = None,
     certificate: Path | None = None,
 ) -> Iterator[Relay]:
-    """Run a relay on ports of the system's choice, and end it with SIGTERM."""
+    """Run a relay on free ports, and end it with SIGTERM."""
     for _ in range(10):
         relay = Relay(*options, endpoints=endpoints, token=token, certificate=certificate)
         if not any(UNLUCKY_PORT.search(str(address.port)) for address in relay.addresses):
             break
-        relay.kill()  # it may listen already but not yet heed signals
+        relay.kill()  # it may listen already, but not yet handle signals
     try:
         yield relay
     except BaseException:
@@ -276,7 +276,7 @@ def running_relay(
 
 
 class Pending:
-    """A call that a peer has not necessarily answered yet."""
+    """A call that a peer may not have answered yet."""
 
     def __init__(self, peer: Peer, number: int, what: str) -> None:
         self._peer = peer
@@ -297,7 +297,7 @@ class Pending:
 
 
 class Peer(Process):
-    """One AceBase process. ``peer.js`` lists what :meth:`call` can ask of it."""
+    """One AceBase process. ``peer.js`` lists the commands for :meth:`call`."""
 
     def __init__(
         self,
@@ -332,7 +332,7 @@ class Peer(Process):
 
     @staticmethod
     def program() -> list[str]:
-        """What runs, to be given its options."""
+        """The command line, without the peer's options."""
         return [node(), str(HERE / "peer.js")]
 
     def take_line(self, line: str) -> None:
@@ -364,7 +364,7 @@ class Peer(Process):
         self.wait_for("opening the database", lambda: self.opened)
 
     def begin(self, do: str, **parameters: Any) -> Pending:
-        """Ask something of the peer, and do not wait for the answer."""
+        """Send a command to the peer, without waiting for the answer."""
         self._calls += 1
         request = {"call": self._calls, "do": do, **parameters}
         try:
@@ -376,11 +376,11 @@ class Peer(Process):
         return Pending(self, self._calls, do)
 
     def call(self, do: str, deadline: float | None = None, **parameters: Any) -> Any:
-        """Ask something of the peer and return its answer."""
+        """Send a command to the peer, and wait for its answer."""
         return self.begin(do, **parameters).result(deadline)
 
     def evaluate(self, expression: str) -> Any:
-        """Return the value of a JavaScript expression over ``db``, ``ipc`` and ``wire``."""
+        """The value of a JavaScript expression over ``db``, ``ipc`` and ``wire``."""
         return self.call("evaluate", expression=expression)
 
     def until(self, expression: str, deadline: float | None = None) -> None:
@@ -394,7 +394,7 @@ class Peer(Process):
         return self.call("get", deadline, path=path)
 
     def subscribe(self, path: str, event: str, writers: Sequence[Peer] = ()) -> None:
-        """Subscribe, and wait until every one of ``writers`` knows of it."""
+        """Subscribe, and wait until each of ``writers`` has received the subscription."""
         self.call("subscribe", path=path, event=event)
         known = (
             f"ipc.remoteSubscriptions.some((each) => each.for === {json.dumps(self.id)}"
@@ -404,7 +404,7 @@ class Peer(Process):
             answer.result()
 
     def values(self, subscription: str, origin: Peer | None = None) -> list[Any]:
-        """Return the values that a subscription ("event path") was given, in order of arrival."""
+        """The values of a subscription ("event path"), in order of arrival."""
         with self.changed:
             return [
                 event.value
@@ -414,28 +414,28 @@ class Peer(Process):
             ]
 
     def wait_values(self, subscription: str, count: int, origin: Peer | None = None) -> list[Any]:
-        """Wait until a subscription was given ``count`` values or more, and return them all."""
+        """Wait for at least ``count`` values of a subscription; returns all values."""
         self.wait_for(
             f"{count} of {subscription!r}", lambda: len(self.values(subscription, origin)) >= count
         )
         return self.values(subscription, origin)
 
-    def wait_heard(self, word: str, others: Sequence[Peer]) -> None:
-        """Wait until each of ``others`` has notified everybody of ``word``."""
+    def wait_notified(self, word: str, others: Sequence[Peer]) -> None:
+        """Wait until the notification ``word`` of each of ``others`` has arrived."""
         self.wait_for(
             f"the others' {word!r}",
             lambda: all(word in self.values("notification", other) for other in others),
         )
 
     def wait_idle(self) -> None:
-        """Wait until the peer holds no lock and expects no answer."""
+        """Wait until the peer has no lock and no open request."""
         self.until("ipc._requests.size === 0 && ipc._locks.length === 0")
 
 
 class PythonPeer(Peer):
     """One process with :class:`acebase_ipc.peer.peer.AceBasePeer`, without database files.
 
-    ``python_peer.py`` lists what :meth:`call` can ask of it.
+    ``python_peer.py`` lists the commands for :meth:`call`.
     """
 
     @staticmethod
@@ -444,17 +444,17 @@ class PythonPeer(Peer):
 
 
 def exchange(*peers: Peer) -> None:
-    """Let every peer hear every other one twice; what was sent before has then been received.
+    """Send a notification from each peer to all others, twice; earlier messages have then arrived.
 
-    In the first round a newcomer's greetings have reached everybody, because the relay sent
-    them before; in the second the answers to them have come back.
+    After the first round all peers have received a newcomer's hello, which the relay sent before;
+    after the second the answers have arrived, too.
     """
     for _ in range(2):
         word = f"word {next(_words)}"
         for answer in [peer.begin("notify", value=word) for peer in peers]:
             answer.result()
         for peer in peers:
-            peer.wait_heard(word, [other for other in peers if other is not peer])
+            peer.wait_notified(word, [other for other in peers if other is not peer])
 
 
 _words = itertools.count(1)
@@ -463,8 +463,8 @@ _words = itertools.count(1)
 class Cluster:
     """The processes of one database: at most one ``[master]``, and workers, on the same files.
 
-    A context manager: all processes are killed at its end, and none may have died before
-    that a test did not kill. Where there are several ``addresses``, the processes take turns.
+    A context manager: all processes are killed at its end, and none that the test did not kill
+    may have ended before. With several ``addresses``, the processes use them in turn.
     """
 
     def __init__(
@@ -478,7 +478,7 @@ class Cluster:
     def start(self, role: Role = "worker", *, away: bool = False, kind: type[Peer] = Peer) -> Peer:
         """Start one more process, without waiting for it.
 
-        If ``away``, it does not connect before it is asked to ``return``.
+        If ``away``, it does not connect before the command ``return``.
         """
         peer = kind(
             self.addresses[len(self.peers) % len(self.addresses)],
@@ -492,7 +492,7 @@ class Cluster:
         return peer
 
     def join(self, *roles: Role) -> list[Peer]:
-        """Start processes at the same time, and wait until all of them are ready."""
+        """Start processes at the same time, and wait until all are ready."""
         peers = [self.start(role) for role in roles]
         for peer in peers:
             peer.wait_ready()
@@ -501,8 +501,8 @@ class Cluster:
     def open(self, *keys: str, workers: int) -> tuple[Peer, list[Peer]]:
         """Start a master, let it create the top-level ``keys``, then let the workers join.
 
-        In this order, because the root record moves when it grows, which can make clients
-        broadcast its address for ever (client bug 6).
+        In this order, because the root record moves when it grows, after which clients may
+        broadcast its address endlessly (client bug 6).
         """
         (master,) = self.join("master")
         for key in keys:

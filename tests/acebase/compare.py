@@ -1,4 +1,4 @@
-"""Print what each scenario of ``test_healing.py`` sees with the relay's healing and without it.
+"""Print the outcomes of ``test_sessions.py`` with and without introductions and sessions.
 
 ::
 
@@ -15,12 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
-SCENARIOS = Path(__file__).with_name("test_healing.py")
+SCENARIOS = Path(__file__).with_name("test_sessions.py")
 
 
-def run(unhealed: bool) -> Iterator[tuple[str, str]]:
-    """Run the scenarios, and yield the name of each and what it saw."""
-    environment = {**os.environ, "ACEBASE_IPC_UNHEALED": "1" if unhealed else ""}
+def run(with_sessions: bool) -> Iterator[tuple[str, str]]:
+    """Run the scenarios, and yield the name and the outcome of each."""
+    environment = {**os.environ, "TEST_WITHOUT_SESSIONS": "" if with_sessions else "1"}
     with tempfile.TemporaryDirectory() as directory:
         report = Path(directory, "report.xml")
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
@@ -37,11 +37,11 @@ def run(unhealed: bool) -> Iterator[tuple[str, str]]:
 
 
 def main() -> None:
-    healed, unhealed = dict(run(unhealed=False)), dict(run(unhealed=True))
-    titles = {name: name.removeprefix("test_").replace("_", " ") for name in healed}
+    sessions, none = dict(run(with_sessions=True)), dict(run(with_sessions=False))
+    titles = {name: name.removeprefix("test_").replace("_", " ") for name in sessions}
     rows = [
         ("scenario", "with", "--no-introductions --session-timeout 0"),
-        *((titles[name], seen, unhealed.get(name, "")) for name, seen in healed.items()),
+        *((titles[name], seen, none.get(name, "")) for name, seen in sessions.items()),
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for row in rows:

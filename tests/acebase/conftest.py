@@ -17,17 +17,17 @@ PASSPHRASE = "open sesame"
 
 @pytest.fixture(scope="session", autouse=True)
 def _node() -> None:
-    """Say early and once why nothing here can run."""
+    """Skip all tests here, or fail, if Node or AceBase is missing."""
     node()
 
 
 @pytest.fixture(autouse=True)
 def _output() -> Iterator[None]:
-    """Print what the processes said, for pytest to show where a test fails."""
-    heard = {process: len(process.output) for process in Process.started}
+    """Print the output of the processes, which pytest shows where a test fails."""
+    printed = {process: len(process.output) for process in Process.started}
     yield
     for process in Process.started:
-        for line in process.output[heard.get(process, 0) :]:
+        for line in process.output[printed.get(process, 0) :]:
             sys.stdout.write(f"{process.name}: {line}\n")
 
 
@@ -44,7 +44,7 @@ def tcp_relay() -> Iterator[Relay]:
 
 @pytest.fixture(scope="module")
 def tls_relay(certificate: Certificate) -> Iterator[Relay]:
-    """A relay with a token, a port of stock TLS and one that takes a PKCS#12 bundle."""
+    """A relay with a token, a ``ssl:`` port, and one with a PKCS#12 bundle."""
     pfx = make_pfx(certificate, PASSPHRASE)
     endpoints = (
         f"ssl:0:privateKey={_escaped(certificate.pem)}:interface=127.0.0.1",

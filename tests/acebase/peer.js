@@ -1,6 +1,6 @@
 'use strict';
 /*
- * One AceBase process, obeying its standard input.
+ * One AceBase process that executes the commands on its standard input.
  *
  *   node peer.js '{"name": "db", "path": "/dir", "role": "worker", "ipc": {"host": "127.0.0.1", "port": 9163}}'
  *
@@ -11,35 +11,35 @@
  *   {"welcomed": n, "id": …}  the relay's welcome number n of this process has been processed
  *   {"event": {"subscription": "value counter", "path": …, "value": …, "origin": …}}
  *                             of a subscription, or a "notification" by another process's `notify`
- *   {"ipcExit": code}         the client has given up its IPC
- *   {"fatal": {"origin": "uncaughtException", "text": …}}   this process is about to die of this
+ *   {"ipcExit": code}         the client has ended its IPC
+ *   {"fatal": {"origin": "uncaughtException", "text": …}}   this process is about to end with this error
  *
- * The client is the published one, unmodified. Two things are wrapped from outside: its `ws`
- * property, to observe the wire, and `connect`, to stay away from the relay for a while without
- * a refused connection (which would end the process ten seconds later). With "away": true in the
- * options the process stays away from the start, until `return`.
+ * The client is the npm package acebase, unmodified. Two things are wrapped from outside: its `ws`
+ * property, to observe the wire, and `connect`, to stay disconnected from the relay without a refused
+ * connection (which would end the process ten seconds later). With "away": true in the options the
+ * process does not connect before `return`.
  */
 
 const { createHash, randomUUID } = require('node:crypto');
 
-const LONG_TEXT = 1000; // UTF-16 units; above it a test is told length and digest only
+const LONG_TEXT = 1000; // UTF-16 units; of a longer text only length and digest are reported
 
-const say = (line) => process.stdout.write(JSON.stringify(line) + '\n');
+const report = (line) => process.stdout.write(JSON.stringify(line) + '\n');
 
 // The client logs every message it receives to the console, and standard output is ours.
 console.log = () => {};
 
-// Its storage complains of notifications that are not its own, like those of `notify`.
-const complain = console.error;
+// Its storage logs an error for notifications that are not its own, like those of `notify`.
+const logError = console.error;
 console.error = (...words) => {
     if (!words.some((word) => word instanceof Error && /Unknown ipc notification "test"/.test(word.message))) {
-        complain(...words);
+        logError(...words);
     }
 };
 
-// A monitor reports without catching: the process still ends the way the client made it end.
+// A monitor reports without catching: the process still ends as it would without it.
 process.on('uncaughtExceptionMonitor', (error, origin) => {
-    say({ fatal: { origin, text: String((error && error.stack) || error) } });
+    report({ fatal: { origin, text: String((error && error.stack) || error) } });
 });
 
 const path = require('node:path');
@@ -49,14 +49,14 @@ const { RemoteIPCPeer } = require(path.join(distribution, 'ipc', 'remote.js'));
 
 const options = JSON.parse(process.argv[2]);
 
-// -- staying away ---------------------------------------------------------------------------
+// -- staying disconnected ---------------------------------------------------------------------------
 
 let away = null; // a promise while this process must not connect
-let comeBack = () => {};
+let connectAgain = () => {};
 
 const stayAway = () => {
     away = new Promise((resolve) => {
-        comeBack = () => {
+        connectAgain = () => {
             away = null;
             resolve();
         };
@@ -73,7 +73,7 @@ RemoteIPCPeer.prototype.connect = async function (...parameters) {
 };
 
 const closed = (ws) => new Promise((resolve) => {
-    // After the client's own listener, so that everything sent from now on is sent to nobody.
+    // After the client's own listener, so that messages sent from now on are lost.
     ws.addEventListener('close', () => setImmediate(resolve));
 });
 
@@ -85,8 +85,8 @@ const ipc = db.api.storage.ipc;
 
 // -- the wire, observed ---------------------------------------------------------------------
 
-// `heard`: who came and went, in order, as [kind, id]: ['connect', 'x'], ['hello', 'x'], …
-const wire = { received: {}, sent: {}, heard: [] };
+// `announced`: arrivals and departures in order, as [kind, id]: ['connect', 'x'], ['hello', 'x'], …
+const wire = { received: {}, sent: {}, announced: [] };
 const waiting = []; // { holds: () => boolean, resolve }
 let socket;
 let welcomes = 0;
@@ -107,7 +107,7 @@ const recheck = () => {
     }
 };
 
-setInterval(recheck, 20).unref(); // ms; for what changes without a message
+setInterval(recheck, 20).unref(); // ms; for state that changes without a message
 
 const observe = (ws) => {
     const send = ws.send;
@@ -120,14 +120,14 @@ const observe = (ws) => {
         const text = String(message.data);
         const kind = count(wire.received, text);
         if (['connect', 'disconnect'].includes(kind)) {
-            wire.heard.push([kind, text.slice(kind.length + 1)]);
+            wire.announced.push([kind, text.slice(kind.length + 1)]);
         } else if (['hello', 'bye'].includes(kind)) {
-            wire.heard.push([kind, JSON.parse(text).from]);
+            wire.announced.push([kind, JSON.parse(text).from]);
         }
         setImmediate(() => {
             if (kind === 'welcome') {
                 welcomes += 1;
-                say({ welcomed: welcomes, id: ipc.id });
+                report({ welcomed: welcomes, id: ipc.id });
             }
             recheck();
         });
@@ -142,7 +142,7 @@ Object.defineProperty(ipc, 'ws', {
     },
 });
 
-// -- what a test may ask --------------------------------------------------------------------
+// -- commands --------------------------------------------------------------------
 
 const digest = (value) => {
     if (typeof value === 'string' && value.length > LONG_TEXT) {
@@ -158,7 +158,7 @@ const digest = (value) => {
 };
 
 const tell = (subscription, where, value, origin) => {
-    say({ event: { subscription, path: where, value: digest(value), origin } });
+    report({ event: { subscription, path: where, value: digest(value), origin } });
 };
 
 ipc.on('notification', ({ from, data }) => {
@@ -199,7 +199,7 @@ const commands = {
         };
     },
 
-    // Transactions that each add one, one after the other until `stop`; answers how many it were.
+    // Transactions that each add one, one after the other until `stop`; answers their number.
     load: async ({ path }) => {
         loading = true;
         let done = 0;
@@ -233,7 +233,7 @@ const commands = {
         return null;
     },
 
-    // Of the master, or of the process `to`.
+    // To the master, or to the process `to`.
     request: ({ value, to }) => (to
         ? ipc.request({ type: 'request', from: ipc.id, to, id: randomUUID(), data: value })
         : ipc.sendRequest(value)),
@@ -241,13 +241,13 @@ const commands = {
     // The value of a JavaScript expression over `db`, `ipc` and `wire`.
     evaluate: ({ expression }) => digest(compiled(expression)()),
 
-    // Answers once the expression holds; looked at whenever a message came or went, and often.
+    // Answers once the expression holds; evaluated on every message, and every 20 ms.
     until: ({ expression }) => new Promise((resolve) => {
         waiting.push({ holds: compiled(expression), resolve: () => resolve(null) });
         recheck();
     }),
 
-    // Loses the connection as a crash would (no close frame) and stays away until `return`.
+    // Ends the connection as a crash would (no close frame) and stays disconnected until `return`.
     cut: async () => {
         stayAway();
         const gone = closed(socket);
@@ -256,15 +256,15 @@ const commands = {
         return null;
     },
 
-    // Ends staying away; answers once the relay's welcome has been processed.
+    // Connects again; answers once the relay's welcome has been processed.
     return: async () => {
         const before = welcomes;
-        comeBack();
+        connectAgain();
         await new Promise((resolve) => waiting.push({ holds: () => welcomes > before, resolve }));
         return null;
     },
 
-    // The event loop stands still; answers afterwards.
+    // Blocks the event loop; answers afterwards.
     block: ({ ms }) => {
         tell('blocked', '', ms, ipc.id);
         Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
@@ -276,24 +276,24 @@ const commands = {
     exit: ({ code }) => process.exit(code || 0),
 };
 
-const obey = async (line) => {
+const execute = async (line) => {
     const { call, do: name, ...parameters } = JSON.parse(line);
     try {
-        say({ answer: call, result: await commands[name](parameters) });
+        report({ answer: call, result: await commands[name](parameters) });
     } catch (error) {
-        say({ answer: call, error: String((error && error.stack) || error) });
+        report({ answer: call, error: String((error && error.stack) || error) });
     }
 };
 
-ipc.once('exit', (code) => say({ ipcExit: code }));
-db.ready().then(() => say({ opened: { id: ipc.id } }));
+ipc.once('exit', (code) => report({ ipcExit: code }));
+db.ready().then(() => report({ opened: { id: ipc.id } }));
 
 let unread = '';
 process.stdin.setEncoding('utf8');
 process.stdin.on('data', (text) => {
     const lines = (unread + text).split('\n');
     unread = lines.pop();
-    lines.forEach(obey);
+    lines.forEach(execute);
 });
-// A test that is gone takes its processes along.
+// Ends with the test that started it.
 process.stdin.on('end', () => process.exit(0));

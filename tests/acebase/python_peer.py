@@ -27,9 +27,7 @@ from twisted.logger import globalLogBeginner, textFileLogObserver
 from twisted.protocols.basic import LineOnlyReceiver
 from zope.interface import implementer
 
-from acebase_ipc.client.service import IPCClient
 from acebase_ipc.peer.peer import AceBasePeer
-from acebase_ipc.protocol.dialect import ACEBASE
 from acebase_ipc.protocol.envelopes import Event
 from acebase_ipc.protocol.values import PathReference, RegExp
 
@@ -87,21 +85,19 @@ class Program(LineOnlyReceiver):
         ipc = options["ipc"]
         endpoint = HostnameEndpoint(reactor, ipc["host"], ipc["port"])
         self._endpoint = Severable(endpoint, options["away"])
-        self._client = IPCClient(
+        self._peer = AceBasePeer(
             f"ws://{ipc['host']}:{ipc['port']}",
             f"{options['name']}_data",
-            dialect=ACEBASE,
             endpoint=self._endpoint,
             retry_policy=lambda failures: 0.05,
         )
-        self._peer = AceBasePeer(self._client)
         self._peer.on_notification(self._notified)
         self._peer.on_request("double", lambda data, sender: {"double": 2 * data["number"]})
         self._peer.on_request("fail", self._fail)
         self._peer.on_request("typed", self._typed)
         self._welcomes = 0
         self._waiting: list[Deferred[None]] = []
-        self._client.on_connected(self._welcomed)
+        self._peer.client.on_connected(self._welcomed)
 
     def connectionMade(self) -> None:
         self._say({"opened": {"id": self._peer.id}})

@@ -1,4 +1,4 @@
-"""Print what restarts of the relay do to a cluster: idle, at work, and without a held port.
+"""Print the effects of restarts of the relay: idle, under load, and without a kept port.
 
 ::
 
@@ -16,13 +16,13 @@ from tests.acebase.test_restart import FATAL_TIMER, Outcome, restart_relay
 TIMES = 10
 
 
-def repeat(title: str, times: int, *, under_load: bool = False, held: bool = True) -> None:
-    """Restart a relay so often, each time with a new cluster, and print the sums."""
+def repeat(title: str, times: int, *, under_load: bool = False, kept: bool = True) -> None:
+    """Restart a relay that many times, each time with a new cluster, and print the sums."""
     outcomes: list[Outcome] = []
     for _ in range(times):
         with tempfile.TemporaryDirectory() as directory:
             outcome = restart_relay(
-                Path(directory), under_load=under_load, held=held, watch=FATAL_TIMER + 3
+                Path(directory), under_load=under_load, kept=kept, watch=FATAL_TIMER + 3
             )
         sys.stdout.write(f"{title}: {outcome}\n")
         sys.stdout.flush()
@@ -45,8 +45,8 @@ def repeat(title: str, times: int, *, under_load: bool = False, held: bool = Tru
 def main() -> None:
     times = int(sys.argv[1]) if len(sys.argv) > 1 else TIMES
     repeat("idle", times)
-    repeat("at work", times, under_load=True)
-    repeat("idle, port not held", times, held=False)
+    repeat("under load", times, under_load=True)
+    repeat("idle, port not kept", times, kept=False)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ ANSWER = [sys.executable, str(EXAMPLES / "answer.py")]
 
 
 class Program(Process):
-    """An example, as its user runs it; a context manager that kills what is left of it."""
+    """An example as its user runs it; a context manager that kills it at the end."""
 
     def __init__(self, command: list[str], address: Address, **environment: str) -> None:
         (name,) = (Path(each).name for each in command if each.startswith(str(EXAMPLES)))
@@ -53,13 +53,13 @@ class Program(Process):
     def __exit__(self, *failure: object) -> None:
         self.kill()
 
-    def wait_said(self, *words: str) -> None:
+    def wait_printed(self, *words: str) -> None:
         self.wait_for(f"{words}", lambda: all(each in self.text() for each in words))
 
 
 @dataclass(frozen=True)
 class Shop:
-    """A cluster with the database that the examples are about, and the three programs."""
+    """A cluster with the database of the examples, and the three programs."""
 
     address: Address
     workers: list[Peer]
@@ -68,7 +68,7 @@ class Shop:
 
 
 def knows(event: str) -> str:
-    """Whether a Node process knows of a subscription to the orders, in JavaScript."""
+    """A JavaScript expression: whether a process has received a subscription to the orders."""
     known = "ipc.remoteSubscriptions.filter((each) => each.path === 'orders')"
     return f"{known}.some((each) => each.event === '{event}')"
 
@@ -86,9 +86,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
             Program(FOLLOW, relay.address) as follow,
             Program(ANSWER, relay.address) as answer,
         ):
-            watch.wait_said("watching the orders")
-            follow.wait_said("following orders")
-            answer.wait_said("answering")
+            watch.wait_printed("watching the orders")
+            follow.wait_printed("following orders")
+            answer.wait_printed("answering")
             for worker in workers:
                 worker.until(knows("child_added"))
                 worker.until(knows("mutated"))
@@ -99,7 +99,7 @@ def order(pieces: int) -> dict[str, object]:
     return {"item": "tea", "pieces": pieces}
 
 
-def test_the_service_and_the_asyncio_program_hear_of_every_write_in_order(shop: Shop) -> None:
+def test_the_service_and_the_asyncio_program_receive_every_write_in_order(shop: Shop) -> None:
     written = [[f"orders/{writer}-{number}" for number in range(20)] for writer in range(2)]
 
     for answered in [
@@ -109,8 +109,8 @@ def test_the_service_and_the_asyncio_program_hear_of_every_write_in_order(shop: 
         answered.result()
 
     lasts = [paths[-1] for paths in written]
-    shop.watch.wait_said(*(f"{path}: 7 x tea" for path in lasts))
-    shop.follow.wait_said(*(f'"{path}"' for path in lasts))
+    shop.watch.wait_printed(*(f"{path}: 7 x tea" for path in lasts))
+    shop.follow.wait_printed(*(f'"{path}"' for path in lasts))
     watched = [line.rpartition("] ")[2] for line in shop.watch.output]
     followed = [json.loads(line) for line in shop.follow.output if line.startswith("{")]
     for writer, paths in enumerate(written):
@@ -133,7 +133,7 @@ def test_a_function_that_fails_fails_the_request(shop: Shop) -> None:
         shop.workers[0].call("request", value=price, to="shop-prices")
 
 
-def test_the_shop_takes_orders_with_prices_that_all_hear_of(tmp_path: Path) -> None:
+def test_the_orders_of_the_shop_reach_all_programs_with_prices(tmp_path: Path) -> None:
     shop = [node(), str(EXAMPLES / "shop.js"), "3"]
     environment = {"NODE_PATH": str(HERE / "node_modules"), "SHOP_PATH": str(tmp_path)}
     with (
@@ -142,13 +142,13 @@ def test_the_shop_takes_orders_with_prices_that_all_hear_of(tmp_path: Path) -> N
         Program(FOLLOW, relay.address) as follow,
         Program(ANSWER, relay.address) as answer,
     ):
-        watch.wait_said("watching the orders")
-        follow.wait_said("following orders")
-        answer.wait_said("answering")
+        watch.wait_printed("watching the orders")
+        follow.wait_printed("following orders")
+        answer.wait_printed("answering")
         with Program(shop, relay.address, **environment) as process:
             assert process.wait_ended() == 0, process.text()
-        watch.wait_said(": 1 x tea", ": 2 x tea", ": 3 x tea")
-        follow.wait_said('"price": 350', '"price": 700', '"price": 1050')
+        watch.wait_printed(": 1 x tea", ": 2 x tea", ": 3 x tea")
+        follow.wait_printed('"price": 350', '"price": 700', '"price": 1050')
     assert process.output == [
         "ordered: 1 x tea for 350 cents",
         "ordered: 2 x tea for 700 cents",
@@ -157,7 +157,9 @@ def test_the_shop_takes_orders_with_prices_that_all_hear_of(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("command", [FOLLOW, ANSWER], ids=["follow.py", "answer.py"])
-def test_a_program_with_a_wrong_token_ends_and_says_why(shop: Shop, command: list[str]) -> None:
+def test_a_program_with_a_wrong_token_ends_and_prints_the_reason(
+    shop: Shop, command: list[str]
+) -> None:
     with Program(command, Address(shop.address.port, token="wrong")) as program:
         assert program.wait_ended() == 1
     (line,) = program.output
@@ -165,11 +167,11 @@ def test_a_program_with_a_wrong_token_ends_and_says_why(shop: Shop, command: lis
     assert "check the token" in line
 
 
-def test_of_two_with_one_id_the_earlier_ends_and_says_why(tcp_relay: Relay) -> None:
+def test_of_two_with_one_id_the_earlier_ends_and_prints_the_reason(tcp_relay: Relay) -> None:
     with Program(ANSWER, tcp_relay.address) as earlier:
-        earlier.wait_said("answering")
+        earlier.wait_printed("answering")
         with Program(ANSWER, tcp_relay.address) as later:
-            later.wait_said("answering")
+            later.wait_printed("answering")
             assert earlier.wait_ended() == 1
             assert "another process has connected with this id" in earlier.output[-1]
 
@@ -182,13 +184,13 @@ def test_the_asyncio_program_ends_when_it_is_interrupted(tcp_relay: Relay) -> No
     # The name is looked up in a thread, which must end, too.
     by_name = {"ACEBASE_IPC_URL": f"ws://localhost:{tcp_relay.address.port}"}
     with Program(FOLLOW, tcp_relay.address, **by_name) as follow:
-        follow.wait_said("following orders")
+        follow.wait_printed("following orders")
         follow.signal(signal.SIGINT)
         assert follow.wait_ended() == 0
     assert follow.output == ["following orders"]
 
 
-def test_the_asyncio_program_says_that_there_is_no_relay(tmp_path: Path) -> None:
+def test_the_asyncio_program_reports_that_there_is_no_relay(tmp_path: Path) -> None:
     address = Address(0)
     nowhere = {"ACEBASE_IPC_URL": f"ws+unix:{tmp_path}/nobody"}
     with Program(FOLLOW, address, **nowhere) as follow:
@@ -196,11 +198,11 @@ def test_the_asyncio_program_says_that_there_is_no_relay(tmp_path: Path) -> None
     assert follow.output[-1].startswith("follow.py: cannot connect to the relay")
 
 
-def test_the_service_ends_in_good_order(tcp_relay: Relay) -> None:
+def test_the_service_shuts_down_cleanly(tcp_relay: Relay) -> None:
     with Program(WATCH, tcp_relay.address) as watch:
-        watch.wait_said("watching the orders")
+        watch.wait_printed("watching the orders")
         watch.signal(signal.SIGTERM)
-        # Once it has shut down, twistd lets the signal it got end its process.
+        # After its shutdown twistd lets the signal end its process.
         assert watch.wait_ended() == -signal.SIGTERM
     assert "Server Shut Down." in watch.text()
     assert "Traceback" not in watch.text()

@@ -32,7 +32,7 @@ class Running(Cluster):
 def relay(request: pytest.FixtureRequest) -> Relay:
     """A relay without TLS and token, or one with both.
 
-    The latter has a ``ssl:`` and a ``pfx:`` port, which the processes of a cluster share.
+    The latter has a ``ssl:`` and a ``pfx:`` port, which the processes of a cluster use in turn.
     """
     relay: Relay = request.getfixturevalue(f"{request.param}_relay")
     return relay
@@ -107,19 +107,19 @@ def test_a_large_value_reaches_two_subscribers(cluster: Running, size: str) -> N
         assert subscriber.get(path) == digest(LARGE[size])
 
 
-def test_a_notification_reaches_everybody_else_and_a_request_is_answered(cluster: Running) -> None:
+def test_a_notification_reaches_all_others_and_a_request_is_answered(cluster: Running) -> None:
     sender, *others = cluster.workers
     others.append(cluster.master)
 
-    sender.call("notify", value="hear, hear")
+    sender.call("notify", value="a note")
     answer = sender.call("request", value={"type": "kit.add", "key": "surname"})
 
     for other in others:
-        assert other.wait_values("notification", 1) == ["hear, hear"]
+        assert other.wait_values("notification", 1) == ["a note"]
     assert answer["ok"]
 
 
-def test_two_databases_live_apart(relay: Relay, tmp_path: Path) -> None:
+def test_two_databases_are_separate(relay: Relay, tmp_path: Path) -> None:
     with (
         Cluster(relay.addresses, tmp_path, "one") as one,
         Cluster(relay.addresses, tmp_path, "two") as two,
@@ -138,10 +138,10 @@ def test_two_databases_live_apart(relay: Relay, tmp_path: Path) -> None:
         assert two_worker.wait_values("child_added shared", 2) == [2, 3]
         assert two_worker.get("shared") == {"seed": 0, "b": 2, "c": 3}
         for peer in (two_master, two_worker):
-            heard = {id for _, id in peer.evaluate("wire.heard")}
-            assert heard <= {two_master.id, two_worker.id}
+            announced = {id for _, id in peer.evaluate("wire.announced")}
+            assert announced <= {two_master.id, two_worker.id}
             assert "disconnect" not in peer.evaluate("wire.received")
-        # The published client of a killed master's worker waits for the next one.
+        # Without a master a worker of the npm package acebase waits for the next one.
         assert not one_worker.ended
 
 
@@ -149,10 +149,10 @@ def test_two_databases_live_apart(relay: Relay, tmp_path: Path) -> None:
 def test_a_wrong_token_is_refused(tls_relay: Relay, tmp_path: Path, port: int) -> None:
     address = replace(tls_relay.addresses[port], token="wrong")
     with Cluster([address], tmp_path) as cluster:
-        intruder = cluster.start("worker")
+        refused = cluster.start("worker")
 
-        # The client's words for status 403.
+        # The client's text for status 403.
         unauthorized = "Cannot connect to IPC server: unauthorized"
-        intruder.wait_for("the refusal", lambda: unauthorized in intruder.text())
-        intruder.wait_for("giving up", lambda: intruder.ipc_exit is not None)
-        assert intruder.welcomes == 0
+        refused.wait_for("the refusal", lambda: unauthorized in refused.text())
+        refused.wait_for("the end of its IPC", lambda: refused.ipc_exit is not None)
+        assert refused.welcomes == 0

@@ -1,4 +1,4 @@
-"""The cluster in ``examples/`` does what it says, on a relay with and without TLS and token."""
+"""The cluster in ``examples/`` works on a relay with and without TLS and token."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECONDS = 90
 def run_example(
     directory: Path, *options: str, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run it with *directory* for its temporary files."""
+    """Run the example with *directory* for its temporary files."""
     return subprocess.run(
         [node(), EXAMPLE, *options],
         cwd=directory,
@@ -39,8 +39,8 @@ def assert_worked(example: subprocess.CompletedProcess[str], directory: Path) ->
     assert example.returncode == 0, example.stdout + example.stderr
     assert example.stderr == ""
     assert "The counter is 20; 20 transactions were made" in example.stdout
-    assert "The subscriber heard of 20 changes and 2 notes." in example.stdout
-    assert not list(directory.iterdir())  # it has cleaned up
+    assert "The subscriber received 20 changes and 2 notes." in example.stdout
+    assert not list(directory.iterdir())  # its temporary files are removed
 
 
 def test_the_example_cluster_works(tcp_relay: Relay, tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_the_example_cluster_works_over_tls_with_a_token(tls_relay: Relay, tmp_p
     assert_worked(example, tmp_path)
 
 
-def test_the_example_cluster_says_that_its_token_is_wrong(tls_relay: Relay, tmp_path: Path) -> None:
+def test_the_example_cluster_reports_a_wrong_token(tls_relay: Relay, tmp_path: Path) -> None:
     example = run_example(
         tmp_path,
         *("--tls", "--port", str(tls_relay.address.port), "--token", "wrong"),
@@ -75,10 +75,10 @@ def test_the_example_cluster_says_that_its_token_is_wrong(tls_relay: Relay, tmp_
     assert "Is the token right?" in example.stderr
 
 
-def test_the_example_cluster_says_that_there_is_no_relay(tmp_path: Path) -> None:
-    with socket.socket() as silent:  # bound, so that nobody else listens there
-        silent.bind(("127.0.0.1", 0))
-        example = run_example(tmp_path, "--port", str(silent.getsockname()[1]))
+def test_the_example_cluster_reports_that_there_is_no_relay(tmp_path: Path) -> None:
+    with socket.socket() as unused:  # bound, so that no other process listens there
+        unused.bind(("127.0.0.1", 0))
+        example = run_example(tmp_path, "--port", str(unused.getsockname()[1]))
 
     assert example.returncode == 1
     assert "make run" in example.stderr

@@ -147,7 +147,7 @@ def test_a_process_that_joins_late_serves_the_subscriptions(
         # And forgets them when the peer leaves in good order.
         python.call("close")
         late.until(f"!{known_to(python, 'users', 'child_added')}")
-        assert ["bye", python.id] in late.evaluate("wire.heard")
+        assert ["bye", python.id] in late.evaluate("wire.announced")
         late.until("ipc.peers.every((each) => each.id === '[master]')")
 
 
@@ -206,7 +206,7 @@ def test_a_published_client_goes_on_sending_what_was_unsubscribed(cluster: Runni
     writer.until("wire.received.unsubscribe === 1")
     writer.set("more/left", 2)
     writer.call("notify", value="written")
-    python.wait_heard("written", [writer])
+    python.wait_notified("written", [writer])
 
     assert writer.evaluate("wire.sent.event") > sent
     assert writer.evaluate(known_to(python, "more/left", "value"))
@@ -218,12 +218,12 @@ def test_notifications_go_both_ways(cluster: Running) -> None:
 
     python.call("notify", value="from Python")
     for node in nodes:
-        node.wait_heard("from Python", [python])
+        node.wait_notified("from Python", [python])
 
     for node in nodes:
         node.call("notify", value=f"from {node.name}")
     for node in nodes:
-        python.wait_heard(f"from {node.name}", [node])
+        python.wait_notified(f"from {node.name}", [node])
 
 
 def test_large_notifications_go_both_ways(cluster: Running) -> None:

@@ -1,6 +1,6 @@
-"""The relay is restarted under a running cluster, on a socket that somebody else holds.
+"""The relay is restarted under a running cluster, on a socket that another process keeps open.
 
-``restart_figures.py`` repeats it and prints what each restart did.
+``restart_figures.py`` repeats it and prints the outcome of each restart.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ TRANSACTIONS = 5  # of each worker, after the restart
 SUBSCRIPTION = "child_added list"
 
 PATIENCE = 5.0
-"""Seconds after which a write that has not ended is taken to hang."""
+"""Seconds after which a write counts as hanging."""
 
 FATAL_TIMER = 10.0
-"""Seconds after which a client that was refused once ends (client bug 3)."""
+"""Seconds after which a client ends that was refused once (client bug 3)."""
 
 CONNECT_SECONDS = 5.0
-"""How long a client may wait to be accepted: then it sends a ping on the socket that
-is not open yet, which ends the process."""
+"""Seconds that a client may wait to be accepted. After them it sends a ping on the socket,
+which is not open yet, and that ends the process."""
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What a restart did to a cluster.
+    """The effects of a restart on a cluster.
 
-    :ivar gap: seconds from SIGTERM until the next relay served.
+    :ivar gap: seconds from SIGTERM until the next relay accepted connections.
     :ivar refused: failed attempts to connect, of all processes.
-    :ivar dead: processes that ended.
-    :ivar hanging: workers whose write under way neither ended nor failed.
+    :ivar dead: processes that have ended.
+    :ivar hanging: workers whose write under way neither completed nor failed.
     :ivar failed: workers whose write under way failed.
     :ivar done: writes of the workers after the restart, of *wanted*.
-    :ivar events: how many of these a subscriber heard of.
+    :ivar events: how many of these reached a subscriber.
     """
 
     wanted: int
@@ -57,20 +57,20 @@ class Outcome:
 
     def __str__(self) -> str:
         return (
-            f"served again after {self.gap:.2f} s: {self.refused} refused, {self.dead} dead,"
+            f"restarted in {self.gap:.2f} s: {self.refused} refused, {self.dead} dead,"
             f" {self.hanging} hanging, {self.failed} failed; afterwards"
             f" {self.done} of {self.wanted} writes, {self.events} events"
         )
 
 
 def restart_relay(
-    directory: Path, *, under_load: bool, held: bool = True, watch: float = 0
+    directory: Path, *, under_load: bool, kept: bool = True, watch: float = 0
 ) -> Outcome:
     """Restart the relay of a cluster once.
 
-    :param under_load: whether every worker is always in the middle of a transaction.
-    :param held: whether the port listens all the time.
-    :param watch: seconds after the restart until the dead are counted, at least.
+    :param under_load: whether each worker has a transaction under way.
+    :param kept: whether the socket stays open during the restart.
+    :param watch: least number of seconds from the restart to the count of ended processes.
     """
     outcome = Outcome(wanted=WORKERS * TRANSACTIONS)
     with contextlib.ExitStack() as stack:
@@ -86,10 +86,10 @@ def restart_relay(
             peer.wait_idle()
 
         began = time.monotonic()
-        if not held:
+        if not kept:
             listener.close()
         relay.stop()
-        if not held:
+        if not kept:
             listener = stack.enter_context(listening_socket(relay.address.port))
         with ActivatedRelay(listener):
             served = time.monotonic()
@@ -101,19 +101,19 @@ def restart_relay(
             write(living(cluster), outcome)
             exchange(*living(cluster))
             outcome.events = len(subscriber.values(SUBSCRIPTION))
-            let_pass(cluster, served + watch - time.monotonic())
+            wait_for_ends(cluster, served + watch - time.monotonic())
             count_losses(cluster, outcome)
     return outcome
 
 
 def wait_welcomed(peer: Peer, times: int) -> None:
-    """Wait until a relay has welcomed *peer* so often, or it has died."""
+    """Wait until *peer* was welcomed that many times, or has ended."""
     with contextlib.suppress(PeerDied):
         peer.wait_for("the next relay's welcome", lambda: peer.welcomes >= times)
 
 
 def begin_load(workers: list[Peer]) -> list[Pending]:
-    """Let every worker make transactions, one after the other, until :func:`end_load`."""
+    """Make transactions in every worker, one after the other, until :func:`end_load`."""
     loads = [each.begin("load", path="counters/total") for each in workers]
     for each in workers:
         each.wait_values("loading", 1)
@@ -121,7 +121,7 @@ def begin_load(workers: list[Peer]) -> list[Pending]:
 
 
 def end_load(workers: list[Peer], loads: list[Pending], outcome: Outcome) -> None:
-    """End it, and count whose last transaction does not end."""
+    """End the load, and count the workers whose last transaction does not end."""
     for worker in workers if loads else ():
         with contextlib.suppress(PeerDied):
             worker.call("stop")
@@ -134,7 +134,7 @@ def end_load(workers: list[Peer], loads: list[Pending], outcome: Outcome) -> Non
         except PeerError:
             outcome.failed += 1
         except PeerDied:
-            pass  # it is counted among the dead
+            pass  # counted by count_losses
 
 
 def living(cluster: Cluster) -> list[Peer]:
@@ -143,7 +143,7 @@ def living(cluster: Cluster) -> list[Peer]:
 
 
 def write(peers: list[Peer], outcome: Outcome) -> None:
-    """Let all workers write at the same time, and count what has been written."""
+    """Write with all workers at the same time, and count the completed writes."""
     running = [
         each.begin("set", path=f"list/{each.id}-{number}", value=number)
         for number in range(TRANSACTIONS)
@@ -157,48 +157,48 @@ def write(peers: list[Peer], outcome: Outcome) -> None:
             outcome.done += 1
 
 
-def let_pass(cluster: Cluster, seconds: float) -> None:
-    """Wait for so long, or until all processes have died."""
+def wait_for_ends(cluster: Cluster, seconds: float) -> None:
+    """Wait that many seconds, or until all processes have ended."""
     with Peer.changed:
         Peer.changed.wait_for(lambda: not living(cluster), max(0.0, seconds))
 
 
 def count_losses(cluster: Cluster, outcome: Outcome) -> None:
-    """Count who has died, and how often somebody was refused."""
+    """Count the processes that have ended, and refused attempts to connect."""
     for peer in cluster.peers:
         outcome.refused += peer.text().count("Unable to connect to remote IPC server")
         if peer.ended:
             outcome.dead += 1
-            peer.killed = True  # it is counted: the cluster need not complain
+            peer.killed = True  # so that the end of the cluster accepts it
 
 
-def assert_nobody_lost(outcome: Outcome) -> None:
-    """Nobody was refused, and nobody died."""
+def assert_no_losses(outcome: Outcome) -> None:
+    """No process was refused, and none has ended."""
     if outcome.gap >= CONNECT_SECONDS:
-        pytest.skip(f"this machine is too slow for published clients: {outcome}")
+        pytest.skip(f"this machine is too slow for the npm package acebase: {outcome}")
     assert (outcome.refused, outcome.dead) == (0, 0)
 
 
 @pytest.fixture
-def tell(record_property: Callable[[str, object], None]) -> Callable[[Outcome], None]:
-    """Note what a restart did, and show it where the test fails."""
+def record(record_property: Callable[[str, object], None]) -> Callable[[Outcome], None]:
+    """Record the outcome of a restart, for the report."""
     return lambda outcome: record_property("outcome", str(outcome))
 
 
-def test_an_idle_cluster_notices_nothing(tmp_path: Path, tell: Callable[[Outcome], None]) -> None:
+def test_an_idle_cluster_is_not_affected(tmp_path: Path, record: Callable[[Outcome], None]) -> None:
     outcome = restart_relay(tmp_path, under_load=False)
 
-    tell(outcome)
-    assert_nobody_lost(outcome)
+    record(outcome)
+    assert_no_losses(outcome)
     assert outcome.done == outcome.events == outcome.wanted
 
 
 def test_a_cluster_at_work_loses_no_process(
-    tmp_path: Path, tell: Callable[[Outcome], None]
+    tmp_path: Path, record: Callable[[Outcome], None]
 ) -> None:
-    """What a client sends while it is disconnected is lost in the client: its write may hang."""
+    """A client loses messages that it sends while disconnected, so its write may hang."""
     outcome = restart_relay(tmp_path, under_load=True)
 
-    tell(outcome)
-    assert_nobody_lost(outcome)
+    record(outcome)
+    assert_no_losses(outcome)
     assert outcome.hanging + outcome.failed <= WORKERS

@@ -9,8 +9,8 @@ from OpenSSL import SSL
 from service_identity import VerificationError
 from service_identity.exceptions import DNSMismatch
 from service_identity.hazmat import DNS_ID
-from twisted.internet.defer import CancelledError
-from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel, capturedLogs
 
@@ -536,6 +536,10 @@ class TestHTTP:
         sent.addErrback(failures.append)
         answer_http(played, b"POST ", None)
         assert isinstance(failures[0].value, client_errors.RequestUnanswered)
+        assert failures[0].value.sent
+        played.network.pass_time(9.5)
+        assert played.server.heard() == []  # the relay may still have "x" in a buffer
+        played.network.pass_time(0.5)
         assert played.server.heard() == ["y"]
         assert after.called
         assert sum(each.sent.count(b"POST ") for each in played.network.transports) == 1
@@ -605,3 +609,213 @@ def test_the_connection_does_not_name_the_token() -> None:
     connection = client._link.connection
     assert connection is not None
     assert "s3cret" not in repr(connection.factory)
+
+
+class TestFaultsOfOthers:
+    """What a relay, a proxy or another server does wrong takes neither memory nor time."""
+
+    @pytest.mark.parametrize("before", ["", "HTTP/1.1 100 C\r\n\r\n"])
+    def test_an_answer_with_endless_headers_is_cut_off(self, before: str) -> None:
+        played = Played().welcomed()
+        (clients,) = (each for each in played.network.transports if b"/clients" in each.sent)
+        clients.receive(f"{before}HTTP/1.1 200 OK\r\n".encode())
+        for number in range(70):
+            assert clients.reason is None
+            clients.receive(b"X-%d: %s\r\n" % (number, b"y" * 1000))
+            played.settle()
+            if number > 60 and clients.reason is not None:
+                break
+        assert isinstance(clients.reason, ConnectionAborted)
+
+    def test_endless_informational_answers_are_cut_off(self) -> None:
+        played = Played().welcomed()
+        (clients,) = (each for each in played.network.transports if b"/clients" in each.sent)
+        for _ in range(70):
+            clients.receive(b"HTTP/1.1 103 E\r\nX: %s\r\n\r\n" % (b"y" * 1000))
+            played.settle()
+        assert isinstance(clients.reason, ConnectionAborted)
+
+    def test_an_answer_may_have_some_headers_and_come_in_pieces(self) -> None:
+        played = Played().welcomed()
+        head = "".join(f"X-{number}: {'y' * 1000}\r\n" for number in range(50))
+        answer = "HTTP/1.1 100 C\r\n\r\nHTTP/1.1 200 OK\r\n" + head
+        answer += "Content-Length: 16\r\n\r\n" + '[{"id":"bobby"}]'
+        (clients,) = (each for each in played.network.transports if b"/clients" in each.sent)
+        for start in range(0, len(answer), 777):
+            clients.receive(answer[start : start + 777].encode())
+            played.settle()
+        assert played.client.peers == {"bobby"}
+
+    def test_a_large_body_is_not_taken_for_a_head(self) -> None:
+        played = Played().welcomed()
+        played.server.say("get:1")
+        played.settle()
+        answer_http(played, b"/receive?", ok("x" * 200_000))
+        assert played.heard == ["x" * 200_000]
+
+    def test_pings_are_answered_once_while_their_answers_are_not_read(self) -> None:
+        played = Played().welcomed()
+        transport = played.server.transport
+        for payload in (b"first", b"second"):
+            played.server.send(payload, PING)
+        played.settle()
+        assert played.server.frames() == [(PONG, b"first"), (PONG, b"second")]
+        transport.room = 0
+        for number in range(1000):
+            played.server.send(b"%d" % number, PING)
+        played.settle()
+        assert played.server.frames() == [(PONG, b"0")]
+        transport.drain()
+        played.settle()
+        assert played.server.frames() == [(PONG, b"999")]
+
+    def test_a_head_of_a_handshake_that_cannot_be_decoded_ends_the_connection(self) -> None:
+        played = Played()
+        with capturedLogs():
+            played.server.transport.receive(b"HTTP/1.1 101 S\r\nX: \xff\xfe\r\n\r\n")
+            played.settle()
+        assert played.server.transport.reason is not None
+        assert played.client.problem is not None
+
+    def test_a_defect_of_ours_ends_the_connection_and_is_logged(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        played = Played().welcomed()
+
+        def fails(text: str) -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr("acebase_ipc.client.reconnect.read", fails)
+        with capturedLogs() as events:
+            played.server.say("msg:1", "msg:2")
+            played.settle()
+        monkeypatch.undo()
+        assert isinstance(played.client.problem, ProtocolError)
+        assert [e["log_failure"].type for e in events if "log_failure" in e] == [ZeroDivisionError]
+        played.again().accept()
+
+    def test_a_relay_that_does_not_answer_ping_fails_a_large_message_only(self) -> None:
+        played = Played().welcomed()
+        played.client.send("small")
+        large, after = played.client.send("x" * 200), played.client.send("after")
+        failures: list[Any] = []
+        large.addErrback(failures.append)
+        for _ in range(30):
+            assert not after.called
+            played.server.send(b"", PING)  # it lives
+            played.network.pass_time(1)
+        assert isinstance(failures[0].value, client_errors.PingTimeout)
+        assert after.called
+        assert played.server.heard() == ["small", "ping", "after"]
+        assert played.client.connected
+
+    def test_a_late_pong_is_not_taken_for_the_next_one(self) -> None:
+        played = Played().welcomed()
+        early = played.client.ping(timeout=1)
+        early.addErrback(lambda failure: failure.trap(client_errors.PingTimeout))
+        played.network.pass_time(1)
+        later = played.client.ping(timeout=5)
+        played.server.say("pong")
+        played.settle()
+        assert not later.called
+        played.server.say("pong")
+        played.settle()
+        assert later.called
+
+    def test_a_download_that_fails_does_not_make_a_full_client_deaf(self) -> None:
+        played = Played(max_queue=10, max_message=20).welcomed()
+        played.server.say("get:1", "get:" + "2" * 20)
+        played.settle()
+        assert not played.server.transport.reading
+        for _ in range(2):
+            answer_http(played, b"/receive?", ok("x" * 21))
+        assert played.server.transport.reading
+        played.server.say("msg:heard")
+        played.settle()
+        assert played.heard == ["heard"]
+
+    def test_many_failing_downloads_do_not_recurse(self) -> None:
+        played = Played().welcomed()
+        played.client._traffic.http = None  # every download fails at once
+        played.server.say(*(f"get:{number}" for number in range(3000)), "msg:last")
+        played.settle()
+        assert played.heard == ["last"]
+
+    def test_a_post_that_never_left_holds_nothing_back(self) -> None:
+        played = Played().welcomed()
+        played.network.refuses = True
+        sent, after = played.client.send("x" * 200), played.client.send("y")
+        failures: list[Any] = []
+        sent.addErrback(failures.append)
+        played.settle()
+        assert not failures[0].value.sent
+        assert "nothing was relayed" in str(failures[0].value)
+        assert after.called
+
+    def test_a_client_that_is_stopped_does_not_wait_for_http_connections(self) -> None:
+        played = Played().welcomed()
+        (clients,) = (each for each in played.network.transports if b"/clients" in each.sent)
+        clients.receive(ok("[]").encode())
+        played.settle()
+        clients.loseConnection = lambda: None  # type: ignore[method-assign]
+        stopped = played.client.stopService()
+        played.server.transport.lose(ConnectionDone())
+        played.network.pass_time(4.5)
+        assert not stopped.called
+        played.network.pass_time(0.5)
+        assert stopped.called
+        assert isinstance(clients.reason, ConnectionAborted)
+
+    def test_an_endpoint_that_never_answers_is_given_up(self) -> None:
+        network = Network(MemoryReactorClock())
+        network.accept = lambda: False  # type: ignore[method-assign]
+        client = network.started()
+        failed = client.when_connected(1)
+        failures: list[Any] = []
+        failed.addErrback(failures.append)
+        network.pass_time(39.5)
+        assert failures == []
+        network.pass_time(0.5)
+        assert "no connection within 40 s" in str(failures[0].value)
+
+    def test_an_endpoint_that_raises_is_a_failure_to_connect(self) -> None:
+        network = Network(MemoryReactorClock())
+
+        def connect(factory: object) -> Any:
+            raise OSError("no route")
+
+        network.connect = connect  # type: ignore[method-assign]
+        client = network.started()
+        assert isinstance(client.problem, ConnectionFailed)
+        assert "no route" in str(client.problem)
+
+    def test_a_connection_that_comes_after_its_attempt_was_cancelled_is_ended(self) -> None:
+        network = Network(MemoryReactorClock())
+        client = network.client()
+        client.startService()
+        ((factory, made),) = network._connecting
+        made.addErrback(lambda failure: failure.trap(CancelledError))
+        assert client.stopService().called
+        network._accept(factory, Deferred())
+        assert isinstance(network.last.reason, ConnectionAborted)
+        network.settle()
+        assert not client.connected
+
+    @pytest.mark.parametrize("policy", [None, -1, float("nan"), float("inf"), "1", [], KeyError])
+    def test_a_retry_policy_that_gives_no_delay_is_logged_and_replaced(self, policy: Any) -> None:
+        def give(failures: int) -> Any:
+            if policy is KeyError:
+                raise KeyError
+            return policy
+
+        network = Network(MemoryReactorClock())
+        network.refuses = True
+        with capturedLogs() as events:
+            client = network.started(retry_policy=give)
+            failed = client.when_connected(3)
+            failed.addErrback(lambda failure: failure.trap(ConnectionFailed))
+            network.pass_time(2)
+            assert failed.called
+            assert client.stopService().called
+        levels = {each["log_level"] for each in events if "retry_policy" in each["log_format"]}
+        assert levels == {LogLevel.critical if policy is KeyError else LogLevel.error}

@@ -38,6 +38,7 @@ from acebase_ipc.client.errors import (
     VersionRejected,
 )
 from acebase_ipc.client.reconnect import retry_delay
+from acebase_ipc.relay.limits import Limits
 from tests.clients import URL, Network, RelayNetwork
 from tests.fakes import DATABASE
 
@@ -80,13 +81,13 @@ def hearing(client: IPCClient) -> list[str]:
 class TestJoining:
     def test_a_client_is_a_peer_when_it_is_welcomed(self, network: RelayNetwork) -> None:
         client = network.client()
-        connected = client.whenConnected()
+        connected = client.when_connected()
         assert not client.connected
         network.start(client)
         assert result(connected) is None
         assert client.connected
         assert client.problem is None
-        assert result(client.whenConnected()) is None
+        assert result(client.when_connected()) is None
         (known,) = network.world.server.get_clients(DATABASE)
         assert known.id == client.id
 
@@ -101,7 +102,7 @@ class TestJoining:
         network.cut(client)
         assert not client.connected
         assert isinstance(client.problem, ConnectionLost)
-        again = client.whenConnected()
+        again = client.when_connected()
         network.pass_time(1)
         assert result(again) is None
         assert client.id == client_id
@@ -183,6 +184,16 @@ def network_below(url: str) -> IPCClient:
         ({"dialect": "latin"}, "dialect is either documented or acebase"),
         ({"max_queue": 0}, "max_queue"),
         ({"max_message": 0}, "max_message"),
+        ({"max_queue": 1.5}, "max_queue"),
+        ({"max_message": None}, "max_message"),
+        ({"url": b"ws://x"}, "URL is a str"),
+        ({"url": "ws+unix:/" + "a" * 107}, "at most 107 bytes"),
+        ({"url": "ws+unix:/" + "ä" * 54}, "at most 107 bytes"),
+        ({"dbname": 1}, "1 to 200 characters"),
+        ({"client_id": 12345}, "5 to 128 characters"),
+        ({"token": ""}, "the token is empty"),
+        ({"token": 1}, "no text"),
+        ({"retry_policy": 1}, "retry_policy and clock are functions"),
     ],
 )
 def test_arguments_that_cannot_be_used_are_refused(
@@ -190,7 +201,38 @@ def test_arguments_that_cannot_be_used_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=says) as caught:
         network.client(**arguments)
-    assert arguments.get("token", "?") not in str(caught.value)
+    assert str(arguments.get("token") or "?") not in str(caught.value)
+
+
+def test_arguments_of_calls_are_checked_before_anything_is_done(network: RelayNetwork) -> None:
+    client = network.started()
+    sent = bytes(network.websocket(client).sent)
+    for timeout in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="more than 0"):
+            client.ping(timeout)
+    for count in (0, -1):
+        with pytest.raises(ValueError, match="1 or more"):
+            client.when_connected(count)
+    with pytest.raises(TypeError, match="not bytes"):
+        client.send(b"x")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="lone surrogates"):
+        client.send("\udc00")
+    registers: list[Any] = [
+        client.on_message,
+        client.on_connected,
+        client.on_disconnected,
+        client.on_peer_joined,
+        client.on_peer_left,
+    ]
+    for register in registers:
+        with pytest.raises(TypeError, match="a callback is a function"):
+            register(None)
+    assert not client._link._pongs
+    assert bytes(network.websocket(client).sent) == sent
+
+
+def test_it_takes_what_a_relay_accepts_by_default() -> None:
+    assert Limits().max_message <= client_module.DEFAULT_MAX_MESSAGE
 
 
 class TestSending:
@@ -220,8 +262,10 @@ class TestSending:
         assert heard == [body, body]
 
     def test_to_must_be_an_id(self, network: RelayNetwork) -> None:
-        with pytest.raises(ConfigError, match="an id has 5 to 128 characters"):
-            network.started().send("x", to="all")
+        for nobody in ("all", "a;bcd", 12345, b"alice"):
+            with pytest.raises(ValueError, match="an id has 5 to 128 characters") as caught:
+                network.started().send("x", to=nobody)  # type: ignore[arg-type]
+            assert not isinstance(caught.value, ConfigError)
 
     def test_messages_wait_until_there_is_a_connection(self, network: RelayNetwork) -> None:
         heard = hearing(network.started("bobby"))
@@ -516,15 +560,15 @@ class TestReceiving:
         alice.send("x")
         network.settle()
         assert heard == ["x", "x"]
-        assert not bobby._awaited
+        assert not bobby._traffic._awaited
 
     def test_an_iterator_that_is_dropped_is_forgotten(self, network: RelayNetwork) -> None:
         client = network.started()
         messages = client.messages()
-        assert len(client._iterators) == 1
+        assert len(client._traffic._iterators) == 1
         del messages
         gc.collect()
-        assert len(client._iterators) == 0
+        assert len(client._traffic._iterators) == 0
 
     def test_an_iterator_can_be_closed(self, network: RelayNetwork) -> None:
         alice, bobby = network.started("alice"), network.started("bobby")
@@ -575,7 +619,7 @@ class TestPeers:
         asked = alice.fetch_peers()
         network.settle()
         assert result(asked) == {"bobby"}
-        assert alice._peers._asked == []
+        assert alice._traffic.peers._asked == []
 
     def test_nobody_can_be_asked_without_a_connection(self, network: RelayNetwork) -> None:
         assert isinstance(error(network.client().fetch_peers()), NotConnected)
@@ -656,7 +700,7 @@ class TestEnding:
         network.refuses = True
         client = network.started()
         network.pass_time(seconds)
-        waiting = client.whenConnected()
+        waiting = client.when_connected()
         assert result(client.stopService()) is None
         assert isinstance(error(waiting), ClientStopped)
         network.refuses = False
@@ -687,14 +731,14 @@ class TestEnding:
 
     def test_afterwards_everything_fails(self, network: RelayNetwork) -> None:
         client = network.started()
-        ended = client.whenEnded()
+        ended = client.when_ended()
         assert not ended.called
         client.stopService()
         network.settle()
         assert result(ended) is None
-        assert result(client.whenEnded()) is None
+        assert result(client.when_ended()) is None
         assert isinstance(error(client.send("x")), ClientStopped)
-        assert isinstance(error(client.whenConnected()), ClientStopped)
+        assert isinstance(error(client.when_connected()), ClientStopped)
         assert isinstance(error(client.messages().__anext__()), StopAsyncIteration)
         assert isinstance(error(client.ping()), NotConnected)
 
@@ -721,7 +765,7 @@ class TestStartingWhileItIsStopped:
         heard = hearing(network.started("bobby"))
         stopped = client.stopService()
         client.startService()
-        connected, sent = client.whenConnected(), client.send("again")
+        connected, sent = client.when_connected(), client.send("again")
         network.pass_time(4)
         assert [each.called for each in (stopped, connected, sent)] == [False] * 3
         assert websockets(network) == 2
@@ -736,7 +780,7 @@ class TestStartingWhileItIsStopped:
     def test_it_can_be_stopped_again(self, network: RelayNetwork, client: IPCClient) -> None:
         first = client.stopService()
         client.startService()
-        connected = client.whenConnected()
+        connected = client.when_connected()
         second = client.stopService()
         assert isinstance(error(connected), ClientStopped)
         assert isinstance(error(client.send("x")), ClientStopped)
@@ -862,8 +906,8 @@ class TestConnectingAgain:
     def test_who_waits_can_wait_for_so_many_failures(self, network: RelayNetwork) -> None:
         network.refuses = True
         client = network.client()
-        once, twice = client.whenConnected(1), client.whenConnected(failAfterFailures=2)
-        for_ever, not_at_all = client.whenConnected(), client.whenConnected()
+        once, twice = client.when_connected(1), client.when_connected(fail_after_failures=2)
+        for_ever, not_at_all = client.when_connected(), client.when_connected()
         not_at_all.cancel()
         assert isinstance(error(not_at_all), CancelledError)
         network.start(client)
@@ -898,7 +942,7 @@ class TestOneWaiterCancelsAnother:
 
     def test_when_it_is_connected(self, network: RelayNetwork) -> None:
         client = network.client()
-        outcomes = self.waiters(client.whenConnected)
+        outcomes = self.waiters(client.when_connected)
         heard = hearing(client)
         network.start(client)
         network.started().send("hello")
@@ -909,7 +953,7 @@ class TestOneWaiterCancelsAnother:
     def test_when_a_connection_fails(self, network: RelayNetwork) -> None:
         network.refuses = True
         client = network.client()
-        outcomes = self.waiters(lambda: client.whenConnected(failAfterFailures=1))
+        outcomes = self.waiters(lambda: client.when_connected(fail_after_failures=1))
         network.start(client)
         network.refuses = False
         network.pass_time(1)
@@ -918,7 +962,7 @@ class TestOneWaiterCancelsAnother:
 
     def test_when_it_is_stopped(self, network: RelayNetwork) -> None:
         client = network.client()
-        connected, ended = self.waiters(client.whenConnected), self.waiters(client.whenEnded)
+        connected, ended = self.waiters(client.when_connected), self.waiters(client.when_ended)
         assert result(client.stopService()) is None
         assert types(connected) == [ClientStopped, CancelledError, ClientStopped]
         assert len(ended) == 3
@@ -962,11 +1006,11 @@ class TestRefusals:
         if change is not None:
             change(client, monkeypatch)
         connected, sent, iterated, ended, unwanted = (
-            client.whenConnected(),
+            client.when_connected(),
             client.send("x"),
             client.messages().__anext__(),
-            client.whenEnded(),
-            client.whenEnded(),
+            client.when_ended(),
+            client.when_ended(),
         )
         unwanted.cancel()
         assert isinstance(error(unwanted), CancelledError)
@@ -978,10 +1022,10 @@ class TestRefusals:
         network.pass_time(120)
         assert len(network.transports) == 1
         for later in (
-            client.whenConnected(),
+            client.when_connected(),
             client.send("y"),
             client.messages().__anext__(),
-            client.whenEnded(),
+            client.when_ended(),
         ):
             assert type(error(later)) is kind
         assert result(client.stopService()) is None
@@ -1007,7 +1051,7 @@ class TestRefusals:
             client._headers = {"Authorization": "Bearer s3cret"}
             client.startService()
 
-        client.whenEnded().addErrback(start_again)
+        client.when_ended().addErrback(start_again)
         network.start(client)
         network.pass_time(5)
         assert client.connected

@@ -1,8 +1,8 @@
-"""``make conformance``: the Autobahn TestSuite judges the relay's WebSocket.
+"""Runs the Autobahn TestSuite against the relay's WebSocket, for ``make conformance``.
 
-The suite's fuzzing client needs Python 2.7; where there is none, this says so
-and exits with 77. It is kept in ``build/conformance``, with its reports. The
-table in ``docs/conformance.rst`` is written from these.
+The suite's fuzzing client needs Python 2.7; without one, this module says so
+and exits with 77. ``build/conformance`` holds the suite and its reports, from
+which ``docs/conformance.rst`` is generated.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SUITE_TIMEOUT = 3600.0
 
 
 def find_python27() -> str | None:
-    """A Python 2.7: ``$PYTHON27``, or one on the ``PATH``, or one of pyenv's."""
+    """Return a Python 2.7: ``$PYTHON27``, or one on the ``PATH``, or one of pyenv's."""
     candidates = [os.environ.get("PYTHON27"), shutil.which("python2.7")]
     if pyenv := shutil.which("pyenv"):
         found = subprocess.run(
@@ -56,7 +56,7 @@ def find_python27() -> str | None:
 
 
 def install_suite(python27: str) -> Path:
-    """The suite's program, installed if it is not yet."""
+    """Return the suite's program; install it if it is missing."""
     environment = WORK / "python2.7"
     program = environment / "bin" / "wstest"
     if not program.exists():
@@ -78,7 +78,7 @@ def install_suite(python27: str) -> Path:
 
 @contextmanager
 def echo_server(kind: str) -> Iterator[str]:
-    """The URL of an echo server in a process of its own."""
+    """Start an echo server in a process of its own; yield its URL."""
     command = [sys.executable, "-m", "tests.conformance.echo_server", "--port=0", f"--kind={kind}"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
         try:
@@ -88,8 +88,8 @@ def echo_server(kind: str) -> Iterator[str]:
             server.terminate()
 
 
-def judge(program: Path, kind: str) -> None:
-    """Run all cases against one agent; the reports are in a folder of its name."""
+def run_suite(program: Path, kind: str) -> None:
+    """Run all cases against one agent; write the reports into a folder with its name."""
     reports = WORK / kind
     shutil.rmtree(reports, ignore_errors=True)
     with echo_server(kind) as url:
@@ -114,16 +114,16 @@ def judge(program: Path, kind: str) -> None:
 
 
 def main() -> int:
-    """Run the suite over each kind of echo server; returns the exit status."""
+    """Run the suite against each kind of echo server; return the exit status."""
     python27 = find_python27()
     if python27 is None:
-        print("The Autobahn TestSuite needs Python 2.7, and there is none: name one in PYTHON27.")
+        print("The Autobahn TestSuite needs Python 2.7, and none is found: name it in PYTHON27.")
         return NOT_POSSIBLE
     WORK.mkdir(parents=True, exist_ok=True)
     program = install_suite(python27)
     for kind in KINDS:
         print(f"{kind} ...", flush=True)
-        judge(program, kind)
+        run_suite(program, kind)
     reports = {kind: read_reports(WORK / kind / "index.json", kind) for kind in KINDS}
     TABLE.write_text(render(reports, {"suite": SUITE, "autobahn": version("autobahn")}))
     worse = {kind: worse_than(reports["stock"], reports[kind]) for kind in KINDS}

@@ -25,8 +25,8 @@ SECTIONS = {
 }
 
 TITLES = {
-    "private": "the relay's WebSocket, short ways included",
-    "public": "the same without Autobahn's private attributes",
+    "private": "the relay's WebSocket with its fast path",
+    "public": "the same with public names of Autobahn only",
     "stock": "Autobahn alone",
 }
 
@@ -37,17 +37,17 @@ Conformance
 
 .. Written by "make conformance": do not edit.
 
-The cases of the Autobahn TestSuite (``{suite}``), its fuzzing client against an echo server
-of the relay's own WebSocket (``tests/conformance``), on Autobahn {autobahn}. ``make conformance``
-runs it again and writes this page.
+Results of the Autobahn TestSuite (``{suite}``): its fuzzing client tests an echo server
+that uses the relay's own WebSocket (``tests/conformance``), with Autobahn {autobahn}. ``make
+conformance`` runs it again and writes this page.
 
 """
 
 TAIL = """\
 
-A case is OK, or it is NON-STRICT or INFORMATIONAL just as it is for Autobahn alone; everything
-else is a failure, and ``make conformance`` then fails. Cases 12 and 13 are about compression,
-which the relay never agrees to.
+A case passes if it is OK, or if it is NON-STRICT or INFORMATIONAL and is so for Autobahn alone.
+Anything else is a failure, and ``make conformance`` then fails. Cases 12 and 13 test compression,
+which the relay does not support.
 """
 
 
@@ -113,7 +113,7 @@ def render(reports: Mapping[str, Report], versions: Mapping[str, str]) -> str:
         {c for each in reports.values() for c, v in each.behaviour.items() if v != GOOD}
     )
     if different:
-        lines += ["What is not plainly OK:", ""]
+        lines += ["Cases that are not OK:", ""]
         for case in different:
             said = [f"{kind} {each.behaviour.get(case)}" for kind, each in reports.items()]
             lines.append(f"* {case}: {'; '.join(said)}")

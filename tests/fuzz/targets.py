@@ -24,12 +24,21 @@ from acebase_ipc.protocol.frames import PartialText, frame_payload, split, text_
 from acebase_ipc.protocol.handshake import accept, parse_query
 from acebase_ipc.protocol.messages import Audience, Body, parse, read, render, utf16_units
 from acebase_ipc.protocol.values import decode as decode_values
-from tests.fakes import Wire, World, client_frame, http_head, parse_responses, upgrade_request
+from acebase_ipc.testing import (
+    LengthForm,
+    MemoryConnection,
+    MemoryRelay,
+    Opcode,
+    client_frame,
+    http_head,
+    parse_responses,
+    server_frames,
+    upgrade_request,
+)
+from acebase_ipc.testing.frames import apply_mask
 from tests.fuzz.history import play
 from tests.fuzz.reader import Reader
 from tests.websocket.test_fastpath_differential import LONG_LIMIT, SHORT_LIMIT, compare
-from tests.wire import Form, Opcode, masked, server_frames
-from tests.wire import client_frame as any_frame
 
 MAX_PIECES = 12
 MAX_TEXT = 4000
@@ -61,13 +70,15 @@ def _frame(reader: Reader) -> bytes:
     payload = reader.choose([b"", b"echo ", b"leave", "語".encode() * 40, b"x" * 120])
     payload += reader.bytes(16)
     plain = reader.number(3) > 0
-    forms = [each for each in Form if len(payload) < 1 << each and (each > 7 or len(payload) < 126)]
-    return any_frame(
+    forms = [
+        each for each in LengthForm if len(payload) < 1 << each and (each > 7 or len(payload) < 126)
+    ]
+    return client_frame(
         payload,
         Opcode.TEXT if plain else reader.number(15),
-        fin=plain or reader.number(1) > 0,
+        final=plain or reader.number(1) > 0,
         rsv=0 if plain else reader.choose([0, 0, 0, 1, 2, 4]),
-        key=None if not plain and reader.number(9) == 0 else reader.bytes_of(4),
+        mask=None if not plain and reader.number(9) == 0 else reader.bytes_of(4),
         form=None if plain else reader.choose(forms),
     )
 
@@ -76,7 +87,7 @@ def framing(data: bytes) -> None:
     """Any bytes as a stream: what is taken from it is what a plain reading says."""
     limit = 2000
     expected, start = _read_plainly(data, limit)
-    messages, rest, partial = split(data, limit, masked)
+    messages, rest, partial = split(data, limit, apply_mask)
     assert messages == expected
     if partial is None:
         assert rest == data[start:]
@@ -89,7 +100,7 @@ def framing(data: bytes) -> None:
         data[start : start + header],
         data[start + header - 4 : start + header],
         partial.received + partial.missing,
-        masked,
+        apply_mask,
     )
     for byte in data[start + header :]:
         assert again.feed(bytes((byte,)))
@@ -108,7 +119,7 @@ def _read_plainly(data: bytes, limit: int) -> tuple[list[bytes], int]:
         minimal = {126: 126, 127: 65536}.get(form, 0)
         if len(data) < begin + length or not minimal <= length <= limit:
             break
-        payload = masked(data[begin : begin + length], data[begin - 4 : begin])
+        payload = apply_mask(data[begin : begin + length], data[begin - 4 : begin])
         try:
             payload.decode()
         except UnicodeDecodeError:
@@ -257,37 +268,37 @@ _STATUSES = {100, 101, 200, 204, 400, 401, 403, 404, 405, 409, 411, 413, 417, 42
 def http(data: bytes) -> None:
     """Requests, whole or not, to the real Site: no failure is logged, every answer is whole."""
     reader = Reader(data)
-    world = World(token="none" if reader.number(3) == 0 else None, max_payload=100)
-    bystander = world.peer("alice", "db")
-    wire = world.connect()
+    relay = MemoryRelay(token="none" if reader.number(3) == 0 else None, max_payload=100)
+    bystander = relay.join("alice", "db")
+    connection = relay.connect()
     may_be_head = False
     for _ in range(reader.number(4)):
         kind = reader.number(5)
         if kind == 0:
             noise = reader.bytes(60)
             may_be_head = may_be_head or b"H" in noise or b"A" in noise
-            wire.send(noise)
+            connection.send(noise)
         elif kind == 1:
-            wire.send(upgrade_request(_target(reader)))
+            connection.send(upgrade_request(_target(reader)))
         elif kind == 2:
-            wire.send(client_frame(reader.bytes(60), reader.number(10)))
+            connection.send(client_frame(reader.bytes(60), reader.number(10)))
         else:
             method = reader.choose(_METHODS)
             may_be_head = may_be_head or method == "HEAD"
-            _send_request(reader, wire, method)
+            _send_request(reader, connection, method)
         if reader.number(5) == 0:
-            world.pass_time(reader.number(70), step=5)
-    _check_answers(wire.take(), may_be_head)
+            relay.pass_time(reader.number(70), step=5)
+    _check_answers(connection.take(), may_be_head)
     if reader.number(1):
-        wire.close()
+        connection.close()
     else:
-        wire.reset()
+        connection.reset()
     # The relay lives: others are served.
-    if bystander.wire.ended is None:
+    if bystander.connection.ended is None:
         bystander.say("ping")
         assert "pong" in bystander.heard()
-    for _ in world.stop():
-        pass
+    relay.stop()
+    relay.reactor.close()
 
 
 def _target(reader: Reader) -> str:
@@ -298,7 +309,7 @@ def _target(reader: Reader) -> str:
     return f"{path}?{'&'.join(values)}"
 
 
-def _send_request(reader: Reader, wire: Wire, method: str) -> None:
+def _send_request(reader: Reader, connection: MemoryConnection, method: str) -> None:
     headers = dict(reader.choose(_HEADERS) for _ in range(reader.number(3)))
     request = http_head(method, _target(reader), **headers)
     body = reader.choose([b"", b"hello", b"5\r\nhello\r\n0\r\n\r\n", b"to:alice;x", b"x" * 300])
@@ -307,7 +318,7 @@ def _send_request(reader: Reader, wire: Wire, method: str) -> None:
         request = request[:-2] + b"Content-Length: %d\r\n\r\n" % len(body)
     cut = reader.number(255)
     data = request + body
-    wire.send(data[:cut], data[cut:])
+    connection.send(data[:cut], data[cut:])
 
 
 def _check_answers(data: bytes, may_be_head: bool) -> None:

@@ -1,19 +1,24 @@
-"""Large messages while the mailbox is full: POSTs wait, and go on in turn (section 4)."""
+"""Large messages while the store is full: POSTs are paused and resumed in order (section 4)."""
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
 
-from tests.fakes import DATABASE, Peer, Wire, World, chunk, http_head, http_request
+from acebase_ipc.http.upload import STORE_TIMEOUT, UploadAdmission
+from acebase_ipc.protocol.errors import RequestRefused
+from acebase_ipc.relay.limits import Limits
+from acebase_ipc.relay.store import ENTRY_SIZE, MessageStore
+from tests.fakes import DATABASE, MemoryNetwork, Peer, Wire, World, chunk, http_head, http_request
 
 SEND = f"/{DATABASE}/send?id=alice"
 
 
 def full_world(**config: Any) -> tuple[World, Peer, Peer, str]:
     """A World, alice, bobby, and the id of a message to bobby that takes all room but 100 bytes."""
-    limits = {"max_payload": 10, "max_message": 1000, "max_stored": 1000, **config}
+    limits = {"max_payload": 10, "max_message": 1000, "max_stored": 1000 + ENTRY_SIZE, **config}
     world = World(**limits)
     alice, bobby = world.peers("alice", "bobby")
     assert world.post(SEND, "x" * 900).status == 200
@@ -66,10 +71,10 @@ def test_a_small_message_does_not_wait() -> None:
     assert waiting.take() == b""
 
 
-@pytest.mark.parametrize("others_wait", [False, True])
-def test_a_large_message_that_nobody_downloads_does_not_wait(others_wait: bool) -> None:
+@pytest.mark.parametrize("others_are_paused", [False, True])
+def test_a_large_message_that_nobody_downloads_does_not_wait(others_are_paused: bool) -> None:
     world, alice, _, _ = full_world(introductions=False)
-    if others_wait:
+    if others_are_paused:
         assert post(world, b"y" * 200).take() == b""
     carol, david = world.peers("carol", "david", database="other_data", query="&dialect=acebase")
     carol.heard()
@@ -137,7 +142,7 @@ def test_waiting_is_not_being_idle() -> None:
     assert wire.response().text == "ok"
 
 
-def test_who_waits_first_is_served_first() -> None:
+def test_paused_posts_are_served_in_order() -> None:
     world, _, bobby, first = full_world()
     wires = [post(world, b"%d" % number * 400) for number in range(4)]
     download(world, first)
@@ -170,7 +175,7 @@ def test_a_client_that_stops_waiting_makes_way(end: str) -> None:
     assert small.response().text == "ok"
 
 
-def test_who_waits_behind_one_that_is_refused_goes_on() -> None:
+def test_a_post_behind_one_that_is_refused_goes_on() -> None:
     world, _, bobby, _ = full_world()
     large = post(world, b"y" * 500)
     world.pass_time(5)
@@ -191,7 +196,7 @@ def test_room_is_made_when_a_message_expires() -> None:
     assert len(announced(bobby)) == 1
 
 
-def test_room_is_made_when_a_recipient_goes() -> None:
+def test_room_is_made_when_a_recipient_leaves() -> None:
     world, _, bobby, _ = full_world()
     carol = world.peer("carol")
     bobby.leave()
@@ -202,7 +207,7 @@ def test_room_is_made_when_a_recipient_goes() -> None:
     assert len(announced(carol)) == 1
 
 
-def test_room_is_made_when_a_recipient_goes_while_a_post_waits() -> None:
+def test_room_is_made_when_a_recipient_leaves_while_a_post_waits() -> None:
     world, _, bobby, _ = full_world()
     carol = world.peer("carol")
     wire = post(world, b"y" * 200)
@@ -306,3 +311,102 @@ def test_a_client_may_send_its_next_request_while_it_waits() -> None:
     second, small = bobby.heard()
     assert second.startswith("get:")
     assert small == "msg:next"
+
+
+# Many at once
+
+
+class Upload:
+    """A body that notes what becomes of it."""
+
+    reserved = 0
+    wanted = 0
+    stores = False
+
+    def __init__(self, done: list[str]) -> None:
+        self._done = done
+
+    def pause(self) -> None:
+        self._done.append("paused")
+
+    def resume(self) -> None:
+        self._done.append("resumed")
+
+    def expire(self, refusal: RequestRefused) -> None:
+        self._done.append("expired")
+
+
+class CountingStore(MessageStore):
+    """Counts how often it is asked for room."""
+
+    asked = 0
+
+    def make_room(self, limit: int) -> None:
+        self.asked += 1
+        super().make_room(limit)
+
+
+class Uploads:
+    """An UploadAdmission in whose store there is no room, and *count* paused uploads."""
+
+    def __init__(self, count: int) -> None:
+        self.clock = MemoryNetwork()
+        self.store = CountingStore(60)
+        self.blocker = self.store.put("db", b"x" * 1000, [b"reader"], 0)
+        self.done: list[str] = []
+        relay: Any = None
+        limits = Limits(max_stored=1000)
+        self.admission = UploadAdmission(relay, self.store, limits, self.clock, self.clock.seconds)
+        self.uploads = [Upload(self.done) for _ in range(count)]
+        for each in self.uploads:
+            self.admission.store(each)
+            self.admission.reserve(each, 1)
+        assert self.done == ["paused"] * count
+        self.done.clear()
+        self.store.asked = 0
+
+
+@pytest.mark.parametrize("count", [1000, 5000])
+def test_paused_uploads_that_end_together_cost_the_same_each(count: int) -> None:
+    world = Uploads(count)
+    for each in world.uploads[: count // 2]:
+        world.admission.release(each)
+    world.clock.advance(STORE_TIMEOUT)
+    world.admission.expire(world.clock.seconds())
+    for each in world.uploads[count // 2 :]:
+        world.admission.release(each)
+    world.clock.advance(0)
+    assert world.done == ["expired"] * (count // 2)
+    assert world.store.asked <= 2
+    assert world.admission.reserved == 0
+
+
+@pytest.mark.parametrize("count", [1000, 5000])
+def test_paused_uploads_are_resumed_later_and_at_the_same_cost_each(count: int) -> None:
+    world = Uploads(count)
+    world.store.forget("db", b"reader")
+    world.admission.retry()
+    world.admission.retry()
+    assert world.done == []  # not from within a call
+    world.clock.advance(0)
+    assert world.done == ["resumed"] * 1000  # for which there is room
+    assert world.store.asked <= 1001
+    for each in world.uploads[:1000]:
+        world.admission.release(each)
+        world.admission.release(each)
+    world.clock.advance(0)
+    assert len(world.done) == min(count, 2000)
+
+
+def test_a_burst_of_complete_posts_is_relayed_when_there_is_room() -> None:
+    """More of them than there may be calls within each other."""
+    world = World(max_payload=10, max_stored=100_000)
+    _, bobby = world.peers("alice", "bobby")
+    world.post(SEND, "x" * 100_000)
+    (first,) = announced(bobby)
+    count = sys.getrecursionlimit() // 3
+    wires = [post(world, b"to:bobby;%011d" % each) for each in range(count)]
+    assert {each.take() for each in wires} == {b""}
+    assert download(world, first) == "x" * 100_000
+    assert {each.response().text for each in wires} == {"ok"}
+    assert len(announced(bobby)) == count

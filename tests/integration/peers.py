@@ -66,10 +66,10 @@ class DocumentedPeer:
 
     # Called by the connection
 
-    def made(self, connection: ClientConnection) -> None:
+    def connection_made(self, connection: ClientConnection) -> None:
         self._connection = connection
 
-    def received(self, connection: ClientConnection, text: str, size: int) -> None:
+    def text_received(self, connection: ClientConnection, text: str, size: int) -> None:
         if not self.opened.called:
             connection.watch()
             self.opened.callback(None)
@@ -78,7 +78,7 @@ class DocumentedPeer:
 
     def drained(self, connection: ClientConnection) -> None: ...
 
-    def ended(self, connection: ClientConnection, problem: ConnectionProblem) -> None:
+    def connection_lost(self, connection: ClientConnection, problem: ConnectionProblem) -> None:
         if isinstance(problem, ConnectionClosed):
             self._closed = Closed(problem.code, problem.reason)
         else:
@@ -121,7 +121,7 @@ class DocumentedPeer:
     async def leave(self) -> None:
         """Close in good order, and wait until that is done."""
         if self._closed is None:
-            self.connection.leave()
+            self.connection.close()
             await self.closed()
 
     def vanish(self) -> None:

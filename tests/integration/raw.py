@@ -8,31 +8,8 @@ import ssl
 from types import TracebackType
 from typing import Self
 
+from acebase_ipc.testing import upgrade_request
 from tests.integration.relay_process import DEADLINE, Address
-
-KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455, section 1.3
-
-TEXT = 1  # the opcode
-
-
-def upgrade_request(target: str) -> bytes:
-    """The request that asks for a WebSocket."""
-    return (
-        f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
-        f"Connection: Upgrade\r\nSec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    ).encode()
-
-
-def client_frame(payload: bytes, opcode: int = TEXT) -> bytes:
-    """A frame as a client sends it: masked, here with zeros, which change nothing."""
-    size = len(payload)
-    if size < 126:
-        length = bytes([0x80 | size])
-    elif size < 1 << 16:
-        length = b"\xfe" + size.to_bytes(2, "big")
-    else:
-        length = b"\xff" + size.to_bytes(8, "big")
-    return bytes([0x80 | opcode]) + length + bytes(4) + payload
 
 
 class RawClient:

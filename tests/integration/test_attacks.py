@@ -12,8 +12,11 @@ import pytest
 import pytest_twisted
 
 from acebase_ipc.server.logging import LINES_PER_PERIOD
-from bench.attackers import Peer, Swarm, http, raise_file_limit, upgrade
-from bench.attacks import ATTACKS, MIB, TOKEN, Relay, besiege
+from bench.attacks.measurement import MIB, TOKEN, measure
+from bench.attacks.peers import Peer, http, upgrade
+from bench.attacks.swarms import SWARMS, Swarm
+from bench.processes import raise_file_limit
+from bench.servers import Server
 from tests.integration.peers import Closed, Peers, Refused
 from tests.integration.relay_process import DEADLINE, RelayProcess, on_loopback, running_relay
 from tests.integration.web import Web
@@ -21,9 +24,6 @@ from tests.integration.web import Web
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/clear_refs").exists(), reason="the memory of a process is read from /proc"
 )
-
-MESSAGES = 100
-"""That a pair of honest peers exchanges before an attack, and as many during it."""
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +35,9 @@ def guarded() -> Iterator[RelayProcess]:
         yield relay
 
 
-def under(process: RelayProcess) -> Relay:
+def under(process: RelayProcess) -> Server:
     """The relay as the benchmark knows it."""
-    return Relay((process.address.host, process.address.port), process.pid)
-
-
-BY_NAME = {each.name.partition(" ")[0]: each for each in ATTACKS}
+    return Server(f"ws://{process.address.host}:{process.address.port}", process.pid)
 
 
 @pytest.mark.parametrize(
@@ -60,11 +57,11 @@ def test_an_attack(
     guarded: RelayProcess, name: str, count: int, all_end: bool, megabytes: int
 ) -> None:
     """The honest pair fails it if one of its messages does not arrive."""
-    (attack,) = [each for each in ATTACKS if each.name == name]
+    (attack,) = [each for each in SWARMS if each.name == name]
     seconds = DEADLINE if all_end else 0.1
-    outcome = besiege(under(guarded), attack, count, seconds, MESSAGES)
-    assert outcome.grown < megabytes * MIB
-    assert outcome.ended == count or not all_end
+    outcome = measure(under(guarded), attack, count, seconds)
+    assert outcome.peak < megabytes * MIB
+    assert outcome.tally.ended == count or not all_end
 
 
 def test_a_flood_leaves_few_lines(plain: RelayProcess) -> None:
@@ -73,8 +70,8 @@ def test_a_flood_leaves_few_lines(plain: RelayProcess) -> None:
         before = plain.log.count("\n")
         swarm.open(300, lambda _: http("GET /nothing"))
         swarm.send(upgrade("/flood/connect?id=x&v=1"))
-        peer.say(b"ping")
-        peer.hear_until(b"pong")
+        peer.send(b"ping")
+        peer.receive_until(b"pong")
         lines = plain.log.count("\n") - before
     assert 0 < lines <= 2 * LINES_PER_PERIOD  # a new period may begin meanwhile
 
@@ -114,6 +111,6 @@ async def test_tokens_are_rotated_on_sighup(tmp_path: Path, peers: Peers) -> Non
         path.write_text("\n")
         hang_up(relay, 3)
         assert (await web.get("/library/clients", t="new")).status == 200
-        assert "#error] the tokens stay as they are: " in relay.log
+        relay.wait_for("error", lambda log: "#error] the tokens stay as they are: " in log)
         assert await new.heard() == []
         assert not re.search(r"\bold\b|\bnew\b", relay.log)

@@ -64,7 +64,7 @@ async def connected(*clients: IPCClient) -> AsyncIterator[None]:
     for each in clients:
         each.startService()
     try:
-        await within(gatherResults([each.whenConnected() for each in clients]))
+        await within(gatherResults([each.when_connected() for each in clients]))
         yield
     finally:
         await within(gatherResults([each.stopService() for each in clients]))
@@ -142,7 +142,7 @@ async def test_who_is_not_trusted_is_not_told_the_token(
         )
         client.startService()
         with pytest.raises(TLSFailed, match="certificate verify failed"):
-            await within(client.whenConnected())
+            await within(client.when_connected())
         assert client.failed
         await client.stopService()
 
@@ -155,7 +155,7 @@ async def test_the_certificate_must_be_for_the_host(
     client = IPCClient(url, "library", trust_root=certificate.root)
     client.startService()
     try:
-        await within(client.whenConnected(failAfterFailures=1))
+        await within(client.when_connected(fail_after_failures=1))
     except (TLSFailed, ConnectionFailed):
         pass  # a name that is not resolved is no proof, but no harm
     else:
@@ -169,7 +169,7 @@ async def test_the_wrong_kind_of_port_is_noticed(relays: dict[str, Address]) -> 
     client = IPCClient(url_of(relays["ssl"]).replace("wss:", "ws:"), "library")
     client.startService()
     with pytest.raises(ConnectionFailed, match="scheme"):
-        await within(client.whenConnected(failAfterFailures=1))
+        await within(client.when_connected(fail_after_failures=1))
     await client.stopService()
 
 
@@ -191,7 +191,7 @@ async def test_it_returns_when_the_relay_is_restarted(tmp_path: Path) -> None:
             assert [await each for each in lost] == ["RelayShutDown"] * 2
             waits = alice.send("sent while nobody listened")
             relay = await deferToThread(RelayProcess, port)
-            await within(gatherResults([each.whenConnected() for each in clients]))
+            await within(gatherResults([each.when_connected() for each in clients]))
             await within(waits)
             # Who is back first may be alone: so all say it again.
             await within(alice.send("and after"))
@@ -219,7 +219,7 @@ async def test_a_wrong_token_ends_it() -> None:
         client = IPCClient(url_of(relay.address), "library", token="guess")
         client.startService()
         with pytest.raises(TokenRejected):
-            await within(client.whenConnected())
+            await within(client.when_connected())
         await client.stopService()
         right = IPCClient(url_of(relay.address), "library", token="s3cret")
         async with connected(right):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import pytest_twisted
+from twisted.internet.interfaces import IStreamServerEndpointStringParser
+from twisted.plugin import getPlugins
 
 from tests.certificates import Certificate
 from tests.integration.conftest import PASSPHRASE
@@ -29,7 +31,9 @@ MIB = 1024 * KIB
 WELCOME = 'welcome:{"maxPayload":16384}'
 WELCOME_TLS = 'welcome:{"maxPayload":16777216}'
 
-SECURE = ("ssl", "chain", "tls", "pfx", "passphraseFile")
+KINDS = {each.prefix for each in getPlugins(IStreamServerEndpointStringParser)}
+BY_NAME = ("tls",) if "tls" in KINDS else ()  # Twisted has tls: from 26.4 on
+SECURE = ("ssl", "chain", *BY_NAME, "pfx", "passphraseFile")
 MIXED = ("tcp", *SECURE, "unix")
 
 OK = Answer(200, "ok")

@@ -14,6 +14,7 @@ import pytest
 
 import acebase_ipc
 from tests.fakes import DATABASE, Peer, World, http_request
+from tests.test_floors import MAY_IMPORT
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 SOURCE = Path(acebase_ipc.__file__).parent
@@ -57,13 +58,67 @@ def test_each_step_exists(file: str, name: str) -> None:
     assert found.__module__ == module
 
 
-def test_the_layers_are_all_files() -> None:
+def table_of_packages() -> str:
+    """The rows of the table of packages in architecture.rst."""
     text = DOCS.joinpath("architecture.rst").read_text(encoding="utf-8")
-    _, _, layers = text.partition("\nLayers\n")
-    layers, _, _ = layers.partition("``Relay`` is a")
-    named = re.findall(r"``([\w/]+\.py)``", layers.partition("list-table")[2])
-    files = {each.relative_to(SOURCE).as_posix() for each in SOURCE.rglob("[!_]*.py")}
-    assert sorted(set(named)) == sorted(files)
+    _, _, table = text.partition("\n.. The packages begin\n")
+    return table.partition("\n.. The packages end\n")[0]
+
+
+def named_modules() -> list[str]:
+    """The modules that the table of packages names, each as often as it does."""
+    named = []
+    for row in table_of_packages().split("\n   * - ")[2:]:
+        package, modules = re.findall(r"^     - (.*(?:\n {7}.*)*)", row, re.MULTILINE)
+        name = package.strip("`")
+        if name.endswith(".py"):
+            named.append(name)
+        else:
+            named += [f"{name}/{each}" for each in re.findall(r"``(\w+\.py)``", modules)]
+    return named
+
+
+def test_the_table_of_packages_names_every_module_once() -> None:
+    files = [each.relative_to(SOURCE).as_posix() for each in SOURCE.rglob("*.py")]
+    assert sorted(named_modules()) == sorted(
+        each for each in files if not each.endswith("__init__.py")
+    )
+
+
+def test_the_table_of_packages_has_every_package_on_its_floor() -> None:
+    """No package imports one on a higher floor; tests/test_floors.py has the exact rules."""
+    rows = re.findall(r"\n   \* - (\d)\n     - ``(\w+)(?:\.py)?``", table_of_packages())
+    floors = {package: int(floor) for floor, package in rows}
+    assert floors.keys() == MAY_IMPORT.keys()
+    for package, allowed in MAY_IMPORT.items():
+        for imported in allowed:
+            assert floors[imported.partition(".")[0]] <= floors[package], (package, imported)
+
+
+def test_the_picture_is_drawn_from_its_source() -> None:
+    """Whether the positions are the same cannot be seen without Graphviz."""
+    source = DOCS.joinpath("architecture.dot").read_text(encoding="utf-8")
+    picture = DOCS.joinpath("architecture.svg").read_text(encoding="utf-8")
+    drawn = re.findall(r'class="node[^"]*">\n<title>(\w+)</title>', picture)
+    assert sorted(drawn) == sorted(re.findall(r"^ +(\w+) +\[pos=", source, re.MULTILINE)), (
+        "outdated: make docs/architecture.svg"
+    )
+
+
+def test_the_picture_shows_modules_that_exist() -> None:
+    picture = DOCS.joinpath("architecture.svg").read_text(encoding="utf-8")
+    nodes = re.findall(r'class="node module">(.*?)</g>\n</g>', picture, re.DOTALL)
+    modules = {each.stem for each in SOURCE.rglob("*.py")} | {
+        each.name for each in SOURCE.iterdir()
+    }
+    shown = [
+        name
+        for node in nodes
+        for text in re.findall(r"<text[^>]*>([^<]+)</text>", node)
+        for name in re.findall(r"[a-z_]+", text)
+    ]
+    assert len(shown) > len(nodes) > 0
+    assert set(shown) <= modules
 
 
 def calls(act: Callable[[], object]) -> list[Step]:

@@ -1,4 +1,4 @@
-"""Bad days, each of them caused for real: the relay survives, and says what it should."""
+"""Faults, each caused for real: the relay survives, and logs what it should."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ import pytest
 import pytest_twisted
 from twisted.internet.threads import deferToThread
 
+from acebase_ipc.testing import client_frame
 from tests.acebase.cluster import Process
 from tests.activation import STOP_SECONDS
 from tests.integration.peers import Closed, Peers, Refused
-from tests.integration.raw import RawClient, client_frame, post_head
+from tests.integration.raw import RawClient, post_head
 from tests.integration.relay_process import (
     TWISTD,
     Address,
@@ -69,7 +70,7 @@ async def test_no_file_descriptors(peers: Peers, manager: ServiceManager) -> Non
             assert each.read_answer() == (200, "ok")
         surplus = [crowd.enter_context(RawClient(relay.address)) for _ in range(20)]
 
-        # Who is too many learns it at once, instead of waiting for ever.
+        # Connections without a descriptor are closed at once, instead of waiting indefinitely.
         for each in surplus:
             assert each.receive() == b""
         cpu, began = cpu_seconds(relay.pid), time.monotonic()
@@ -86,11 +87,11 @@ async def test_no_file_descriptors(peers: Peers, manager: ServiceManager) -> Non
         assert await first.next() == "connect:third"
         for peer in (first, second, third):
             await peer.leave()
-        assert "EMFILE" in relay.log
+        relay.wait_for("word of EMFILE", lambda log: "EMFILE" in log)
         assert "Traceback" not in relay.log
 
 
-# -- a mistake of ours -------------------------------------------------------------------------
+# -- a defect of the relay -------------------------------------------------------------------------
 
 APPLICATION = """
     from twisted.application.service import Application
@@ -299,7 +300,7 @@ async def test_clock_jumps_expire_nothing_and_stop_nothing(
             await deferToThread(jump, YEAR)
             slow.send(b"host\r\n\r\n")
             assert slow.read_answer() == (200, "ok")
-            assert await first.heard() == []  # the worker has its seat
+            assert await first.heard() == []  # the worker has its session
             answer = await Web(address).get("/library/receive", id="first", msg=announced)
             assert answer.text == body
 
@@ -313,7 +314,7 @@ async def test_clock_jumps_expire_nothing_and_stop_nothing(
         relay.kill()
 
 
-# -- the end, with everybody in the way --------------------------------------------------------
+# -- the end, with clients that delay it --------------------------------------------------------
 
 
 @pytest_twisted.ensureDeferred
@@ -376,7 +377,9 @@ async def test_peers_that_do_not_read_are_cut_for_memory(
             await deferToThread(manager.wait_for_ticks, 1)
             cut += sum(each.startswith("disconnect:stuck") for each in await reader.heard())
 
-        assert cut == len(re.findall(r"stuck\d is cut: .* exceed max_memory", relay.log)) == 3
+        assert cut == 3
+        pattern = re.compile(r"stuck\d is cut: .* exceed max_memory")
+        relay.wait_for("3 lines", lambda log: len(pattern.findall(log)) == 3)
         # As much again comes in a second, and more is used for what is on its way.
         assert resident(relay.pid, "VmHWM") - before < 5 * MAX_MEMORY
         await reader.leave()
@@ -396,6 +399,7 @@ async def test_messages_that_do_not_end_are_cut_for_memory(peers: Peers) -> None
             assert await reader.next() == f"connect:half{number}"
         gone = sorted([await reader.next() for _ in range(2)])
         assert all(each.startswith("disconnect:half") for each in gone)
-        assert len(re.findall("half. is cut: .* exceed max_memory", relay.log)) >= 2
+        pattern = re.compile(r"half\d is cut: .* exceed max_memory")
+        relay.wait_for("2 lines", lambda log: len(pattern.findall(log)) >= 2)
         assert await reader.heard() == []
         await reader.leave()

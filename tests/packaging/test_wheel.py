@@ -1,7 +1,7 @@
-"""The built wheel, installed where nothing else is, gives twistd the relay.
+"""Tests that the built wheel, installed in a new environment, adds the relay to twistd.
 
-An editable install would find plugins that the wheel does not hold, so only
-the wheel is asked here, and from a directory that holds nothing but a key.
+An editable install also finds plugins that the wheel lacks. So these tests use
+the wheel alone, and run in a directory without the project's sources.
 """
 
 import datetime
@@ -31,16 +31,16 @@ pytestmark = pytest.mark.packaging
 PROJECT = Path(__file__).resolve().parents[2]
 
 INSTALL_SECONDS = 300
-"""Building and installing fetch packages, over whatever line there is."""
+"""Building and installing download packages, perhaps over a slow connection."""
 
 COMMAND_SECONDS = 60
-"""A cold twistd takes about one second; a loaded machine may take many."""
+"""twistd takes about one second to start, and many on a busy machine."""
 
 LISTENING = re.compile(r"listening on wss://\S+:(\d+)")
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment, without what would lead Python back to the source tree."""
+    """Return the environment without the variables that lead Python to the source tree."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -50,7 +50,7 @@ def clean_environment() -> dict[str, str]:
 
 
 def run(*command: str | Path, cwd: Path, timeout: float = COMMAND_SECONDS) -> str:
-    """What the command wrote; the test fails with it when the command fails."""
+    """Return what the command wrote; the test fails with it when the command fails."""
     done = subprocess.run(
         command,
         cwd=cwd,
@@ -66,7 +66,7 @@ def run(*command: str | Path, cwd: Path, timeout: float = COMMAND_SECONDS) -> st
 
 @pytest.fixture(scope="module")
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the source distribution and the wheel made from it."""
+    """Build the source distribution, and the wheel from it, into a directory."""
     directory = tmp_path_factory.mktemp("dist")
     run(
         sys.executable,
@@ -85,7 +85,7 @@ def wheel(distributions: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def twistd(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The twistd of an environment that holds the wheel and its dependencies."""
+    """Return the twistd of an environment with the wheel and its dependencies."""
     environment = tmp_path_factory.mktemp("clean") / "venv"
     venv.create(environment, with_pip=True)
     run(
@@ -98,7 +98,7 @@ def twistd(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def lines_until(process: subprocess.Popen[bytes], deadline: float) -> Iterator[str]:
-    """The lines the process writes, until it ends; fails when the deadline passes first."""
+    """Yield the process's lines until it ends; fail when the deadline passes first."""
     assert process.stdout is not None
     unfinished = b""
     with selectors.DefaultSelector() as selector:
@@ -115,7 +115,7 @@ def lines_until(process: subprocess.Popen[bytes], deadline: float) -> Iterator[s
 
 
 def write_self_signed(path: Path) -> None:
-    """Write a key and a certificate for it, good for this machine alone, into one file."""
+    """Write a key and its certificate for 127.0.0.1 into one file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     now = datetime.datetime.now(datetime.UTC)
@@ -142,7 +142,7 @@ def write_self_signed(path: Path) -> None:
 
 
 def status_of_plain_connect(port: int, authority: Path) -> int:
-    """The status with which the relay refuses a connect request without an upgrade."""
+    """Return the status of a connect request without an upgrade."""
     connection = HTTPSConnection(
         "127.0.0.1",
         port,
@@ -213,7 +213,7 @@ def test_serves_tls_and_ends_cleanly_on_sigterm(twistd: Path, tmp_path: Path) ->
             for line in lines_until(process, deadline):
                 log.append(line)
                 if listening := LISTENING.search(line):
-                    # An answer shows that the reactor runs; before that, a signal is not caught.
+                    # An answer shows that the reactor runs: only then is the signal handled.
                     statuses.append(status_of_plain_connect(int(listening[1]), key))
                     process.send_signal(signal.SIGTERM)
             exit_status = process.wait(max(0.0, deadline - time.monotonic()))

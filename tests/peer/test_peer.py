@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 import pytest
@@ -12,7 +13,14 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
 from twisted.python.failure import Failure
 
-from acebase_ipc.client.errors import ClientStopped, QueueFull
+from acebase_ipc.client.errors import (
+    ClientStopped,
+    NotConnected,
+    PingTimeout,
+    QueueFull,
+    RequestUnanswered,
+    TooLargeForRelay,
+)
 from acebase_ipc.client.service import IPCClient
 from acebase_ipc.errors import ConfigError
 from acebase_ipc.peer.errors import (
@@ -29,7 +37,7 @@ from acebase_ipc.peer.peer import (
     INTERNAL_REQUESTS,
     AceBasePeer,
 )
-from acebase_ipc.protocol.dialect import ACEBASE, DOCUMENTED, Dialect
+from acebase_ipc.protocol.dialect import ACEBASE
 from acebase_ipc.protocol.envelopes import (
     MASTER,
     Event,
@@ -40,6 +48,8 @@ from acebase_ipc.protocol.envelopes import (
     result,
 )
 from acebase_ipc.protocol.values import PathReference
+from tests.clients import URL, PlayedServer, RelayNetwork
+from tests.fakes import DATABASE
 
 ME = "p" * 24
 WORKER = "w" * 24
@@ -52,9 +62,12 @@ class FakeClient:
     :ivar sent: recipient and envelope of each message.
     """
 
-    def __init__(self, id: str = ME, dialect: Dialect = ACEBASE) -> None:
-        self.id = id
-        self.dialect = dialect
+    def __init__(
+        self, url: str, dbname: str, id: str | None, token: str | None, **options: Any
+    ) -> None:
+        self.id = id or ME
+        self.options = {"url": url, "dbname": dbname, "token": token, **options}
+        self.pings: list[Deferred[float]] = []
         self.connected = False
         self.running = False
         self.refusal: Exception | None = None
@@ -74,11 +87,11 @@ class FakeClient:
         self.running = self.connected = False
         return succeed(None)
 
-    def whenConnected(self, failAfterFailures: int | None = None) -> Deferred[None]:
-        self.patience = failAfterFailures
+    def when_connected(self, fail_after_failures: int | None = None) -> Deferred[None]:
+        self.patience = fail_after_failures
         return succeed(None)
 
-    def whenEnded(self) -> Deferred[None]:
+    def when_ended(self) -> Deferred[None]:
         return self.ended
 
     def send(self, body: str, to: str | None = None) -> Deferred[None]:
@@ -86,6 +99,11 @@ class FakeClient:
             return fail(self.refusal)
         self.sent.append((to, json.loads(body)))
         return succeed(None)
+
+    def ping(self) -> Deferred[float]:
+        self.pings.append(Deferred())
+        self.sent.append((None, "ping"))
+        return self.pings[-1]
 
     def on_message(self, callback: Callable[[str], object]) -> Callable[[], None]:
         return self._on("message", callback)
@@ -110,11 +128,21 @@ class FakeClient:
     # What a relay does
 
     def connect(self) -> None:
+        """Welcome the peer; it has not greeted yet."""
         self.connected = True
         self.tell("connected")
 
+    def pong(self) -> None:
+        """Answer its pings."""
+        pings, self.pings = self.pings, []
+        for each in pings:
+            each.callback(0.001)
+
     def lose(self) -> None:
         self.connected = False
+        pings, self.pings = self.pings, []
+        for each in pings:
+            each.errback(NotConnected())
 
     def receive(self, text: str) -> None:
         self.tell("message", text)
@@ -136,10 +164,12 @@ class Joined:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.client = FakeClient()
-        self.peer = AceBasePeer(self.client, self.clock)
+        self.peer = AceBasePeer(URL, DATABASE, ME, reactor=self.clock, client=FakeClient)
+        assert isinstance(self.peer.client, FakeClient)
+        self.client = self.peer.client
         self.peer.startService()
         self.client.connect()
+        self.client.pong()
         self.client.taken()
 
     def ask(self, data: Any, **options: Any) -> tuple[str, Deferred[Any]]:
@@ -181,8 +211,9 @@ HELLO = {"type": "hello", "from": ME}
 
 
 def test_a_peer_greets_and_announces_its_subscriptions_whenever_it_is_welcomed() -> None:
-    client = FakeClient()
-    peer = AceBasePeer(client, Clock())
+    peer = AceBasePeer(URL, DATABASE, client=FakeClient)
+    client = peer.client
+    assert isinstance(client, FakeClient)
     peer.subscribe("users", "value", print)
     assert client.taken() == []
 
@@ -190,14 +221,15 @@ def test_a_peer_greets_and_announces_its_subscriptions_whenever_it_is_welcomed()
     assert client.running
     for _ in range(2):
         client.connect()
-        assert client.taken() == [(None, HELLO), (None, announcement("users", "value"))]
+        greeting = [(None, "ping"), (None, HELLO), (None, announcement("users", "value"))]
+        assert client.taken() == greeting
         client.lose()
     assert peer.running
-    assert peer.whenConnected().called
+    assert peer.when_connected().called
     assert client.patience is None
-    assert peer.whenConnected(failAfterFailures=3).called
+    assert peer.when_connected(fail_after_failures=3).called
     assert client.patience == 3
-    assert peer.whenEnded() is client.ended
+    assert peer.when_ended() is client.ended
 
 
 def test_a_greeting_is_answered_with_a_greeting_and_the_subscriptions(joined: Joined) -> None:
@@ -233,6 +265,103 @@ def test_who_joins_learns_the_subscriptions_without_a_greeting(joined: Joined) -
     joined.client.leave(WORKER)
     joined.client.join(WORKER)
     assert joined.client.taken() == introduction
+
+
+class TestJoining:
+    """A peer announces its subscriptions once to each process."""
+
+    @pytest.fixture
+    def client(self) -> FakeClient:
+        """Of a peer with two subscriptions that has just been welcomed."""
+        self.peer = AceBasePeer(URL, DATABASE, ME, client=FakeClient)
+        for kind in ("value", "mutated"):
+            self.peer.subscribe("users", kind, print)
+        assert isinstance(self.peer.client, FakeClient)
+        self.peer.startService()
+        self.peer.client.connect()
+        assert [to for to, _ in self.peer.client.taken()] == [None] * 4
+        return self.peer.client
+
+    def test_who_greets_before_the_announcement_was_read_has_received_it(
+        self, client: FakeClient
+    ) -> None:
+        for each in (WORKER, OTHER):
+            client.receive(hello(each))
+            client.join(each)
+        client.pong()
+        assert client.taken() == []
+        assert self.peer.peers == {WORKER, OTHER}
+
+    def test_who_was_only_found_may_have_joined_later(self, client: FakeClient) -> None:
+        client.join(WORKER)
+        client.join(OTHER)
+        client.leave(OTHER)
+        assert client.taken() == []
+        client.pong()
+        assert [to for to, _ in client.taken()] == [WORKER] * 3
+
+    def test_who_comes_afterwards_is_told(self, client: FakeClient) -> None:
+        client.pong()
+        client.receive(hello(WORKER))
+        client.join(OTHER)
+        assert [to for to, _ in client.taken()] == [WORKER] * 3 + [OTHER] * 3
+
+    def test_a_lost_connection_does_not_count(self, client: FakeClient) -> None:
+        client.join(WORKER)
+        client.lose()
+        assert client.taken() == []
+        client.connect()
+        assert [to for to, _ in client.taken()] == [None] * 4
+        client.join(OTHER)
+        client.pong()
+        assert [to for to, _ in client.taken()] == [OTHER] * 3
+
+    def test_a_peer_that_is_stopped_tells_nobody(self, client: FakeClient) -> None:
+        client.join(WORKER)
+        self.peer.stopService()
+        client.taken()
+        client.pong()
+        assert client.taken() == []
+
+    def test_of_a_whole_relay_each_message_goes_out_once(self) -> None:
+        network = RelayNetwork()
+        peers = [
+            AceBasePeer(
+                URL,
+                DATABASE,
+                f"worker{number}",
+                reactor=network.reactor,
+                endpoint=network,
+                clock=network.reactor.seconds,
+                retry_policy=float,
+            )
+            for number in range(5)
+        ]
+        for each in peers:
+            for number in range(3):
+                each.subscribe(f"path{number}", "value", print)
+            each.startService()
+            network.settle()
+        client = peers[-1].client
+        assert isinstance(client, IPCClient)
+        joiner = network.websocket(client)
+        sent = frames_of(joiner.sent)
+        assert sorted(message[:24] for message in sent) == sorted(
+            ["ping"] + ['{"type":"hello","from":"w'[:24]] + ['{"type":"subscribe","from"'[:24]] * 3
+        )
+        assert all(len(each.peers) == 4 for each in peers)
+
+
+def frames_of(sent: bytearray) -> list[str]:
+    """The texts that a client has sent after its handshake."""
+    return PlayedServer(TransportOf(sent)).heard()  # type: ignore[arg-type]
+
+
+class TransportOf:
+    """What a :class:`~tests.clients.PlayedServer` reads."""
+
+    def __init__(self, sent: bytearray) -> None:
+        self.written = bytearray(sent.partition(b"\r\n\r\n")[2])
 
 
 def test_an_answer_to_a_greeting_is_not_answered(joined: Joined) -> None:
@@ -271,26 +400,48 @@ def test_others_leave(joined: Joined, how: str) -> None:
     assert joined.peer.peers == {OTHER}
 
 
-def test_a_peer_is_no_master_and_speaks_the_dialect_of_acebase() -> None:
+def test_a_peer_is_no_master() -> None:
     with pytest.raises(ConfigError, match="never acts as"):
-        AceBasePeer(FakeClient(MASTER), Clock())
-    with pytest.raises(ConfigError, match="dialect acebase"):
-        AceBasePeer(FakeClient(dialect=DOCUMENTED), Clock())
+        AceBasePeer(URL, DATABASE, MASTER)
 
 
 def test_the_global_reactor_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr("twisted.internet.reactor", clock)
-    peer = AceBasePeer(FakeClient())
+    peer = AceBasePeer(URL, DATABASE, client=FakeClient)
     asked = [peer.request(1) for _ in range(2)]
     clock.advance(DEFAULT_TIMEOUT)
     assert [type(failure_of(each)) for each in asked] == [RequestTimedOut] * 2
 
 
-def test_a_peer_is_made_of_a_url() -> None:
-    peer = AceBasePeer.at("ws://127.0.0.1:9163", "mydb_data", ME, "secret")
+def test_a_peer_takes_what_a_client_takes() -> None:
+    own = {"self", "dialect", "client"}
+    peer, client = (
+        {name: each.default for name, each in signature(kind).parameters.items()}
+        for kind in (AceBasePeer, IPCClient)
+    )
+    assert {each: peer[each] for each in peer.keys() - own} == {
+        each: client[each] for each in client.keys() - own
+    }
+    options: dict[str, Any] = {
+        "reactor": Clock(),
+        "trust_root": object(),
+        "max_queue": 1,
+        "max_message": 2,
+        "endpoint": object(),
+        "retry_policy": float,
+        "clock": float,
+    }
+    given = AceBasePeer(URL, DATABASE, ME, "secret", client=FakeClient, **options).client
+    assert isinstance(given, FakeClient)
+    arguments = {"url": URL, "dbname": DATABASE, "token": "secret", "dialect": ACEBASE}
+    assert given.options == {**arguments, **options}
+
+
+def test_a_peer_has_a_client() -> None:
+    peer = AceBasePeer(URL, DATABASE, ME, "secret")
     assert isinstance(peer.client, IPCClient)
-    assert (peer.id, peer.client.dbname, peer.client.dialect) == (ME, "mydb_data", ACEBASE)
+    assert (peer.id, peer.client.dbname, peer.client.dialect) == (ME, DATABASE, ACEBASE)
     assert not peer.client.connected
 
 
@@ -336,7 +487,21 @@ def test_the_second_callback_is_not_announced_and_unsubscribing_the_first_not_ei
     joined.client.receive(event("users", "value", 2))
     assert (len(first), len(second)) == (0, 1)
     joined.client.connect()
-    assert joined.client.taken() == [(None, HELLO)]
+    assert joined.client.taken() == [(None, "ping"), (None, HELLO)]
+
+
+def test_an_old_stop_leaves_a_newer_subscription_of_the_same_callback_alone(
+    joined: Joined,
+) -> None:
+    heard: list[Event] = []
+    stop = joined.peer.subscribe("users", "value", heard.append)
+    joined.peer.unsubscribe("users")
+    joined.peer.subscribe("users", "value", heard.append)
+    joined.client.taken()
+    stop()
+    assert joined.client.taken() == []
+    joined.client.receive(event("users", "value", 1))
+    assert len(heard) == 1
 
 
 def test_ending_one_subscription_twice_leaves_an_equal_one_alone(joined: Joined) -> None:
@@ -630,6 +795,31 @@ def test_a_request_that_fails_to_be_sent_after_its_end_has_ended(joined: Joined)
     assert sending.result is None
 
 
+@pytest.mark.parametrize(
+    "times", [{"timeout": 0}, {"timeout": -1}, {"timeout": float("nan")}, {"grace": -1}]
+)
+def test_times_that_make_no_sense_are_refused_before_anything_is_sent(
+    joined: Joined, times: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match="more than 0 seconds"):
+        joined.peer.request(1, **times)
+    assert joined.client.taken() == []
+    assert joined.clock.getDelayedCalls() == []
+
+
+def test_what_cannot_be_called_is_refused(joined: Joined) -> None:
+    nothing: Any = None
+    for register in (
+        lambda: joined.peer.subscribe("users", "value", nothing),
+        lambda: joined.peer.on_notification(nothing),
+        lambda: joined.peer.on_request("x", nothing),
+    ):
+        with pytest.raises(TypeError, match="a callback is a function"):
+            register()
+    assert joined.client.taken() == []
+    joined.peer.on_request("x", lambda data, sender: 1)
+
+
 @pytest.mark.parametrize("kind", sorted(INTERNAL_REQUESTS))
 def test_files_of_the_master_are_not_touched(joined: Joined, kind: str) -> None:
     with pytest.raises(ValueError, match="write database files"):
@@ -722,6 +912,87 @@ def test_a_result_that_cannot_be_sent_is_a_failure(joined: Joined) -> None:
     assert len(logs) == 1
 
 
+class Odd(Exception):
+    """An exception that has no text."""
+
+    def __str__(self) -> str:
+        raise ValueError
+
+
+def deep() -> list[Any]:
+    """A value that cannot be encoded for its depth."""
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+@pytest.mark.parametrize("answer_with", [deep, lambda: {1: 2}, lambda: float("nan"), Odd])
+def test_every_request_gets_an_answer(joined: Joined, answer_with: Callable[[], Any]) -> None:
+    def function(data: Any, sender: str) -> Any:
+        value = answer_with()
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    joined.peer.on_request("x", function)
+    with capturedLogs():
+        ((_, envelope),) = answered(joined, {"type": "x"})
+    assert not envelope["ok"]
+    assert envelope["reason"]
+    assert joined.peer._answers._running == {}
+
+
+def test_requests_at_work_are_bounded(joined: Joined, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("acebase_ipc.peer.requests.MAX_PEER_REQUESTS", 2)
+    monkeypatch.setattr("acebase_ipc.peer.requests.MAX_REQUESTS", 3)
+    working: list[Deferred[int]] = []
+
+    def slow(data: Any, sender: str) -> Deferred[int]:
+        working.append(Deferred())
+        return working[-1]
+
+    def refused(sender: str, id: str) -> bool:
+        messages = answered(joined, {"type": "slow"}, sender, id)
+        if not messages:
+            return False
+        assert messages == [answer(sender, id, ok=False, reason=TOO_MANY)]
+        return True
+
+    joined.peer.on_request("slow", slow)
+    assert [refused(WORKER, each) for each in "123"] == [False, False, True]
+    assert [refused(OTHER, each) for each in "12"] == [False, True]
+    working[0].callback(1)
+    joined.client.taken()
+    assert not refused(WORKER, "4")
+    joined.client.leave(OTHER)
+    assert not refused(MASTER, "1")
+    assert refused(MASTER, "2")
+
+
+TOO_MANY = "too many requests at the same time"
+
+
+def test_a_result_of_earlier_work_does_not_answer_a_new_request_of_the_same_id(
+    joined: Joined,
+) -> None:
+    working: list[Deferred[int]] = []
+
+    def slow(data: Any, sender: str) -> Deferred[int]:
+        working.append(Deferred(lambda deferred: None))
+        return working[-1]
+
+    joined.peer.on_request("slow", slow)
+    answered(joined, {"type": "slow"})
+    early: Deferred[int] = Deferred()
+    working[0].addErrback(lambda _: early)  # it takes its time to be cancelled
+    joined.client.leave(WORKER)
+    answered(joined, {"type": "slow"})
+    early.callback(1)
+    assert joined.client.taken() == []
+    working[1].callback(2)
+    assert joined.client.taken() == [answer(ok=True, data=2)]
+
+
 def test_who_has_left_gets_no_answer(joined: Joined) -> None:
     working: dict[str, Deferred[int]] = {}
 
@@ -758,6 +1029,19 @@ def test_functions_at_work_are_cancelled_when_the_peer_stops(joined: Joined) -> 
     assert joined.client.taken() == [(None, {"type": "bye", "from": ME})]
 
 
+def test_an_old_stop_leaves_a_newer_registration_of_the_same_function_alone(
+    joined: Joined,
+) -> None:
+    def function(data: Any, sender: str) -> int:
+        return 1
+
+    stop = joined.peer.on_request("x", function)
+    stop()
+    joined.peer.on_request("x", function)
+    stop()
+    assert answered(joined, {"type": "x"}) == [answer(ok=True, data=1)]
+
+
 def test_a_type_is_answered_by_one_function(joined: Joined) -> None:
     stop = joined.peer.on_request("x", lambda data, sender: 1)
     with pytest.raises(ValueError, match="'x' are answered already"):
@@ -779,12 +1063,42 @@ def test_requests_to_others_are_not_answered(joined: Joined, to: str | None) -> 
 
 
 def test_an_answer_that_cannot_be_sent_is_logged(joined: Joined) -> None:
-    joined.client.refusal = QueueFull(10)
+    joined.client.refusal = ClientStopped()
     with capturedLogs() as logs:
         answered(joined, {"type": "x"})
     (log,) = logs
     assert log["log_level"] is LogLevel.warn
-    assert log["why"] == str(QueueFull(10))
+    assert log["why"] == str(ClientStopped())
+
+
+@pytest.mark.parametrize(
+    "refusal", [QueueFull(10), TooLargeForRelay(413, "too large"), PingTimeout(30)]
+)
+def test_an_answer_that_was_certainly_not_relayed_becomes_a_failure(
+    joined: Joined, refusal: Exception
+) -> None:
+    send = joined.client.send
+
+    def send_small(body: str, to: str | None = None) -> Deferred[None]:
+        return fail(refusal) if len(body) > 1000 else send(body, to)
+
+    joined.client.send = send_small  # type: ignore[method-assign]
+    joined.peer._answers._send = send_small
+    joined.peer.on_request("x", lambda data, sender: "x" * 1000)
+    with capturedLogs():
+        ((to, envelope),) = answered(joined, {"type": "x"})
+    assert to == WORKER
+    assert not envelope["ok"]
+    assert str(refusal) in envelope["reason"]
+
+
+def test_an_answer_that_may_have_been_relayed_is_not_given_twice(joined: Joined) -> None:
+    joined.client.refusal = RequestUnanswered("lost")
+    joined.peer.on_request("x", lambda data, sender: 1)
+    with capturedLogs():
+        answered(joined, {"type": "x"})
+    joined.client.refusal = None
+    assert joined.client.taken() == []
 
 
 # What is not meant for a peer

@@ -1,10 +1,16 @@
-"""What an AceBase process wants to be told."""
+"""The subscriptions of an AceBase process."""
 
 from __future__ import annotations
 
 import pytest
 
-from acebase_ipc.peer.subscriptions import EVENTS, Subscriptions, checked_event, normal_path
+from acebase_ipc.peer.subscriptions import (
+    EVENTS,
+    Subscription,
+    Subscriptions,
+    checked_event,
+    normal_path,
+)
 from acebase_ipc.protocol.envelopes import Event
 
 
@@ -66,47 +72,50 @@ def _event(path: str, event: str) -> Event:
     return Event(path, event, "users/a", 1, None, {}, "sender")
 
 
-def test_callbacks_are_found_by_path_and_event_in_the_order_they_came() -> None:
-    first, second, other = (lambda _: 1), (lambda _: 2), (lambda _: 3)
+def test_subscriptions_are_found_by_path_and_event_in_the_order_they_came() -> None:
     subscriptions = Subscriptions()
-    for path, event, callback in (
-        ("users/*", "value", first),
-        ("users/*", "value", second),
-        ("users/*", "value", first),
-        ("users/*", "mutated", other),
-    ):
-        subscriptions.add(path, event, callback)
-    assert subscriptions.callbacks(_event("users/*", "value")) == (first, second, first)
-    assert subscriptions.callbacks(_event("users/*", "mutated")) == (other,)
-    assert subscriptions.callbacks(_event("users", "value")) == ()
+    first, second, again, other = (
+        Subscription("users/*", "value", print),
+        Subscription("users/*", "value", repr),
+        Subscription("users/*", "value", print),
+        Subscription("users/*", "mutated", print),
+    )
+    for each in (first, second, again, other):
+        subscriptions.add(each)
+        assert each in subscriptions
+    assert subscriptions.of(_event("users/*", "value")) == (first, second, again)
+    assert subscriptions.of(_event("users/*", "mutated")) == (other,)
+    assert subscriptions.of(_event("users", "value")) == ()
     assert list(subscriptions) == [("users/*", "value"), ("users/*", "mutated")]
 
 
 def test_the_first_and_the_last_have_to_be_told() -> None:
-    first, second = (lambda _: 1), (lambda _: 2)
+    first, second = Subscription("a", "value", print), Subscription("a", "value", print)
+    other = Subscription("a", "mutated", print)
     subscriptions = Subscriptions()
-    assert subscriptions.add("a", "value", first)
-    assert not subscriptions.add("a", "value", second)
-    assert subscriptions.add("a", "mutated", first)
-    assert not subscriptions.discard("a", "value", first)
-    assert not subscriptions.discard("a", "value", first)
-    assert subscriptions.discard("a", "value", second)
-    assert not subscriptions.discard("a", "value", second)
+    assert subscriptions.add(first)
+    assert not subscriptions.add(second)
+    assert subscriptions.add(other)
+    assert not subscriptions.discard(first)
+    assert not subscriptions.discard(first)
+    assert first not in subscriptions
+    assert second in subscriptions
+    assert subscriptions.discard(second)
+    assert not subscriptions.discard(second)
     assert list(subscriptions) == [("a", "mutated")]
 
 
 def test_subscriptions_are_found_by_path_event_and_callback() -> None:
-    first, second = (lambda _: 1), (lambda _: 2)
+    first, second, third, other = (
+        Subscription("a", "value", print),
+        Subscription("a", "value", repr),
+        Subscription("a", "mutated", print),
+        Subscription("b", "value", print),
+    )
     subscriptions = Subscriptions()
-    subscriptions.add("a", "value", first)
-    subscriptions.add("a", "value", second)
-    subscriptions.add("a", "mutated", first)
-    subscriptions.add("b", "value", first)
-    assert subscriptions.found("a", None, None) == [
-        ("value", first),
-        ("value", second),
-        ("mutated", first),
-    ]
-    assert subscriptions.found("a", "value", None) == [("value", first), ("value", second)]
-    assert subscriptions.found("a", None, first) == [("value", first), ("mutated", first)]
-    assert subscriptions.found("a", "mutated", second) == []
+    for each in (first, second, third, other):
+        subscriptions.add(each)
+    assert subscriptions.found("a", None, None) == [first, second, third]
+    assert subscriptions.found("a", "value", None) == [first, second]
+    assert subscriptions.found("a", None, print) == [first, third]
+    assert subscriptions.found("a", "mutated", repr) == []

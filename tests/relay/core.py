@@ -88,6 +88,9 @@ class FakeConnection:
         if not self.batching:
             self.flush()
 
+    def send_text(self, text: bytes) -> None:
+        self.send(Message(text))
+
     def flush(self) -> None:
         """Write the messages of this turn."""
         batch, self._batch = self._batch, []
@@ -145,9 +148,9 @@ class Process:
         """Fetch the large message that *announcement* is about."""
         database, store = self.peer.database.name, self._relay.store
         assert announcement.startswith("get:")
-        body = store.get(database, self.peer.id, announcement[4:])
-        store.taken(database, self.peer.id, announcement[4:])
-        return body.decode()
+        reading = store.open(database, self.peer.id, announcement[4:], lambda: None)
+        store.finish(reading, self._world.now)
+        return reading.body.decode()
 
     def stops_reading(self, unsent: int = 0) -> None:
         """Let the connection be full, with *unsent* bytes in it."""

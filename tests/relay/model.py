@@ -28,6 +28,7 @@ class Letter:
     body: str
     waiting: set[str]
     expires: float
+    fetched: dict[str, float] = field(default_factory=dict)
 
 
 Message = str | Letter
@@ -284,6 +285,8 @@ class Model:
     def expire(self, now: float) -> None:
         self.now = now
         self.letters = [each for each in self.letters if each.expires > now]
+        for letter in self.letters:
+            letter.waiting -= {each for each, until in letter.fetched.items() if until <= now}
         over = [e for e in self.suspended if e.session_until <= now]
         over += [
             member

@@ -21,6 +21,7 @@ from acebase_ipc.protocol.handshake import Handshake
 from acebase_ipc.relay.errors import NotAPeer, NotFound
 from acebase_ipc.relay.events import MessageDropped, RelayEvent, SessionExpired
 from acebase_ipc.relay.peers import Peer, SessionState
+from acebase_ipc.relay.store import ENTRY_SIZE, REFETCH_PERIOD
 from tests.relay.core import MASTER, Core, Process, bye
 from tests.relay.model import (
     CONTEST,
@@ -258,7 +259,7 @@ class RelayMachine(RuleBasedStateMachine):
             if (each.peer.database.name, each.peer.client_id) == (database, client_id)
         )
         if letter in self.model.letters and client_id in letter.waiting:
-            letter.waiting.remove(client_id)
+            letter.fetched.setdefault(client_id, self.model.now + REFETCH_PERIOD)
             assert process.downloads(announcement) == letter.body
         else:
             with pytest.raises(NotFound):
@@ -345,7 +346,11 @@ class RelayMachine(RuleBasedStateMachine):
                 assert peer.queue.memory <= MAX_SESSION_QUEUE
             waiting = peer.database.awaiting_master
             assert len(waiting) <= 1 or waiting.memory <= MAX_SESSION_QUEUE
-        stored = sum(len(each.body.encode()) for each in self.model.letters if each.waiting)
+        stored = sum(
+            len(each.body.encode()) + len(each.waiting) * ENTRY_SIZE
+            for each in self.model.letters
+            if each.waiting
+        )
         assert self.core.relay.store.stored == stored
 
     @invariant()

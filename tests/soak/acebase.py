@@ -1,19 +1,19 @@
-"""``make soak-acebase``: real AceBase clusters at work while their processes are killed.
+"""``make soak-acebase``: real AceBase clusters under load while their processes are killed.
 
 ::
 
     python -m tests.soak.acebase --seconds 600 --seed 7
 
 Two databases on one relay, each with a master and four workers, in rounds of a
-few seconds. In each round the workers make transactions, write what one of them
-has subscribed to, and exchange large values; meanwhile one worker, which writes
-nothing then, is killed, and another one takes its place. Once a minute, while
-nobody writes, a master is killed and started again.
+few seconds. In each round the workers make transactions, write to a list that one
+of them has subscribed to, and exchange large values; meanwhile one worker, which is
+not writing, is killed and replaced. Once a minute, while no worker writes, a master
+is killed and started again.
 
-At the end the counters have to be exact, every event has to have come once, every
-process has to read all that was written, and no worker may have hung or died. Not
-part of this are workers that are killed amid their own writes (what becomes of
-these the README says), and nodes of more than 100 children: see :data:`CHILDREN`.
+At the end the counters have to be exact, every event has to have arrived once, every
+process has to read all that was written, and no worker may hang or have ended. It
+leaves out workers that are killed during their own writes (see the README), and
+nodes of more than 100 children (see :data:`CHILDREN`).
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ LARGE_EVERY = 3  # rounds
 MASTER_EVERY = 60.0  # seconds
 
 PATIENCE = 60.0
-"""Seconds after which a worker hangs; as long as a busy machine may take for a round."""
+"""Seconds after which a worker counts as hanging; a busy machine may need as many for a round."""
 
 CHILDREN = 100
 """Children that a node may have at most.
 
-AceBase keeps more of them in a tree, and adding to a young one can fail in the client,
-in a single process without a relay, too: docs/operations.rst tells of it. So the list
-is emptied before it comes to that.
+AceBase keeps more of them in a tree, and adding to a new tree can fail in the client, even
+in a single process without a relay: see docs/operations.rst. So the list is emptied before it
+has so many.
 """
 
 SUBSCRIPTION = "child_added list"
@@ -69,10 +69,10 @@ LARGE = (
 
 
 class Work:
-    """One database at work.
+    """The load on one database.
 
-    :ivar counts: what was done, by kind.
-    :ivar wrong: what went wrong, in words.
+    :ivar counts: number of actions by kind.
+    :ivar wrong: a line for each failure.
     """
 
     def __init__(self, relay: Relay, directory: Path, database: str, seed: int) -> None:
@@ -84,7 +84,7 @@ class Work:
         self._list = dict(SEED)
 
     def run(self, seconds: float) -> None:
-        """Work for so long, and then look at what has come of it."""
+        """Work for so long, then check the results."""
         end = time.monotonic() + seconds
         with self.cluster:
             self.master, self.workers = self.cluster.open(
@@ -101,7 +101,7 @@ class Work:
                 if time.monotonic() > restart_at:
                     self._restart_master()
                     restart_at = time.monotonic() + MASTER_EVERY
-            self._look()
+            self._check()
 
     def _work(self) -> None:
         self._round += 1
@@ -114,7 +114,7 @@ class Work:
         self.counts["workers killed"] += 1
         for worker, pending in zip(writers, running, strict=True):
             self._end(worker, pending)
-        # Not amid writes: it reads the files before it is connected, and nobody could tell it
+        # Not during writes: it reads the files before it is connected, and would not learn
         # that what it has read is out of date.
         successor = self.cluster.start()
         successor.wait_ready(PATIENCE)
@@ -161,9 +161,9 @@ class Work:
         for peer in (self.master, *self.workers):
             read = peer.get("list", PATIENCE) or {}
             if read != self._list:
-                amiss = sorted({key for key, _ in read.items() ^ self._list.items()})
+                different = sorted({key for key, _ in read.items() ^ self._list.items()})
                 self.wrong.append(
-                    f"{peer.name} reads {len(amiss)} children wrong, such as {amiss[0]}"
+                    f"{peer.name} reads {len(different)} wrong children, such as {different[0]}"
                 )
 
     def _restart_master(self) -> None:
@@ -174,20 +174,20 @@ class Work:
         (self.master,) = self.cluster.join("master")
         exchange(self.master, *self.workers)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         for peer in (self.master, *self.workers):
             total = peer.get("counters/total", PATIENCE) or 0
             if total != self.counts["transactions"]:
                 done = self.counts["transactions"]
                 self.wrong.append(f"{peer.name} counts {total} of {done} transactions")
         self._read_list()
-        heard = len(self.subscriber.values(SUBSCRIPTION))
-        if heard != self.counts["events"]:
-            self.wrong.append(f"{heard} of {self.counts['events']} events were heard")
+        received = len(self.subscriber.values(SUBSCRIPTION))
+        if received != self.counts["events"]:
+            self.wrong.append(f"{received} of {self.counts['events']} events were received")
 
 
 def soak(seconds: float, seed: int) -> list[str]:
-    """Let both databases work; returns what went wrong."""
+    """Put load on both databases; returns a line for each failure."""
     wrong = []
     with tempfile.TemporaryDirectory() as directory, running_relay() as relay:
         works = []
@@ -206,8 +206,8 @@ def soak(seconds: float, seed: int) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Soak, and say what came of it; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Let AceBase clusters work on a relay.")
+    """Run a soak and print its failures; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Put AceBase clusters on a relay under load.")
     parser.add_argument("--seconds", type=float, default=60, help="default: %(default)s")
     parser.add_argument("--seed", type=int, help="default: a new one")
     options = parser.parse_args(arguments)

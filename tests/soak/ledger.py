@@ -1,19 +1,19 @@
-"""What was sent, and what must have arrived: the soak's model.
+"""The soak's model: which messages were sent, and which must have arrived.
 
-A message is sent at some time (before it is written) and *settled* at some later
-one: when a ping sent behind it, or its POST, has been answered, the relay has
-dealt with it. A member *listens* from its welcome until the last of its pings
-that was answered: whatever was settled before it sent that ping must have come
-before the answer, because everything for one member takes one queue. So
+A message is *sent* shortly before it is written. It is *settled* when the relay
+has processed it: when a ping sent after it, or its POST, has been answered. A
+member is *present* from its welcome until the last of its pings that was answered.
+A message that was settled before the member sent that ping must have arrived
+before the answer, because all messages for one member take one queue. So
 
-* who listened from before a message was sent until after it was settled must
-  have received it: else it is **lost**;
-* whatever arrives must be of this database, for this member, not from itself,
-  for the first time, and later than all that came before it on its path.
+* a member that was present from before a message was sent until after it was
+  settled must have received it: otherwise the message is **lost**;
+* a message that arrives must be of this database, for this member, not from
+  itself, no duplicate, and later than all earlier arrivals on its path.
 
-An AceBase worker that is back in its seat listened from the moment on at which
-the relay knew that its connection was gone. What was sent to it shortly before
-a cut may be lost: it was handed to the transport.
+An AceBase worker that resumes its session was present from the moment when the
+relay noticed the end of its connection. Messages sent to it shortly before that
+end may be lost: they were handed to the transport.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 MARK = re.compile(r"#(\d+)\|([^|#]+)\|([^|#]+)\|(\w+)\|(\d+)\|([^|#]+)#")
-"""In every body: number, database, sender, path, serial on the path, addressee or ``all``."""
+"""Part of every body: number, database, sender, path, serial on the path, addressee or ``all``."""
 
 EVERYBODY = "all"
 GHOST = "ghost"
-"""Stands in what is never sent completely, and so must never arrive."""
+"""Part of messages that are never sent completely, and so must never arrive."""
 
 UNSETTLED = float("inf")
 
 MEMORY = 60.0
-"""Seconds after which a settled message is judged: all downloads and queues are through."""
+"""Seconds after which a settled message is checked: all downloads and queues have ended."""
 
 
 @dataclass(eq=False, slots=True)
@@ -50,13 +50,13 @@ class Sent:
 
 
 @dataclass(eq=False, slots=True)
-class Stay:
-    """A time in which a member loses nothing.
+class Presence:
+    """A period in which a member must not lose a message.
 
-    :ivar since: what is sent after this must arrive,
-    :ivar until: if it is settled before this.
-    :ivar welcomed: when it could begin to arrive.
-    :ivar broken: whether a download may have failed by the member's own fault.
+    :ivar since: begin; messages sent after it must arrive.
+    :ivar until: end; messages have to be settled before it.
+    :ivar welcomed: when messages could begin to arrive.
+    :ivar broken: whether a download may have failed because of the member itself.
     """
 
     since: float
@@ -66,32 +66,32 @@ class Stay:
 
 
 @dataclass(eq=False)
-class Ear:
-    """What one member has received, over all its connections."""
+class Receiver:
+    """The arrivals at one member, over all its connections."""
 
     database: str
     id: str
-    stays: list[Stay] = field(default_factory=list)
+    presences: list[Presence] = field(default_factory=list)
     departures: list[tuple[float, float]] = field(default_factory=list)
     numbers: set[int] = field(default_factory=set)
     last: dict[tuple[str, str], int] = field(default_factory=dict)
-    """The last serial by sender and path."""
+    """The last serial, by sender and path."""
     posted: dict[str, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
-    """Place of arrival and serial of what was POSTed, by sender."""
+    """Place of arrival and serial of POSTed messages, by sender."""
     arrivals: int = 0
 
 
 class Ledger:
-    """All messages, and everything that is wrong.
+    """All messages, and all delivery faults.
 
-    :ivar wrong: how often what was wrong, by kind.
-    :ivar samples: some lines about it.
+    :ivar wrong: number of faults by kind.
+    :ivar samples: lines about the first faults.
     """
 
-    def __init__(self, tell: Callable[[str], object] = lambda line: None) -> None:
-        """:param tell: called with what is wrong, as soon as that is known."""
-        self._tell = tell
-        self.ears: dict[tuple[str, str], Ear] = {}
+    def __init__(self, show: Callable[[str], object] = lambda line: None) -> None:
+        """:param show: called with a line about each of the first faults, at once."""
+        self._show = show
+        self.receivers: dict[tuple[str, str], Receiver] = {}
         self.wrong: Counter[str] = Counter(
             dict.fromkeys(("lost", "duplicated", "reordered", "wrong peer", "wrong database"), 0)
         )
@@ -99,20 +99,20 @@ class Ledger:
         self.sent = self.delivered = self.required = 0
         self._open: dict[int, Sent] = {}
 
-    def ear(self, database: str, client_id: str) -> Ear:
-        """What that member hears."""
-        return self.ears.setdefault((database, client_id), Ear(database, client_id))
+    def receiver(self, database: str, client_id: str) -> Receiver:
+        """The arrivals at that member."""
+        return self.receivers.setdefault((database, client_id), Receiver(database, client_id))
 
-    def blame(self, kind: str, about: str) -> None:
-        """Take note of something wrong."""
+    def record(self, kind: str, about: str) -> None:
+        """Count a fault."""
         self.wrong[kind] += 1
         if len(self.samples) < 40:
             self.samples.append(f"{kind}: {about}")
-            self._tell(self.samples[-1])
+            self._show(self.samples[-1])
 
     def send(
         self,
-        sender: Ear,
+        sender: Receiver,
         path: str,
         serial: int,
         addressee: str,
@@ -120,91 +120,100 @@ class Ledger:
         *,
         large: bool = False,
     ) -> tuple[Sent, str]:
-        """A new message, and the mark that its body has to hold."""
+        """Record a new message; returns it, and the mark to put into its body."""
         self.sent += 1
         sent = Sent(self.sent, sender.database, sender.id, addressee, large, at)
         self._open[sent.number] = sent
         parts = (sent.number, sent.database, sent.sender, path, serial, addressee)
         return sent, "#" + "|".join(map(str, parts)) + "#"
 
-    def place(self, ear: Ear) -> int:
-        """The place of what arrives now, or is announced now, among all that arrives."""
-        ear.arrivals += 1
-        return ear.arrivals
+    def place(self, receiver: Receiver) -> int:
+        """The position, among all arrivals, of a message that arrives or is announced now."""
+        receiver.arrivals += 1
+        return receiver.arrivals
 
-    def arrive(self, ear: Ear, body: str, place: int, ordered: bool = True) -> None:
-        """A message has come to a member; *ordered*: after all that came before."""
-        who = f"{ear.database} {ear.id}"
+    def arrive(self, receiver: Receiver, body: str, place: int, ordered: bool = True) -> None:
+        """Record an arrival at a member.
+
+        :param ordered: whether it has to be later than the earlier arrivals on its path.
+        """
+        receiving = f"{receiver.database} {receiver.id}"
         self.delivered += 1
         match = MARK.search(body)
         if match is None:
-            self.blame("ghosts" if GHOST in body else "garbled", f"{who}: {body[:100]}")
+            self.record("incomplete" if GHOST in body else "garbled", f"{receiving}: {body[:100]}")
             return
         number, database, sender, path, serial, addressee = match.groups()
-        about = f"{who}: {match[0]}"
-        if database != ear.database:
-            self.blame("wrong database", about)
-        elif addressee not in (ear.id, EVERYBODY) or (addressee == EVERYBODY and sender == ear.id):
-            self.blame("wrong peer", about)
-        if int(number) in ear.numbers:
-            self.blame("duplicated", about)
-        ear.numbers.add(int(number))
+        about = f"{receiving}: {match[0]}"
+        if database != receiver.database:
+            self.record("wrong database", about)
+        elif addressee not in (receiver.id, EVERYBODY) or (
+            addressee == EVERYBODY and sender == receiver.id
+        ):
+            self.record("wrong peer", about)
+        if int(number) in receiver.numbers:
+            self.record("duplicated", about)
+        receiver.numbers.add(int(number))
         if not ordered:
             return
         if path == "post":
-            ear.posted[sender].append((place, int(serial)))
-        elif int(serial) <= ear.last.get((sender, path), 0):
-            self.blame("reordered", f"{about} after {ear.last[sender, path]}")
+            receiver.posted[sender].append((place, int(serial)))
+        elif int(serial) <= receiver.last.get((sender, path), 0):
+            self.record("reordered", f"{about} after {receiver.last[sender, path]}")
         else:
-            ear.last[sender, path] = int(serial)
+            receiver.last[sender, path] = int(serial)
 
-    def judge(self, before: float = UNSETTLED) -> None:
-        """See what is lost of all that was settled, or sent and never settled, *before*."""
-        listeners: dict[str, list[Ear]] = defaultdict(list)
-        for ear in self.ears.values():
-            listeners[ear.database].append(ear)
-            self._forget(ear, before)
+    def check(self, before: float = UNSETTLED) -> None:
+        """Find lost messages among those settled, or sent but never settled, *before*."""
+        by_database: dict[str, list[Receiver]] = defaultdict(list)
+        for receiver in self.receivers.values():
+            by_database[receiver.database].append(receiver)
+            self._discard(receiver, before)
         for sent in tuple(self._open.values()):
             if sent.settled == UNSETTLED and sent.at < before:
                 del self._open[sent.number]
             elif sent.settled < before:
                 del self._open[sent.number]
-                for ear in listeners[sent.database]:
-                    self._judge(sent, ear)
-        for ear in self.ears.values():
-            for sender, arrivals in ear.posted.items():
+                for receiver in by_database[sent.database]:
+                    self._check(sent, receiver)
+        for receiver in self.receivers.values():
+            for sender, arrivals in receiver.posted.items():
                 serials = [serial for _, serial in sorted(arrivals)]
                 if serials != sorted(serials):
-                    self.blame("reordered", f"{ear.database} {ear.id}: POSTs {sender} {serials}")
+                    self.record(
+                        "reordered", f"{receiver.database} {receiver.id}: POSTs {sender} {serials}"
+                    )
                     arrivals.clear()
                 del arrivals[:-20]
 
-    def _forget(self, ear: Ear, before: float) -> None:
-        """Let go what no message can be about that is still to be judged."""
+    def _discard(self, receiver: Receiver, before: float) -> None:
+        """Discard records that no unchecked message can refer to."""
         oldest = min(self._open, default=self.sent)
-        ear.numbers = {each for each in ear.numbers if each >= oldest}
+        receiver.numbers = {each for each in receiver.numbers if each >= oldest}
         if before != UNSETTLED:
-            kept = [each for each in ear.stays[:-1] if each.until > before - MEMORY]
-            ear.stays = kept + ear.stays[-1:]
-            ear.departures = [each for each in ear.departures if each[1] > before - MEMORY]
+            kept = [each for each in receiver.presences[:-1] if each.until > before - MEMORY]
+            receiver.presences = kept + receiver.presences[-1:]
+            receiver.departures = [
+                each for each in receiver.departures if each[1] > before - MEMORY
+            ]
 
-    def _judge(self, sent: Sent, ear: Ear) -> None:
-        if sent.addressee not in (ear.id, EVERYBODY):
+    def _check(self, sent: Sent, receiver: Receiver) -> None:
+        if sent.addressee not in (receiver.id, EVERYBODY):
             return
-        if sent.addressee == EVERYBODY and sent.sender == ear.id:
+        if sent.addressee == EVERYBODY and sent.sender == receiver.id:
             return
-        for stay in ear.stays:
-            if sent.at > stay.since and sent.settled < stay.until:
-                if sent.large and stay.broken:
+        for presence in receiver.presences:
+            if sent.at > presence.since and sent.settled < presence.until:
+                if sent.large and presence.broken:
                     return
-                if sent.addressee != EVERYBODY and self._is_orphaned(sent, stay):
+                if sent.addressee != EVERYBODY and self._is_orphaned(sent, presence):
                     return
                 self.required += 1
-                if sent.number not in ear.numbers:
-                    self.blame("lost", f"{ear.database} {ear.id}: {sent} in {stay}")
+                if sent.number not in receiver.numbers:
+                    self.record("lost", f"{receiver.database} {receiver.id}: {sent} in {presence}")
                 return
 
-    def _is_orphaned(self, sent: Sent, stay: Stay) -> bool:
-        """Whether a message may have been dropped, as its sender went before it was handed on."""
-        departures = self.ear(sent.database, sent.sender).departures
-        return any(sent.at <= end and begin <= stay.welcomed for begin, end in departures)
+    def _is_orphaned(self, sent: Sent, presence: Presence) -> bool:
+        """Whether a message may have been dropped because its sender left before its delivery."""
+        departures = self.receiver(sent.database, sent.sender).departures
+        return any(sent.at <= end and begin <= presence.welcomed for begin, end in departures)

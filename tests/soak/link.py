@@ -1,6 +1,6 @@
-"""A client's connection as plain as it can be: WebSocket and HTTP on asyncio streams.
+"""A minimal client's connection: WebSocket and HTTP on asyncio.
 
-Nothing of it is shared with the relay, which is what it judges.
+It shares no code with the relay, which it tests.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 TIMEOUT = 30.0
-"""Seconds that a busy machine may take for one answer."""
+"""Deadline in seconds for one answer on a busy machine."""
 
 RECEIVE_BUFFER = 128 * 1024  # bytes
 
@@ -27,15 +27,15 @@ _UPGRADE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
-    """One port of the relay."""
+class Port:
+    """A port of the relay."""
 
     port: int
     tls: ssl.SSLContext | None = None
 
 
 def frame(payload: bytes, opcode: int = TEXT) -> bytes:
-    """A frame as a client sends it."""
+    """A masked frame."""
     size = len(payload)
     if size < 126:
         head = bytes((0x80 | opcode, 0x80 | size))
@@ -50,16 +50,16 @@ def frame(payload: bytes, opcode: int = TEXT) -> bytes:
 
 
 class Link(asyncio.Protocol):
-    """A WebSocket.
+    """A WebSocket connection.
 
-    :ivar on_text: called with each text that comes.
-    :ivar answers: whether a ping and a close frame are answered.
-    :ivar status: of the handshake's answer.
-    :ivar close_code: what the relay has closed with.
-    :ivar opened: done when the handshake is answered, or can no longer be.
+    :ivar on_text: called with each text message.
+    :ivar answers: whether it answers ping and close frames.
+    :ivar status: HTTP status of the handshake's answer; 0 without one.
+    :ivar close_code: code of the relay's close frame.
+    :ivar opened: set when the handshake is answered or the connection has ended.
     :ivar ended: set when the connection has ended.
-    :ivar pings: how many ``ping`` were sent.
-    :ivar pongs: how many ``pong`` have come.
+    :ivar pings: number of ``ping`` messages sent.
+    :ivar pongs: number of ``pong`` messages received.
     """
 
     def __init__(self, target: str, on_text: Callable[[Link, str], None]) -> None:
@@ -76,33 +76,33 @@ class Link(asyncio.Protocol):
 
     @classmethod
     async def open(
-        cls, door: Door, target: str, on_text: Callable[[Link, str], None], source: str
+        cls, port: Port, target: str, on_text: Callable[[Link, str], None], source: str
     ) -> Link:
         """Connect from the loopback address *source* and wait for the handshake's answer.
 
-        :raises OSError: if there is none.
+        :raises OSError: if there is no answer.
         """
         loop = asyncio.get_running_loop()
-        # Little room, so that the relay soon notices who does not read.
+        # Small, so that the relay soon notices a client that does not read.
         sock = socket.socket()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         sock.setblocking(False)
         try:
             sock.bind((source, 0))
-            await asyncio.wait_for(loop.sock_connect(sock, ("127.0.0.1", door.port)), TIMEOUT)
+            await asyncio.wait_for(loop.sock_connect(sock, ("127.0.0.1", port.port)), TIMEOUT)
         except BaseException:
             sock.close()
             raise
         connecting = loop.create_connection(
             lambda: cls(target, on_text),
             sock=sock,
-            ssl=door.tls,
-            server_hostname="localhost" if door.tls else None,
+            ssl=port.tls,
+            server_hostname="localhost" if port.tls else None,
         )
         _, link = await asyncio.wait_for(connecting, TIMEOUT)
         await asyncio.wait_for(link.opened.wait(), TIMEOUT)
         if not link.status:
-            raise ConnectionResetError("a handshake is not answered")
+            raise ConnectionResetError("the handshake was not answered")
         return link
 
     # Called by asyncio
@@ -156,7 +156,7 @@ class Link(asyncio.Protocol):
 
     # For members
 
-    def say(self, *messages: str) -> None:
+    def send(self, *messages: str) -> None:
         """Send text messages."""
         self.write(b"".join(frame(each.encode()) for each in messages))
 
@@ -166,21 +166,21 @@ class Link(asyncio.Protocol):
             self._transport.write(data)
 
     def stop_reading(self) -> None:
-        """Let what comes wait in the system's buffers, and then in the relay."""
+        """Stop reading: data waits in the system's buffers, then in the relay."""
         if not self._transport.is_closing():
             self._transport.pause_reading()
 
-    def read_on(self) -> None:
-        """Take what has waited."""
+    def resume_reading(self) -> None:
+        """Read the data that has waited, and go on."""
         if not self._transport.is_closing():
             self._transport.resume_reading()
 
     def cut(self) -> None:
-        """End the connection as a killed process does."""
+        """Abort the connection, as the end of a killed process does."""
         self._transport.abort()
 
     async def leave(self, code: int = 1000) -> None:
-        """Close in good order."""
+        """Close with a handshake."""
         self.write(frame(code.to_bytes(2, "big"), CLOSE))
         try:
             await asyncio.wait_for(self.ended.wait(), TIMEOUT)
@@ -195,17 +195,18 @@ class Link(asyncio.Protocol):
 
 
 async def ask(
-    door: Door, method: str, target: str, body: bytes = b"", *, source: str, take: int = -1
+    port: Port, method: str, target: str, body: bytes = b"", *, source: str, take: int = -1
 ) -> tuple[int, bytes]:
-    """The status and body of an answer; *take* that many bytes of it and cut the connection.
+    """Send a request; returns the status and body of the answer.
 
-    :raises OSError: if there is none.
+    :param take: read at most that many bytes, and abort the connection.
+    :raises OSError: if there is no answer.
     """
     connecting = asyncio.open_connection(
         "127.0.0.1",
-        door.port,
-        ssl=door.tls,
-        server_hostname="localhost" if door.tls else None,
+        port.port,
+        ssl=port.tls,
+        server_hostname="localhost" if port.tls else None,
         local_addr=(source, 0),
     )
     reader, writer = await asyncio.wait_for(connecting, TIMEOUT)
@@ -219,17 +220,17 @@ async def ask(
         writer.transport.abort()
     answer, _, content = data.partition(b"\r\n\r\n")
     if not answer:
-        raise ConnectionResetError("a request is not answered")
+        raise ConnectionResetError("the request was not answered")
     return int(answer.split()[1]), content
 
 
-async def half_ask(door: Door, data: bytes, *, source: str, wait: float) -> None:
-    """Send *data*, which is no whole request, and wait for the relay's end, or leave earlier."""
+async def ask_in_part(port: Port, data: bytes, *, source: str, wait: float) -> None:
+    """Send an incomplete request; abort after *wait* seconds unless the relay ends it earlier."""
     connecting = asyncio.open_connection(
         "127.0.0.1",
-        door.port,
-        ssl=door.tls,
-        server_hostname="localhost" if door.tls else None,
+        port.port,
+        ssl=port.tls,
+        server_hostname="localhost" if port.tls else None,
         local_addr=(source, 0),
     )
     reader, writer = await asyncio.wait_for(connecting, TIMEOUT)

@@ -1,8 +1,8 @@
-"""The relay of a soak, for ``twistd -y``: it also tells what it keeps.
+"""The relay of a soak, for ``twistd -y``: it also reports what it holds.
 
-Whoever connects to the port that is logged as ``gauges`` gets the numbers as
-one JSON object. The options come in ``SOAK``, as a JSON object: the fields of
-an ``AceBaseIPCServerConfig``.
+A client that connects to the port that is logged as ``gauges`` receives the
+numbers as one JSON object. The environment variable ``SOAK`` has the options as
+a JSON object: the fields of an ``AceBaseIPCServerConfig``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from acebase_ipc import AceBaseIPCServer, AceBaseIPCServerConfig
+from acebase_ipc import AceBaseIPCServer, AceBaseIPCServerConfig, Limits
 from acebase_ipc.relay.peers import Peer
 from acebase_ipc.websocket.fastpath import WebSocketConnection
 
@@ -33,18 +33,21 @@ WATCH = 0.5  # seconds
 
 
 class Watch:
-    """Measures for how long the reactor stands still."""
+    """Measures standstills of the reactor.
+
+    :ivar longest: seconds of the longest one.
+    """
 
     def __init__(self) -> None:
         self.longest = 0.0
         self._last = 0.0
 
     def start(self, period: float) -> None:
-        """Look every *period* seconds."""
+        """Check every *period* seconds."""
         self._last = reactor.seconds()
-        LoopingCall(self._look).start(period)
+        LoopingCall(self._check).start(period)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         now = reactor.seconds()
         self.longest = max(self.longest, now - self._last - WATCH)
         self._last = now
@@ -54,7 +57,7 @@ watch = Watch()
 
 
 class Gauges(Protocol):
-    """Tells the numbers and closes."""
+    """Sends the numbers and closes."""
 
     def connectionMade(self) -> None:
         assert isinstance(self.factory, GaugesFactory)
@@ -64,7 +67,7 @@ class Gauges(Protocol):
 
 
 class GaugesFactory(Factory):
-    """Tells the numbers of one server."""
+    """Serves the numbers of one server."""
 
     protocol = Gauges
     noisy = False
@@ -74,23 +77,24 @@ class GaugesFactory(Factory):
 
 
 def gauges(server: Any) -> dict[str, Any]:
-    """What a server keeps, and what it has reported."""
+    """Sizes of what a server holds, and the counts of its observer."""
     gc.collect()
     with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)  # what remains is in use
-    relay = server._relay
+        ctypes.CDLL(None).malloc_trim(0)  # the remaining memory is in use
+    parts = server._parts
+    relay = parts.relay
     databases = list(relay.registry.databases.values())
     alive = gc.get_objects()
     return {
         "timers": len(reactor.getDelayedCalls()),
         "databases": len(databases),
         "peers": sum(len(each.peers) for each in databases),
-        "sessions to expire": len(relay.sessions._expiries),
-        "held for masters": sum(len(each.awaiting_master) for each in databases),
-        "connections": len(server._connections.factory.connections),
+        "suspended sessions": len(relay.sessions._expiries),
+        "queues for masters": sum(len(each.awaiting_master) for each in databases),
+        "connections": len(parts.connections.factory.connections),
         "stored bytes": relay.store.stored,
-        "stored messages": len(relay.store._letters) + len(relay.store._by_recipient),
-        "reserved bytes": server._intake.reserved,
+        "stored messages": len(relay.store._messages) + len(relay.store._by_recipient),
+        "reserved bytes": parts.uploads.reserved,
         "peer objects": sum(isinstance(each, Peer) for each in alive),
         "connection objects": sum(isinstance(each, WebSocketConnection) for each in alive),
         "longest pause": watch.longest,
@@ -99,9 +103,10 @@ def gauges(server: Any) -> dict[str, Any]:
 
 
 def make_application(options: str) -> Any:
-    """The relay with these *options*, and its gauges."""
+    """The relay with these *options*, and its gauges, as one application."""
     config = json.loads(options)
     config["endpoints"] = tuple(config["endpoints"])
+    config["limits"] = Limits(**config["limits"])
     server = AceBaseIPCServer(AceBaseIPCServerConfig(**config))
     application = Application("soak")
     server.setServiceParent(application)

@@ -1,4 +1,4 @@
-"""What members do: talk mostly, and now and then make trouble."""
+"""The actions of members: mostly sending, now and then a fault."""
 
 from __future__ import annotations
 
@@ -7,60 +7,60 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 
 from tests.soak.ledger import EVERYBODY, GHOST
-from tests.soak.link import BINARY, TIMEOUT, Link, ask, frame, half_ask
+from tests.soak.link import BINARY, TIMEOUT, Link, ask, ask_in_part, frame
 from tests.soak.member import (
     KEEPALIVE,
     LARGEST,
     MASTER,
     MAX_PAYLOAD,
-    RECOVERY,
+    SESSION_TIMEOUT,
     Member,
     Surprise,
 )
 
 PAUSE = 0.7
-"""Seconds, on average, between two things that a member does."""
+"""Seconds between two actions of a member, on average."""
 
 ENOUGH = 12_000_000
-"""Bytes sent to somebody who does not read: more than the sockets and the backlog take."""
+"""Bytes sent to a member that does not read: more than the sockets and the backlog hold."""
 
-CONTEST = 70.0
-"""Seconds after which an id is certainly contested no more."""
+CONFLICT = 70.0
+"""Seconds after which an id conflict has certainly ended."""
 
 PROBE = 1.9
-"""Seconds in which a living process can be sure to have answered a close or a ping in time."""
+"""Seconds within which an answer to a close or a ping is certainly in time."""
 
 ARRIVAL = 5.0
-"""Seconds in which all members come."""
+"""Seconds within which all members join."""
 
 LONG_PAUSE = 2.0
-"""Seconds of standing still after which the relay may rightly have cut us."""
+"""Seconds of a standstill after which the relay may have disconnected us."""
 
 MARGIN = 2.0
-"""Seconds by which a member is back before its seat ends."""
+"""Seconds before its session expires by which a member has resumed it."""
 
 
-async def talk(member: Member) -> None:
-    """Send a few messages."""
+async def send_some(member: Member) -> None:
+    """Send up to six messages."""
     for _ in range(member.random.randint(1, 6)):
         units = int(100 * member.random.paretovariate(1.0))
-        member.say(member.addressee(), min(units, MAX_PAYLOAD - 200))
+        member.send(member.addressee(), min(units, MAX_PAYLOAD - 200))
     await member.confirm()
 
 
 async def post(member: Member) -> None:
-    """POST a message, large or not."""
+    """POST a message, mostly a large one."""
     most = LARGEST if member.random.random() < 0.7 else 1000
     await member.post(member.addressee(), member.random.randint(100, most))
     await member.confirm()
 
 
 async def cut(member: Member) -> None:
-    """Lose the connection, sometimes amid messages, and come back: soon, or too late."""
+    """Lose the connection, sometimes within a message, and reconnect in time or too late."""
     link = member.link
     assert link is not None
     if member.random.random() < 0.3:
-        member.say(EVERYBODY, 200)
+        member.send(EVERYBODY, 200)
         link.write(frame(f"{GHOST} {'x' * 200}".encode())[:-50])
     begun = monotonic()
     link.cut()
@@ -69,34 +69,34 @@ async def cut(member: Member) -> None:
         return
     since = await member.noticed()
     if member.random.random() < 0.2:
-        await asyncio.sleep(RECOVERY + MARGIN)
+        await asyncio.sleep(SESSION_TIMEOUT + MARGIN)
         await member.connect()
         member.gone(begun)
-        member.party.faults["too late returns"] += 1
+        member.scene.faults["late returns"] += 1
         return
-    await asyncio.sleep(member.random.uniform(0, RECOVERY - 2 * MARGIN))
+    await asyncio.sleep(member.random.uniform(0, SESSION_TIMEOUT - 2 * MARGIN))
     if not member.acebase:
         await _reconnect(member, begun)
         return
-    await member.connect(since, begun + RECOVERY)
-    if member.ear.stays[-1].since == since:
-        member.party.faults["returns"] += 1
+    await member.connect(since, begun + SESSION_TIMEOUT)
+    if member.receiver.presences[-1].since == since:
+        member.scene.faults["resumed sessions"] += 1
     else:
         member.gone(begun)
 
 
 async def _reconnect(member: Member, begun: float) -> None:
     await member.connect()
-    if not member.acebase or monotonic() > begun + RECOVERY - MARGIN:
+    if not member.acebase or monotonic() > begun + SESSION_TIMEOUT - MARGIN:
         member.gone(begun)
 
 
 async def leave(member: Member) -> None:
-    """Leave in good order, and join again."""
+    """Close the connection with a handshake, and join again."""
     assert member.link is not None
     begun = monotonic()
     if member.acebase:
-        member.link.say(f'{{"type":"bye","from":"{member.id}"}}')
+        member.link.send(f'{{"type":"bye","from":"{member.id}"}}')
     await member.link.leave(member.random.choice([1000, 1001]))
     await asyncio.sleep(member.random.uniform(0, 1))
     await member.connect()
@@ -104,7 +104,7 @@ async def leave(member: Member) -> None:
 
 
 async def replace(member: Member) -> None:
-    """Connect once more while the old connection looks alive, but is dead."""
+    """Connect again while the old connection is open, but answers nothing."""
     old = member.link
     assert old is not None
     begun = monotonic()
@@ -113,83 +113,83 @@ async def replace(member: Member) -> None:
     old.cut()
 
 
-async def contest(member: Member) -> None:
-    """Connect once more while the old connection lives: an AceBase id is then contested."""
+async def conflict(member: Member) -> None:
+    """Connect again while the old connection answers: an AceBase id is then in conflict."""
     old = member.link
     assert old is not None
     begun = monotonic()
-    if begun < member.contested_until:
+    if begun < member.conflict_until:
         return
     await member.connect()
-    member.contested_until = monotonic() + CONTEST
+    member.conflict_until = monotonic() + CONFLICT
     if not member.acebase:
         member.gone(begun)
-    await member.until("the end of the replaced", lambda: not old.alive)
+    await member.until("the end of the replaced connection", lambda: not old.alive)
     quick = monotonic() - begun < PROBE
-    # Who has not answered the close in time, behind all that it had to read, is cut.
+    # A connection that could not answer the close in time, after all unread data, is aborted.
     if old.close_code != 4001 and (quick or old.close_code is not None):
-        raise Surprise(f"a replaced connection is closed with {old.close_code}")
+        raise Surprise(f"a replaced connection was closed with {old.close_code}")
     asked = monotonic()
-    third = await Link.open(member.door, member.target("connect"), ignore, member.source)
+    third = await Link.open(member.port, member.target("connect"), ignore, member.source)
     third.cut()
-    # Over TLS the relay may not have seen the old one's end yet; and on a busy machine our
-    # close or our pong may be late.
-    quick = quick and member.door.tls is None and monotonic() - asked < PROBE
+    # Over TLS the relay may not have seen the end of the old connection yet, and on a busy
+    # machine our close or our pong may be late.
+    quick = quick and member.port.tls is None and monotonic() - asked < PROBE
     if third.status != 409 and quick and member.acebase:
-        raise Surprise(f"a contested id is given away: {third.status}")
+        raise Surprise(f"an id in conflict was accepted: {third.status}")
     if third.status == 101:
         await _settle(member, begun)
 
 
 async def slow(member: Member) -> None:
-    """Read nothing for a while, while somebody sends a lot."""
+    """Read nothing for a while, sometimes while another member sends a lot."""
     link = member.link
     assert link is not None
     link.stop_reading()
     others = [
         each
-        for each in member.party.members[member.database]
+        for each in member.scene.members[member.database]
         if each is not member and each.link and each.link.alive and not each.busy.locked()
     ]
     if others and member.random.random() < 0.3:
         await flood(member.random.choice(others), member.id, member.random.randint(1, ENOUGH))
-        member.party.faults["floods"] += 1
+        member.scene.faults["floods"] += 1
     else:
         await asyncio.sleep(member.random.uniform(0.2, KEEPALIVE / 3))
-    link.read_on()
+    link.resume_reading()
     await member.confirm()
 
 
 async def flood(member: Member, addressee: str, size: int) -> None:
-    """Send *size* bytes to somebody."""
+    """Send *size* bytes to one member."""
     async with member.busy:
         each = MAX_PAYLOAD - 200
         for _ in range(size // each):
             if not (member.link and member.link.alive):
                 return
-            member.say(addressee, each)
+            member.send(addressee, each)
             await asyncio.sleep(0)
         await member.confirm()
 
 
 async def freeze(member: Member) -> None:
-    """Do nothing at all, as a process does after SIGSTOP, until the relay cuts; then wake up."""
+    """Neither read nor answer, as after SIGSTOP, until the relay disconnects; then reconnect."""
     link = member.link
     assert link is not None
     begun = monotonic()
     link.answers = False
     link.stop_reading()
-    await asyncio.sleep(member.random.uniform(KEEPALIVE, KEEPALIVE + RECOVERY))
+    await asyncio.sleep(member.random.uniform(KEEPALIVE, KEEPALIVE + SESSION_TIMEOUT))
     await member.noticed()
-    link.read_on()
+    link.resume_reading()
     await member.until("the end of the frozen connection", lambda: not link.alive)
     await member.connect()
     member.gone(begun)
 
 
 async def wrong_token(member: Member) -> None:
-    """Present a token that is wrong."""
-    link = await Link.open(member.door, member.target("connect", t="wrong"), ignore, member.source)
+    """Use a wrong token for every endpoint."""
+    link = await Link.open(member.port, member.target("connect", t="wrong"), ignore, member.source)
     link.cut()
     answers = [("connect", link.status, {403})]
     for method, what, expected in (
@@ -198,26 +198,26 @@ async def wrong_token(member: Member) -> None:
         ("GET", "receive", {401}),
     ):
         target, body = member.target(what, t="wrong"), GHOST.encode() * (method == "POST")
-        status, _ = await ask(member.door, method, target, body, source=member.source)
+        status, _ = await ask(member.port, method, target, body, source=member.source)
         answers.append((what, status, expected))
     for what, status, expected in answers:
         if status not in expected:
-            raise Surprise(f"{what} with a wrong token is answered with {status}")
+            raise Surprise(f"{what} with a wrong token was answered with {status}")
 
 
 async def half_request(member: Member) -> None:
-    """Begin a request and never end it."""
+    """Send an incomplete request."""
     target = member.target("send")
     head = f"POST {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5000\r\n\r\n"
     whole = head.encode() + GHOST.encode() * 500
     wait = member.random.choice([0.1, 1.0, 15.0])
     size = member.random.choice([0, 1, 20, len(head) - 1, len(head), len(whole)])
-    task = half_ask(member.door, whole[:size], source=member.source, wait=wait)
+    task = ask_in_part(member.port, whole[:size], source=member.source, wait=wait)
     await task
 
 
 async def violate(member: Member) -> None:
-    """Break a rule: the connection is closed with the code that says which."""
+    """Violate the protocol: the relay has to close with the code for it."""
     link = member.link
     assert link is not None
     data, code = member.random.choice(
@@ -235,40 +235,40 @@ async def violate(member: Member) -> None:
     if link.close_code is None:
         raise ConnectionResetError("a connection ended without a close frame")
     if link.close_code != code:
-        raise Surprise(f"{data[:20]!r} is answered with {link.close_code}, not {code}")
+        raise Surprise(f"{data[:20]!r} was answered with {link.close_code}, not {code}")
     await _reconnect(member, begun)
 
 
 async def nonsense(member: Member) -> None:
-    """Send what is not relayed."""
+    """Send messages that the relay drops."""
     assert member.link is not None
     member.link.write(frame(GHOST.encode(), BINARY))
-    member.link.say(f"to:nobody-is-called-so;{GHOST}")
+    member.link.send(f"to:no-such-peer;{GHOST}")
     if member.acebase:
-        member.link.say(f'{{"type":"bye","from":"{GHOST}"}}')
+        member.link.send(f'{{"type":"bye","from":"{GHOST}"}}')
     await member.confirm()
 
 
 def ignore(link: Link, text: str) -> None:
-    """Hear nothing."""
+    """Discard a text message."""
 
 
 async def _settle(member: Member, begun: float) -> None:
-    """Become a peer again after having been replaced by a connection that is gone."""
+    """Connect again after a connection that has ended replaced the member's own."""
     link = member.link
     if link is not None:
-        await member.until("the end of the replaced", lambda: not link.alive)
+        await member.until("the end of the replaced connection", lambda: not link.alive)
     await member.connect()
     member.gone(begun)
 
 
 ACTIONS: dict[Callable[[Member], Awaitable[None]], float] = {
-    talk: 80,
+    send_some: 80,
     post: 4,
     cut: 3,
     leave: 1,
     replace: 1,
-    contest: 0.3,
+    conflict: 0.3,
     slow: 1,
     freeze: 0.3,
     wrong_token: 0.5,
@@ -276,53 +276,53 @@ ACTIONS: dict[Callable[[Member], Awaitable[None]], float] = {
     violate: 0.7,
     nonsense: 1,
 }
-"""What a member does, and how often."""
+"""The actions of a member, and their relative frequency."""
 
 
-async def live(member: Member, end: float) -> None:
-    """Be a member until *end*, on the monotonic clock."""
-    faults, ledger = member.party.faults, member.ledger
+async def act(member: Member, end: float) -> None:
+    """Perform random actions until *end*, in monotonic seconds."""
+    faults, ledger = member.scene.faults, member.ledger
     await asyncio.sleep(member.random.uniform(0, ARRIVAL))
     while monotonic() < end:
         async with member.busy:
-            action: Callable[[Member], Awaitable[None]] = talk
+            action: Callable[[Member], Awaitable[None]] = send_some
             try:
                 if member.link is None or not member.link.alive:
-                    faults["connections that the relay has cut"] += member.link is not None
+                    faults["disconnected by the relay"] += member.link is not None
                     begun = monotonic()
-                    await _return(member)
+                    await _reconnect_disconnected(member)
                     member.gone(begun - TIMEOUT)
                 (action,) = member.random.choices(list(ACTIONS), list(ACTIONS.values()))
-                faults[action.__name__] += action not in (talk, post)
+                faults[action.__name__] += action not in (send_some, post)
                 await action(member)
             except Surprise as surprise:
-                ledger.blame("surprises", f"{member.id} {action.__name__}: {surprise}")
+                ledger.record("surprises", f"{member.id} {action.__name__}: {surprise}")
             except (OSError, TimeoutError) as error:
-                if member.party.pause > LONG_PAUSE:
-                    faults["connections lost on a machine that stood still"] += 1
+                if member.scene.pause > LONG_PAUSE:
+                    faults["connections lost in a standstill of this machine"] += 1
                 else:
-                    ledger.blame("surprises", f"{member.id} {action.__name__}: {error!r}")
+                    ledger.record("surprises", f"{member.id} {action.__name__}: {error!r}")
         await asyncio.sleep(member.random.expovariate(1 / PAUSE))
 
 
-async def _return(member: Member) -> None:
-    """Connect after the relay has cut the connection.
+async def _reconnect_disconnected(member: Member) -> None:
+    """Connect after the relay has ended the connection.
 
-    What has waited for a master may be more than ``max_backlog`` here. While it is sent, one
-    message more cuts the master again, with the answer to its handshake.
+    The queue of a master may exceed this relay's ``max_backlog``. While it is sent, one more
+    message disconnects the master again, together with the answer to its handshake.
     """
     for _ in range(3 if member.id == MASTER else 0):
         try:
             await member.connect()
         except ConnectionResetError:
-            member.party.faults["masters cut once more"] += 1
+            member.scene.faults["masters disconnected again"] += 1
         else:
             return
     await member.connect()
 
 
-async def part(member: Member) -> None:
-    """Be sure to have all that was sent, and leave."""
+async def leave_finally(member: Member) -> None:
+    """Wait for all messages, and leave."""
     if member.link is not None and member.link.alive:
         await member.confirm()
         await member.rest()

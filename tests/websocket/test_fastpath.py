@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from autobahn import websocket
 from autobahn.twisted.websocket import WebSocketServerProtocol
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, LogLevel, capturedLogs, formatEvent
@@ -888,6 +889,9 @@ def test_long_texts() -> None:
     receive_long_texts()
 
 
+@pytest.mark.skipif(
+    not hasattr(websocket, "USES_NVX"), reason="this Autobahn does not tell whether it uses NVX"
+)
 def test_long_texts_without_the_native_masker() -> None:
     script = (
         "import autobahn.websocket as websocket, tests.websocket.test_fastpath as test_fast\n"

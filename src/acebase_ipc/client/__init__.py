@@ -1,1 +1,1 @@
-"""The client of the relay: a Python program becomes a peer of a database."""
+"""The client of the relay: with it a Python program becomes a peer of a database."""

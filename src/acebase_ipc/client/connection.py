@@ -1,4 +1,8 @@
-"""A client's WebSocket to the relay, on Autobahn."""
+"""A client's WebSocket to the relay, on Autobahn.
+
+Only what Autobahn and Twisted document is used here; the two names beside that are in
+:mod:`acebase_ipc.websocket._autobahn`.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,11 @@ from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientPr
 from autobahn.websocket.types import ConnectingRequest
 from OpenSSL import SSL
 from service_identity import VerificationError
+from twisted.internet.error import ConnectionAborted
 from twisted.internet.error import ConnectionLost as TransportLost
 from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from twisted.internet.protocol import connectionDone
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -27,7 +33,7 @@ from acebase_ipc.client.errors import (
     closed,
     refused,
 )
-from acebase_ipc.websocket._autobahn import NullLogger
+from acebase_ipc.websocket._autobahn import NullLogger, exceeded_message_size
 
 HANDSHAKE_TIMEOUT = 10.0
 """Seconds that a relay has to welcome us; the relay itself gives as much."""
@@ -48,12 +54,12 @@ MAX_OVERHEAD = 1024
 """Bytes that the protocol may add to a message, or need for one of its own."""
 
 MAX_HEAD = 64 * 1024
-"""Bytes that the head of an answer may have."""
+"""Bytes that the head of an answer may have: relays send less than 1 KiB."""
 
 MAX_STATUS = len(b"HTTP/1.1 101")
 
 MAX_REFUSAL = 1024
-"""Bytes of a refusal's text that are read: the relay says one line."""
+"""Bytes of a refusal's text that are read: the relay sends one line."""
 
 CLOSE_NORMAL = 1000
 CLOSE_NO_STATUS = 1005  # stands for a close frame without a code
@@ -62,22 +68,25 @@ _HTTP = b"HTTP/1."
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})")
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})[ \t]*(?:\r\n|\Z)", re.IGNORECASE)
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+_QUOTED = re.compile(r'.*?\("(.*)"\)', re.DOTALL)
+
+log = Logger()
 
 
-class Owner(Protocol):
-    """Whom a connection serves."""
+class ConnectionObserver(Protocol):
+    """What a connection reports to."""
 
-    def made(self, connection: ClientConnection) -> None:
-        """A transport is connected."""
+    def connection_made(self, connection: ClientConnection) -> None:
+        """The transport is connected."""
 
-    def received(self, connection: ClientConnection, text: str, size: int) -> None:
-        """A text message of *size* bytes has come."""
+    def text_received(self, connection: ClientConnection, text: str, size: int) -> None:
+        """A text message of *size* bytes has arrived."""
 
     def drained(self, connection: ClientConnection) -> None:
         """The transport has room again."""
 
-    def ended(self, connection: ClientConnection, problem: ConnectionProblem) -> None:
-        """The connection has ended, or never was one."""
+    def connection_lost(self, connection: ClientConnection, problem: ConnectionProblem) -> None:
+        """The connection has ended, or the handshake has failed. Reported once, and last."""
 
 
 @implementer(IPushProducer)
@@ -86,56 +95,58 @@ class ClientConnection(WebSocketClientProtocol):
 
     log = NullLogger()
 
-    # Autobahn's own timers depend on a reactor that is global to txaio.
-    openHandshakeTimeout = 0
-    closeHandshakeTimeout = 0
-    serverConnectionDropTimeout = 0
-    autoPingInterval = 0
-
     factory: ClientConnectionFactory
-    _paused = False
-    _problem: ConnectionProblem | None = None
-    _timer: IDelayedCall | None = None
+    _head: bytearray | None = None  # of the handshake's answer, until it is complete
     _opened = False
-    _leaving = False
-    _holding = False
-    _unsent = 0
-    _heard_at = 0.0
+    _closing = False
+    _aborted = False
+    _ended = False
+    _problem: ConnectionProblem | None = None
+    _closed_with: ConnectionProblem | None = None
+    _reason = ""
     _lost: BaseException | None = None
-
-    @property
-    def maxMessagePayloadSize(self) -> int:
-        """Bytes that an incoming message may have."""
-        return self.factory.max_message + MAX_OVERHEAD
+    _timer: IDelayedCall | None = None
+    _holding = False
+    _paused = False
+    _unsent = 0
+    _unanswered_ping: bytes | None = None
+    _last_received = 0.0
 
     # Opening
 
     def connectionMade(self) -> None:
-        """Ask for a WebSocket."""
-        self.factory.owner.made(self)
-        self._wait(HANDSHAKE_TIMEOUT, self._too_late)
+        """Send the handshake."""
+        self._head = bytearray()
+        self._wait(HANDSHAKE_TIMEOUT, self._handshake_timed_out)
+        self.factory.observer.connection_made(self)
         super().connectionMade()
 
     def onConnecting(self, transport_details: object) -> ConnectingRequest:
-        """The request."""
+        """Return the request of the handshake."""
         return self.factory.request
 
-    def processHandshake(self) -> None:
-        """Read the answer; of a refusal the text, too, which tells one 409 from another."""
-        if not self._read_refusal(complete=False):
-            super().processHandshake()
+    def _read_head(self, head: bytearray, data: bytes) -> None:
+        head += data
+        if self._is_refusal(bytes(head), complete=False):
+            return
+        self._head = None
+        super().dataReceived(bytes(head))
 
-    def _read_refusal(self, complete: bool) -> bool:
-        """Whether the answer is no upgrade, and is dealt with or incomplete."""
-        head, found, body = self.data.partition(b"\r\n\r\n")
+    def _is_refusal(self, answer: bytes, complete: bool) -> bool:
+        """Whether the answer is no upgrade, and is handled or incomplete.
+
+        The text of a refusal is read, too: it tells one 409 from another.
+        """
+        head, found, body = answer.partition(b"\r\n\r\n")
         status = _STATUS.match(head)
         if status is None:
             if found or not _HTTP.startswith(head[: len(_HTTP)]) or len(head) > MAX_STATUS:
                 self.fail(NotARelay("it does not speak HTTP"))
             return True
+        if len(head) > MAX_HEAD:
+            self.fail(NotARelay("its answer is too long"))
+            return True
         if not found:
-            if len(head) > MAX_HEAD:
-                self.fail(NotARelay("its answer is too long"))
             return True
         if status[1] == b"101":
             return False
@@ -146,23 +157,19 @@ class ClientConnection(WebSocketClientProtocol):
             self.fail(refused(int(status[1]), _CONTROLS.sub(" ", text).strip()))
         return True
 
-    def failHandshake(self, reason: str) -> None:
-        """The answer is an upgrade, but a wrong one."""
-        self.fail(NotARelay(reason))
-
     def onOpen(self) -> None:
         """The WebSocket is open; the welcome comes next."""
         self._opened = True
         self.transport.registerProducer(self, True)
 
-    def _too_late(self) -> None:
+    def _handshake_timed_out(self) -> None:
         self.fail(ConnectionFailed(f"it did not welcome us within {HANDSHAKE_TIMEOUT:g} s"))
 
-    # Being alive
+    # Keepalive
 
     def watch(self) -> None:
-        """End the connection if the relay does not answer pings, from now on."""
-        remaining = PING_AFTER - (self.factory.clock() - self._heard_at)
+        """From now on, end the connection if the relay does not answer pings."""
+        remaining = PING_AFTER - (self.factory.clock() - self._last_received)
         if remaining > 0:
             self._wait(remaining, self.watch)
         else:
@@ -173,7 +180,7 @@ class ClientConnection(WebSocketClientProtocol):
         self._wait(LAST_LOOK, self._judge)
 
     def _judge(self) -> None:
-        if self._holding or self.factory.clock() - self._heard_at < PING_AFTER:
+        if self._holding or self.factory.clock() - self._last_received < PING_AFTER:
             self.watch()
         else:
             silence = f"the relay was silent for {PING_AFTER + PONG_WITHIN:g} s"
@@ -190,23 +197,39 @@ class ClientConnection(WebSocketClientProtocol):
     # Receiving
 
     def dataReceived(self, data: bytes) -> None:
-        """Bytes have come: the relay lives."""
-        self._heard_at = self.factory.clock()
-        super().dataReceived(data)
+        """Read bytes; any of them shows that the relay lives."""
+        self._last_received = self.factory.clock()
+        if self._aborted:
+            return
+        try:
+            if self._head is not None:
+                self._read_head(self._head, data)
+            else:
+                super().dataReceived(data)
+        except Exception:
+            log.failure("cannot read what the relay sent")
+            self.fail(ProtocolError(1002, "what the relay sent cannot be read; see the log"))
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        """A whole message has come; the relay sends no binary ones."""
-        if not isBinary:
-            self.factory.owner.received(self, payload.decode(), len(payload))
+        """A whole message has arrived; the relay sends no binary ones."""
+        if not isBinary and not self._aborted:
+            self.factory.observer.text_received(self, payload.decode(), len(payload))
 
-    def hold(self) -> None:
-        """Read nothing until :meth:`go_on`."""
-        if not self._holding:
+    def onPing(self, payload: bytes) -> None:
+        """Answer a ping; while the transport is full only the last one (RFC 6455, 5.5.3)."""
+        if self._paused:
+            self._unanswered_ping = payload
+        elif self.established:
+            self.sendPong(payload)
+
+    def pause_reading(self) -> None:
+        """Read nothing until :meth:`resume_reading`."""
+        if not self._holding and not self._closing:
             self._holding = True
             self.transport.pauseProducing()
 
-    def go_on(self) -> None:
-        """Read on."""
+    def resume_reading(self) -> None:
+        """Continue to read."""
         if self._holding:
             self._holding = False
             self.transport.resumeProducing()
@@ -217,12 +240,13 @@ class ClientConnection(WebSocketClientProtocol):
         """Hand a text message to the transport."""
         if not self._paused:
             self._unsent = len(message)
-        self.sendFrame(opcode=1, payload=message)
+        # Unlike sendMessage it does not apply the limit of incoming messages.
+        self.sendPreparedMessage(self.factory.prepareMessage(message))
 
     @property
     def established(self) -> bool:
-        """Whether neither side has begun to close."""
-        return bool(self.state == self.STATE_OPEN)
+        """Whether the WebSocket is open and neither side has begun to close it."""
+        return self._opened and not self._closing and not self._aborted
 
     @property
     def ready(self) -> bool:
@@ -231,7 +255,7 @@ class ClientConnection(WebSocketClientProtocol):
 
     @property
     def backlog(self) -> int:
-        """About how many bytes the transport has not yet sent."""
+        """About how many bytes the transport has not sent yet."""
         return self._unsent if self._paused else 0
 
     def pauseProducing(self) -> None:
@@ -241,19 +265,22 @@ class ClientConnection(WebSocketClientProtocol):
     def resumeProducing(self) -> None:
         """The transport has sent everything."""
         self._paused = False
-        self.factory.owner.drained(self)
+        ping, self._unanswered_ping = self._unanswered_ping, None
+        if ping is not None:
+            self.onPing(ping)
+        self.factory.observer.drained(self)
 
     def stopProducing(self) -> None:
-        """The transport has ended; ``onClose`` follows."""
+        """The transport has ended; ``connectionLost`` follows."""
 
     # Ending
 
-    def leave(self) -> None:
-        """Say goodbye, if there is somebody to say it to, and end the connection."""
-        if self._leaving:
+    def close(self) -> None:
+        """Close with 1000 if the WebSocket is open, and end the connection."""
+        if self._closing or self._ended:
             return
-        self._leaving = True
-        self.go_on()
+        self.resume_reading()
+        self._closing = True
         if self._opened:
             self.sendClose(CLOSE_NORMAL)
             self._wait(CLOSE_TIMEOUT, self.abort)
@@ -261,44 +288,61 @@ class ClientConnection(WebSocketClientProtocol):
             self.abort()
 
     def onCloseFrame(self, code: int | None, reasonRaw: bytes | None) -> bool | None:
-        """The relay closes, or answers that we do: now it has to end the connection."""
+        """The relay closes, or answers our close frame: now it has to end the connection.
+
+        If Autobahn does not call this any more, the keepalive ends the connection.
+        """
+        self._closing = True
         self._wait(CLOSE_TIMEOUT, self.abort)
         ended: bool | None = super().onCloseFrame(code, reasonRaw)
         return ended
 
     def abort(self) -> None:
         """End the connection at once."""
-        self.transport.abortConnection()
+        if not self._aborted and not self._ended:
+            self._aborted = True
+            self.transport.abortConnection()
 
     def fail(self, problem: ConnectionProblem) -> None:
         """End the connection at once, because of *problem*."""
         self._problem = self._problem or problem
-        self.dropConnection(abort=True)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The transport has ended."""
-        self._stop_waiting()
-        self._lost = reason.value
-        if not self._opened and self._problem is None:
-            self._read_refusal(complete=True)
-        if isinstance(reason.value, SSL.Error):
-            reason = Failure(TransportLost())  # Autobahn does not understand all of these
-        super().connectionLost(reason)
+        self.abort()
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
-        """Tell why the connection has ended."""
-        problem = self._problem
-        if problem is None and wasClean:
-            problem = closed(code or CLOSE_NO_STATUS, reason or "")
-        self.factory.owner.ended(self, problem or self._what_happened(reason or ""))
+        """Note how the WebSocket has ended."""
+        if wasClean:
+            self._closed_with = closed(code or CLOSE_NO_STATUS, reason or "")
+        quoted = _QUOTED.fullmatch(reason or "")
+        self._reason = quoted[1] if quoted else reason or ""
 
-    def _what_happened(self, reason: str) -> ConnectionProblem:
-        if self.wasMaxMessagePayloadSizeExceeded:
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Report why the connection has ended."""
+        if self._ended:
+            return
+        self._ended = True
+        self._stop_waiting()
+        self._lost = reason.value
+        if self._head is not None and self._problem is None:
+            self._is_refusal(bytes(self._head), complete=True)
+        if isinstance(reason.value, SSL.Error):
+            reason = Failure(TransportLost())  # Autobahn does not understand all of these
+        try:
+            super().connectionLost(reason)
+        except Exception:
+            log.failure("a connection did not end properly")
+        problem = self._problem or self._closed_with or self._what_happened()
+        self.factory.observer.connection_lost(self, problem)
+
+    def _what_happened(self) -> ConnectionProblem:
+        if exceeded_message_size(self):
             return ClosedAsTooLarge(1009, f"a message exceeds {self.factory.max_message} bytes")
-        if self.failedByMe:
-            return ProtocolError(1002, reason)
+        failed_by_autobahn = isinstance(self._lost, ConnectionAborted) and not self._aborted
         if self._opened:
+            if failed_by_autobahn:
+                return ProtocolError(1002, self._reason)
             return ConnectionLost(1006, str(self._lost))
+        if failed_by_autobahn:
+            return NotARelay(self._reason)
         if isinstance(self._lost, SSL.Error | VerificationError):
             return TLSFailed(_explain(self._lost))
         return ConnectionFailed(
@@ -311,7 +355,7 @@ class ClientConnection(WebSocketClientProtocol):
 
 
 def _explain(error: BaseException) -> str:
-    """One line about a TLS error; OpenSSL tells a list of tuples."""
+    """One line about a TLS error; OpenSSL gives a list of tuples."""
     if isinstance(error, SSL.Error) and error.args and isinstance(error.args[0], list):
         return "; ".join(str(each[-1]) for each in error.args[0]) or "no reason given"
     return str(error) or type(error).__name__
@@ -320,10 +364,10 @@ def _explain(error: BaseException) -> str:
 class ClientConnectionFactory(WebSocketClientFactory):
     """Makes the connections of one client.
 
-    :param owner: the client.
-    :param request: what every handshake asks for.
+    :param observer: what the connections report to.
+    :param request: the request of every handshake.
     :param max_message: bytes that an incoming message may have.
-    :param clock: seconds of a clock that never jumps.
+    :param clock: returns monotonic seconds.
     """
 
     protocol = ClientConnection
@@ -332,17 +376,26 @@ class ClientConnectionFactory(WebSocketClientFactory):
 
     def __init__(
         self,
-        owner: Owner,
+        observer: ConnectionObserver,
         request: ConnectingRequest,
         max_message: int,
         reactor: Any,
         clock: Callable[[], float],
     ) -> None:
         super().__init__(reactor=reactor)
-        self.owner = owner
+        self.observer = observer
         self.request = request
         self.max_message = max_message
         self.clock = clock
+        # Autobahn's own timers depend on a reactor that is global to txaio.
+        self.setProtocolOptions(
+            maxMessagePayloadSize=max_message + MAX_OVERHEAD,
+            failByDrop=True,
+            openHandshakeTimeout=0,
+            closeHandshakeTimeout=0,
+            serverConnectionDropTimeout=0,
+            autoPingInterval=0,
+        )
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"

@@ -1,4 +1,4 @@
-"""What can go wrong for a client, and what to do about it.
+"""The errors of a client, and what to do about each.
 
 ::
 
@@ -35,10 +35,10 @@
                 ├── TooLargeForRelay        413
                 └── RelayOverloaded         503
 
-What is marked ``!`` is final: the client ends. What is marked ``(*)`` is final as
-long as the client has never been welcomed since it was started: a mistake in the URL
-or the certificates must be seen, but later on it may be the relay's, and pass. After
-anything else the client connects again by itself.
+An error marked ``!`` is final: the client ends. An error marked ``(*)`` is final as
+long as the relay has not welcomed the client since it was started: a mistake in the URL
+or the certificates must be seen, but later the cause may be at the relay, and pass. After
+any other error the client connects again by itself.
 
 No text holds a token, a message or a whole URL.
 """
@@ -70,10 +70,10 @@ class ClientStopped(ClientError):
 
 
 class NotConnected(ClientError):
-    """There is no connection now. Wait for ``whenConnected``."""
+    """There is no connection now. Wait for ``when_connected``."""
 
     def __init__(self) -> None:
-        super().__init__("the client is not connected: wait for whenConnected()")
+        super().__init__("the client is not connected: wait for when_connected()")
 
 
 class QueueFull(ClientError):
@@ -94,12 +94,12 @@ class PingTimeout(ClientError):
 
 
 class SlowReader(ClientError):
-    """Messages came quicker than they were read from an iterator."""
+    """Messages arrived faster than they were read from an iterator."""
 
     def __init__(self, max_queue: int) -> None:
         super().__init__(
             f"more than {max_queue} bytes, or too many messages, wait to be read: messages were"
-            " lost. Read quicker, or raise max_queue"
+            " lost. Read faster, or raise max_queue"
         )
 
 
@@ -132,7 +132,7 @@ class TLSFailed(ConnectionProblem):
 
 
 class NotARelay(ConnectionProblem):
-    """What answered is no relay: check host, port, scheme and path of the URL."""
+    """The server that answered is no relay: check host, port, scheme and path of the URL."""
 
     finality = Finality.AT_FIRST
 
@@ -154,7 +154,7 @@ class HandshakeRefused(ConnectionProblem):
 
 
 class TokenRejected(HandshakeRefused):
-    """The token is wrong, or the relay does not let this host in."""
+    """The token is wrong, or the relay does not accept this host."""
 
     finality = Finality.ALWAYS
     advice = "check the token, and that it opens this database"
@@ -190,17 +190,17 @@ class RequestRejected(HandshakeRefused):
 class RelayBusy(HandshakeRefused):
     """The relay, or a proxy before it, cannot take another client now."""
 
-    advice = "it is tried again; if it lasts, raise the relay's limits"
+    advice = "the client tries again; if it lasts, raise the relay's limits"
 
 
 class ConnectionClosed(ConnectionProblem):
     """The connection has ended.
 
     :ivar code: the close code (RFC 6455, section 7.4).
-    :ivar reason: what the relay said, or what has happened.
+    :ivar reason: the relay's text, or what has happened.
     """
 
-    advice = "it is connected again"
+    advice = "the client connects again"
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(f"the connection was closed ({code} {reason!r}): {self.advice}")
@@ -215,31 +215,31 @@ class ConnectionLost(ConnectionClosed):
 class RelayShutDown(ConnectionClosed):
     """The relay is shutting down."""
 
-    advice = "it is connected again as soon as the relay is back"
+    advice = "the client connects again as soon as the relay is back"
 
 
 class ProtocolError(ConnectionClosed):
     """One side has broken the rules of WebSocket."""
 
-    advice = "a defect of the client, the relay or a proxy: report it; it is connected again"
+    advice = "a defect of client, relay or proxy: report it; the client connects again"
 
 
 class PolicyViolated(ConnectionClosed):
     """A message had no valid address, or the token is not valid any more."""
 
-    advice = "it is connected again, which will tell whether the token is valid"
+    advice = "the client connects again; the answer tells whether the token is valid"
 
 
 class ClosedAsTooLarge(ConnectionClosed):
-    """A message was larger than one of both sides accepts."""
+    """A message was larger than the client or the relay accepts."""
 
-    advice = "raise max_message if the message was incoming; it is connected again"
+    advice = "raise max_message if the message was incoming; the client connects again"
 
 
 class RelayFailed(ConnectionClosed):
     """A defect of the relay, which has logged it."""
 
-    advice = "see the relay's log; it is connected again"
+    advice = "see the relay's log; the client connects again"
 
 
 class Replaced(ConnectionClosed):
@@ -254,10 +254,16 @@ class RequestFailed(ClientError):
 
 
 class RequestUnanswered(RequestFailed):
-    """There was no answer: the message may have been relayed, or not."""
+    """There was no answer.
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"the relay did not answer ({reason}): whether it did it is unknown")
+    :ivar sent: whether the request had left: then the message may have been relayed.
+        Else nothing was relayed, and sending it again does no harm.
+    """
+
+    def __init__(self, reason: str, sent: bool = True) -> None:
+        effect = "the message may have been relayed" if sent else "nothing was relayed"
+        super().__init__(f"the relay did not answer ({reason}): {effect}")
+        self.sent = sent
 
 
 class RequestDenied(RequestFailed):
@@ -274,9 +280,9 @@ class RequestDenied(RequestFailed):
 
 
 class NotAPeerNow(RequestDenied):
-    """For the relay the client is not connected, or its token is not valid."""
+    """The relay does not know the client as a peer, or its token is not valid."""
 
-    advice = "the connection has just ended; send it again when connected"
+    advice = "the connection has just ended; send the message again when connected"
 
 
 class TooLargeForRelay(RequestDenied):
@@ -331,8 +337,8 @@ def refused(status: int, text: str) -> ConnectionProblem:
     if status == 403:
         return TokenRejected(status, text)
     if status == 409:
-        contested = "version" not in text
-        return IdInUse(status, text) if contested else VersionRejected(status, text)
+        conflict = "version" not in text
+        return IdInUse(status, text) if conflict else VersionRejected(status, text)
     if status == 500 and "client id" in text:
         return IdRejected(status, text)
     if status == 400:

@@ -1,23 +1,26 @@
-"""A client's requests over HTTP, through treq: large messages, and who is connected."""
+"""A client's requests over HTTP, through treq: large messages, and the list of peers."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Coroutine
+import re
+from collections.abc import Coroutine, Iterable
 from http import HTTPStatus
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 from treq.client import HTTPClient
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IConsumer, IProtocol, IStreamClientEndpoint
 from twisted.internet.task import deferLater
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer
 from zope.interface import implementer
 
+from acebase_ipc.client.connection import CLOSE_TIMEOUT, MAX_HEAD
 from acebase_ipc.client.errors import RelayOverloaded, RequestFailed, RequestUnanswered, denied
 from acebase_ipc.client.url import RelayURL
 
@@ -36,26 +39,88 @@ T = TypeVar("T")
 MAX_ERROR = 1024
 """Bytes of a refusal's text that are read."""
 
+_END_OF_HEAD = re.compile(rb"\n\r?\n")
+_INFORMATIONAL = re.compile(rb"HTTP/\d\.\d 1\d\d")
+
+
+class _HTTPConnection(ProtocolWrapper):
+    """One HTTP connection; it ends if the head of an answer is too long.
+
+    Twisted bounds the lines of a head, but not their number.
+    """
+
+    factory: _HTTPConnections
+    transport: Any
+
+    def makeConnection(self, transport: Any) -> None:
+        self._begin_answer()
+        super().makeConnection(transport)
+
+    def write(self, data: bytes) -> None:
+        self._begin_answer()
+        super().write(data)
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        self._begin_answer()
+        super().writeSequence(data)
+
+    def _begin_answer(self) -> None:
+        self._head: bytearray | None = bytearray()
+        self._informational = 0  # bytes of answers 1xx, after which another head follows
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._head is not None and self._is_head_too_long(self._head, data):
+            self.transport.abortConnection()
+        else:
+            super().dataReceived(data)
+
+    def _is_head_too_long(self, head: bytearray, data: bytes) -> bool:
+        head += data
+        while (end := _END_OF_HEAD.search(head)) is not None:
+            if not _INFORMATIONAL.match(head):
+                self._head = None  # what follows is the body, which is bounded elsewhere
+                return end.end() > MAX_HEAD
+            self._informational += end.end()
+            del head[: end.end()]
+        return self._informational + len(head) > MAX_HEAD
+
+
+class _HTTPConnections(WrappingFactory):
+    """The connections of one attempt to connect."""
+
+    protocol = _HTTPConnection
+    noisy = False
+
 
 @implementer(IStreamClientEndpoint)
-class _Quiet:
-    """An endpoint whose connections are not worth a line in the log each."""
+class _Bounded:
+    """An endpoint whose connections are bounded, and write no line to the log each."""
 
     def __init__(self, endpoint: IStreamClientEndpoint) -> None:
         self._endpoint = endpoint
+        self._factories: list[_HTTPConnections] = []
 
     def connect(self, factory: Any) -> Deferred[IProtocol]:
         factory.noisy = False
-        connecting: Deferred[IProtocol] = self._endpoint.connect(factory)
-        return connecting
+        bounded = _HTTPConnections(factory)
+        self._factories = [each for each in self._factories if each.protocols]
+        self._factories.append(bounded)
+        connecting: Deferred[Any] = maybeDeferred(self._endpoint.connect, bounded)
+        return connecting.addCallback(lambda wrapper: wrapper.wrappedProtocol)
+
+    def abort(self) -> None:
+        """End all connections at once."""
+        for factory in self._factories:
+            for each in tuple(factory.protocols):
+                each.transport.abortConnection()
 
 
 @implementer(IAgentEndpointFactory)
 class _OneEndpoint:
-    """Whatever is asked for, it is the relay's."""
+    """The relay's endpoint for every URI."""
 
     def __init__(self, endpoint: IStreamClientEndpoint) -> None:
-        self._endpoint = _Quiet(endpoint)
+        self._endpoint = endpoint
 
     def endpointForURI(self, uri: object) -> IStreamClientEndpoint:
         return self._endpoint
@@ -63,13 +128,18 @@ class _OneEndpoint:
 
 @implementer(IBodyProducer)
 class _Body:
-    """The body of a request; treq's own for bytes rests on the global reactor."""
+    """The body of a request; treq's own for bytes depends on the global reactor.
+
+    :ivar sent: whether it was handed to a connection.
+    """
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self.length = len(data)
+        self.sent = False
 
     def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        self.sent = True
         consumer.write(self._data)
         return succeed(None)
 
@@ -83,7 +153,7 @@ class _Body:
 class RelayHTTP:
     """The relay's HTTP endpoints, for one peer of one database.
 
-    :param headers: what every request has to present.
+    :param headers: the headers of every request.
     :param max_message: bytes that a download may have.
     """
 
@@ -107,7 +177,8 @@ class RelayHTTP:
         self._reactor = reactor
         self._pool = HTTPConnectionPool(reactor)
         self._pool.cachedConnectionTimeout = IDLE
-        agent = Agent.usingEndpointFactory(reactor, _OneEndpoint(endpoint), self._pool)
+        self._endpoint = _Bounded(endpoint)
+        agent = Agent.usingEndpointFactory(reactor, _OneEndpoint(self._endpoint), self._pool)
         self._treq = HTTPClient(agent)
         self._running: set[Deferred[Any]] = set()
 
@@ -135,7 +206,7 @@ class RelayHTTP:
         return self._run(download())
 
     def clients(self) -> Deferred[frozenset[str]]:
-        """Who is connected.
+        """Fetch who is connected.
 
         :returns: a Deferred with ids, which fails as that of :meth:`post` does.
         """
@@ -144,7 +215,7 @@ class RelayHTTP:
             answer = await self._get("clients")
             try:
                 return frozenset(str(each["id"]) for each in json.loads(answer))
-            except (LookupError, TypeError, ValueError):
+            except (LookupError, TypeError, ValueError, RecursionError):
                 raise RequestFailed("the relay's answer is no list of clients") from None
 
         return self._run(clients())
@@ -165,9 +236,15 @@ class RelayHTTP:
             each.cancel()
 
     def close(self) -> Deferred[None]:
-        """End the connections that are kept."""
-        closing: Deferred[None] = self._pool.closeCachedConnections()
-        return closing
+        """End the connections that are kept, at the latest after :data:`CLOSE_TIMEOUT`."""
+        deadline = self._reactor.callLater(CLOSE_TIMEOUT, self._endpoint.abort)
+        closing: Deferred[Any] = self._pool.closeCachedConnections()
+
+        def closed(_: object) -> None:
+            if deadline.active():
+                deadline.cancel()
+
+        return closing.addBoth(closed)
 
     async def _get(self, path: str) -> str:
         """The answer to a GET, which may be tried again."""
@@ -181,8 +258,10 @@ class RelayHTTP:
     def _request(self, method: str, path: str, data: bytes | None = None) -> Deferred[str]:
         """The text of an answer 200; fails with ``RequestFailed``."""
 
+        body = None if data is None else _Body(data)
+
         def timed_out(result: object, timeout: float) -> str:
-            raise RequestUnanswered(f"not within {timeout:g} s")
+            raise RequestUnanswered(f"not within {timeout:g} s", sent=body is None or body.sent)
 
         def cancel(answer: Deferred[str]) -> None:
             # First, for what the exchange fails with looks as if it was not answered.
@@ -194,17 +273,17 @@ class RelayHTTP:
                 answer.callback(result)
 
         answer: Deferred[str] = Deferred(cancel)
-        exchange = Deferred.fromCoroutine(self._exchange(method, path, data))
+        exchange = Deferred.fromCoroutine(self._exchange(method, path, body))
         exchange.addTimeout(TIMEOUT, self._reactor, timed_out).addBoth(ended)
         return answer
 
-    async def _exchange(self, method: str, path: str, data: bytes | None) -> str:
-        body = bytearray()
+    async def _exchange(self, method: str, path: str, body: _Body | None) -> str:
+        text = bytearray()
         try:
             response = await self._treq.request(
                 method,
                 f"{self._base}/{path}",
-                data=None if data is None else _Body(data),
+                data=body,
                 headers=self._headers,
                 allow_redirects=False,
                 unbuffered=True,
@@ -212,16 +291,15 @@ class RelayHTTP:
             )
             good = response.code == HTTPStatus.OK
             limit = self._max_message if good else MAX_ERROR
-            await response.collect(lambda piece: body.extend(piece[: limit + 1 - len(body)]))
+            await response.collect(lambda piece: text.extend(piece[: limit + 1 - len(text)]))
         except Exception as error:
-            raise RequestUnanswered(_reason(error)) from None
+            raise RequestUnanswered(_reason(error), sent=body is None or body.sent) from None
         if not good:
-            text = body.decode("utf-8", "replace").partition("\n")[0]
-            raise denied(response.code, text)
-        if len(body) > limit:
+            raise denied(response.code, text.decode("utf-8", "replace").partition("\n")[0])
+        if len(text) > limit:
             raise RequestFailed(f"the relay's answer exceeds {limit} bytes: raise max_message")
         try:
-            return body.decode()
+            return text.decode()
         except UnicodeDecodeError:
             raise RequestFailed("the relay's answer is not UTF-8") from None
 

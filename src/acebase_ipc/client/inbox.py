@@ -1,4 +1,4 @@
-"""What has come, given on in order, although large messages have to be fetched first."""
+"""What has arrived, delivered in order although large messages have to be downloaded first."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from acebase_ipc.client.callouts import Callouts
 from acebase_ipc.client.errors import RequestFailed
 from acebase_ipc.client.outbox import MAX_MESSAGES
 from acebase_ipc.protocol.messages import Body, ConnectNotice, DisconnectNotice, DownloadNotice
@@ -16,27 +17,33 @@ from acebase_ipc.protocol.messages import Body, ConnectNotice, DisconnectNotice,
 log = Logger()
 
 Item = ConnectNotice | DisconnectNotice | Body
-"""What is given on."""
+"""What is delivered."""
 
 
 class Inbox:
     """A queue that stands still while a large message is downloaded.
 
     :param download: fetches an announced message.
-    :param deliver: is given what has come, in order.
-    :param max_bytes: how much may wait before it is full.
+    :param deliver: is called with each item, in order.
+    :param changed: is called when :attr:`is_full` may have changed.
+    :param max_bytes: bytes that may wait before it is full.
     """
 
     def __init__(
         self,
+        callouts: Callouts,
         download: Callable[[str], Deferred[str]],
         deliver: Callable[[Item], None],
+        changed: Callable[[], None],
         max_bytes: int,
     ) -> None:
+        self._callouts = callouts
         self._download = download
         self._deliver = deliver
+        self._changed = changed
         self._waiting: deque[tuple[Item | DownloadNotice, int]] = deque()
         self._downloading: Deferred[str] | None = None
+        self._stepping = False
         self._max_bytes = max_bytes
         self._size = 0
 
@@ -46,21 +53,26 @@ class Inbox:
         return self._size > self._max_bytes or len(self._waiting) >= MAX_MESSAGES
 
     def put(self, item: Item | DownloadNotice, size: int) -> None:
-        """Give on *item*, of *size* bytes, when all before it has been given on."""
-        self._waiting.append((item, size))
-        self._size += size
-        self._go_on()
+        """Deliver *item*, of *size* bytes, when all before it has been delivered."""
+        idle = not (self._waiting or self._stepping or self._downloading)
+        if idle and not isinstance(item, DownloadNotice):
+            self._deliver(item)
+        else:
+            self._waiting.append((item, size))
+            self._size += size
+            self._pump()
 
     def clear(self) -> None:
-        """Forget what waits, and the download."""
+        """Discard what waits, and cancel the download."""
         self._waiting.clear()
         self._size = 0
         downloading, self._downloading = self._downloading, None
         if downloading is not None:
             downloading.cancel()
+        self._changed()
 
     def forget_peers(self) -> None:
-        """Forget who comes and goes: that was told on a connection which has ended."""
+        """Discard the notices about peers: their connection has ended."""
         kept = [
             each
             for each in self._waiting
@@ -68,21 +80,38 @@ class Inbox:
         ]
         self._waiting = deque(kept)
         self._size = sum(size for _, size in kept)
+        self._changed()
 
-    def _go_on(self) -> None:
-        while self._waiting and self._downloading is None:
+    def _pump(self) -> None:
+        """Deliver what can be: one item, the calls that it causes, then the next."""
+        if not self._stepping:
+            self._stepping = True
+            self._callouts.call(self._step)
+
+    def _step(self) -> None:
+        self._stepping = False
+        if self._waiting and self._downloading is None:
             item, size = self._waiting.popleft()
             self._size -= size
             if isinstance(item, DownloadNotice):
-                downloading = self._downloading = self._download(item.message_id)
-                downloading.addBoth(self._downloaded)
+                self._begin_download(item)
             else:
                 self._deliver(item)
+            self._pump()
+        else:
+            self._changed()
 
-    def _downloaded(self, result: str | Failure) -> None:
+    def _begin_download(self, notice: DownloadNotice) -> None:
+        downloading = self._downloading = self._download(notice.message_id)
+        downloading.addBoth(self._downloaded, downloading)
+
+    def _downloaded(self, result: str | Failure, downloading: Deferred[str]) -> None:
+        if self._downloading is not downloading:
+            return  # it was discarded
         self._downloading = None
-        if not isinstance(result, Failure):
-            self._deliver(Body(result))
-        elif result.check(RequestFailed):
-            log.warn("a large message is lost: {reason}", reason=str(result.value))
-        self._go_on()
+        with self._callouts:
+            if not isinstance(result, Failure):
+                self._deliver(Body(result))
+            elif result.check(RequestFailed):
+                log.warn("a large message is lost: {reason}", reason=str(result.value))
+            self._pump()

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from acebase_ipc.client.errors import QueueFull
 from acebase_ipc.protocol.messages import utf16_units
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Hashable)
 
 MAX_MESSAGES = 65_536
 """Messages that may wait in one queue, however short: each takes some 300 bytes of
@@ -23,7 +23,7 @@ class Outgoing(Generic[T]):
 
     :ivar message: in UTF-8.
     :ivar units: its length in UTF-16 code units.
-    :ivar ticket: what the sender waits for.
+    :ivar ticket: identifies it; for a client the Deferred that its user holds.
     """
 
     message: bytes
@@ -34,65 +34,63 @@ class Outgoing(Generic[T]):
 class Outbox(Generic[T]):
     """A queue of outgoing messages.
 
-    :param max_bytes: how many bytes may wait.
+    :param max_bytes: bytes that may wait.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._waiting: deque[Outgoing[T]] = deque()
-        self._first = 0
+        self._first: OrderedDict[T, Outgoing[T]] = OrderedDict()
+        self._waiting: OrderedDict[T, Outgoing[T]] = OrderedDict()
         self._ahead = False
 
     def __len__(self) -> int:
-        return len(self._waiting)
-
-    def __iter__(self) -> Iterator[Outgoing[T]]:
-        return iter(tuple(self._waiting))
+        return len(self._first) + len(self._waiting)
 
     def put(self, message: bytes, ticket: T, elsewhere: int = 0) -> None:
-        """Let *message* wait behind the others.
+        """Add *message* behind the others.
 
         A message of any size may wait alone.
 
+        :param ticket: unique among those that wait.
         :param elsewhere: bytes that count, too, but do not wait here.
         :raises QueueFull: if there is no room; nothing has changed then.
         """
         waiting = self._bytes + elsewhere
         too_large = waiting and waiting + len(message) > self._max_bytes
-        if too_large or len(self._waiting) >= MAX_MESSAGES:
+        if too_large or len(self) >= MAX_MESSAGES:
             raise QueueFull(self._max_bytes)
-        outgoing = Outgoing(message, utf16_units(message), ticket)
         self._bytes += len(message)
-        if self._ahead:
-            self._waiting.insert(self._first, outgoing)
-            self._first += 1
-        else:
-            self._waiting.append(outgoing)
+        queue = self._first if self._ahead else self._waiting
+        queue[ticket] = Outgoing(message, utf16_units(message), ticket)
 
     def put_ahead(self, ahead: bool) -> None:
-        """From now on, put messages before those that wait now (in order), or behind."""
+        """From now on, add messages before those that wait now (in order), or behind."""
+        if ahead and self._first:
+            self._first.update(self._waiting)
+            self._first, self._waiting = OrderedDict(), self._first
         self._ahead = ahead
-        self._first = 0
-
-    def take(self) -> Outgoing[T]:
-        """The next message."""
-        outgoing = self._waiting.popleft()
-        self._bytes -= len(outgoing.message)
-        self._first = max(0, self._first - 1)
-        return outgoing
 
     def peek(self) -> Outgoing[T]:
         """The next message, which stays."""
-        return self._waiting[0]
+        return next(iter((self._first or self._waiting).values()))
+
+    def take(self) -> Outgoing[T]:
+        """Remove the next message and return it."""
+        _, outgoing = (self._first or self._waiting).popitem(last=False)
+        self._bytes -= len(outgoing.message)
+        return outgoing
+
+    def take_all(self) -> list[Outgoing[T]]:
+        """Remove all messages and return them."""
+        taken = [*self._first.values(), *self._waiting.values()]
+        self._first, self._waiting, self._bytes = OrderedDict(), OrderedDict(), 0
+        return taken
 
     def discard(self, ticket: T) -> bool:
-        """Forget the message with *ticket*; returns whether it still waited."""
-        for index, outgoing in enumerate(self._waiting):
-            if outgoing.ticket is ticket:
-                del self._waiting[index]
-                self._bytes -= len(outgoing.message)
-                if index < self._first:
-                    self._first -= 1
-                return True
-        return False
+        """Remove the message with *ticket*; returns whether it still waited."""
+        outgoing = self._first.pop(ticket, None) or self._waiting.pop(ticket, None)
+        if outgoing is None:
+            return False
+        self._bytes -= len(outgoing.message)
+        return True

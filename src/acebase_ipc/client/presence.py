@@ -6,36 +6,39 @@ from collections.abc import Callable
 
 from twisted.internet.defer import CancelledError, Deferred
 
+from acebase_ipc.client.callouts import Callbacks, Callouts
 from acebase_ipc.client.errors import NotConnected
-from acebase_ipc.client.iterators import Callbacks
 
 
 class Peers:
     """The other peers that are connected.
 
-    What the relay answers when it is asked is true for some moment between question
-    and answer. What it tells meanwhile of those who come and go is later than that, or
-    is followed by what is.
+    The relay's answer to a question is true for some moment between question and
+    answer. A notice that arrives in between is later than that, or is followed by one
+    that is.
 
     :param own_id: the client's own id, which the relay lists, too.
     :ivar ids: the peers' ids.
+    :ivar joined: is called with the id of each peer that is new.
+    :ivar left: is called with the id of each peer that is gone.
     """
 
-    def __init__(self, own_id: str) -> None:
+    def __init__(self, callouts: Callouts, own_id: str) -> None:
         self._own_id = own_id
+        self._callouts = callouts
         self.ids: frozenset[str] = frozenset()
-        self.joined = Callbacks()
-        self.left = Callbacks()
+        self.joined = Callbacks(callouts)
+        self.left = Callbacks(callouts)
         self._asked: list[dict[str, bool]] = []
 
     def changed(self, peer_id: str, is_there: bool) -> None:
-        """The relay tells that a peer came or went."""
+        """The relay has sent a notice: a peer connected or disconnected."""
         for changes in self._asked:
             changes[peer_id] = is_there
         self._set(self.ids | {peer_id} if is_there else self.ids - {peer_id})
 
     def ask(self, clients: Callable[[], Deferred[frozenset[str]]]) -> Deferred[frozenset[str]]:
-        """Find out who is there by means of *clients*, and return their ids."""
+        """Find out who is connected by means of *clients*, and return their ids."""
         changes: dict[str, bool] = {}
         self._asked.append(changes)
 
@@ -61,15 +64,17 @@ class Peers:
             finally:
                 self._asked = [each for each in self._asked if each is not changes]
 
-        return Deferred.fromCoroutine(ask())
+        with self._callouts:
+            return self._callouts.expose(Deferred.fromCoroutine(ask()))
 
     def forget(self) -> None:
-        """Let all questions that are not answered yet fail: their connection has ended."""
+        """Let all unanswered questions fail: their connection has ended."""
         self._asked.clear()
 
     def _set(self, ids: frozenset[str]) -> None:
         before, self.ids = self.ids, ids
-        for peer_id in sorted(before - ids):
-            self.left.call(peer_id)
-        for peer_id in sorted(ids - before):
-            self.joined.call(peer_id)
+        with self._callouts:
+            for peer_id in sorted(before - ids):
+                self.left.call(peer_id)
+            for peer_id in sorted(ids - before):
+                self.joined.call(peer_id)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from acebase_ipc.client.outbox import Outbox
+from acebase_ipc.client.callouts import Callouts
+from acebase_ipc.client.errors import PingTimeout, RequestUnanswered
+from acebase_ipc.client.outbox import Outbox, Outgoing
+
+HOLD_AFTER_UNANSWERED = 10.0
+"""Seconds that later messages wait after a POST whose connection broke when its body had
+left: a relay or proxy that has the body in a buffer may still relay it."""
 
 
 class Wire(Protocol):
@@ -35,24 +41,30 @@ class Sender:
 
     :param max_queue: bytes that may wait.
     :param post: sends a message by POST.
-    :param ping: results when the relay has read what was sent.
+    :param ping: its Deferred fires when the relay has read what was sent, and fails with
+        :class:`~acebase_ipc.client.errors.PingTimeout` or ``NotConnected``.
+    :param wait: its Deferred fires after so many seconds.
     """
 
     def __init__(
         self,
+        callouts: Callouts,
         max_queue: int,
         post: Callable[[bytes], Deferred[None]],
         ping: Callable[[], Deferred[None]],
+        wait: Callable[[float], Deferred[None]],
     ) -> None:
+        self._callouts = callouts
         self._outbox: Outbox[Deferred[None]] = Outbox(max_queue)
         self._post = post
         self._ping = ping
+        self._wait = wait
         self._wire: Wire | None = None
         self._max_payload = 0
-        self._posting: tuple[Deferred[None], Deferred[None]] | None = None
-        self._posting_bytes = 0
-        self._pinging = False
+        self._step: Deferred[Any] | None = None  # what the next message waits for
+        self._posting: Outgoing[Deferred[None]] | None = None
         self._held = False
+        self._pumping = False
         self._unread = False  # whether the relay may not have read all that was sent
 
     def send(self, message: bytes) -> Deferred[None]:
@@ -63,78 +75,97 @@ class Sender:
         :raises QueueFull: if too much waits.
         """
         sent: Deferred[None] = Deferred(self._take_back)
-        elsewhere = self._posting_bytes + (self._wire.backlog if self._wire else 0)
-        self._outbox.put(message, sent, elsewhere)
-        self.go_on()
+        posting = len(self._posting.message) if self._posting else 0
+        self._outbox.put(message, sent, posting + (self._wire.backlog if self._wire else 0))
+        self.pump()
         return sent
 
     def _take_back(self, sent: Deferred[None]) -> None:
         self._outbox.discard(sent)
 
-    def connected(self, wire: Wire, max_payload: int, first: Callable[[], None]) -> None:
-        """There is a connection; what *first* sends goes before what has waited."""
+    def connect(self, wire: Wire, max_payload: int) -> None:
+        """There is a connection; what is sent before :meth:`release` goes first."""
         self._wire = wire
         self._max_payload = max_payload
         self._unread = False
         self._held = True
         self._outbox.put_ahead(True)
-        try:
-            first()
-        finally:
-            self._outbox.put_ahead(False)
-            self._held = False
-        self.go_on()
 
-    def disconnected(self) -> None:
+    def release(self) -> None:
+        """Hand over what waits."""
+        self._outbox.put_ahead(False)
+        self._held = False
+        self.pump()
+
+    def disconnect(self) -> None:
         """There is no connection any more; what waits goes on waiting."""
         self._wire = None
 
     def fail(self, error: Exception) -> None:
         """Give up all that waits, and the POST that is under way."""
-        while self._outbox:
-            self._outbox.take().ticket.errback(Failure(error))
-        if self._posting is not None:
-            posting, ticket = self._posting
-            if not ticket.called:
-                ticket.errback(Failure(error))
-            posting.cancel()
+        given_up = self._outbox.take_all()
+        posting, self._posting = self._posting, None
+        if posting is not None:
+            given_up.insert(0, posting)
+        step, self._step = self._step, None
+        with self._callouts:
+            if step is not None:
+                step.cancel()
+            self._callouts.settle_all((each.ticket for each in given_up), Failure(error))
 
-    def go_on(self) -> None:
-        """Hand over what can be."""
-        while (
-            self._outbox
-            and self._wire is not None
-            and self._wire.ready
-            and not self._held
-            and self._posting is None
-            and not self._pinging
-        ):
-            if self._outbox.peek().units <= self._max_payload:
-                outgoing = self._outbox.take()
-                self._unread = True
-                self._wire.send(outgoing.message)
-                outgoing.ticket.callback(None)
-            elif self._unread:
-                self._pinging = True
-                self._ping().addBoth(self._pinged)
-            else:
-                self._begin_post()
+    def pump(self) -> None:
+        """Hand over what can be handed over now."""
+        if self._pumping:
+            return
+        with self._callouts:  # whose calls send, too: the pump has to be done by then
+            self._pumping = True
+            try:
+                while self._can_hand_over():
+                    self._hand_over()
+            finally:
+                self._pumping = False
 
-    def _pinged(self, _: object) -> None:
-        self._pinging = False
-        self._unread = False  # or the connection is lost, with all that was sent
-        self.go_on()
+    def _can_hand_over(self) -> bool:
+        idle = self._step is None and not self._held
+        return idle and len(self._outbox) > 0 and self._wire is not None and self._wire.ready
 
-    def _begin_post(self) -> None:
-        outgoing = self._outbox.take()
-        self._posting_bytes = len(outgoing.message)
-        posting = self._post(outgoing.message)
-        self._posting = posting, outgoing.ticket
-        posting.addBoth(self._posted, outgoing.ticket)
+    def _hand_over(self) -> None:
+        assert self._wire is not None
+        if self._outbox.peek().units <= self._max_payload:
+            outgoing = self._outbox.take()
+            self._unread = True
+            self._wire.send(outgoing.message)
+            self._callouts.settle(outgoing.ticket)
+        elif self._unread:
+            self._begin(self._ping(), self._pinged)
+        else:
+            self._posting = self._outbox.take()
+            self._begin(self._post(self._posting.message), self._posted)
 
-    def _posted(self, result: Failure | None, ticket: Deferred[None]) -> None:
-        self._posting = None
-        self._posting_bytes = 0
-        if not ticket.called:
-            ticket.callback(result)
-        self.go_on()
+    def _begin(self, step: Deferred[Any], done: Callable[[Any], None]) -> None:
+        """Let messages wait for *step*, and call *done* with its result."""
+        self._step = step
+
+        def ended(result: Any) -> None:
+            if self._step is step:
+                self._step = None
+                with self._callouts:
+                    done(result)
+                    self.pump()
+
+        step.addBoth(ended)
+
+    def _pinged(self, result: object) -> None:
+        late = isinstance(result, Failure) and result.check(PingTimeout)
+        self._unread = bool(late)  # or the connection is lost, with all that was sent
+        if late and len(self._outbox) and self._outbox.peek().units > self._max_payload:
+            self._callouts.settle(self._outbox.take().ticket, result)
+
+    def _posted(self, result: object) -> None:
+        posting, self._posting = self._posting, None
+        if posting is not None:
+            self._callouts.settle(posting.ticket, result)
+        if isinstance(result, Failure):
+            error = result.value
+            if isinstance(error, RequestUnanswered) and error.sent:
+                self._begin(self._wait(HOLD_AFTER_UNANSWERED), lambda _: None)

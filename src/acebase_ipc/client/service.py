@@ -5,8 +5,8 @@
     client = IPCClient("ws://127.0.0.1:9163", "mydb_data")
     client.on_message(print)
     client.startService()
-    await client.whenConnected()
-    await client.send("to everybody")
+    await client.when_connected()
+    await client.send("to all peers")
     await client.stopService()
 
 What can go wrong, and what to do then, is in :mod:`acebase_ipc.client.errors`.
@@ -17,63 +17,43 @@ from __future__ import annotations
 import secrets
 import string
 from collections.abc import Callable
+from math import isfinite
 from os import PathLike
 from time import monotonic
 from typing import Any
 from urllib.parse import quote
-from weakref import WeakSet
 
 from autobahn.websocket.types import ConnectingRequest
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 
-from acebase_ipc.client.connection import ClientConnection
+from acebase_ipc.client.callouts import Callouts
 from acebase_ipc.client.endpoint import TrustRoot, connect_to, load_trust_root
-from acebase_ipc.client.errors import (
-    ClientStopped,
-    ConnectionProblem,
-    NotConnected,
-    PingTimeout,
-    QueueFull,
-)
+from acebase_ipc.client.errors import ConnectionProblem, NotConnected
 from acebase_ipc.client.http import RelayHTTP
-from acebase_ipc.client.inbox import Inbox, Item
-from acebase_ipc.client.iterators import Callbacks, Messages, settle
-from acebase_ipc.client.presence import Peers
-from acebase_ipc.client.reconnect import Link, State, retry_delay
-from acebase_ipc.client.sender import Sender
+from acebase_ipc.client.iterators import Messages
+from acebase_ipc.client.reconnect import ClientState, Route, retry_delay
+from acebase_ipc.client.traffic import Traffic
 from acebase_ipc.client.url import parse_url
 from acebase_ipc.errors import ConfigError
 from acebase_ipc.protocol.dialect import DOCUMENTED, Dialect
 from acebase_ipc.protocol.errors import InvalidClientId, InvalidDatabaseName
 from acebase_ipc.protocol.handshake import check_client_id, check_database_name
-from acebase_ipc.protocol.messages import (
-    Body,
-    ConnectNotice,
-    DisconnectNotice,
-    DownloadNotice,
-    Incoming,
-    compose,
-    utf8_size,
-)
-from acebase_ipc.relay.limits import DEFAULT_MAX_PAYLOAD_TLS, MAX_UTF8_PER_UNIT, MIB
+from acebase_ipc.protocol.messages import compose
+from acebase_ipc.relay.limits import MIB
 
 VERSION = "1.0.0"
 """The version of the IPC protocol that the client speaks."""
 
 DEFAULT_MAX_QUEUE = 16 * MIB
-"""Bytes; as much as a relay holds for a peer that is away."""
+"""Bytes; as much as a relay holds for a suspended session."""
 
-DEFAULT_MAX_MESSAGE = MAX_UTF8_PER_UNIT * DEFAULT_MAX_PAYLOAD_TLS
-"""Bytes: the largest message that a relay passes on unless it is told otherwise."""
+DEFAULT_MAX_MESSAGE = 64 * MIB
+"""Bytes: the largest message that a relay accepts by default."""
 
 PING_TIMEOUT = 10.0
 """Seconds."""
-
-log = Logger()
 
 
 class IPCClient(Service):
@@ -81,26 +61,30 @@ class IPCClient(Service):
 
     It is an ``IService``: give it a parent, or call :meth:`startService` and
     :meth:`stopService` yourself. When its connection is lost, it connects again, after a
-    delay that grows, with the same id. Only a refusal that is final ends it (see
-    :mod:`acebase_ipc.client.errors`): :meth:`whenConnected` and what waits to be sent
+    delay that grows, with the same id. Only a permanent refusal ends it (see
+    :mod:`acebase_ipc.client.errors`): :meth:`when_connected` and what waits to be sent
     fail with it, and so does everything that is tried later.
+
+    Callbacks and the Deferreds that a client returns are called one after the other,
+    never within each other, and may call any method of the client.
 
     :param url: ``ws://host:port``, ``wss://host:port`` or ``ws+unix:/path/of/socket``;
         see :mod:`acebase_ipc.client.url`.
     :param dbname: the database's wire name: AceBase's ``mydb`` is ``mydb_data``.
     :param id: 5 to 128 characters, without ``;``. By default 24 random ones. Each
-        process needs one of its own.
-    :param token: what the relay asks for, if it does.
+        process needs its own.
+    :param token: the relay's token, if it asks for one.
     :param dialect: what other peers are: programs after the documentation, or AceBase.
     :param reactor: by default the global one, which is looked up by :meth:`startService`.
     :param trust_root: for ``wss``: the path of a PEM file with the certificates to trust,
-        or one of Twisted's trust roots. By default, what the system trusts.
+        or one of Twisted's trust roots. By default, those of the system.
     :param max_queue: bytes that may wait to be sent; also, that may wait in each
         iterator of :meth:`messages`, and behind a message that is being downloaded.
     :param max_message: bytes that an incoming message may have.
     :param endpoint: where to connect, instead of what *url* names; TLS included.
-    :param retry_policy: seconds to wait after so many failures in a row (from 1).
-    :param clock: seconds of a clock that never jumps.
+    :param retry_policy: returns the seconds to wait after so many failures in a row (from
+        1). If it fails or returns no delay, that is logged and 0.5 s is used.
+    :param clock: returns monotonic seconds.
     :ivar id: its id.
     :ivar dbname: the database's wire name.
     :ivar dialect: its dialect.
@@ -125,44 +109,37 @@ class IPCClient(Service):
     ) -> None:
         self._url = parse_url(url)
         self.dbname = _checked_database(dbname)
-        self.id = random_id() if id is None else _checked_id(id)
+        self.id = random_id() if id is None else _check_id(id, ConfigError)
         self._headers = _headers(token)
         try:
             self.dialect = Dialect(dialect)
         except ValueError:
             raise ConfigError("dialect is either documented or acebase") from None
-        if min(max_queue, max_message) < 1:
+        if not all(isinstance(each, int) and each >= 1 for each in (max_queue, max_message)):
             raise ConfigError("max_queue and max_message are numbers of bytes, at least 1")
+        if not callable(retry_policy) or not callable(clock):
+            raise ConfigError("retry_policy and clock are functions")
         self._reactor = reactor
         self._clock = clock
         if isinstance(trust_root, str | PathLike):
             trust_root = load_trust_root(trust_root)
         self._trust_root = trust_root
         self._endpoint = endpoint
-        self._max_queue = max_queue
         self._max_message = max_message
-        self._http: RelayHTTP | None = None
-        self._link = Link(self, retry_policy)
-        self._sender = Sender(max_queue, self._post, self._link.ask)
-        self._inbox = Inbox(self._download, self._deliver, max_queue)
-        self._peers = Peers(self.id)
-        self._iterators: WeakSet[Messages] = WeakSet()
-        self._awaited: set[Messages] = set()
-        self._ended: set[Deferred[None]] = set()
-        self._on_message = Callbacks()
-        self._on_connected = Callbacks()
-        self._on_disconnected = Callbacks()
+        self._callouts = Callouts()
+        self._traffic = Traffic(self._callouts, self.id, max_queue, retry_policy)
+        self._link = self._traffic.link
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id} of {self.dbname}: {self._link.state.value}>"
 
-    # Living
+    # Starting and stopping
 
     def startService(self) -> None:
-        """Connect, and stay connected; what was sent already goes then.
+        """Connect, and stay connected; then send what was given to :meth:`send` before.
 
         A client that is being stopped connects when that is done; one that was refused
-        for good tries again.
+        permanently tries again.
         """
         if self.running and not self.failed:
             return
@@ -172,7 +149,7 @@ class IPCClient(Service):
 
             self._reactor = reactor
         endpoint = self._endpoint or connect_to(self._url, self._reactor, self._trust_root)
-        self._http = RelayHTTP(
+        http = RelayHTTP(
             self._url,
             self.dbname,
             self.id,
@@ -181,7 +158,9 @@ class IPCClient(Service):
             self._max_message,
             self._reactor,
         )
-        self._link.start(endpoint, self._handshake(), self._max_message, self._reactor, self._clock)
+        self._traffic.use(http, self._reactor)
+        route = Route(endpoint, self._handshake(), self._max_message, self._reactor, self._clock)
+        self._link.start(route)
 
     def _handshake(self) -> ConnectingRequest:
         query = f"id={quote(self.id, safe='')}&v={VERSION}&dialect={self.dialect.value}"
@@ -197,54 +176,52 @@ class IPCClient(Service):
         :class:`~acebase_ipc.client.errors.ClientStopped`: wait for the Deferreds of
         :meth:`send` before. The client may be started again.
 
-        :returns: a Deferred that fires when the connection has ended, after 5 seconds
+        :returns: a Deferred that fires when the connection has ended, after 10 seconds
             at most.
         """
         super().stopService()
-        http = self._http  # another start would replace it
-        stopped = self._link.stop()
-        return stopped.addCallback(lambda _: http.close() if http else None)
+        http = self._traffic.http  # another start would replace it
+        stopped: Deferred[None] = Deferred()
+        closing = self._link.stop().addCallback(lambda _: http.close() if http else None)
+        closing.addBoth(lambda outcome: self._callouts.settle(stopped, outcome))
+        return stopped
 
     @property
     def connected(self) -> bool:
         """Whether the relay has welcomed the client, and the connection lasts."""
-        return self._link.state is State.CONNECTED
+        return self._link.state is ClientState.CONNECTED
 
     @property
     def problem(self) -> ConnectionProblem | None:
-        """Why the client is not connected: the last thing that went wrong, if something did."""
+        """Why the client is not connected: the last problem, if there was one."""
         return self._link.problem
 
     @property
     def failed(self) -> bool:
         """Whether :attr:`problem` is final: the client will not connect again."""
-        return self._link.state is State.FAILED
+        return self._link.state is ClientState.FAILED
 
-    def whenConnected(self, failAfterFailures: int | None = None) -> Deferred[None]:
+    def when_connected(self, fail_after_failures: int | None = None) -> Deferred[None]:
         """Wait for the relay's welcome.
 
-        :param failAfterFailures: fail when so many attempts to connect have failed;
-            by default, only with what is final. The client goes on trying.
+        :param fail_after_failures: fail when so many attempts to connect have failed (1 or
+            more); by default, only with a permanent refusal. The client keeps trying.
         :returns: a Deferred that fires at once if the client is connected now. It fails
             with a :class:`~acebase_ipc.client.errors.ConnectionProblem`, or with
             :class:`~acebase_ipc.client.errors.ClientStopped`.
+        :raises ValueError: if *fail_after_failures* is less than 1.
         """
-        return self._link.when_connected(failAfterFailures)
+        if fail_after_failures is not None and not fail_after_failures >= 1:
+            raise ValueError("fail_after_failures is 1 or more")
+        return self._link.when_connected(fail_after_failures)
 
-    def whenEnded(self) -> Deferred[None]:
+    def when_ended(self) -> Deferred[None]:
         """Wait until the client does not try to connect any more.
 
         :returns: a Deferred that fires when the client is stopped. It fails with the
             :class:`~acebase_ipc.client.errors.ConnectionProblem` that is final.
         """
-        refusal = self._link.refusal()
-        if isinstance(refusal, ClientStopped):
-            return succeed(None)
-        if refusal is not None:
-            return fail(refusal)
-        ended: Deferred[None] = Deferred(self._ended.discard)
-        self._ended.add(ended)
-        return ended
+        return self._traffic.when_ended()
 
     def on_connected(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Call *callback* each time the relay has welcomed the client.
@@ -253,19 +230,20 @@ class IPCClient(Service):
         what it sends after its first ``await`` goes after that.)
 
         :returns: a function that ends this.
+        :raises TypeError: if *callback* cannot be called; so do the other ``on_…``.
         """
-        return self._on_connected.add(callback)
+        return self._traffic.on_connected.add(callback)
 
     def on_disconnected(
         self, callback: Callable[[ConnectionProblem], object]
     ) -> Callable[[], None]:
-        """Call *callback* each time a connection has ended, with what has ended it.
+        """Call *callback* each time a connection has ended, with the reason.
 
-        Whether there will be another one, :meth:`whenEnded` tells.
+        :meth:`when_ended` tells whether there will be another one.
 
         :returns: a function that ends this.
         """
-        return self._on_disconnected.add(callback)
+        return self._traffic.on_disconnected.add(callback)
 
     # Sending
 
@@ -282,83 +260,54 @@ class IPCClient(Service):
             with a :class:`~acebase_ipc.client.errors.ClientError`:
             :class:`~acebase_ipc.client.errors.QueueFull` if too much waits,
             :class:`~acebase_ipc.client.errors.RequestFailed` if it could not be posted,
-            ``ClientStopped``, or what has ended the client.
-        :raises ConfigError: if *to* is no id, or *body* not valid Unicode.
+            :class:`~acebase_ipc.client.errors.PingTimeout` if the relay did not read in
+            time what was sent before (nothing was posted then), ``ClientStopped``, or the
+            problem that has ended the client.
+        :raises ValueError: if *to* is no id, or *body* not valid Unicode.
+        :raises TypeError: if *body* is no text.
         """
         if to is not None:
-            _checked_id(to)
-        message = compose(body, to)
-        refusal = self._link.refusal()
-        if refusal is not None:
-            return fail(refusal)
-        try:
-            return self._sender.send(message)
-        except QueueFull as error:
-            return fail(error)
+            _check_id(to, ValueError)
+        return self._traffic.send(compose(body, to))
 
     def ping(self, timeout: float = PING_TIMEOUT) -> Deferred[float]:
-        """Ask the relay for a sign of life.
+        """Ask the relay whether it has read all that was sent.
 
-        :param timeout: seconds.
+        :param timeout: seconds, more than 0.
         :returns: a Deferred with the seconds that it took. It fails with
             :class:`~acebase_ipc.client.errors.NotConnected` or
             :class:`~acebase_ipc.client.errors.PingTimeout`.
+        :raises ValueError: if *timeout* is no such number.
         """
+        if not (timeout > 0 and isfinite(timeout)):
+            raise ValueError("timeout is a number of seconds, more than 0")
         if not self.connected:
             return fail(NotConnected())
         began = self._clock()
-
-        def timed_out(result: object, timeout: float) -> None:
-            raise PingTimeout(timeout)
-
-        answer = self._link.ask().addTimeout(timeout, self._reactor, timed_out)
-        return answer.addCallback(lambda _: self._clock() - began)
-
-    def _post(self, message: bytes) -> Deferred[None]:
-        return self._http.post(message) if self._http else fail(NotConnected())
+        answer = self._traffic.ping(timeout).addCallback(lambda _: self._clock() - began)
+        return self._callouts.expose(answer)
 
     # Receiving
 
     def on_message(self, callback: Callable[[str], object]) -> Callable[[], None]:
         """Call *callback* with each message of another peer, in order.
 
-        What it raises is logged. (An ``async def`` is run, too, but nobody waits for
+        What it raises is logged. (An ``async def`` is run, too, but nothing waits for
         it: the next message may come before it is done.)
 
         :returns: a function that ends this.
         """
-        return self._on_message.add(callback)
+        return self._traffic.on_message.add(callback)
 
     def messages(self) -> Messages:
-        """An asynchronous iterator of the messages that come from now on.
+        """Return an asynchronous iterator of the messages that arrive from now on.
 
         Each iterator receives all of them. It ends when the client is stopped, and
-        raises what is final. If it is read so slowly that more than ``max_queue`` bytes
+        raises a final problem. If it is read so slowly that more than ``max_queue`` bytes
         wait, it raises :class:`~acebase_ipc.client.errors.SlowReader` after them and
-        receives no more; the connection and other iterators are not concerned.
+        receives no more; the connection and other iterators are not affected.
         """
-        messages = Messages(self._max_queue, self._awaited)
-        refusal = self._link.refusal()
-        if refusal is not None:
-            messages.end(refusal)
-        else:
-            self._iterators.add(messages)
-        return messages
-
-    def _download(self, message_id: str) -> Deferred[str]:
-        return self._http.download(message_id) if self._http else fail(NotConnected())
-
-    def _deliver(self, item: Item) -> None:
-        if isinstance(item, Body):
-            size = utf8_size(item.text)
-            for iterator in tuple(self._iterators):
-                iterator.put(item.text, size)
-            self._on_message.call(item.text)
-        else:
-            self._peers.changed(item.id, isinstance(item, ConnectNotice))
-        connection = self._link.connection
-        if connection is not None and not self._inbox.is_full:
-            connection.go_on()
+        return self._traffic.messages()
 
     # Peers
 
@@ -370,7 +319,7 @@ class IPCClient(Service):
         :meth:`fetch_peers` to know them for sure). While it is not connected, they are
         as they were last.
         """
-        return self._peers.ids
+        return self._traffic.peers.ids
 
     def fetch_peers(self) -> Deferred[frozenset[str]]:
         """Ask the relay who is connected, and set :attr:`peers`.
@@ -380,96 +329,56 @@ class IPCClient(Service):
         :returns: a Deferred with the ids of the other peers. It fails with
             :class:`~acebase_ipc.client.errors.RequestFailed` or ``NotConnected``.
         """
-        http = self._http
-        if not self.connected or http is None:
-            return fail(NotConnected())
-        return self._peers.ask(http.clients)
+        return self._traffic.fetch_peers()
 
     def on_peer_joined(self, callback: Callable[[str], object]) -> Callable[[], None]:
         """Call *callback* with the id of each peer that is new in :attr:`peers`.
 
         :returns: a function that ends this.
         """
-        return self._peers.joined.add(callback)
+        return self._traffic.peers.joined.add(callback)
 
     def on_peer_left(self, callback: Callable[[str], object]) -> Callable[[], None]:
         """Call *callback* with the id of each peer that is no longer in :attr:`peers`.
 
         :returns: a function that ends this.
         """
-        return self._peers.left.add(callback)
+        return self._traffic.peers.left.add(callback)
 
-    def _peers_unknown(self, failure: Failure) -> None:
-        if not failure.check(NotConnected):
-            log.warn("cannot ask who is connected: {reason}", reason=failure.getErrorMessage())
 
-    # Called by the link
-
-    def linked(self, connection: ClientConnection, max_payload: int) -> None:
-        """The relay has welcomed us."""
-        self._sender.connected(connection, max_payload, self._on_connected.call)
-        if self.connected:
-            self.fetch_peers().addErrback(self._peers_unknown)
-
-    def heard(self, message: Incoming, size: int) -> None:
-        """A message has come; what is none that we know is left alone."""
-        if isinstance(message, ConnectNotice | DisconnectNotice | Body | DownloadNotice):
-            self._inbox.put(message, size)
-            if self._inbox.is_full and self._link.connection is not None:
-                self._link.connection.hold()
-
-    def drained(self) -> None:
-        """There is room again for what is to be sent."""
-        self._sender.go_on()
-
-    def unlinked(self, problem: ConnectionProblem) -> None:
-        """The connection has ended."""
-        self._sender.disconnected()
-        self._inbox.forget_peers()
-        self._peers.forget()
-        self._on_disconnected.call(problem)
-
-    def over(self, error: ConnectionProblem | ClientStopped) -> None:
-        """There will be no connection any more."""
-        self._sender.fail(error)
-        self._inbox.clear()
-        self._peers.forget()
-        if self._http is not None:
-            self._http.cancel()
-        for iterator in tuple(self._iterators):
-            iterator.end(error)
-        ended, self._ended = self._ended, set()
-        settle(ended, None if isinstance(error, ClientStopped) else Failure(error))
+_ID_RULE = "an id has 5 to 128 characters, without ';' and control characters"
 
 
 def random_id() -> str:
-    """An id for a peer: 24 characters ``a-z0-9``, as published clients have."""
+    """Return an id for a peer: 24 characters ``a-z0-9``, like those of the npm package acebase."""
     alphabet = string.ascii_lowercase + string.digits
     return "".join(secrets.choice(alphabet) for _ in range(24))
 
 
 def _checked_database(name: str) -> str:
     try:
-        return check_database_name(name)
+        if isinstance(name, str):
+            return check_database_name(name)
     except InvalidDatabaseName:
-        raise ConfigError(
-            "a database's name has 1 to 200 characters, without control characters"
-        ) from None
+        pass
+    raise ConfigError("a database's name has 1 to 200 characters, without control characters")
 
 
-def _checked_id(client_id: str) -> str:
+def _check_id(client_id: str, error: type[ValueError]) -> str:
     try:
-        return check_client_id(client_id)
+        if isinstance(client_id, str):
+            return check_client_id(client_id)
     except InvalidClientId:
-        raise ConfigError(
-            "an id has 5 to 128 characters, without ';' and control characters"
-        ) from None
+        pass
+    raise error(_ID_RULE)
 
 
 def _headers(token: str | None) -> dict[str, str]:
-    """The headers that present *token*: a URL would be logged on the way."""
-    if not token:
+    """Return the headers that present *token*: a URL would be logged on the way."""
+    if token is None:
         return {}
+    if not isinstance(token, str) or not token:
+        raise ConfigError("the token is empty or no text: leave it out where there is none")
     if token != token.strip() or not token.isprintable():
         raise ConfigError("the token holds control characters, or spaces at its ends")
     return {"Authorization": f"Bearer {token}"}

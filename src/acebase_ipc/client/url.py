@@ -1,4 +1,4 @@
-"""Where a relay is, as one line of text.
+"""The URL of a relay.
 
 ``ws://host:port/prefix``
     TCP; the port is 80 by default. The prefix is the path below which the relay
@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlsplit
@@ -19,6 +20,10 @@ from urllib.parse import quote, unquote, urlsplit
 from acebase_ipc.errors import ConfigError
 
 _FORMS = "write ws://host:port, wss://host:port or ws+unix:/path/of/socket"
+
+MAX_SOCKET_PATH = 107
+"""Bytes that the path of a unix socket may have: ``sun_path`` of Linux without its NUL."""
+
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\xa0\ud800-\udfff]")
 _LABEL = r"[0-9A-Za-z_](?:[0-9A-Za-z_-]*[0-9A-Za-z_])?"
 _HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[0-9A-Za-z._-]+)?")
@@ -26,7 +31,7 @@ _HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%
 
 @dataclass(frozen=True, slots=True)
 class RelayURL:
-    """Where a relay is.
+    """The address of a relay.
 
     :ivar secure: whether it speaks TLS.
     :ivar host: its name or address, without brackets; ``localhost`` for a unix socket.
@@ -53,11 +58,13 @@ class RelayURL:
 
 
 def parse_url(text: str) -> RelayURL:
-    """Read where a relay is.
+    """Parse the URL of a relay.
 
-    :raises ConfigError: if *text* is anything else. It does not quote *text*,
+    :raises ConfigError: if *text* is anything else. The error does not quote *text*,
         which may hold a token in the wrong place.
     """
+    if not isinstance(text, str):
+        raise ConfigError(f"the relay's URL is a str: {_FORMS}")
     if _UNPRINTABLE.search(text):
         raise ConfigError(f"the relay's URL holds spaces or control characters: {_FORMS}")
     if "?" in text or "#" in text:
@@ -75,6 +82,8 @@ def _parse_unix(rest: str) -> RelayURL:
     path = unquote(path)
     if not path.startswith("/") or "\0" in path:
         raise ConfigError("ws+unix: needs the absolute path of a socket: ws+unix:/run/relay.sock")
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+        raise ConfigError(f"the path of a unix socket has at most {MAX_SOCKET_PATH} bytes")
     return RelayURL(False, "localhost", 80, path, _parse_prefix(prefix))
 
 

@@ -1,40 +1,27 @@
-"""What is checked before a request is answered: its origin, its host, its token."""
+"""Checks the origin, the host and the token of a request."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from ipaddress import ip_address
 
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from twisted.web.server import Request
 
-from acebase_ipc.addresses import host_of, is_loopback
+from acebase_ipc.addresses import is_loopback
 from acebase_ipc.http.errors import Unauthorized, WrongToken
-from acebase_ipc.http.tokens import FREE_FAILURES, Failures, Tokens
-from acebase_ipc.protocol.errors import MessageRefused, RequestRefused
+from acebase_ipc.http.tokens import Tokens
 from acebase_ipc.protocol.handshake import parse_query
-from acebase_ipc.relay.events import Observer, Refused, TokenGuessing
-
-FAILURE_DELAY = 2.0
-"""Seconds by which the answer to one wrong token too many is delayed."""
-
-MAX_DELAYED = 100
-"""Answers that are delayed at the same time; more are given at once, as waiting
-costs us a connection and the other side nothing."""
-
-log = Logger()
 
 
 def raw_query(request: Request) -> bytes:
-    """The query of a request as it was sent: not yet decoded."""
+    """The query of a request as it was sent, not decoded."""
     query: bytes = request.uri.partition(b"?")[2]
     return query
 
 
 def presented_tokens(request: Request) -> tuple[str, ...]:
-    """The tokens that a request presents: ``t`` of its query, or a Bearer's."""
+    """The tokens that a request presents, in ``t`` of its query and as a Bearer."""
     tokens = [parse_query(raw_query(request)).get("t", "")]
     # As bytes, since Twisted raises for a text that is not UTF-8.
     scheme, _, bearer = (request.getHeader(b"Authorization") or b"").partition(b" ")
@@ -44,44 +31,28 @@ def presented_tokens(request: Request) -> tuple[str, ...]:
 
 
 def parse_origins(origins: Iterable[str]) -> frozenset[str]:
-    """Origins as browsers send them: lower case, without a slash at the end."""
+    """*origins* as browsers send them: in lower case, without a slash at the end."""
     return frozenset(each.strip().rstrip("/").lower() for each in origins)
 
 
 class Access:
-    """Lets requests in, or not.
-
-    A token that is right is let in whatever else happens; wrong ones are only
-    answered more slowly, if there are many from one address.
+    """Which origins, hosts and tokens are accepted.
 
     :param origins: web origins whose pages may use the relay; ``*`` for all.
     :param hosts: names, beside those of loopback, by which a relay on loopback
         may be addressed without a token.
-    :param clock: seconds of a clock that never jumps.
+    :ivar tokens: the tokens that are valid now.
     """
 
-    def __init__(
-        self,
-        tokens: Tokens,
-        origins: Iterable[str],
-        hosts: Iterable[str],
-        observer: Observer,
-        reactor: IReactorTime,
-        clock: Callable[[], float],
-    ) -> None:
+    def __init__(self, tokens: Tokens, origins: Iterable[str], hosts: Iterable[str]) -> None:
         self.tokens = tokens
         self._origins = parse_origins(origins)
         self._hosts = frozenset(each.strip().lower() for each in hosts)
-        self._observer = observer
-        self._reactor = reactor
-        self._clock = clock
-        self._failures = Failures()
-        self._delayed = 0
 
     def check_origin(self, request: Request) -> bytes | None:
-        """The web origin of a page that makes the request, if it is one.
+        """The web origin of the page that makes the request; ``None`` if no page does.
 
-        :raises Unauthorized: if its pages may not use the relay.
+        :raises Unauthorized: if pages of this origin may not use the relay.
         """
         origin: bytes | None = request.getHeader(b"Origin")
         if origin is None:
@@ -93,10 +64,10 @@ class Access:
     def check_host(self, request: Request) -> None:
         """Refuse a web page that has bound its own name to this machine's loopback.
 
-        Such a page sends no Origin with a GET, but always its name as Host. With
-        a token, or over a unix socket, it cannot do anything.
+        Such a page sends no Origin with a GET, but always its own name as Host. Where a
+        token is required, and over a unix socket, it cannot do anything.
 
-        :raises Unauthorized: if the host is no name of loopback.
+        :raises Unauthorized: if the host is not a name of loopback.
         """
         host: bytes | None = request.getHeader(b"Host")
         address = request.getHost()
@@ -119,36 +90,12 @@ class Access:
         except ValueError:
             return False
 
-    def check_token(self, request: Request, database: str | None, status: int) -> None:
-        """Check the token ``t`` of the query, or of an ``Authorization: Bearer``.
+    def check_token(self, presented: Iterable[str], database: str | None, status: int) -> None:
+        """Check the tokens that a request has *presented*.
 
-        :param database: what it has to open; ``None`` for any one.
+        :param database: the database to open; ``None`` for any.
         :param status: the status of the refusal.
-        :raises WrongToken: if a token is required and none of the two is right.
+        :raises WrongToken: if a token is required and none of them is right.
         """
-        if not self.tokens.allow(database, presented_tokens(request)):
+        if not self.tokens.allow(database, presented):
             raise WrongToken(status)
-
-    def refuse(
-        self,
-        request: Request,
-        refusal: MessageRefused | RequestRefused,
-        answer: Callable[[], object],
-    ) -> None:
-        """Count a *refusal*, and call *answer* to give it: at once or after a while."""
-        address = host_of(request.getClientAddress())
-        self._observer.report(Refused(address, refusal.status, str(refusal)))
-        failures = 0
-        if isinstance(refusal, WrongToken):
-            failures = self._failures.note(address, self._clock())
-            if failures == FREE_FAILURES + 1:
-                self._observer.report(TokenGuessing(address))
-        if failures > FREE_FAILURES and self._delayed < MAX_DELAYED:
-            self._delayed += 1
-            self._reactor.callLater(FAILURE_DELAY, self._answer_late, answer)
-        else:
-            answer()
-
-    def _answer_late(self, answer: Callable[[], object]) -> None:
-        self._delayed -= 1
-        answer()

@@ -3,96 +3,87 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from twisted.internet.abstract import FileDescriptor
-from twisted.internet.interfaces import IPullProducer, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IPushProducer
 from twisted.web.server import Request
 from zope.interface import implementer
 
+from acebase_ipc.http.rotation import Rotation
 from acebase_ipc.relay.limits import KIB
+from acebase_ipc.relay.store import MessageStore, Reading
 
-DOWNLOAD_CHUNK = 256 * KIB
-"""Bytes of a download written in one reactor turn, so that others get theirs."""
+SLICE = 64 * KIB
+"""Bytes written in one step. Only these are copied, and only when the transport has
+written the slice before: downloads share their body, however many there are."""
 
 
 @implementer(IPushProducer)
 class Download:
-    """Writes a response body as fast as the transport takes it.
+    """Writes a stored message as fast as the transport takes it.
 
-    *complete* is called when all of it has left for the client, and not when
-    the download breaks: then it may be repeated.
+    :param clock: monotonic seconds.
     """
 
     def __init__(
-        self, request: Request, body: bytes, reactor: IReactorTime, complete: Callable[[], None]
+        self,
+        request: Request,
+        store: MessageStore,
+        key: tuple[str, bytes, str],
+        rotation: Rotation,
+        clock: Callable[[], float],
     ) -> None:
-        self._request = request
-        self._body = memoryview(body)
-        self._reactor = reactor
-        self._complete = complete
-        self._written = 0
-        self._step = reactor.callLater(0, self._write)
+        """:raises NotFound: if no such message waits for this peer."""
+        self._reading: Reading = store.open(*key, self.abort)
+        self._request: Any = request
+        self._store = store
+        self._rotation = rotation
+        self._clock = clock
+        self._body = memoryview(self._reading.body)
+        self._paused = False
+        request.notifyFinish().addErrback(lambda _: self._end())
 
-    def _write(self) -> None:
-        piece = self._body[self._written : self._written + DOWNLOAD_CHUNK]
-        self._written += len(piece)
-        if self._written < len(self._body):
-            self._step = self._reactor.callLater(0, self._write)
+    def begin(self) -> None:
+        """Write the first slice at once, if other connections need no time now."""
+        self._request.setHeader(b"Content-Length", b"%d" % len(self._body))
+        self._request.registerProducer(self, True)
+        self._rotation.start(self)
+
+    def step(self) -> bool:
+        """Write a slice, or end the response when the transport has taken all of it."""
+        if self._paused:
+            return False
+        piece, self._body = self._body[:SLICE], self._body[SLICE:]
+        if piece:
             self._request.write(bytes(piece))
-        else:
-            self._request.write(bytes(piece))
-            self._await_departure()
-
-    def _await_departure(self) -> None:
-        """A streaming producer is told that the transport is empty only if it was full
-        before; another one always is. TLS has no such producers: one turn must do."""
-        transport = self._request.transport
-        if isinstance(transport, FileDescriptor):
-            transport.unregisterProducer()
-            transport.registerProducer(_Departure(self._finish), False)
-        else:
-            self._step = self._reactor.callLater(0, self._finish)
-
-    def _finish(self) -> None:
-        request = self._request
-        channel = request.channel
-        if isinstance(request.transport, FileDescriptor):
-            request.transport.unregisterProducer()
-            request.transport.registerProducer(channel, True)
-        request.unregisterProducer()
-        channel.resumeProducing()
-        request.finish()
-        self._complete()
+        if self._body or self._paused:
+            return not self._paused
+        self._request.unregisterProducer()
+        self._store.finish(self._reading, self._clock())
+        self._request.finish()
+        return False
 
     def pauseProducing(self) -> None:
         """The transport is full."""
-        if self._written < len(self._body) and self._step.active():
-            self._step.cancel()
+        self._paused = True
 
     def resumeProducing(self) -> None:
-        """The transport has room."""
-        if self._written < len(self._body) and not self._step.active():
-            self._step = self._reactor.callLater(0, self._write)
+        """The transport has written everything."""
+        self._paused = False
+        self._rotation.add(self)
 
     def stopProducing(self) -> None:
-        """The client is gone."""
-        if self._step.active():
-            self._step.cancel()
+        """The transport ends."""
+        self._end()
 
+    def _end(self) -> None:
+        """The download is broken: it may be repeated."""
+        self._paused = True
+        self._body = memoryview(b"")
+        self._rotation.discard(self)
+        self._store.abandon(self._reading)
 
-@implementer(IPullProducer)
-class _Departure:
-    """Finds out when a transport has written everything: then it asks for more."""
-
-    def __init__(self, departed: Callable[[], None]) -> None:
-        self._departed = departed
-        self._asked = False
-
-    def resumeProducing(self) -> None:
-        """The transport asks at once, and again when it is empty."""
-        if self._asked:
-            self._departed()
-        self._asked = True
-
-    def stopProducing(self) -> None:
-        """The client is gone."""
+    def abort(self) -> None:
+        """End the connection: the same peer has begun another download of the message, say."""
+        self._end()
+        self._request.transport.abortConnection()

@@ -1,4 +1,4 @@
-"""What all HTTP endpoints of the relay have in common."""
+"""The base of all HTTP endpoints of the relay, and what they share."""
 
 from __future__ import annotations
 
@@ -6,56 +6,47 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
+from acebase_ipc.http.admission import Admission
 from acebase_ipc.http.auth import Access
 from acebase_ipc.http.errors import MethodNotAllowed
+from acebase_ipc.http.responses import Refusals
+from acebase_ipc.http.rotation import Rotation
 from acebase_ipc.http.upload import UploadAdmission
-from acebase_ipc.protocol.dialect import Dialect
 from acebase_ipc.protocol.errors import MessageRefused, RequestRefused
 from acebase_ipc.protocol.handshake import Handshake
 from acebase_ipc.relay.errors import NotFound
 from acebase_ipc.relay.relay import Relay
+from acebase_ipc.relay.store import MessageStore
 
 PREFLIGHT_MAX_AGE = 600
 """Seconds for which a browser may remember that an origin is allowed."""
-
-
-def respond(
-    request: Request,
-    status: int,
-    text: str,
-    content_type: bytes = b"text/plain; charset=utf-8",
-) -> bytes:
-    """Set the status and headers of a response of one piece; returns its body."""
-    request.setResponseCode(status)
-    request.setHeader(b"Content-Type", content_type)
-    request.setHeader(b"Cache-Control", b"no-store")
-    return text.encode()
 
 
 @dataclass(slots=True)
 class Context:
     """What all resources of one relay share.
 
-    :ivar check_room: refuses a request for which there is no connection left.
-    :ivar upgrade: turns a request into the WebSocket of an accepted handshake.
-    :ivar clock: seconds of a clock that never jumps.
+    :ivar store: the large messages that can be downloaded.
+    :ivar upgrade: turns a request into the WebSocket of an admitted handshake.
+    :ivar clock: monotonic seconds.
     :ivar max_message: bytes of the largest message that can be posted.
-    :ivar dialect: the dialect of all peers; ``None`` to recognise it.
     """
 
     relay: Relay
+    store: MessageStore
     access: Access
-    intake: UploadAdmission
-    check_room: Callable[[IAddress | None], None]
+    admission: Admission
+    refusals: Refusals
+    uploads: UploadAdmission
+    rotation: Rotation
     upgrade: Callable[[Request, Handshake, tuple[str, ...]], None]
     reactor: IReactorTime
     clock: Callable[[], float]
     max_message: int
-    dialect: Dialect | None = None
     warned_of_proxy: bool = field(default=False, init=False)
 
 
@@ -77,7 +68,7 @@ class Endpoint(Resource):
             self.check(request)
             answer = self.answer(request)
         except (MessageRefused, RequestRefused) as refusal:
-            self.refuse(request, refusal)
+            self.context.refusals.refuse(request, refusal)
             return NOT_DONE_YET
         if request.method == b"HEAD" and isinstance(answer, bytes):
             request.setHeader(b"Content-Length", b"%d" % len(answer))
@@ -85,9 +76,9 @@ class Endpoint(Resource):
         return answer
 
     def check(self, request: Request) -> None:
-        """Whatever can be refused before the body has come.
+        """Refuse what can be refused before the body is received.
 
-        :raises RequestRefused: with what the client is to be told.
+        :raises RequestRefused: with the answer to give.
         """
         self.check_page(request)
         if request.method not in self.methods:
@@ -95,12 +86,11 @@ class Endpoint(Resource):
             raise MethodNotAllowed
 
     def check_page(self, request: Request) -> bytes | None:
-        """Refuse web pages that may not use the relay; returns the origin of one that may.
+        """Refuse a web page that may not use the relay; returns the origin of one that may.
 
-        :raises Unauthorized: if it may not.
+        :raises Unauthorized: for a web page that may not.
         """
-        origin = self.context.access.check_origin(request)
-        self.context.access.check_host(request)
+        origin = self.context.admission.check_page(request)
         if origin is not None:
             request.setHeader(b"Access-Control-Allow-Origin", origin)
             request.setHeader(b"Vary", b"Origin")
@@ -109,20 +99,6 @@ class Endpoint(Resource):
     def answer(self, request: Request) -> bytes | int:
         """Answer a request that :meth:`check` has passed."""
         raise NotFound
-
-    def refuse(self, request: Request, refusal: MessageRefused | RequestRefused) -> None:
-        """Answer *request* with *refusal*, at once or after a while."""
-        gone: list[object] = []
-        request.notifyFinish().addErrback(gone.append)
-
-        def answer() -> None:
-            if not gone:
-                body = respond(request, refusal.status, str(refusal))
-                request.setHeader(b"Content-Length", b"%d" % len(body))
-                request.write(body)
-                request.finish()
-
-        self.context.access.refuse(request, refusal, answer)
 
     def _options(self, request: Request) -> bytes:
         origin = self.check_page(request)

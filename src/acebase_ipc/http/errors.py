@@ -23,7 +23,7 @@ class WrongToken(RequestRefused):
     """A token is required, and the one presented does not open the database."""
 
     def __init__(self, status: int) -> None:
-        """:param status: 403 for a handshake, as published clients expect; else 401."""
+        """:param status: 403 for a handshake, as the npm package acebase expects; else 401."""
         super().__init__("Unauthorized")
         self.status = HTTPStatus(status)
 
@@ -62,3 +62,25 @@ class UpgradeRequired(RequestRefused):
 
     def __init__(self) -> None:
         super().__init__("This is a WebSocket: connect with an upgrade")
+
+
+class BadRequest(RequestRefused):
+    """The request cannot be parsed."""
+
+
+class HeadTooLarge(RequestRefused):
+    """The request line and headers are too many, or too long."""
+
+    status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+
+    def __init__(self) -> None:
+        super().__init__("The request line and headers are too large")
+
+
+class HTTPVersionRefused(RequestRefused):
+    """A WebSocket needs HTTP/1.1 (RFC 6455, section 4.1)."""
+
+    status = HTTPStatus.HTTP_VERSION_NOT_SUPPORTED
+
+    def __init__(self) -> None:
+        super().__init__("An upgrade needs HTTP/1.1")

@@ -1,11 +1,11 @@
-"""The HTTP side: the relay as a tree of Twisted Web resources.
+"""The relay as a tree of Twisted Web resources.
 
 /<db>/connect    the WebSocket
 /<db>/send       POST a message
 /<db>/receive    download a large message
-/<db>/clients    who is connected
+/<db>/clients    the connected peers
 /send, /receive  the same without the database's name, where the id is unique
-/healthz         whether the relay answers
+/healthz         the health check
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from acebase_ipc.addresses import format_address
-from acebase_ipc.http.auth import presented_tokens, raw_query
+from acebase_ipc.http.admission import Caller
+from acebase_ipc.http.auth import presented_tokens
 from acebase_ipc.http.download import Download
-from acebase_ipc.http.endpoint import Context, Endpoint, respond
-from acebase_ipc.http.errors import ConflictingId, RequestTooLarge, UpgradeRequired
+from acebase_ipc.http.endpoint import Context, Endpoint
+from acebase_ipc.http.errors import RequestTooLarge
+from acebase_ipc.http.responses import respond
+from acebase_ipc.http.upgrade import check_upgrade
 from acebase_ipc.protocol.errors import InvalidDatabaseName, InvalidText, RequestRefused
-from acebase_ipc.protocol.handshake import accept, check_database_name, parse_query
+from acebase_ipc.protocol.handshake import Handshake, check_database_name
 from acebase_ipc.relay.errors import NotFound
 from acebase_ipc.relay.limits import DEFAULT_MAX_PAYLOAD_TLS
-from acebase_ipc.relay.peers import Peer
 
 log = Logger()
 
@@ -35,7 +36,7 @@ class Missing(Endpoint):
     """A path that does not exist, with any method."""
 
     def check(self, request: Request) -> None:
-        """Refuse a foreign web page before all, then everybody."""
+        """Refuse every request, and a foreign web page before it learns that."""
         self.check_page(request)
         raise NotFound
 
@@ -47,23 +48,6 @@ class DatabaseEndpoint(Endpoint):
         super().__init__(context)
         self._database = database
 
-    def sender(self, request: Request) -> tuple[Peer, dict[str, str]]:
-        """The peer that makes the request, and the query.
-
-        :raises WrongToken: if the token is wrong.
-        :raises NotAPeer: if the id is not a peer's.
-        :raises NotFound: if no database was named and none has this peer.
-        :raises AmbiguousPeer: if no database was named and several have it.
-        """
-        query = parse_query(raw_query(request))
-        client_id = query.get("id", "")
-        database = self._database
-        self.context.access.check_token(request, database, HTTPStatus.UNAUTHORIZED)
-        if database is None:
-            database = self.context.relay.registry.database_of(client_id, lambda name: True)
-            self.context.access.check_token(request, database, HTTPStatus.UNAUTHORIZED)
-        return self.context.relay.registry.peer(database, client_id), query
-
 
 class Connect(Endpoint):
     """``GET /<db>/connect``: a client becomes a peer."""
@@ -73,33 +57,22 @@ class Connect(Endpoint):
         self._database = database
 
     def answer(self, request: Request) -> bytes | int:
-        """Check the handshake, then let Autobahn take over the connection."""
-        if (request.getHeader(b"Upgrade") or b"").lower() != b"websocket":
-            request.setHeader(b"Upgrade", b"websocket")
-            request.setHeader(b"Connection", b"Upgrade")
-            raise UpgradeRequired
+        """Turn the connection of an admitted handshake into a WebSocket."""
+        check_upgrade(request)
         context = self.context
-        context.access.check_token(request, self._database, HTTPStatus.FORBIDDEN)
-        handshake = accept(self._database, raw_query(request), context.dialect)
-        self._warn_of_proxy(request)
         gone: list[object] = []
         request.notifyFinish().addBoth(gone.append)
 
-        def decide(free: bool) -> None:
-            if gone:
-                return
-            try:
-                if not free:
-                    raise ConflictingId
-                context.check_room(request.getClientAddress())
-                context.relay.registry.check_room(handshake)
-            except RequestRefused as refusal:
-                self.refuse(request, refusal)
-            else:
+        def admitted(handshake: Handshake) -> None:
+            if not gone:
+                self._warn_of_proxy(request)
                 context.upgrade(request, handshake, presented_tokens(request))
 
-        newcomer = format_address(request.getClientAddress())
-        context.relay.sessions.check_conflict(handshake, newcomer, context.clock(), decide)
+        def refused(refusal: RequestRefused) -> None:
+            if not gone:
+                context.refusals.refuse(request, refusal)
+
+        context.admission.connect(request, self._database, admitted, refused)
         return NOT_DONE_YET
 
     def _warn_of_proxy(self, request: Request) -> None:
@@ -109,8 +82,8 @@ class Connect(Endpoint):
         if secure and small and not context.warned_of_proxy:
             context.warned_of_proxy = True
             log.warn(
-                "Clients connect over TLS, but maxPayload is {max_payload}: published AceBase"
-                " clients cannot send larger values over TLS. Set max_payload to 16 MiB"
+                "Clients connect over TLS, but maxPayload is {max_payload}: the npm package"
+                " acebase cannot send larger values over TLS. Set max_payload to 16 MiB"
                 " (--max-payload 16MiB).",
                 max_payload=context.relay.router.max_payload,
             )
@@ -121,14 +94,19 @@ class Send(DatabaseEndpoint):
 
     methods = (b"POST",)
 
-    def check(self, request: Request) -> None:
-        """Refuse who is not a peer before the body has come."""
-        super().check(request)
-        self.sender(request)
+    def admit(self, request: Request) -> Caller:
+        """Admit a request whose body is still to come.
+
+        :raises RequestRefused: if it is refused.
+        """
+        self.check(request)
+        return self.context.admission.caller(request, self._database)
 
     def answer(self, request: Request) -> bytes | int:
         """Relay the body; its place in the order is this moment."""
-        sender, _ = self.sender(request)
+        admission = self.context.admission
+        caller = getattr(request, "caller", None) or admission.caller(request, self._database)
+        sender = admission.peer(caller)
         content = request.content
         assert content is not None
         message = content.read(self.context.max_message + 1)
@@ -138,7 +116,8 @@ class Send(DatabaseEndpoint):
             message.isascii() or message.decode()
         except UnicodeDecodeError:
             raise InvalidText from None
-        self.context.intake.admit(request, sender, len(message))
+        self.context.uploads.admit(request, sender, len(message))
+        self.context.rotation.spend(len(sender.database.peers))
         self.context.relay.router.post(sender, message, self.context.clock())
         return respond(request, HTTPStatus.OK, "ok")
 
@@ -147,24 +126,21 @@ class Receive(DatabaseEndpoint):
     """``GET /<db>/receive``: download a large message that was announced."""
 
     def answer(self, request: Request) -> bytes | int:
-        """Begin the download; it counts when all of it is written."""
-        recipient, query = self.sender(request)
+        """Begin the download; it may be repeated for a while when all of it is written."""
+        context = self.context
+        caller = context.admission.caller(request, self._database)
+        query = caller.query
         message_id = query.get("msg", query.get("msgId", ""))
-        database = recipient.database.name
-        body = self.context.relay.store.get(database, recipient.id, message_id)
-
-        def complete() -> None:
-            self.context.relay.store.taken(database, recipient.id, message_id)
-            self.context.intake.retry()
-
+        key = (caller.database, caller.client_id.encode(), message_id)
+        download = Download(request, context.store, key, context.rotation, context.clock)
+        request.notifyFinish().addBoth(lambda _: context.uploads.retry())
         respond(request, HTTPStatus.OK, "")
-        request.setHeader(b"Content-Length", b"%d" % len(body))
-        request.registerProducer(Download(request, body, self.context.reactor, complete), True)
+        download.begin()
         return NOT_DONE_YET
 
 
 class Clients(Endpoint):
-    """``GET /<db>/clients``: who is connected."""
+    """``GET /<db>/clients``: the connected peers."""
 
     methods = (b"GET", b"HEAD")
 
@@ -173,23 +149,24 @@ class Clients(Endpoint):
         self._database = database
 
     def answer(self, request: Request) -> bytes | int:
-        """The peers as JSON, in the order they came."""
-        self.context.access.check_token(request, self._database, HTTPStatus.UNAUTHORIZED)
+        """Return the peers as JSON, in the order they connected."""
+        self.context.admission.check_token(request, self._database)
         clients = [
             {"id": each.id, "connected": each.connected}
             for each in self.context.relay.registry.clients(self._database)
         ]
+        self.context.rotation.spend(len(clients))
         text = json.dumps(clients, ensure_ascii=False)
         return respond(request, HTTPStatus.OK, text, b"application/json")
 
 
 class Health(Endpoint):
-    """``GET /healthz``: whether the relay answers; discloses nothing else."""
+    """``GET /healthz``: the health check; needs no token and discloses nothing."""
 
     methods = (b"GET", b"HEAD")
 
     def answer(self, request: Request) -> bytes | int:
-        """It does."""
+        """Return ``ok``: that the relay answers is all that a health check asks."""
         return respond(request, HTTPStatus.OK, "ok")
 
 
@@ -197,7 +174,7 @@ class InvalidDatabase(Endpoint):
     """A path below a name that no database can have."""
 
     def check(self, request: Request) -> None:
-        """Refuse a foreign web page before all, then everybody."""
+        """Refuse every request, and a foreign web page before it learns that."""
         self.check_page(request)
         raise InvalidDatabaseName
 
@@ -211,7 +188,7 @@ class DatabaseResource(Resource):
         self._name = name
 
     def getChild(self, path: bytes, request: Request) -> Resource:
-        """One of the four endpoints of a database."""
+        """Return one of the four endpoints of a database."""
         if not request.postpath:
             if path == b"connect":
                 return Connect(self._context, self._name)
@@ -232,7 +209,7 @@ class Root(Resource):
         self._context = context
 
     def getChild(self, path: bytes, request: Request) -> Resource:
-        """A database, or an endpoint without one."""
+        """Return a database, or an endpoint without one."""
         if not request.postpath:
             if path == b"send":
                 return Send(self._context, None)
@@ -247,12 +224,12 @@ class Root(Resource):
             return InvalidDatabase(self._context)
 
     def render(self, request: Request) -> bytes | int:
-        """The bare path where the relay is mounted."""
+        """Refuse a request for the bare path where the relay is mounted."""
         return Missing(self._context).render(request)
 
 
 def database_name(segment: bytes) -> str:
-    """The name in a decoded path segment.
+    """Return the name in a decoded path segment.
 
     :raises InvalidDatabaseName: if no database can have that name.
     """

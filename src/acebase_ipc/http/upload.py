@@ -1,143 +1,201 @@
-"""Room for large messages that are coming in by POST.
+"""Room for the bodies of messages that are posted.
 
-Where memory is short, reading is paused rather than refused: published clients
-do not look at the status of a POST.
+Where memory is short, reading is paused rather than refused: the npm package acebase
+ignores the status of a POST.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from itertools import takewhile
-from typing import Protocol
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+from typing import Final, Protocol
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IRequest
 
 from acebase_ipc.protocol.errors import RequestRefused
 from acebase_ipc.relay.errors import Overloaded
 from acebase_ipc.relay.limits import Limits
 from acebase_ipc.relay.peers import Peer
-from acebase_ipc.relay.relay import Relay
+from acebase_ipc.relay.router import Router
+from acebase_ipc.relay.store import MessageStore
 
-STORE_TIMEOUT = 30.0
+STORE_TIMEOUT: Final = 30.0
 """Seconds for which a POST is paused before it is refused: half the time after
-which the messages that occupy the mailbox expire."""
+which the messages that occupy the store expire."""
 
-RECEIVING_SHARE = 4
-"""Bodies that are coming in may use one fourth of ``max_memory``: what waits for
+RECEIVING_SHARE: Final = 4
+"""Bodies being received may use one fourth of ``max_memory``: messages that wait for
 peers that do not read must not keep others from sending."""
 
 
 class BodyUpload(Protocol):
-    """A request whose body can be made to wait.
+    """A request whose body can be paused.
 
-    :ivar reserved: bytes of memory that are kept free for its body.
+    :ivar reserved: bytes of memory that are reserved for its body.
     :ivar wanted: bytes that it waits for.
-    :ivar stores: whether its message may have to be kept for a download.
+    :ivar stores: whether its message may have to be stored for a download.
     """
 
     reserved: int
     wanted: int
     stores: bool
 
-    def pause(self, timeout: IDelayedCall) -> None:
-        """Stop reading until :meth:`resume`; *timeout* is active until then."""
+    def pause(self) -> None:
+        """Stop reading until :meth:`resume` or :meth:`expire`."""
 
     def resume(self) -> None:
-        """Read on."""
+        """Read on, soon: this must not call back."""
 
-    def refuse(self, refusal: RequestRefused) -> None:
-        """Answer with *refusal* and discard the body."""
+    def expire(self, refusal: RequestRefused) -> None:
+        """Answer with *refusal* and discard the body, soon: this must not call back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The place of a paused upload.
+
+    :ivar number: counts up.
+    :ivar deadline: when it is refused, in monotonic seconds.
+    """
+
+    number: int
+    deadline: float
 
 
 class UploadAdmission:
-    """Reserves memory for bodies before they come. Who asks first is served first.
+    """Reserves memory for bodies before they are received, in the order of the requests.
 
-    A message of any legal size is let in where there is nothing else.
+    A body that is not stored does not wait for room in the store. A message of any
+    legal size is accepted where nothing else is held. Each call costs the same,
+    however many uploads are paused; these are resumed later, and never by a call.
 
     :ivar reserved: bytes that are reserved now.
+    :ivar max_message: bytes that a body may have.
     """
 
-    def __init__(self, relay: Relay, limits: Limits, reactor: IReactorTime) -> None:
-        self._relay = relay
+    def __init__(
+        self,
+        router: Router,
+        store: MessageStore,
+        limits: Limits,
+        reactor: IReactorTime,
+        clock: Callable[[], float],
+    ) -> None:
+        self._router = router
+        self._store = store
+        self.max_message = limits.max_message
         self._max_stored = limits.max_stored
         self._max_reserved = limits.max_memory // RECEIVING_SHARE
         self._reactor = reactor
+        self._clock = clock
         self.reserved = 0
         self._reserved_to_store = 0
-        self._waiting: deque[BodyUpload] = deque()
+        self._to_relay: OrderedDict[BodyUpload, Place] = OrderedDict()
+        self._to_store: OrderedDict[BodyUpload, Place] = OrderedDict()
+        self._numbers = count()
+        self._scheduled = False
 
-    def reserve(self, request: BodyUpload, sender: Peer, size: int) -> None:
-        """Reserve *size* more bytes for *request*, or pause it until they are free."""
-        request.wanted += size
-        if not request.stores and self._may_store(sender, request.reserved + request.wanted):
-            request.stores = True
-            self._reserved_to_store += request.reserved
-        if request in self._waiting:
+    def reserve(self, upload: BodyUpload, size: int) -> None:
+        """Reserve *size* more bytes for *upload*, or pause it until they are free."""
+        upload.wanted += size
+        if upload in self._to_relay or upload in self._to_store:
             return
-        if self._is_behind(request) or not self._fits(request.wanted, request.stores):
-            self._waiting.append(request)
-            request.pause(self._reactor.callLater(STORE_TIMEOUT, self._give_up, request))
+        waits = bool(self._to_relay) or (upload.stores and bool(self._to_store))
+        if waits or not self._fits(upload.wanted, upload.stores):
+            self._enqueue(upload)
+            upload.pause()
         else:
-            self._grant(request)
+            self._grant(upload)
 
-    def release(self, request: BodyUpload) -> None:
-        """*request* is done: its body is relayed by now, or given up."""
-        if request in self._waiting:
-            self._waiting.remove(request)
-        self._count(request, -request.reserved)
-        request.wanted = 0
+    def store(self, upload: BodyUpload) -> None:
+        """From now on *upload* is one whose message may have to be stored."""
+        if not upload.stores:
+            upload.stores = True
+            self._reserved_to_store += upload.reserved
+            if self._to_relay.pop(upload, None) is not None:
+                self._enqueue(upload)
+
+    def may_store(self, sender: Peer, size: int) -> bool:
+        """Whether a message of *size* bytes may have to be stored for a download."""
+        return size > self._router.max_payload and self._router.stores_large_messages(sender)
+
+    def release(self, upload: BodyUpload) -> None:
+        """Release what is reserved for *upload*: its body was relayed or discarded."""
+        self._to_relay.pop(upload, None)
+        self._to_store.pop(upload, None)
+        self._count(upload, -upload.reserved)
+        upload.wanted = 0
         self.retry()
 
     def retry(self) -> None:
-        """Let those read on for whom there is room now."""
-        for request in tuple(self._waiting):
-            may_go = request in self._waiting and not self._is_behind(request)
-            if may_go and self._fits(request.wanted, request.stores):
-                self._waiting.remove(request)
-                self._grant(request)
-                request.resume()
+        """Resume later, but in this turn, the paused uploads for which there is room."""
+        if (self._to_relay or self._to_store) and not self._scheduled:
+            self._scheduled = True
+            self._reactor.callLater(0, self._resume)
 
-    def _is_behind(self, request: BodyUpload) -> bool:
-        """Whether others ask for the same and were first: what is not to be stored
-        does not wait for the mailbox."""
-        ahead = takewhile(lambda each: each is not request, self._waiting)
-        return any(request.stores or not each.stores for each in ahead)
+    def expire(self, now: float) -> None:
+        """Refuse the uploads that were paused too long; to be called about once a second."""
+        for queue in (self._to_relay, self._to_store):
+            while queue:
+                upload, place = next(iter(queue.items()))
+                if place.deadline > now:
+                    break
+                del queue[upload]
+                upload.expire(_overloaded())
+        self.retry()
 
     def admit(self, request: IRequest, sender: Peer, size: int) -> None:
-        """Let a complete body in whose request could not be paused, as in a foreign Site.
+        """Accept a complete body whose request could not be paused, as in a foreign Site.
 
         :raises Overloaded: if there is no room for it.
         """
         is_reserved = getattr(request, "reserved", 0) > 0
-        if not is_reserved and not self._fits(size, self._may_store(sender, size)):
+        if not is_reserved and not self._fits(size, self.may_store(sender, size)):
             raise _overloaded()
 
-    def _may_store(self, sender: Peer, size: int) -> bool:
-        return size > self._relay.router.max_payload and self._relay.router.stores_large_messages(
-            sender
-        )
+    def _enqueue(self, upload: BodyUpload) -> None:
+        place = Place(next(self._numbers), self._clock() + STORE_TIMEOUT)
+        (self._to_store if upload.stores else self._to_relay)[upload] = place
+
+    def _resume(self) -> None:
+        self._scheduled = False
+        while (upload := self._next()) is not None:
+            self._grant(upload)
+            upload.resume()
+
+    def _next(self) -> BodyUpload | None:
+        """Take the first paused upload for which there is room."""
+        first = next(iter(self._to_relay.items()), None)
+        if first is not None and self._fits(first[0].wanted, stores=False):
+            return self._to_relay.popitem(last=False)[0]
+        stored = next(iter(self._to_store.items()), None)
+        if stored is None or (first is not None and first[1].number < stored[1].number):
+            return None
+        if self._fits(stored[0].wanted, stores=True):
+            return self._to_store.popitem(last=False)[0]
+        return None
 
     def _fits(self, size: int, stores: bool) -> bool:
         if self.reserved and self.reserved + size > self._max_reserved:
             return False
-        stored = self._relay.store.stored + self._reserved_to_store
-        return not stores or stored == 0 or stored + size <= self._max_stored
+        if not stores:
+            return True
+        self._store.make_room(self._max_stored - self._reserved_to_store - size)
+        stored = self._store.stored + self._reserved_to_store
+        return stored == 0 or stored + size <= self._max_stored
 
-    def _grant(self, request: BodyUpload) -> None:
-        self._count(request, request.wanted)
-        request.wanted = 0
+    def _grant(self, upload: BodyUpload) -> None:
+        self._count(upload, upload.wanted)
+        upload.wanted = 0
 
-    def _count(self, request: BodyUpload, size: int) -> None:
-        request.reserved += size
+    def _count(self, upload: BodyUpload, size: int) -> None:
+        upload.reserved += size
         self.reserved += size
-        if request.stores:
+        if upload.stores:
             self._reserved_to_store += size
-
-    def _give_up(self, request: BodyUpload) -> None:
-        self._waiting.remove(request)
-        request.refuse(_overloaded())
-        request.resume()
 
 
 def _overloaded() -> Overloaded:

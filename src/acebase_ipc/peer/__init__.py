@@ -1,1 +1,1 @@
-"""A Python program as a member of an AceBase cluster."""
+"""A Python program as a peer of an AceBase cluster."""

@@ -1,4 +1,4 @@
-"""What can become of a request to another AceBase process.
+"""The errors of a request to another AceBase process.
 
 ::
 
@@ -36,7 +36,7 @@ class RequestTimedOut(PeerError, TimeoutError):
 
 
 class PeerGone(PeerError):
-    """The other process has gone, or there is a new one under its id. Ask again as it suits."""
+    """The other process has gone, or a new one has its id. Ask again if that does no harm."""
 
     def __init__(self, peer: str) -> None:
         super().__init__(peer, "gone without a result")
@@ -45,7 +45,7 @@ class PeerGone(PeerError):
 class RemoteError(PeerError):
     """The other process answered with an error.
 
-    :ivar reason: in its own words.
+    :ivar reason: its text.
     """
 
     def __init__(self, peer: str, reason: str) -> None:

@@ -1,8 +1,8 @@
-"""A Python program as a member of an AceBase cluster.
+"""A Python program as a peer of an AceBase cluster.
 
 ::
 
-    peer = AceBasePeer.at("ws://127.0.0.1:9163", "mydb_data")
+    peer = AceBasePeer("ws://127.0.0.1:9163", "mydb_data")
     peer.subscribe("users", "child_added", lambda event: print(event.path, event.value))
     peer.on_notification(lambda data, sender: print(sender, data))
     peer.on_request("statistics", lambda data, sender: {"users": 7})
@@ -11,27 +11,28 @@
     answer = await peer.request({"type": "how are you"})
 
 It is no database: it never acts as the master, and neither reads nor writes database
-files. It is told what the Node processes change, and talks with them.
+files. It receives events of what the Node processes change, and exchanges messages with
+them.
 
-What to know of the published client (all measured with npm ``acebase`` 1.29.13):
+What to know of the npm package acebase (all measured with 1.29.13):
 
 * **Who raises events.** Each process raises the events of its own writes, for the
-  subscriptions that it knows of. So a peer announces its own to everybody when it
+  subscriptions that it knows of. So a peer announces its own to all processes when it
   connects, and to each process that joins or greets it later. Nothing is answered to
-  that: what was written in the moment before is missed.
-* **Order.** The events of one writing process come in the order of its writes. Nothing
-  orders the writes of different processes.
+  that: events of writes in the moment before are missed.
+* **Order.** The events of one writing process arrive in the order of its writes. There is
+  no order between the writes of different processes.
 * **Wildcards.** ``users/*`` and ``users/$id`` are served alike: one event for each path
   that fits, with :attr:`.Event.path` as it is. ``mutated`` and ``mutations`` at such a path
-  may miss what is set above its wildcard (a defect of the published client):
+  may miss what is set above its wildcard (a defect of the npm package):
   subscribe to the parent instead.
 * **Scalars.** ``child_…`` events at a path that holds a text come for its characters.
-* **unsubscribe** has no effect in published clients, by a defect. They go on sending
-  until the peer leaves or they end; what comes is dropped here.
+* **unsubscribe** has no effect in Node processes, by a defect. They keep sending
+  until the peer leaves or they end; the events are dropped here.
 * **Requests** to a Node process are answered by AceBase itself first, and with an error
   if it does not know their type. See :meth:`AceBasePeer.request`.
 * **Notifications** of a type that AceBase does not know are printed by each Node process
-  as an error (``Unknown ipc notification``). It does no harm.
+  as an error (``Unknown ipc notification``), which does no harm.
 * **Typed values**: see :mod:`acebase_ipc.protocol.values`.
 """
 
@@ -39,22 +40,37 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from os import PathLike
-from typing import Any, Final, Protocol, Self
+from time import monotonic
+from typing import Any, Final, Protocol
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.logger import Logger
 
+from acebase_ipc.client.callouts import Callouts, checked_callable
 from acebase_ipc.client.endpoint import TrustRoot
-from acebase_ipc.client.service import DEFAULT_MAX_QUEUE, IPCClient, random_id
+from acebase_ipc.client.reconnect import retry_delay
+from acebase_ipc.client.service import (
+    DEFAULT_MAX_MESSAGE,
+    DEFAULT_MAX_QUEUE,
+    IPCClient,
+    random_id,
+)
 from acebase_ipc.errors import ConfigError
-from acebase_ipc.peer.requests import Answer, Answers, PendingRequests
-from acebase_ipc.peer.subscriptions import Callback, Subscriptions, checked_event, normal_path
-from acebase_ipc.protocol.dialect import ACEBASE, Dialect
+from acebase_ipc.peer.requests import Answer, Answers, PendingRequests, check_times
+from acebase_ipc.peer.subscriptions import (
+    Callback,
+    Subscription,
+    Subscriptions,
+    checked_event,
+    normal_path,
+)
+from acebase_ipc.protocol.dialect import ACEBASE
 from acebase_ipc.protocol.envelopes import (
     MASTER,
     Bye,
+    Envelope,
     Event,
     Hello,
     InvalidEnvelope,
@@ -82,7 +98,7 @@ DEFAULT_GRACE: Final = 1.0
 """Seconds for an application's answer after AceBase's own that a request is unknown."""
 
 MAX_PEERS: Final = Limits().max_database_connections
-"""Processes that a peer knows at a time: as many as a relay lets into one database."""
+"""Processes that a peer knows at a time: as many as a relay accepts in one database."""
 
 INTERNAL_NOTIFICATIONS: Final = frozenset(
     {
@@ -94,29 +110,29 @@ INTERNAL_NOTIFICATIONS: Final = frozenset(
         "root.update",
     }
 )
-"""What AceBase processes tell each other of their files, after almost every write."""
+"""Notifications of AceBase processes about their files, after almost every write."""
 
 INTERNAL_REQUESTS: Final = frozenset({"fst.allocate", "fst.release", "index.update"})
 """Requests with which a process that writes files changes those of the master."""
 
 Notified = Callable[[Any, str], object]
-"""Given the data of a notification and the id of its sender; may return a Deferred or a
-coroutine."""
+"""Is given the data of a notification and the id of its sender; may return a Deferred or
+a coroutine."""
 
 
-class PeerClient(Protocol):
+class RelayClient(Protocol):
     """What a peer needs of an :class:`~acebase_ipc.client.service.IPCClient`."""
 
     id: str
-    dialect: Dialect
 
     @property
     def connected(self) -> bool: ...
     def startService(self) -> None: ...
     def stopService(self) -> Deferred[None]: ...
-    def whenConnected(self, failAfterFailures: int | None = None) -> Deferred[None]: ...
-    def whenEnded(self) -> Deferred[None]: ...
+    def when_connected(self, fail_after_failures: int | None = None) -> Deferred[None]: ...
+    def when_ended(self) -> Deferred[None]: ...
     def send(self, body: str, to: str | None = None) -> Deferred[None]: ...
+    def ping(self) -> Deferred[float]: ...
     def on_message(self, callback: Callable[[str], object]) -> Callable[[], None]: ...
     def on_connected(self, callback: Callable[[], object]) -> Callable[[], None]: ...
     def on_peer_joined(self, callback: Callable[[str], object]) -> Callable[[], None]: ...
@@ -124,41 +140,29 @@ class PeerClient(Protocol):
 
 
 class AceBasePeer(Service):
-    """A member of an AceBase cluster, without database files.
+    """A peer of an AceBase cluster, without database files.
 
-    :meth:`at` makes one from a URL.
+    It takes what an :class:`~acebase_ipc.client.service.IPCClient` takes, which it uses in
+    the ``acebase`` dialect.
 
-    :param client: its connection to the relay, in the ``acebase`` dialect. The peer
-        starts it and stops it.
-    :param reactor: for timeouts; by default the global one, which is looked up by the
-        first request.
-    :ivar client: the same.
+    :param url: of the relay: ``ws://host:port``, ``wss://host:port`` or
+        ``ws+unix:/path/of/socket``.
+    :param dbname: the wire name of the database: of ``new AceBase("mydb", …)`` it is
+        ``mydb_data``.
+    :param id: of this process; by default 24 random characters. Not ``[master]``.
+    :param token: the relay's token, if it asks for one.
+    :param reactor: by default the global one, which is looked up when it is needed.
+    :param trust_root: as for the client; so are *max_queue*, *max_message*, *endpoint*,
+        *retry_policy* and *clock*.
+    :param client: makes the client of these arguments.
+    :ivar client: its connection to the relay. The peer starts and stops it.
     :ivar ignored: how many messages have been ignored because they were not
-        meaningful: malformed, of unknown types, or results nobody waits for.
-    :raises ConfigError: if the client's dialect is another, or its id ``[master]``.
+        meaningful: malformed, of unknown types, or results that no request waits for.
+    :raises ConfigError: if an argument cannot be used.
     """
 
-    def __init__(self, client: PeerClient, reactor: IReactorTime | None = None) -> None:
-        if client.dialect is not ACEBASE:
-            raise ConfigError("A peer needs a client of the dialect acebase")
-        if client.id == MASTER:
-            raise ConfigError(f"A peer never acts as {MASTER}: give it another id")
-        self.client = client
-        self._reactor = reactor
-        self.ignored = 0
-        self._peers: set[str] = set()
-        self._subscriptions = Subscriptions()
-        self._notified: list[tuple[Notified, bool]] = []
-        self._pending = PendingRequests(self._clock)
-        self._answers = Answers(client.id, self._send)
-        client.on_connected(self._connected)
-        client.on_message(self._received)
-        client.on_peer_joined(self._joined)
-        client.on_peer_left(self._left)
-
-    @classmethod
-    def at(
-        cls,
+    def __init__(
+        self,
         url: str,
         dbname: str,
         id: str | None = None,
@@ -167,21 +171,15 @@ class AceBasePeer(Service):
         reactor: Any = None,
         trust_root: TrustRoot | str | PathLike[str] | None = None,
         max_queue: int = DEFAULT_MAX_QUEUE,
-    ) -> Self:
-        """Make a peer with a client of its own.
-
-        :param url: of the relay: ``ws://host:port``, ``wss://host:port`` or what else
-            :class:`~acebase_ipc.client.service.IPCClient` takes.
-        :param dbname: the wire name of the database: of ``new AceBase("mydb", …)`` it is
-            ``mydb_data``.
-        :param id: of this process; by default 24 random characters.
-        :param token: of the relay, if it asks for one.
-        :param reactor: the global one by default.
-        :param trust_root: for ``wss``, as for the client.
-        :param max_queue: bytes that may wait to be sent.
-        :raises ConfigError: if one of them cannot be used.
-        """
-        client = IPCClient(
+        max_message: int = DEFAULT_MAX_MESSAGE,
+        endpoint: IStreamClientEndpoint | None = None,
+        retry_policy: Callable[[int], float] = retry_delay,
+        clock: Callable[[], float] = monotonic,
+        client: Callable[..., RelayClient] = IPCClient,
+    ) -> None:
+        if id == MASTER:
+            raise ConfigError(f"A peer never acts as {MASTER}: give it another id")
+        self.client = client(
             url,
             dbname,
             id,
@@ -190,12 +188,29 @@ class AceBasePeer(Service):
             reactor=reactor,
             trust_root=trust_root,
             max_queue=max_queue,
+            max_message=max_message,
+            endpoint=endpoint,
+            retry_policy=retry_policy,
+            clock=clock,
         )
-        return cls(client, reactor)
+        self._reactor = reactor
+        self.ignored = 0
+        self._peers: set[str] = set()
+        self._greeting: object | None = None  # while the broadcast greeting is on its way
+        self._unreached: set[str] = set()
+        self._callouts = Callouts()
+        self._subscriptions = Subscriptions()
+        self._notified: dict[object, tuple[Notified, bool]] = {}
+        self._pending = PendingRequests(self._callouts, self._clock)
+        self._answers = Answers(self._callouts, self.id, self.client.send)
+        self.client.on_connected(self._connected)
+        self.client.on_message(self._received)
+        self.client.on_peer_joined(self._joined)
+        self.client.on_peer_left(self._left)
 
     @property
     def id(self) -> str:
-        """The id by which the others know this process."""
+        """The id under which the other processes know this one."""
         return self.client.id
 
     @property
@@ -207,8 +222,8 @@ class AceBasePeer(Service):
         if self._reactor is None:
             from twisted.internet import reactor
 
-            self._reactor = IReactorTime(reactor)
-        return self._reactor
+            self._reactor = reactor
+        return IReactorTime(self._reactor)
 
     def startService(self) -> None:
         """Connect, and stay connected."""
@@ -216,26 +231,29 @@ class AceBasePeer(Service):
         self.client.startService()
 
     def stopService(self) -> Deferred[None]:
-        """Say goodbye and close the connection. Requests that wait for a result, and
-        functions at work to answer one, are cancelled.
+        """Tell the other processes and close the connection. Requests that wait for a
+        result, and functions that work at an answer, are cancelled.
 
         :returns: a Deferred that fires when the connection has ended.
         """
         super().stopService()
-        self._pending.cancel()
-        self._answers.cancel()
-        if self.client.connected:
-            self._send(bye(self.id))
         self._peers.clear()
-        return self.client.stopService()
+        self._unreached.clear()
+        self._greeting = None
+        with self._callouts:
+            self._pending.cancel()
+            self._answers.cancel()
+            if self.client.connected:
+                self._send(bye(self.id))
+            return self.client.stopService()
 
-    def whenConnected(self, failAfterFailures: int | None = None) -> Deferred[None]:
-        """Wait for the relay's welcome: see :meth:`.IPCClient.whenConnected`."""
-        return self.client.whenConnected(failAfterFailures)
+    def when_connected(self, fail_after_failures: int | None = None) -> Deferred[None]:
+        """Wait for the relay's welcome: see :meth:`.IPCClient.when_connected`."""
+        return self.client.when_connected(fail_after_failures)
 
-    def whenEnded(self) -> Deferred[None]:
-        """Wait for the end of all attempts: see :meth:`.IPCClient.whenEnded`."""
-        return self.client.whenEnded()
+    def when_ended(self) -> Deferred[None]:
+        """Wait for the end of all attempts: see :meth:`.IPCClient.when_ended`."""
+        return self.client.when_ended()
 
     # Events
 
@@ -249,19 +267,16 @@ class AceBasePeer(Service):
             ``child_added``, ``child_changed``, ``child_removed``, ``mutated``,
             ``mutations``, or one of them after ``notify_``, which comes without values.
         :param callback: may be ``async``; the next event does not wait for it.
-        :returns: a function that ends this subscription.
+        :returns: a function that ends this subscription, and no other of the same callback.
         :raises ValueError: for a path or event that AceBase does not have.
+        :raises TypeError: if *callback* cannot be called.
         """
         path, event = normal_path(path), checked_event(event)
-        if self._subscriptions.add(path, event, callback) and self.client.connected:
+        checked_callable(callback)
+        subscription = Subscription(path, event, callback)
+        if self._subscriptions.add(subscription) and self.client.connected:
             self._send(subscribe(self.id, path, event))
-        active = [callback]
-
-        def stop() -> None:
-            while active:
-                self._discard(path, event, active.pop())
-
-        return stop
+        return lambda: self._discard(subscription)
 
     def unsubscribe(
         self, path: str, event: str | None = None, callback: Callback | None = None
@@ -271,25 +286,24 @@ class AceBasePeer(Service):
 
         :raises ValueError: for a path that AceBase does not have.
         """
-        path = normal_path(path)
-        for kind, each in self._subscriptions.found(path, event, callback):
-            self._discard(path, kind, each)
+        for each in self._subscriptions.found(normal_path(path), event, callback):
+            self._discard(each)
 
-    def _discard(self, path: str, event: str, callback: Callback) -> None:
-        if self._subscriptions.discard(path, event, callback) and self.client.connected:
-            self._send(unsubscribe(self.id, path, event))
+    def _discard(self, subscription: Subscription) -> None:
+        if self._subscriptions.discard(subscription) and self.client.connected:
+            self._send(unsubscribe(self.id, subscription.path, subscription.event))
 
     # Notifications and requests
 
     def notify(self, data: Any, to: str | None = None) -> Deferred[None]:
-        """Let the process *to*, or all others, know.
+        """Notify the process *to*, or all others.
 
         :param data: JSON and typed values (:func:`acebase_ipc.protocol.values.encode`); best a dict
             with a ``type`` of your own.
         :returns: a Deferred that fires when it was handed to the transport. It fails like
             :meth:`.IPCClient.send`.
-        :raises TypeError, ValueError: for data that cannot be sent, and for what AceBase
-            processes would take as news of their files (:data:`INTERNAL_NOTIFICATIONS`).
+        :raises TypeError, ValueError: for data that cannot be sent, and for notifications
+            about database files (:data:`INTERNAL_NOTIFICATIONS`).
         """
         if request_type(data) in INTERNAL_NOTIFICATIONS:
             raise ValueError(f"{data['type']!r} is AceBase's own, and would damage the database")
@@ -301,11 +315,12 @@ class AceBasePeer(Service):
         :param internal: also for AceBase's own (:data:`INTERNAL_NOTIFICATIONS`).
         :returns: a function that ends this.
         """
-        entry = callback, internal
-        self._notified.append(entry)
+        checked_callable(callback)
+        key = object()
+        self._notified[key] = callback, internal
 
         def stop() -> None:
-            self._notified = [each for each in self._notified if each is not entry]
+            self._notified.pop(key, None)
 
         return stop
 
@@ -316,7 +331,7 @@ class AceBasePeer(Service):
         timeout: float = DEFAULT_TIMEOUT,
         grace: float = DEFAULT_GRACE,
     ) -> Deferred[Any]:
-        """Ask the process *to* for something.
+        """Send a request to the process *to*.
 
         A Node process knows some requests of AceBase's own, such as ``index.create`` and
         ``kit.add``. It answers others when its application calls ``replyRequest`` for
@@ -324,7 +339,7 @@ class AceBasePeer(Service):
         is awaited for *grace* seconds more.
 
         :param data: JSON and typed values; best a dict with a ``type``.
-        :param timeout: seconds, more than 0.
+        :param timeout: seconds for the result, more than 0.
         :param grace: seconds, 0 or more.
         :returns: a Deferred with the data of the result. It fails with a
             :class:`~acebase_ipc.peer.errors.PeerError`:
@@ -334,8 +349,9 @@ class AceBasePeer(Service):
             :class:`~acebase_ipc.peer.errors.UnknownRequest`; or like
             :meth:`.IPCClient.send`. Cancel it to stop waiting.
         :raises TypeError, ValueError: for data that cannot be sent, and for requests
-            that change database files (:data:`INTERNAL_REQUESTS`).
+            that change database files (:data:`INTERNAL_REQUESTS`). Nothing is sent then.
         """
+        check_times(timeout, grace)
         if request_type(data) in INTERNAL_REQUESTS:
             raise ValueError(f"{data['type']!r} is for processes that write database files")
         id = random_id()
@@ -344,7 +360,7 @@ class AceBasePeer(Service):
         sent.addErrback(lambda reason: self._pending.fail(id, reason))
 
         def take_back(outcome: Any) -> Any:
-            sent.cancel()  # if it still waits: nobody wants the result any more
+            sent.cancel()  # if it still waits: the result is not needed any more
             return outcome
 
         return result.addBoth(take_back)
@@ -352,10 +368,11 @@ class AceBasePeer(Service):
     def on_request(self, type: str, function: Answer) -> Callable[[], None]:
         """Let *function* answer the requests whose data has this ``type``.
 
-        It is called with the data and the id of who asks, and returns the result: JSON
-        and typed values, or a Deferred or coroutine of that. An exception makes the request
-        fail with its text. Requests of other types are answered as published
-        clients do: ``{"ok": false, "reason": "Unknown ipc request …"}``.
+        It is called with the data and the id of the process that asks, and returns the
+        result: JSON and typed values, or a Deferred or coroutine of that. An exception makes
+        the request fail with its text; so do more than 1,000 requests of one process, or
+        10,000 of all, at a time. Requests of other types are answered as the npm package
+        does: ``{"ok": false, "reason": "Unknown ipc request …"}``.
 
         A Node application asks a process other than the master with ``ipc.request(…)``.
 
@@ -364,26 +381,45 @@ class AceBasePeer(Service):
         """
         return self._answers.register(type, function)
 
-    # What the relay brings
+    # What the relay sends
 
     def _connected(self) -> None:
-        # Not only where a seat was lost: whether that is so is not known here, and
-        # processes that know a subscription already take no notice of it. The relay's
-        # own introductions do not exist everywhere.
+        # Also after a session was resumed: that is not known here, and processes that know
+        # a subscription ignore it. Not every relay introduces peers to each other.
+        greeting = self._greeting = object()
+        self._unreached.clear()
+        # The ping goes first: when it is answered, every peer that was reported until then
+        # was connected before the relay read the broadcasts, and has received them.
+        reached = self.client.ping()
         self._send(hello(self.id))
         for path, event in self._subscriptions:
             self._send(subscribe(self.id, path, event))
+        reached.addBoth(self._greeted_all, greeting)
+
+    def _greeted_all(self, _: object, greeting: object) -> None:
+        if self._greeting is not greeting:
+            return
+        self._greeting = None
+        # A peer whose connection only HTTP has reported may have connected later.
+        unreached, self._unreached = self._unreached, set()
+        if self.client.connected:
+            for peer in sorted(unreached - self._peers):
+                self._introduce(peer)
 
     def _joined(self, peer: str) -> None:
-        # Published clients do not greet when they join. Where the relay does not do it for
-        # them, this is how they learn the subscriptions.
-        if peer not in self._peers:
+        # Processes of the npm package do not greet when they join. Where the relay does
+        # not do it for them, this is how they learn the subscriptions.
+        if self._greeting is not None:
+            self._unreached.add(peer)
+        elif peer not in self._peers:
             self._introduce(peer)
 
     def _left(self, peer: str) -> None:
         self._peers.discard(peer)
-        self._pending.leave(peer)
-        self._answers.leave(peer)
+        self._unreached.discard(peer)
+        with self._callouts:
+            self._pending.leave(peer)
+            self._answers.leave(peer)
 
     def _received(self, text: str) -> None:
         try:
@@ -391,32 +427,44 @@ class AceBasePeer(Service):
         except InvalidEnvelope as error:
             self._ignore(str(error))
             return
+        with self._callouts:
+            self._handle(envelope)
+
+    def _handle(self, envelope: Envelope) -> None:
         match envelope:
             case Hello():
                 self._greeted(envelope)
             case Bye(sender):
                 self._left(sender)
             case Event():
-                for callback in self._subscriptions.callbacks(envelope):
-                    _call(callback, envelope)
+                for subscription in self._subscriptions.of(envelope):
+                    self._callouts.call(self._call_subscriber, subscription, envelope)
             case Notification(sender, data):
                 internal = request_type(data) in INTERNAL_NOTIFICATIONS
-                for notified, takes_internal in tuple(self._notified):
-                    if takes_internal or not internal:
-                        _call(notified, data, sender)
+                for key in tuple(self._notified):
+                    self._callouts.call(self._call_notified, key, data, sender, internal)
             case Request(sender, to):
-                # One that everybody received must not be answered by everybody.
+                # A request to all must not be answered by all.
                 if to == self.id:
                     self._answers.answer(envelope)
                 else:
-                    self._ignore(f"a request of {sender} to somebody else")
+                    self._ignore(f"a request of {sender} to another process")
             case Result(sender):
                 if not self._pending.resolve(envelope):
-                    self._ignore(f"a result of {sender} that nobody waits for")
+                    self._ignore(f"a result of {sender} that no request waits for")
             case Other("subscribe" | "unsubscribe"):
                 pass  # of events of writes, and nothing is written here
             case _:
                 self._ignore(f"{envelope.type!r} of {envelope.sender}")
+
+    def _call_subscriber(self, subscription: Subscription, event: Event) -> object:
+        return subscription.callback(event) if subscription in self._subscriptions else None
+
+    def _call_notified(self, key: object, data: Any, sender: str, internal: bool) -> object:
+        notified, takes_internal = self._notified.get(key, (None, False))
+        if notified is None or (internal and not takes_internal):
+            return None
+        return notified(data, sender)
 
     def _greeted(self, greeting: Hello) -> None:
         if greeting.sender == self.id:
@@ -425,7 +473,7 @@ class AceBasePeer(Service):
             self._ignore(f"the greeting of {greeting.sender}: there are too many")
             return
         self._peers.add(greeting.sender)
-        if greeting.to != self.id:
+        if greeting.to != self.id and self._greeting is None:
             self._introduce(greeting.sender)
 
     def _introduce(self, peer: str) -> None:
@@ -440,8 +488,3 @@ class AceBasePeer(Service):
     def _send(self, text: str, to: str | None = None) -> None:
         sent = self.client.send(text, to)
         sent.addErrback(lambda reason: log.warn("not sent: {why}", why=reason.getErrorMessage()))
-
-
-def _call(callback: Callable[..., object], *arguments: object) -> None:
-    calling = maybeDeferred(callback, *arguments)
-    calling.addErrback(lambda reason: log.failure("a callback failed", reason))

@@ -1,15 +1,16 @@
-"""What an AceBase process wants to be told: kinds of events at paths, and its callbacks.
+"""The subscriptions of an AceBase process: kinds of events at paths, with callbacks.
 
 A path is the keys from the root of the database, joined by ``/``; an index of an
-array may be written ``list[3]``. A key ``*`` or ``$name`` stands for any key. It
-is the *writing* process that finds who is to be told; it sends the path as it was
-subscribed to, next to the path where it happened, so that nothing is matched here.
+array may be written ``list[3]``. A key ``*`` or ``$name`` stands for any key. The
+*writing* process finds the subscriptions that a change belongs to; it sends the path as it
+was subscribed to, next to the path where it happened, so that nothing is matched here.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from acebase_ipc.protocol.envelopes import Event
@@ -27,7 +28,7 @@ MAX_KEY: Final = 128
 _KEY = re.compile(r"[^\x00-\x08\x0b\x0c\x0e-\x1f/\[\]\\]+(?:\[\d{1,9}\])*")
 _INDEXED = re.compile(r"(?:\[\d{1,9}\])+", re.ASCII)
 
-# Where AceBase looks a whole path up in a plain object, JavaScript finds these
+# AceBase looks a whole path up in a plain object, where JavaScript finds these
 # and the process ends (measured).
 _INHERITED = frozenset(
     {
@@ -53,7 +54,7 @@ def normal_path(path: str) -> str:
     """Return a path to subscribe to, without slashes at its ends.
 
     :raises ValueError: for a path that AceBase cannot have, or that would end the
-        processes which are asked to serve it.
+        processes that are asked to serve it.
     """
     path = path.strip("/")
     if path in _INHERITED:
@@ -69,56 +70,70 @@ def normal_path(path: str) -> str:
 def checked_event(event: str) -> str:
     """Return *event*.
 
-    :raises ValueError: if there is no such kind, which published clients do not survive.
+    :raises ValueError: if there is no such kind, which ends processes of the npm package.
     """
     if event not in EVENTS:
         raise ValueError(f"{event!r} is none of {', '.join(sorted(EVENTS))}")
     return event
 
 
-class Subscriptions:
-    """The callbacks of one process, by path and kind of event, in the order they came.
+@dataclass(frozen=True, slots=True, eq=False)
+class Subscription:
+    """One registration of a callback; the same callback may have several.
 
-    The same callback may be there several times, and is then called as often.
+    :ivar path: without slashes at its ends.
+    :ivar event: the kind of event.
+    """
+
+    path: str
+    event: str
+    callback: Callback
+
+
+class Subscriptions:
+    """The subscriptions of one process, by path and kind of event, in the order they came.
+
     Iterating yields each path and kind of event once.
     """
 
     def __init__(self) -> None:
-        self._callbacks: dict[tuple[str, str], list[Callback]] = {}
+        self._registered: dict[tuple[str, str], list[Subscription]] = {}
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        return iter(list(self._callbacks))
+        return iter(list(self._registered))
 
-    def add(self, path: str, event: str, callback: Callback) -> bool:
-        """Add one, and return whether it is the first at its path and of its kind:
-        the other processes have to be told."""
-        callbacks = self._callbacks.setdefault((path, event), [])
-        callbacks.append(callback)
-        return len(callbacks) == 1
+    def __contains__(self, subscription: Subscription) -> bool:
+        return subscription in self._registered.get((subscription.path, subscription.event), ())
 
-    def discard(self, path: str, event: str, callback: Callback) -> bool:
-        """Remove one, if it is there, and return whether it was the last of its path
-        and kind: the other processes have to be told."""
-        callbacks = self._callbacks.get((path, event), [])
-        if callback in callbacks:
-            callbacks.remove(callback)
-            if not callbacks:
-                del self._callbacks[path, event]
-                return True
-        return False
+    def add(self, subscription: Subscription) -> bool:
+        """Add one, and return whether it is the first of its path and kind: then the other
+        processes have to be told."""
+        same = self._registered.setdefault((subscription.path, subscription.event), [])
+        same.append(subscription)
+        return len(same) == 1
 
-    def found(
-        self, path: str, event: str | None, callback: Callback | None
-    ) -> list[tuple[str, Callback]]:
-        """The kinds and callbacks at *path*; only of one kind, or only one callback, if given."""
+    def discard(self, subscription: Subscription) -> bool:
+        """Remove one, if it is there, and return whether it was the last of its path and
+        kind: then the other processes have to be told."""
+        key = subscription.path, subscription.event
+        same = self._registered.get(key, [])
+        if subscription not in same:
+            return False
+        same.remove(subscription)
+        if not same:
+            del self._registered[key]
+        return not same
+
+    def found(self, path: str, event: str | None, callback: Callback | None) -> list[Subscription]:
+        """Return the subscriptions at *path*; only of one kind or callback, if given."""
         return [
-            (kind, each)
-            for (where, kind), callbacks in self._callbacks.items()
+            each
+            for (where, kind), same in self._registered.items()
             if where == path and event in (None, kind)
-            for each in callbacks
-            if callback in (None, each)
+            for each in same
+            if callback in (None, each.callback)
         ]
 
-    def callbacks(self, event: Event) -> tuple[Callback, ...]:
-        """Who is to be told of *event*."""
-        return tuple(self._callbacks.get((event.subscription, event.event), ()))
+    def of(self, event: Event) -> tuple[Subscription, ...]:
+        """Return the subscriptions that *event* belongs to."""
+        return tuple(self._registered.get((event.subscription, event.event), ()))

@@ -1,14 +1,14 @@
-"""What the processes of a database tell each other: JSON objects that begin with their type.
+"""AceBase's envelopes: the messages between processes, JSON objects that begin with their type.
 
-Measured with the published client, npm ``acebase`` 1.29.13, between two Node processes::
+Measured with the npm package acebase 1.29.13, between two Node processes::
 
-    {"type":"hello","from":"w1"}                       everybody answers with a hello of its own
+    {"type":"hello","from":"w1"}                       every process answers with its own hello
     {"type":"hello","from":"w2","to":"w1"}             the answer, which is not answered ...
-    {"type":"subscribe","from":"w2","to":"w1",         ... and what w2 wants to be told
+    {"type":"subscribe","from":"w2","to":"w1",         ... and the subscriptions of w2
      "data":{"path":"users","event":"value"}}
-    {"type":"subscribe","from":"w2","data":{…}}        a new subscription, for everybody
-    {"type":"unsubscribe","from":"w2","data":{…}}      published clients go on sending, see peer
-    {"type":"event","from":"w1","to":"w2",             path: what was subscribed to
+    {"type":"subscribe","from":"w2","data":{…}}        a new subscription, for all
+    {"type":"unsubscribe","from":"w2","data":{…}}      npm's acebase keeps sending, see peer
+    {"type":"event","from":"w1","to":"w2",             path: as subscribed
      "path":"users/*","event":"value",
      "data":{"path":"users/a",                         path: where it happened
              "val":{…},"previous":null,"context":{}}}
@@ -23,9 +23,9 @@ Measured with the published client, npm ``acebase`` 1.29.13, between two Node pr
 Besides these there are ``lock-request``, ``lock-result``, ``unlock-request``,
 ``unlock-result`` and ``move-lock-request``, between workers and the master only.
 
-A published client ends its process over an envelope that it does not expect: a
-second result, a lock request to a worker, a subscription to an unknown kind of
-event. So what is written here is complete, and sent once.
+An envelope that the npm package acebase does not expect ends its process: a second
+result, a lock request to a worker, a subscription to an unknown kind of event. So the
+envelopes rendered here are complete, and each is sent once.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class InvalidEnvelope(IPCError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """*sender* is there, and will raise events for those who answer.
+    """*sender* is connected, and will raise events for the processes that answer.
 
-    :ivar to: whom it answers; ``None``: everybody is asked to answer.
+    :ivar to: the process that it answers; ``None``: all processes are asked to answer.
     """
 
     sender: str
@@ -73,8 +73,8 @@ class Mutation:
 
     :ivar target: the keys that lead from the event's path to what changed; an
         index of an array is an integer.
-    :ivar value: what is there now; ``None``: it was removed.
-    :ivar previous: what was there; ``None``: nothing.
+    :ivar value: the value now; ``None``: it was removed.
+    :ivar previous: the value before; ``None``: there was none.
     """
 
     target: tuple[str | int, ...]
@@ -84,18 +84,18 @@ class Mutation:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something changed in the database.
+    """A change in the database.
 
-    Values are plain JSON; :mod:`acebase_ipc.protocol.values` tells what has become of dates,
-    references and binary data in them.
+    Values are plain JSON; :mod:`acebase_ipc.protocol.values` describes what happens to
+    dates, references and binary data in them.
 
     :ivar subscription: the path subscribed to, wildcards and variables included.
     :ivar event: the kind of event subscribed to.
     :ivar path: where it happened: the subscribed path with its wildcards filled in;
         with ``child_…`` the child, with ``mutated`` what changed, however deep.
-    :ivar value: what is there now; ``None``: nothing. With ``mutations`` a list, best
+    :ivar value: the value now; ``None``: there is none. With ``mutations`` a list, best
         read as :attr:`mutations`. With ``notify_…`` always ``None``.
-    :ivar previous: what was there. With ``mutations`` and ``notify_…`` always ``None``.
+    :ivar previous: the value before. With ``mutations`` and ``notify_…`` always ``None``.
     :ivar context: what the writer attached with ``ref.context(…)``.
     :ivar sender: the id of the writing process.
     """
@@ -110,7 +110,7 @@ class Event:
 
     @property
     def mutations(self) -> tuple[Mutation, ...]:
-        """The changes that a ``mutations`` event tells of; of any other event none."""
+        """The changes of a ``mutations`` event; empty for any other event."""
         if self.event != "mutations" or not isinstance(self.value, list):
             return ()
         return tuple(
@@ -122,7 +122,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """What *sender* lets others know; typed values in *data* are decoded."""
+    """A notification of *sender*; typed values in *data* are decoded."""
 
     sender: str
     data: Any
@@ -139,13 +139,13 @@ class Request:
 
     @property
     def type(self) -> str:
-        """The type of the request, as AceBase names it when it does not know it."""
+        """The request's type, as AceBase's "Unknown ipc request" text names it."""
         return request_type(self.data)
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What has become of the request *id*.
+    """The outcome of the request *id*.
 
     :ivar ok: whether there is *data*; else there is a *reason*.
     """
@@ -159,8 +159,8 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Other:
-    """An envelope in which a process without database files has no part: of the
-    locks, of the subscriptions of others, or of a type that is not known."""
+    """An envelope that does not concern a process without database files: of locks,
+    of other processes' subscriptions, or of an unknown type."""
 
     type: str
     sender: str
@@ -170,10 +170,10 @@ Envelope = Hello | Bye | Event | Notification | Request | Result | Other
 
 
 def parse(text: str) -> Envelope:
-    """Return what a message says.
+    """Parse an envelope.
 
-    :raises InvalidEnvelope: for anything else. Ignore the message: so do
-        published clients, as far as they survive it.
+    :raises InvalidEnvelope: for anything else. Ignore the message: so does the npm
+        package acebase, as far as it survives it.
     """
     try:
         message = json.loads(text, parse_constant=_refuse)
@@ -219,7 +219,7 @@ def _event(sender: str, message: dict[str, Any]) -> Event:
         raise InvalidEnvelope("An event has data")
     context = data.get("context")
     event = _text(message, "event")
-    # Published clients send values with some of the notify_ events, and not with others.
+    # The npm package sends values with some of the notify_ events, and not with others.
     silent = event.startswith("notify_")
     return Event(
         _text(message, "path"),
@@ -259,33 +259,33 @@ def _recipient(message: dict[str, Any]) -> str | None:
 
 
 def request_type(data: Any) -> str:
-    """The type of a request's *data*, as AceBase names it when it does not know it."""
+    """Return the type of a request's *data*, as AceBase's "Unknown ipc request" text names it."""
     kind = data.get("type") if isinstance(data, dict) else None
     return kind if isinstance(kind, str) else "undefined"
 
 
 def hello(sender: str, to: str | None = None) -> str:
-    """Greet everybody, who then answer; or answer *to* somebody."""
+    """Return a greeting to all processes, which then answer; or an answer to the process *to*."""
     return _render("hello", sender, to)
 
 
 def bye(sender: str) -> str:
-    """Take leave of everybody."""
+    """Return the message that tells all processes that *sender* leaves."""
     return _render("bye", sender)
 
 
 def subscribe(sender: str, path: str, event: str, to: str | None = None) -> str:
-    """Ask everybody, or *to*, for events; :mod:`acebase_ipc.peer.subscriptions` checks which."""
+    """Ask all processes, or *to*, for events that :mod:`acebase_ipc.peer.subscriptions` accepts."""
     return _render("subscribe", sender, to, data={"path": path, "event": event})
 
 
 def unsubscribe(sender: str, path: str, event: str) -> str:
-    """Ask everybody for no more events."""
+    """Ask all processes for no more events."""
     return _render("unsubscribe", sender, data={"path": path, "event": event})
 
 
 def notification(sender: str, data: Any, to: str | None = None) -> str:
-    """Let everybody, or *to*, know.
+    """Notify all processes, or *to*.
 
     :raises TypeError, ValueError: if *data* cannot be encoded (:func:`.values.encode`).
     """
@@ -293,7 +293,7 @@ def notification(sender: str, data: Any, to: str | None = None) -> str:
 
 
 def request(sender: str, to: str, id: str, data: Any) -> str:
-    """Ask *to* for something; raises like :func:`notification`."""
+    """Send a request to *to*; raises like :func:`notification`."""
     return _render("request", sender, to, id=id, data=encode(data))
 
 
@@ -308,26 +308,26 @@ def failure(sender: str, to: str, id: str, reason: str) -> str:
 
 
 def unknown(sender: str, to: str, id: str, kind: str) -> str:
-    """Answer a request of an unknown type in the words of the published client."""
+    """Answer a request of an unknown type, with the npm package's text."""
     return result(sender, to, id, {"ok": False, "reason": unknown_reason(kind)})
 
 
 UNKNOWN_REQUEST: Final = 'Unknown ipc request "'
-"""How what the published client says of a request of an unknown type begins."""
+"""The start of the npm package's text about a request of an unknown type."""
 
 
 def unknown_reason(kind: str) -> str:
-    """What the published client says of a request whose type it does not know."""
+    """Return the npm package's text about a request of an unknown type."""
     return f'{UNKNOWN_REQUEST}{kind}"'
 
 
 def _render(kind: str, sender: str, to: str | None = None, **members: Any) -> str:
-    # The type first and the sender early, by which relays know an envelope.
+    # The type first and the sender early: relays recognise an envelope by them.
     message = {"type": kind, "from": sender, **({} if to is None else {"to": to}), **members}
     text = json.dumps(message, ensure_ascii=False, separators=(",", ":"))
     try:
         text.encode()
     except UnicodeEncodeError:
-        # Half a surrogate pair, which only an escape can tell: so does JSON.stringify.
+        # Half a surrogate pair needs an escape; JSON.stringify writes it so, too.
         return json.dumps(message, separators=(",", ":"))
     return text

@@ -28,7 +28,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from acebase_ipc.errors import ConfigError
 from acebase_ipc.protocol.dialect import ACEBASE, Dialect
 from acebase_ipc.protocol.errors import InvalidAddress
 from acebase_ipc.protocol.frames import frame_payload, text_frame
@@ -154,14 +153,14 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True)
 class ConnectNotice:
-    """Another peer of the database came."""
+    """Another peer of the database has connected."""
 
     id: str
 
 
 @dataclass(frozen=True, slots=True)
 class DisconnectNotice:
-    """Another peer of the database went."""
+    """Another peer of the database has disconnected."""
 
     id: str
 
@@ -187,17 +186,17 @@ class DownloadNotice:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """Nothing that the protocol knows; a later version of the relay may send it."""
+    """A message of an unknown kind; a later version of the relay may send it."""
 
 
 Incoming = Welcome | ConnectNotice | DisconnectNotice | Pong | Body | DownloadNotice | Unknown
 
 
 def read(text: str) -> Incoming:
-    """What the message *text* says.
+    """Parse a message that a peer receives.
 
-    Only an acebase peer gets bodies without ``msg:``, but a relay can be told to take
-    every peer for one. No other message starts with ``{``.
+    Only acebase peers get bodies without ``msg:``, but with ``--dialect acebase`` a relay
+    treats every peer as one. No other message starts with ``{``.
     """
     if text.startswith("{"):
         return Body(text)
@@ -219,7 +218,7 @@ def read(text: str) -> Incoming:
 
 
 def utf8_size(text: str) -> int:
-    """Bytes of *text* in UTF-8."""
+    """Return the size of *text* in UTF-8, in bytes."""
     return len(text) if text.isascii() else len(text.encode())
 
 
@@ -234,16 +233,19 @@ def _read_welcome(value: str) -> Welcome | Unknown:
 
 
 def compose(body: str, to: str | None) -> bytes:
-    """The message that asks the relay to bring *body* to the peer *to*, or to all others.
+    """Return the message that asks the relay to send *body* to the peer *to*, or to all others.
 
-    :raises ConfigError: if *body* is not valid Unicode.
+    :raises TypeError: if *body* is no text.
+    :raises ValueError: if *body* is not valid Unicode.
     """
+    if not isinstance(body, str):
+        raise TypeError(f"a message is text, not {type(body).__name__}")
     try:
         data = body.encode()
     except UnicodeEncodeError:
-        raise ConfigError("a message is text: it must not hold lone surrogates") from None
+        raise ValueError("a message is text: it must not hold lone surrogates") from None
     if to is not None:
         return b"to:%b;%b" % (to.encode(), data)
     if data == b"ping" or data.startswith(b"to:"):
-        return b"to:all;" + data  # or else the relay would take it for its own
+        return b"to:all;" + data  # else the relay would act on it itself
     return data

@@ -13,32 +13,33 @@ are read here; the second is what is written, as it needs no agreement beforehan
     bigint       int                    "12345678901234567890"
     array        PartialArray           {"0": "first", "7": "eighth"}
 
-The published client (measured: npm ``acebase`` 1.29.13) uses **neither** between the
-processes of a database: its messages are plain ``JSON.stringify``. What an event
-says of a typed value is therefore the following, in Node processes and here:
+The npm package acebase (measured: 1.29.13) uses **neither** between the processes of a
+database: its messages are plain ``JSON.stringify``. So typed values in events are
+reported as follows, in Node processes and here:
 
 * a ``Date`` is a string such as ``"1970-01-01T00:00:00.000Z"``; nothing tells it
-  from a text that looks the same. :func:`decode_dates` is for those who know better;
+  from a text that looks the same. :func:`decode_dates` is for values known to be dates;
 * a ``PathReference`` is ``{"path": "users/ewout"}``;
 * binary data and a ``RegExp`` are ``{}``: what they hold is not on the wire;
 * ``NaN``, an infinite number and an invalid ``Date`` are ``null``;
 * a ``bigint`` cannot be stored at all, and an integer beyond 2**53 is rounded.
 
-Typed values come and go with what an application itself sends: notifications,
-requests and their results. A Node application writes them with
+Typed values are kept in what an application itself sends: notifications, requests and
+their results. A Node application writes them with
 ``Transport.serialize2(value)`` and reads them with ``Transport.deserialize2(value)``,
 both from ``acebase-core``.
 """
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final
+
+from acebase_ipc.protocol import ascii85
 
 MAX_SAFE_INTEGER: Final = 2**53 - 1
 """Above it, and below its negative, a JavaScript number is not exact: written as ``bigint``."""
@@ -87,8 +88,8 @@ class PartialArray:
 def decode(value: Any) -> Any:
     """Return parsed JSON with its typed values, of either form, as Python values.
 
-    What is not well formed stays as it is, and so does a date outside the years
-    1 to 9999: nothing is raised for what a peer sent, except :exc:`RecursionError`
+    A value that is not well formed stays as it is, and so does a date outside the years
+    1 to 9999: nothing is raised for a peer's message, except :exc:`RecursionError`
     for a value nested deeper than the interpreter allows.
     """
     if isinstance(value, list):
@@ -122,7 +123,7 @@ def decode_dates(value: Any) -> Any:
 def encode(value: Any) -> Any:
     """Return *value* as what :mod:`json` can write, with typed values in the second form.
 
-    Besides what JSON knows it may hold :class:`~datetime.datetime` (aware; cut to
+    Besides JSON's own types it may hold :class:`~datetime.datetime` (aware; cut to
     milliseconds), :class:`bytes`, :class:`bytearray`, tuples (arrays), integers of any
     size, :class:`PathReference`, :class:`RegExp` and :class:`PartialArray`.
 
@@ -145,7 +146,7 @@ def encode(value: Any) -> Any:
         case datetime():
             return _typed("date", _encode_date(value))
         case bytes() | bytearray():
-            return _typed("binary", base64.a85encode(value, adobe=True).decode("ascii"))
+            return _typed("binary", ascii85.encode(value))
         case PathReference(path):
             return _typed("reference", path)
         case RegExp(pattern, flags):
@@ -187,7 +188,7 @@ def _decode_typed(value: dict[str, Any]) -> Any:
 
 
 def _is_map(types: Any) -> bool:
-    """Whether this is the map of a value of the first form, and no application's own."""
+    """Whether this is the map of a value of the first form, not an application's own."""
     if isinstance(types, str):
         return types in _DECODERS
     return (
@@ -197,19 +198,21 @@ def _is_map(types: Any) -> bool:
     )
 
 
-def _decode_mapped(value: Any, types: Mapping[str, str], path: str = "") -> Any:
-    kind = types.get(path)
-    if isinstance(value, dict) and kind in (None, "array"):
-        value = {
-            key: _decode_mapped(each, types, f"{path}/{key}" if path else key)
-            for key, each in value.items()
-        }
-    elif isinstance(value, list):
-        value = [
-            _decode_mapped(each, types, f"{path}/{index}" if path else str(index))
-            for index, each in enumerate(value)
-        ]
-    return value if kind is None else _decoded(kind, value, value)
+def _decode_mapped(value: Any, types: Mapping[str, str]) -> Any:
+    longest = max(map(len, types))
+
+    def decode_at(value: Any, path: str) -> Any:
+        if len(path) > longest:
+            return value  # nothing below it is in the map
+        kind = types.get(path)
+        prefix = f"{path}/" if path else ""
+        if isinstance(value, dict) and kind in (None, "array"):
+            value = {key: decode_at(each, prefix + key) for key, each in value.items()}
+        elif isinstance(value, list):
+            value = [decode_at(each, f"{prefix}{index}") for index, each in enumerate(value)]
+        return value if kind is None else _decoded(kind, value, value)
+
+    return decode_at(value, "")
 
 
 def _decoded(kind: str, value: Any, otherwise: Any) -> Any:
@@ -232,7 +235,7 @@ def _decode_date(value: Any) -> datetime:
 
 
 def _decode_binary(value: Any) -> bytes:
-    return base64.a85decode(_text(value), adobe=True)
+    return ascii85.decode(_text(value))
 
 
 def _decode_reference(value: Any) -> PathReference:

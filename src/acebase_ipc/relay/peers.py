@@ -40,6 +40,9 @@ class Connection(Protocol):
     def send(self, message: Message) -> None:
         """Send *message* after all sent before, at the latest at the end of this turn."""
 
+    def send_text(self, text: bytes) -> None:
+        """Send a message with this *text*, as :meth:`send` does, which nobody else receives."""
+
     def reclaim(self) -> list[Message]:
         """Give back the last messages taken: those not yet handed to the transport."""
 

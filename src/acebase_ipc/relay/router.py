@@ -133,12 +133,11 @@ class Router:
             if peer is None:
                 self._deliver_to_absent(sender, addressee, body)
                 return
-            message = Message(render(body, peer.dialect))
             connection = peer.connection
             if connection is not None and not connection.is_full:
-                connection.send(message)  # as to nearly all, at the cost of one call less
+                connection.send_text(render(body, peer.dialect))  # as to nearly all
             else:
-                self._keep(peer, message, sender)
+                self._keep(peer, Message(render(body, peer.dialect)), sender)
 
     def _deliver_to_absent(self, sender: Peer, addressee: bytes, body: bytes) -> None:
         database = sender.database

@@ -1,36 +1,82 @@
-"""Large messages that wait for their recipients to download them."""
+"""Large messages that wait until their recipients download them."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
 
 from acebase_ipc.relay.errors import NotFound
 
-_ID_BYTES = 24
-"""Random bytes of a message's id: nobody guesses 192 bits (RFC 4086 asks for 128)."""
+_ID_BYTES: Final = 24
+"""Random bytes of a message's id: 192 bits cannot be guessed (RFC 4086 asks for 128)."""
+
+REFETCH_PERIOD: Final = 10.0
+"""Seconds for which a message can be downloaded again after it was written completely:
+the kernel takes up to some megabytes before it notices that the connection is broken."""
+
+ENTRY_SIZE: Final = 120
+"""Bytes that each recipient of a message takes, beside the body; measured."""
+
+Key = tuple[str, bytes, str]
+"""A database, a recipient and the id of a message."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class StoredMessage:
+    """A message that waits.
+
+    :ivar expires: when it is dropped, in monotonic seconds.
+    :ivar entries: how many recipients may download it.
+    :ivar unfetched: how many of these have not downloaded it yet.
+    :ivar readers: how many downloads are in progress.
+    """
+
     database: str
     body: bytes
-    waiting: set[bytes]
+    recipients: tuple[bytes, ...]
     expires: float
+    entries: int
+    unfetched: int
+    readers: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """A download in progress: it holds its body, whatever becomes of the message.
+
+    :ivar interrupt: called when a newer download of the same recipient takes its place.
+    """
+
+    key: Key
+    message: StoredMessage = field(repr=False)
+    interrupt: Callable[[], object] = field(repr=False)
+
+    @property
+    def body(self) -> bytes:
+        """What is to be written."""
+        return self.message.body
 
 
 class MessageStore:
     """Keeps each large message until every recipient has downloaded it.
 
-    :ivar stored: the bytes of all waiting messages together.
+    :ivar stored: bytes of all messages and their entries, including those that have
+        expired and are still being read.
     """
 
     def __init__(self, ttl: float) -> None:
-        """:param ttl: seconds after which an unfetched message is dropped."""
+        """:param ttl: seconds after which a message that was not downloaded is dropped."""
         self._ttl = ttl
-        self._letters: dict[str, StoredMessage] = {}  # in the order they expire
+        self._messages: OrderedDict[str, StoredMessage] = OrderedDict()  # in the order they expire
         self._by_recipient: dict[tuple[str, bytes], set[str]] = {}
+        self._readings: dict[Key, Reading] = {}
+        self._fetched: OrderedDict[Key, float] = OrderedDict()  # until when, in this order
+        self._reclaimable: OrderedDict[str, StoredMessage] = (
+            OrderedDict()
+        )  # kept only to be fetched again
         self.stored = 0
 
     def put(self, database: str, body: bytes, recipients: Iterable[bytes], now: float) -> str:
@@ -39,57 +85,124 @@ class MessageStore:
         :returns: the message's id, which cannot be guessed.
         :raises ValueError: without recipients.
         """
+        unique = tuple(dict.fromkeys(recipients))
+        if not unique:
+            raise ValueError("a message without recipients")
         message_id = secrets.token_urlsafe(_ID_BYTES)
-        waiting = set(recipients)
-        if not waiting:
-            raise ValueError("a message that nobody is to fetch")
-        self._letters[message_id] = StoredMessage(database, body, waiting, now + self._ttl)
-        for recipient in waiting:
+        count = len(unique)
+        self._messages[message_id] = StoredMessage(
+            database, body, unique, now + self._ttl, entries=count, unfetched=count
+        )
+        for recipient in unique:
             self._by_recipient.setdefault((database, recipient), set()).add(message_id)
-        self.stored += len(body)
+        self.stored += len(body) + count * ENTRY_SIZE
         return message_id
 
-    def get(self, database: str, recipient: bytes, message_id: str) -> bytes:
-        """The body of a message that waits for *recipient*.
+    def open(
+        self, database: str, recipient: bytes, message_id: str, interrupt: Callable[[], object]
+    ) -> Reading:
+        """Begin a download; the caller has to :meth:`finish` or :meth:`abandon` it.
 
-        It stays until :meth:`taken` says that the recipient has all of it.
+        A recipient has one download of a message at a time: an earlier one, whose
+        connection may be broken without anybody knowing, is interrupted.
 
-        :raises NotFound: if no such message waits for this very peer.
+        :raises NotFound: if no such message waits for this peer.
         """
         if message_id not in self._by_recipient.get((database, recipient), ()):
             raise NotFound("No such message waits for this peer")
-        return self._letters[message_id].body
+        key = (database, recipient, message_id)
+        message = self._messages[message_id]
+        previous = self._readings.get(key)
+        message.readers += 1
+        self._reclaimable.pop(message_id, None)
+        if previous is not None:
+            self.abandon(previous)
+        reading = self._readings[key] = Reading(key, message, interrupt)
+        if previous is not None:
+            previous.interrupt()
+        return reading
 
-    def taken(self, database: str, recipient: bytes, message_id: str) -> None:
-        """*recipient* has downloaded the message and cannot do so again."""
+    def finish(self, reading: Reading, now: float) -> None:
+        """All of a download was written; the recipient may repeat it for a while."""
+        database, recipient, message_id = key = reading.key
+        waits = message_id in self._by_recipient.get((database, recipient), ())
+        if self._readings.get(key) is reading and waits and key not in self._fetched:
+            self._fetched[key] = now + REFETCH_PERIOD
+            reading.message.unfetched -= 1
+        self.abandon(reading)
+
+    def abandon(self, reading: Reading) -> None:
+        """A download is over; without :meth:`finish` it counts as broken."""
+        if self._readings.get(reading.key) is not reading:
+            return
+        del self._readings[reading.key]
+        message = reading.message
+        message.readers -= 1
+        self._settle(reading.key[2], message)
+
+    def make_room(self, limit: int) -> None:
+        """Drop messages that all recipients have downloaded while more than *limit* is stored."""
+        while self.stored > limit and self._reclaimable:
+            message_id, message = next(iter(self._reclaimable.items()))
+            for recipient in message.recipients:
+                self._drop((message.database, recipient, message_id))
+
+    def forget(self, database: str, recipient: bytes) -> int:
+        """*recipient* has left: nothing waits for it any more.
+
+        :returns: how many messages it has not downloaded.
+        """
+        keys = [(database, recipient, each) for each in self._ids(database, recipient)]
+        unfetched = sum(key not in self._fetched for key in keys)
+        for key in keys:
+            self._drop(key)
+        return unfetched
+
+    def expire(self, now: float) -> Iterator[tuple[str, bytes]]:
+        """Drop what has waited too long; yields the database and recipient of each loss."""
+        while self._fetched:
+            key, until = next(iter(self._fetched.items()))
+            if until > now:
+                break
+            self._drop(key)
+        while self._messages:
+            message_id, message = next(iter(self._messages.items()))
+            if message.expires > now:
+                return
+            for recipient in message.recipients:
+                key = (message.database, recipient, message_id)
+                lost = key not in self._fetched
+                if self._drop(key) and lost:
+                    yield message.database, recipient
+
+    def _ids(self, database: str, recipient: bytes) -> tuple[str, ...]:
+        return tuple(self._by_recipient.get((database, recipient), ()))
+
+    def _drop(self, key: Key) -> bool:
+        """Withdraw a message from one recipient; returns whether it waited for it."""
+        database, recipient, message_id = key
         mine = self._by_recipient.get((database, recipient))
         if mine is None or message_id not in mine:
-            return
+            return False
         mine.remove(message_id)
         if not mine:
             del self._by_recipient[database, recipient]
-        letter = self._letters[message_id]
-        letter.waiting.remove(recipient)
-        if not letter.waiting:
-            del self._letters[message_id]
-            self.stored -= len(letter.body)
+        message = self._messages[message_id]
+        message.entries -= 1
+        if self._fetched.pop(key, None) is None:
+            message.unfetched -= 1
+        self.stored -= ENTRY_SIZE
+        if not message.entries:
+            del self._messages[message_id]
+        self._settle(message_id, message)
+        return True
 
-    def forget(self, database: str, recipient: bytes) -> int:
-        """*recipient* is gone: nothing waits for it any more.
-
-        :returns: how many messages it has not fetched.
-        """
-        unfetched = tuple(self._by_recipient.get((database, recipient), ()))
-        for message_id in unfetched:
-            self.taken(database, recipient, message_id)
-        return len(unfetched)
-
-    def expire(self, now: float) -> Iterator[tuple[str, bytes]]:
-        """Drop what has waited too long; yields each database and recipient."""
-        while self._letters:
-            message_id, letter = next(iter(self._letters.items()))
-            if letter.expires > now:
-                return
-            for recipient in tuple(letter.waiting):
-                self.taken(letter.database, recipient, message_id)
-                yield letter.database, recipient
+    def _settle(self, message_id: str, message: StoredMessage) -> None:
+        """Free or mark a message that nobody reads and that nobody waits for."""
+        if message.readers:
+            return
+        if not message.entries:
+            self._reclaimable.pop(message_id, None)
+            self.stored -= len(message.body)
+        elif not message.unfetched:
+            self._reclaimable.setdefault(message_id, message)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,17 +25,13 @@ from twisted.internet.interfaces import (
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
-from acebase_ipc.server.endpoints import DEFAULT_BACKLOG
+from acebase_ipc.server.endpoints import DEFAULT_BACKLOG, MAX_BACKLOG, MAX_PORT
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.serialization.pkcs12 import PKCS12KeyAndCertificates
+    from twisted.internet.defer import Deferred
+    from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReactorTime
     from twisted.internet.ssl import CertificateOptions
-
-MAX_PORT = 2**16 - 1
-"""The highest TCP port: the field has 16 bits (RFC 9293, section 3.1)."""
-
-MAX_BACKLOG = 2**31 - 1
-"""Connections waiting to be accepted: ``listen(2)`` takes a C int and lowers it further."""
 
 _USAGE = (
     "pfx: takes a port and path=, and may take passphrase= or passphraseFile=, interface= and "
@@ -88,10 +85,10 @@ class PFXServerEndpointParser:
         passphrase: str | None = None,
         passphraseFile: str | None = None,
         interface: str = "",
-        backlog: str = DEFAULT_BACKLOG,
+        backlog: str = str(DEFAULT_BACKLOG),
     ) -> IStreamServerEndpoint:
         from twisted.internet.abstract import isIPv6Address
-        from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, wrapServerTLS
+        from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
         from twisted.internet.interfaces import IReactorTime
 
         port_number = _number("port", port, MAX_PORT)
@@ -103,7 +100,29 @@ class PFXServerEndpointParser:
         options = pfx_certificate_options(path, passphrase)
         tcp = TCP6ServerEndpoint if isIPv6Address(interface) else TCP4ServerEndpoint
         clock = IReactorTime(reactor, None)
-        return wrapServerTLS(options, tcp(reactor, port_number, backlog_length, interface), clock)
+        plain = tcp(reactor, port_number, backlog_length, interface)
+        return TLSServerEndpoint(plain, options, clock)
+
+
+@implementer(IStreamServerEndpoint)
+@dataclass(frozen=True, slots=True)
+class TLSServerEndpoint:
+    """
+    Listens where the endpoint `plain` does, and serves TLS there.
+
+    From 26.4 on Twisted has the same as ``endpoints.wrapServerTLS``.
+    """
+
+    plain: IStreamServerEndpoint
+    options: CertificateOptions
+    clock: IReactorTime | None
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Return a Deferred of the port; `protocolFactory` makes the protocols inside TLS."""
+        from twisted.protocols.tls import TLSMemoryBIOFactory
+
+        secure = TLSMemoryBIOFactory(self.options, False, protocolFactory, self.clock)
+        return self.plain.listen(secure)
 
 
 def pfx_certificate_options(path: str, passphrase: str | None = None) -> CertificateOptions:

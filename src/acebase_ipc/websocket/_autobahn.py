@@ -13,11 +13,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final, TypeVar
 
-from autobahn.twisted.websocket import WebSocketServerProtocol
+from autobahn.twisted.websocket import WebSocketClientProtocol, WebSocketServerProtocol
 from autobahn.util import wildcards2patterns
 from autobahn.websocket.protocol import TrafficStats
 from autobahn.websocket.utf8validator import Utf8Validator
 from twisted.internet.tcp import Server
+from twisted.web.http import HTTPChannel
 
 P = TypeVar("P", bound=type[WebSocketServerProtocol])
 
@@ -157,8 +158,13 @@ class _SharedUtf8Validator:
         """Discard the one that Autobahn makes for each connection."""
 
 
+def _accept_no_compression(offers: object) -> None:
+    """Compress nothing: the CPU is what a relay has least of."""
+
+
 _LEAN: Final[dict[str, Any]] = {
     "log": NullLogger(),
+    "perMessageCompressionAccept": staticmethod(_accept_no_compression),
     # Options, as in WebSocketServerFactory.setProtocolOptions; none is copied.
     "CONFIG_ATTRS": (),
     "logOctets": False,
@@ -233,10 +239,6 @@ _LEAN: Final[dict[str, Any]] = {
 }
 
 
-def _accept_no_compression(offers: object) -> None:
-    """Compress nothing: the CPU is what a relay has least of."""
-
-
 def lean(kind: P) -> P:
     """Make each connection of *kind* take a third of the memory.
 
@@ -245,7 +247,6 @@ def lean(kind: P) -> P:
     """
     for name, value in _LEAN.items():
         setattr(kind, name, value)
-    kind.perMessageCompressionAccept = staticmethod(_accept_no_compression)
     return kind
 
 
@@ -258,3 +259,41 @@ def drop_handshake_state(protocol: Any) -> None:
         for name, value in protocol.__dict__.items()
         if name not in unneeded and getattr(kind, name, _ABSENT) is not value
     }
+
+
+# The client's side
+
+MESSAGE_SIZE_FLAG: Final = "wasMaxMessagePayloadSizeExceeded"
+"""What Autobahn sets in a connection that it fails for the size of a message."""
+
+_CLIENT_MISSING: Final = missing_names(WebSocketClientProtocol, (MESSAGE_SIZE_FLAG, "onCloseFrame"))
+
+TELLS_MESSAGE_SIZE: Final = MESSAGE_SIZE_FLAG not in _CLIENT_MISSING
+"""Whether it does; else a message that is too large counts as a protocol error."""
+
+TELLS_CLOSE_FRAMES: Final = "onCloseFrame" not in _CLIENT_MISSING
+"""Whether a connection is told that the relay closes; else only its keepalive ends it
+when the relay sends a close frame and leaves the TCP connection open."""
+
+
+def exceeded_message_size(connection: WebSocketClientProtocol) -> bool:
+    """Whether Autobahn has failed *connection* because a message was too large."""
+    return TELLS_MESSAGE_SIZE and bool(getattr(connection, MESSAGE_SIZE_FLAG, False))
+
+
+# twisted.web
+
+REFUSES_BAD_REQUESTS = hasattr(HTTPChannel, "_respondToBadRequestAndDisconnect")
+"""Whether Twisted refuses what it cannot parse in the method that is replaced here.
+If not, its own answer remains: a status of 400 without a text."""
+
+
+class BadRequestChannel(HTTPChannel):
+    """An HTTP connection that decides itself how to answer what Twisted cannot parse."""
+
+    def bad_request(self) -> None:
+        """Answer a request that cannot be parsed, and close the connection."""
+        raise NotImplementedError
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        self.bad_request()

@@ -92,6 +92,10 @@ class PeerConnections:
         if limit is not None and self._addresses[host_of(address)] >= limit:
             raise Overloaded("Too many connections from this address: try again later")
 
+    def count(self, host: str | None = None) -> int:
+        """How many connections are open, from *host* or, by default, in total."""
+        return len(self.factory.connections) if host is None else self._addresses[host]
+
     def upgrade(self, request: Request, handshake: Handshake, tokens: tuple[str, ...]) -> None:
         """Turn *request* into the WebSocket of an accepted *handshake*."""
         upgraded = getattr(request.channel, "upgraded", lambda: None)

@@ -137,6 +137,10 @@ class WebSocketFactory(WebSocketServerFactory):
         if self._budget.is_due:
             self._enforce_memory_limit()
 
+    def release(self, connection: WebSocketConnection) -> None:
+        """*connection* is about to end: all that it holds is freed within this turn."""
+        self._holding.discard(connection)
+
     def _memory(self) -> int:
         """The bytes that all connections hold."""
         held = {each: each.memory for each in self._holding}

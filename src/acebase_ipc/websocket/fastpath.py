@@ -31,7 +31,15 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from acebase_ipc.addresses import format_address
-from acebase_ipc.protocol.frames import PING, PartialText, may_become_text, split, take_control
+from acebase_ipc.protocol.frames import (
+    PING,
+    PartialText,
+    frame_payload,
+    may_become_text,
+    split,
+    take_control,
+    text_frame,
+)
 from acebase_ipc.protocol.messages import Message
 from acebase_ipc.relay.limits import KIB
 from acebase_ipc.websocket import _autobahn
@@ -129,6 +137,7 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     _between_messages = False
     _paused = False  # whether the transport has told us to pause
+    _direct: socket.socket | None = None  # the socket, while the transport is empty
     _batched_bytes = 0
     _partial: PartialText | None = None
     _head = b""  # the beginning of a text's header
@@ -143,7 +152,7 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     def __init__(self) -> None:
         super().__init__()
-        self._batch: list[Message] = []
+        self._batch: list[bytes] = []
 
     @property
     def maxMessagePayloadSize(self) -> int:
@@ -188,7 +197,9 @@ class WebSocketConnection(WebSocketServerProtocol):
                 self._postponed = texts, rest + data
             elif self._between_messages:
                 texts, rest, partial = split(data, factory.max_message_bytes, unmask_long)
-                if texts:
+                if len(texts) == 1 and self.state == STATE_OPEN:
+                    self.listener.received(texts.pop())
+                elif texts:
                     texts = self._relay(texts)
                 if rest or texts or partial is not None:
                     self._go_on(texts, rest, partial)
@@ -400,8 +411,20 @@ class WebSocketConnection(WebSocketServerProtocol):
         batch = self._batch
         if not batch:
             self.factory.coalescer.flush_soon(self)
-        batch.append(message)
-        self._batched_bytes += message.size
+        frame = message.frame or message.make_frame()
+        batch.append(frame)
+        self._batched_bytes += len(frame)
+        if self._batched_bytes >= BATCH:
+            self.flush()
+
+    def send_text(self, text: bytes) -> None:
+        """Send a message that nobody else receives."""
+        batch = self._batch
+        if not batch:
+            self.factory.coalescer.flush_soon(self)
+        frame = text_frame(text)
+        batch.append(frame)
+        self._batched_bytes += len(frame)
         if self._batched_bytes >= BATCH:
             self.flush()
 
@@ -410,13 +433,19 @@ class WebSocketConnection(WebSocketServerProtocol):
         batch = self._batch
         if not batch or self.state != STATE_OPEN:
             return
-        if len(batch) == 1:
-            data = batch[0].frame or batch[0].make_frame()
-        else:
-            data = b"".join([each.frame or each.make_frame() for each in batch])
+        data = batch[0] if len(batch) == 1 else b"".join(batch)
         batch.clear()
         self._batched_bytes = 0
-        self._write(data)
+        direct = self._direct
+        if direct is None:
+            self._write(data)
+            return
+        try:  # as in _write_directly, at the cost of one call less
+            sent = direct.send(data)
+        except OSError:
+            sent = 0
+        if sent < len(data):
+            self._write_later(memoryview(data)[sent:])
 
     def send_ping(self, payload: bytes = b"") -> None:
         """Ping the other end, unless the connection is closing."""
@@ -428,20 +457,31 @@ class WebSocketConnection(WebSocketServerProtocol):
         self.flush()
         self._write(data)
 
-    def _write(self, data: bytes | memoryview) -> None:
-        if self._slices is not None:
-            self._slices.append(bytes(data))
-            return
-        if self._socket is not None and _autobahn.is_empty(self.transport):
-            try:
-                sent = self._socket.send(data)
-            except OSError:
-                sent = 0  # it is full, or broken: the transport finds out
-            if sent == len(data):
-                return
-            data = memoryview(data)[sent:]
+    def _write(self, data: bytes) -> None:
+        """Write *data* after all that was written before."""
+        may_be_empty = self._direct is None and self._socket is not None and self._slices is None
+        if may_be_empty and _autobahn.is_empty(self.transport):
+            self._direct = self._socket
+        if self._direct is not None:
+            self._write_directly(self._direct, data)
+        else:
+            self._write_later(data)
+
+    def _write_directly(self, direct: socket.socket, data: bytes) -> None:
+        try:
+            sent = direct.send(data)
+        except OSError:
+            sent = 0  # it is full, or broken: the transport finds out
+        if sent < len(data):
+            self._write_later(memoryview(data)[sent:])
+
+    def _write_later(self, data: bytes | memoryview) -> None:
+        """Let the transport write *data*, which the system does not take now."""
+        self._direct = None
         self.factory.hold(self, min(len(data), SLICE_BYTES))
-        if len(data) <= SLICE_BYTES:
+        if self._slices is not None:
+            self._slices.append(data)
+        elif len(data) <= SLICE_BYTES:
             self.transport.write(bytes(data))
         else:
             self._slices = Slices(data)
@@ -462,7 +502,7 @@ class WebSocketConnection(WebSocketServerProtocol):
         """Give back what was sent but not yet written."""
         batch, self._batch = self._batch, []
         self._batched_bytes = 0
-        return batch
+        return [Message(frame_payload(each)) for each in batch]
 
     @property
     def unsent(self) -> int:
@@ -532,7 +572,8 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     def abort(self) -> None:
         """End the connection at once; what was not yet written can be reclaimed."""
-        self._slices = None
+        self._drop_received()
+        self.factory.release(self)
         self.dropConnection(abort=True)
         self.transport.abortConnection()  # if it closes already, and the other end reads nothing
 
@@ -579,8 +620,13 @@ class WebSocketConnection(WebSocketServerProtocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The transport has ended."""
         self._cancel_deadline()
-        self._postponed = self._partial = self._slices = None
+        self._drop_received()
         super().connectionLost(reason)
+
+    def _drop_received(self) -> None:
+        """Drop what has arrived in part or was postponed, and what is not yet written."""
+        self._postponed = self._partial = self._slices = None
+        self._fragments = 0
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         """The connection has ended."""

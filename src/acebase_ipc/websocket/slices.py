@@ -23,7 +23,7 @@ class Slices:
         self._pieces = deque([memoryview(data)])
         self.size = len(data)
 
-    def append(self, data: bytes) -> None:
+    def append(self, data: bytes | memoryview) -> None:
         """Write *data* after all else."""
         self._pieces.append(memoryview(data))
         self.size += len(data)

@@ -1,4 +1,4 @@
-"""Input that the relay has to refuse, and how."""
+"""Invalid input, and the answer that the relay has to give."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bench.attackers import DEADLINE, Address, frame, http, upgrade
+from bench.attacks.peers import DEADLINE, Address, frame, http, upgrade
 
 JOIN = "/honest/connect?id=mallory&v=1.0.0"
 SEND = "POST /honest/send?id=honest-one"
@@ -16,12 +16,12 @@ CLOSED = 0
 
 @dataclass(frozen=True, slots=True)
 class BadInput:
-    """Something that a client may send, and should not.
+    """One invalid input.
 
-    :ivar kind: what is wrong with it.
-    :ivar data: what is sent at first.
-    :ivar answer: the HTTP status, or the WebSocket close code, that it deserves.
-    :ivar frames: what is sent over the WebSocket that *data* opens.
+    :ivar kind: what is invalid in it.
+    :ivar data: the bytes sent first.
+    :ivar answer: the HTTP status or WebSocket close code expected.
+    :ivar frames: the bytes sent over the WebSocket that *data* opens.
     :ivar guarded: whether it is for a relay that requires a token.
     """
 
@@ -33,7 +33,7 @@ class BadInput:
 
 
 def _tokens() -> Iterator[BadInput]:
-    """No more than ten: the eleventh answer of a minute takes two seconds."""
+    # No more than ten: the eleventh answer in a minute takes two seconds.
     for token in ("", "&t=", "&t=wrong", "&t=the-right-toke", "&t=the-right-token%00", "&t=%FF"):
         yield BadInput("token", upgrade(JOIN + token), 403, guarded=True)
     yield BadInput("token", http("GET /honest/clients?t=wrong"), 401, guarded=True)
@@ -71,6 +71,8 @@ def _handshakes() -> Iterator[BadInput]:
         (b"Version: 13", b"Version: 7", 400),
         (b"Version: 13", b"Version: x", 400),
         (b"Sec-WebSocket-Key: dGhl", b"Sec-WebSocket-Key: ", 400),
+        (b"Host: 127.0.0.1", b"Host: 127.0.0.1:port", 400),
+        (b"HTTP/1.1", b"HTTP/1.0", 505),
     ):
         yield BadInput("upgrade", whole.replace(part, replacement), answer)
 
@@ -91,8 +93,11 @@ def _requests() -> Iterator[BadInput]:
         http("GET /healthz", "no colon"),
         http("GET /healthz", "a b: c"),
         http("GET /healthz", "x: \x00"),
-        http("GET /healthz", *["x: y"] * 600),
-        http("GET /healthz", *["x: " + "y" * 1_000] * 17),
+        http("GET /healthz", "Host: 127.0.0.1"),
+        http("GET /healthz", "Content-Length: " + "1" * 5_000),
+        http("GET ftp://127.0.0.1/healthz"),
+        http("GET http://user@127.0.0.1/healthz"),
+        http("GET /healthz").replace(b"HTTP/1.1", b"HTTP/2.0"),
         http(SEND, "Content-Length: -1"),
         http(SEND, "Content-Length: 1", "Content-Length: 2"),
         http(SEND, "Content-Length: 1", "Transfer-Encoding: chunked"),
@@ -100,6 +105,9 @@ def _requests() -> Iterator[BadInput]:
         http(SEND, "Transfer-Encoding: chunked", body=b"size\r\n"),
     ):
         yield BadInput("HTTP", data, 400)
+    for headers in (["x: y"] * 600, ["x: " + "y" * 1_000] * 17, ["x: " + "y" * 20_000]):
+        yield BadInput("head", http("GET /healthz", *headers), 431)
+    yield BadInput("head", http("GET /" + "x" * 20_000), 431)
     for size in (16 * 2**20 + 1, 10**15, 10**30):
         yield BadInput("size", http(SEND, f"Content-Length: {size}"), 413)
     for body in (b"\xff", b"\xed\xa0\x80", b"abc\xe2\x82"):
@@ -143,7 +151,7 @@ BAD_INPUT = (*_tokens(), *_pages(), *_handshakes(), *_requests(), *_frames())
 
 
 def answer_to(address: Address, bad: BadInput) -> int:
-    """Send it on a connection of its own; returns the status or close code of the answer."""
+    """Send *bad* on a connection of its own; returns the status or close code of the answer."""
     with socket.create_connection(address, DEADLINE) as client:
         client.sendall(bad.data)
         head = _read_until(client, b"\r\n\r\n")
@@ -167,7 +175,7 @@ def _read_until(client: socket.socket, end: bytes) -> bytes:
 
 
 def _close_code(client: socket.socket, data: bytes) -> int:
-    """The code of the close frame among a server's short frames."""
+    """The code of the first close frame; all frames before it have to be short."""
     while True:
         while len(data) >= 2 and len(data) >= 2 + data[1]:
             if data[0] == 0x88:

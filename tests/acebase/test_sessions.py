@@ -1,9 +1,8 @@
-"""What the relay mends in AceBase clusters: introductions, sessions, contested ids.
+"""AceBase clusters with the relay's introductions, sessions and id conflicts.
 
-With ``ACEBASE_IPC_UNHEALED`` set in the environment the relay runs with
+With ``TEST_WITHOUT_SESSIONS`` set in the environment the relay runs with
 ``--no-introductions --session-timeout 0``, and most of these tests fail:
-``compare.py`` runs them both ways and prints what
-each saw.
+``compare.py`` runs them both ways and prints the outcomes.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ import pytest
 
 from tests.acebase.cluster import Cluster, Peer, Relay, exchange, running_relay
 
-UNHEALED = bool(os.environ.get("ACEBASE_IPC_UNHEALED"))
+WITHOUT_SESSIONS = bool(os.environ.get("TEST_WITHOUT_SESSIONS"))
 
-# Seconds until something that has not happened is taken to hang.
 PATIENCE = 6.0
+"""Seconds after which an operation counts as hanging."""
 
 WRITES = 5  # of each writer, at a time
 TRANSACTIONS = 10  # of each worker
@@ -32,36 +31,37 @@ SUBSCRIPTION = "child_added list"
 Outcome = Callable[[str], None]
 
 
-def healing(session_timeout: float) -> tuple[str, ...]:
+def options(session_timeout: float) -> tuple[str, ...]:
+    """The relay's options."""
     return (
         ("--no-introductions", "--session-timeout=0")
-        if UNHEALED
+        if WITHOUT_SESSIONS
         else (f"--session-timeout={session_timeout:g}",)
     )
 
 
 @pytest.fixture(scope="module")
-def patient_relay() -> Iterator[Relay]:
-    """A relay that keeps a seat for longer than any of these tests takes."""
-    with running_relay(*healing(session_timeout=60)) as relay:
+def relay_with_long_sessions() -> Iterator[Relay]:
+    """A relay with sessions that outlast each of these tests."""
+    with running_relay(*options(session_timeout=60)) as relay:
         yield relay
 
 
 @pytest.fixture(scope="module")
-def impatient_relay() -> Iterator[Relay]:
-    """A relay that keeps a seat for a second."""
-    with running_relay(*healing(session_timeout=1)) as relay:
+def relay_with_short_sessions() -> Iterator[Relay]:
+    """A relay whose sessions expire after a second."""
+    with running_relay(*options(session_timeout=1)) as relay:
         yield relay
 
 
 @pytest.fixture
 def outcome(record_property: Callable[[str, object], None]) -> Outcome:
-    """Note what a scenario saw, before asserting anything, for ``compare.py``."""
+    """Record the outcome of a scenario for ``compare.py``, before anything is asserted."""
     return lambda text: record_property("outcome", text)
 
 
 def write(*writers: Peer, first: int = 0) -> None:
-    """Let all writers write at the same time, each its values one after the other."""
+    """Write with all writers at the same time; each writes its values one after the other."""
     running = [
         writer.begin(
             "write",
@@ -77,7 +77,7 @@ def write(*writers: Peer, first: int = 0) -> None:
 
 
 def wait_lost(relay: Relay, cluster: Cluster, peer: Peer) -> None:
-    """Wait until the relay has noticed that the peer's connection is gone."""
+    """Wait until the relay has noticed the end of the peer's connection."""
     noticed = re.compile(
         rf"\b{cluster.database}_data: (the connection of )?{re.escape(peer.id)} (is lost|left)"
     )
@@ -85,22 +85,23 @@ def wait_lost(relay: Relay, cluster: Cluster, peer: Peer) -> None:
 
 
 def wait_gone(observer: Peer, gone: Peer) -> None:
-    """Wait until ``observer`` has been told that the other has left."""
+    """Wait until ``observer`` has received that the other has left."""
     observer.until(
-        f"wire.heard.some(([kind, id]) => kind === 'disconnect' && id === '{gone.id}')", PATIENCE
+        f"wire.announced.some(([kind, id]) => kind === 'disconnect' && id === '{gone.id}')",
+        PATIENCE,
     )
 
 
 def lock_requests(peer: Peer) -> int:
-    """How many lock requests the peer has sent."""
+    """The number of lock requests that the peer has sent."""
     sent: int = peer.evaluate("wire.sent['lock-request'] || 0")
     return sent
 
 
 def test_a_late_joiner_learns_the_subscriptions_of_others(
-    patient_relay: Relay, tmp_path: Path, outcome: Outcome
+    relay_with_long_sessions: Relay, tmp_path: Path, outcome: Outcome
 ) -> None:
-    with Cluster(patient_relay.addresses, tmp_path, "late") as cluster:
+    with Cluster(relay_with_long_sessions.addresses, tmp_path, "late") as cluster:
         _, (subscriber,) = cluster.open("list", workers=1)
         subscriber.subscribe("list", "child_added")
 
@@ -116,9 +117,9 @@ def test_a_late_joiner_learns_the_subscriptions_of_others(
 
 @pytest.mark.parametrize("bystander_is", ["idle", "blocked"])
 def test_a_cut_connection_loses_no_event(
-    patient_relay: Relay, tmp_path: Path, outcome: Outcome, bystander_is: str
+    relay_with_long_sessions: Relay, tmp_path: Path, outcome: Outcome, bystander_is: str
 ) -> None:
-    with Cluster(patient_relay.addresses, tmp_path, f"cut-{bystander_is}") as cluster:
+    with Cluster(relay_with_long_sessions.addresses, tmp_path, f"cut-{bystander_is}") as cluster:
         master, (subscriber, writer, bystander) = cluster.open("list", workers=3)
         writers = (master, writer)
         subscriber.subscribe("list", "child_added", cluster.peers[:1] + cluster.peers[2:])
@@ -129,28 +130,30 @@ def test_a_cut_connection_loses_no_event(
             bystander.wait_values("blocked", 1)
 
         subscriber.call("cut")
-        wait_lost(patient_relay, cluster, subscriber)
+        wait_lost(relay_with_long_sessions, cluster, subscriber)
         write(*writers)
         subscriber.call("return")
         if blocked is not None:
             blocked.result()
-        # Whatever a bystander says too late, like a bye for the subscriber, has then been said.
+        # Late messages of a bystander, like a bye for the subscriber, have then arrived.
         exchange(*cluster.peers)
         write(*writers, first=WRITES)
         exchange(*cluster.peers)
 
         seen = subscriber.values(SUBSCRIPTION)
-        heard = Counter(kind for peer in cluster.peers for kind, _ in peer.evaluate("wire.heard"))
-        outcome(f"{len(seen)} of {4 * WRITES} events, {heard['disconnect']} disconnects heard")
+        announced = Counter(
+            kind for peer in cluster.peers for kind, _ in peer.evaluate("wire.announced")
+        )
+        outcome(f"{len(seen)} of {4 * WRITES} events, {announced['disconnect']} disconnects")
         for each in writers:
             assert subscriber.values(SUBSCRIPTION, each) == list(range(2 * WRITES))
         assert len(seen) == 4 * WRITES
-        assert heard["disconnect"] == heard["bye"] == 0
+        assert announced["disconnect"] == announced["bye"] == 0
 
 
 def test_subscriptions_of_a_killed_worker_are_dropped(tmp_path: Path, outcome: Outcome) -> None:
     with (
-        running_relay(*healing(session_timeout=2)) as relay,
+        running_relay(*options(session_timeout=2)) as relay,
         Cluster(relay.addresses, tmp_path, "killed") as cluster,
     ):
         master, (victim, survivor, other) = cluster.open("list", workers=3)
@@ -176,14 +179,14 @@ def test_subscriptions_of_a_killed_worker_are_dropped(tmp_path: Path, outcome: O
             assert peer.evaluate("ipc.remoteSubscriptions.map((each) => each.for)") == [survivor.id]
 
 
-@pytest.mark.parametrize("seat_is", ["kept", "over"])
+@pytest.mark.parametrize("session_is", ["suspended", "expired"])
 def test_transactions_wait_for_the_next_master(
-    request: pytest.FixtureRequest, tmp_path: Path, outcome: Outcome, seat_is: str
+    request: pytest.FixtureRequest, tmp_path: Path, outcome: Outcome, session_is: str
 ) -> None:
     relay: Relay = request.getfixturevalue(
-        "patient_relay" if seat_is == "kept" else "impatient_relay"
+        "relay_with_long_sessions" if session_is == "suspended" else "relay_with_short_sessions"
     )
-    with Cluster(relay.addresses, tmp_path, f"restart-{seat_is}") as cluster:
+    with Cluster(relay.addresses, tmp_path, f"restart-{session_is}") as cluster:
         master, workers = cluster.open("counters", workers=2)
         for peer in cluster.peers:
             peer.wait_idle()
@@ -195,7 +198,7 @@ def test_transactions_wait_for_the_next_master(
             before = lock_requests(worker)
             running.append(worker.begin("increment", path="counters/total", times=TRANSACTIONS))
             worker.until(f"wire.sent['lock-request'] === {before + TRANSACTIONS}")
-            if seat_is == "over":  # after the first worker's requests, before the second's
+            if session_is == "expired":  # after the first worker's requests, before the second's
                 wait_gone(worker, master)
         (successor,) = cluster.join("master")
         done = 0
@@ -207,15 +210,15 @@ def test_transactions_wait_for_the_next_master(
         assert done == successor.get("counters/total") == 2 * TRANSACTIONS
 
 
-def test_a_dead_workers_lock_request_is_forgotten(
-    impatient_relay: Relay, tmp_path: Path, outcome: Outcome
+def test_the_queued_lock_request_of_a_killed_worker_is_dropped(
+    relay_with_short_sessions: Relay, tmp_path: Path, outcome: Outcome
 ) -> None:
-    with Cluster(impatient_relay.addresses, tmp_path, "forgotten") as cluster:
+    with Cluster(relay_with_short_sessions.addresses, tmp_path, "dropped") as cluster:
         master, (victim, survivor) = cluster.open("list", workers=2)
         for peer in cluster.peers:
             peer.wait_idle()
         master.kill()
-        wait_lost(impatient_relay, cluster, master)
+        wait_lost(relay_with_short_sessions, cluster, master)
         before = lock_requests(victim)
         victim.begin("set", path="list/victim", value=1)
         victim.until(f"wire.sent['lock-request'] === {before + 1}")
@@ -236,14 +239,14 @@ def test_a_dead_workers_lock_request_is_forgotten(
 
 
 def test_workers_wait_for_their_first_master(
-    impatient_relay: Relay, tmp_path: Path, outcome: Outcome
+    relay_with_short_sessions: Relay, tmp_path: Path, outcome: Outcome
 ) -> None:
-    with Cluster(impatient_relay.addresses, tmp_path, "first") as earlier:
+    with Cluster(relay_with_short_sessions.addresses, tmp_path, "first") as earlier:
         previous, _ = earlier.open("list", workers=0)
         previous.call("close")
         previous.kill()
-        wait_lost(impatient_relay, earlier, previous)
-    with Cluster(impatient_relay.addresses, tmp_path, "first") as cluster:
+        wait_lost(relay_with_short_sessions, earlier, previous)
+    with Cluster(relay_with_short_sessions.addresses, tmp_path, "first") as cluster:
         *workers, clock = cluster.join("worker", "worker", "worker")
         writing = [
             worker.begin("set", path=f"list/{number}", value=number)
@@ -251,7 +254,7 @@ def test_workers_wait_for_their_first_master(
         ]
         for worker in workers:
             worker.until("wire.sent['lock-request'] === 1")
-        # It loses its seat after they began to wait: no seat would have lasted as long as they.
+        # Its session expires after they began to wait: so they have waited longer than a session.
         clock.kill()
         for worker in workers:
             wait_gone(worker, clock)
@@ -268,10 +271,10 @@ def test_workers_wait_for_their_first_master(
         assert [master.get(f"list/{number}") for number in range(2)] == [0, 1]
 
 
-def test_many_joining_at_once_cause_no_storm(
-    impatient_relay: Relay, tmp_path: Path, outcome: Outcome
+def test_many_that_join_at_once_send_few_messages(
+    relay_with_short_sessions: Relay, tmp_path: Path, outcome: Outcome
 ) -> None:
-    with Cluster(impatient_relay.addresses, tmp_path, "many") as cluster:
+    with Cluster(relay_with_short_sessions.addresses, tmp_path, "many") as cluster:
         master, _ = cluster.open("list", workers=0)
         workers = [cluster.start(away=True) for _ in range(12)]
         for worker in workers:
@@ -299,7 +302,7 @@ def test_many_joining_at_once_cause_no_storm(
         assert received["connect"] == pairs
         # One from the relay to each of a pair, and the answers of both.
         assert received["hello"] == 4 * pairs
-        # To every other process: as an answer to its hello, and if it was there earlier, before.
+        # To every other process: in answer to its hello, and to those that joined later.
         announced = len(workers) * (len(ids) - 1)
         assert announced <= received["subscribe"] <= 2 * announced
 
@@ -322,12 +325,14 @@ def test_many_joining_at_once_cause_no_storm(
 
 
 def total_received(peers: list[Peer]) -> Counter[str]:
-    """How many messages of each kind the peers have received together."""
+    """Number of messages by kind, received by all the peers together."""
     return sum((Counter(peer.evaluate("wire.received")) for peer in peers), Counter())
 
 
-def test_workers_join_under_load(patient_relay: Relay, tmp_path: Path, outcome: Outcome) -> None:
-    with Cluster(patient_relay.addresses, tmp_path, "load") as cluster:
+def test_workers_join_under_load(
+    relay_with_long_sessions: Relay, tmp_path: Path, outcome: Outcome
+) -> None:
+    with Cluster(relay_with_long_sessions.addresses, tmp_path, "load") as cluster:
         master, workers = cluster.open("counters", "list", workers=3)
         subscriber = workers[0]
         subscriber.subscribe("list", "child_added", [master, *workers[1:]])
@@ -355,10 +360,10 @@ def test_workers_join_under_load(patient_relay: Relay, tmp_path: Path, outcome: 
         assert counter == done
 
 
-def test_of_two_masters_one_gives_way(
-    patient_relay: Relay, tmp_path: Path, outcome: Outcome
+def test_of_two_masters_one_ends(
+    relay_with_long_sessions: Relay, tmp_path: Path, outcome: Outcome
 ) -> None:
-    with Cluster(patient_relay.addresses, tmp_path, "masters") as cluster:
+    with Cluster(relay_with_long_sessions.addresses, tmp_path, "masters") as cluster:
         _, (worker,) = cluster.open("list", workers=1)
         worker.wait_idle()
         cluster.start("master")
@@ -371,10 +376,14 @@ def test_of_two_masters_one_gives_way(
 
         assert len(ended) == 1
         assert joins - 1 <= 3
-        # The client's words for status 409.
+        # The client's text for status 409.
         assert "unsupported client version" in (ended[0].fatal or "")
         ended[0].kill()
         worker.set("list/served", 1, deadline=PATIENCE)
-        errors = [line for line in patient_relay.output if "[master]" in line and "#error" in line]
+        errors = [
+            line
+            for line in relay_with_long_sessions.output
+            if "[master]" in line and "#error" in line
+        ]
         assert len(errors) == 1
         assert len(set(re.findall(r"127\.0\.0\.1:\d+", errors[0]))) == 2

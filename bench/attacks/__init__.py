@@ -1,0 +1,1 @@
+"""What the relay withstands: bad input, stuck peers, idle peers, and attacks."""

@@ -1,0 +1,351 @@
+"""An HTTP connection to the relay: its input, its deadlines, its refusals."""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+from http import HTTPStatus
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+
+from acebase_ipc.addresses import format_address, host_of
+from acebase_ipc.http.errors import BadRequest, HeadTooLarge
+from acebase_ipc.http.head import KEPT, parse_header, parse_request_line
+from acebase_ipc.protocol.errors import RequestRefused
+from acebase_ipc.relay.limits import KIB
+from acebase_ipc.websocket._autobahn import BadRequestChannel
+
+MAX_HEAD: Final = 16 * KIB
+"""Bytes of a request line and its headers; as in Twisted, Node.js and nginx."""
+
+MAX_HEADER_LINES: Final = 100
+"""As in h2o and Apache httpd; browsers and proxies together send about 40."""
+
+SLICE: Final = 512
+"""Bytes of a head or a chunked body that are parsed in one step: at most 128 header lines
+or 85 chunks. Other bodies cost nothing to parse."""
+
+CLOSE_TIMEOUT: Final = 15.0
+"""Seconds that a connection has to end after it was closed, before it is aborted: a client
+may not read the last answer, and over TLS it may not answer the close."""
+
+WRITE_BUFFER: Final = 128 * KIB
+"""Bytes that a connection is assumed to hold while its client does not read: the transport
+reports that it is full at 64 KiB, and one answer or slice of a download more may follow."""
+
+
+class Phase(Enum):
+    """What a connection waits for."""
+
+    FIRST = "the head of its first request"
+    IDLE = "the next request"
+    RECEIVING = "the rest of a request"
+    ANSWERING = "an answer that is being made"
+    PAUSED = "room for a body"
+    CLOSING = "the client's end of the connection, after it was closed here"
+    ENDED = "nothing: it has ended, or is a WebSocket now"
+
+
+PARSING = frozenset({Phase.FIRST, Phase.IDLE, Phase.RECEIVING})
+"""The phases in which input is parsed."""
+
+
+class RelayChannel(BadRequestChannel):
+    """An HTTP connection whose input is parsed in steps.
+
+    Input waits here and is parsed step by step, in rotation with that of other
+    connections, and only while the client reads the answers. While input waits,
+    nothing is read from the transport.
+
+    :ivar deadline: when the client has to have done what :attr:`phase` waits for.
+    :ivar read_deadline: when the client has to have read what was written.
+    :ivar surplus: whether it was accepted beyond the limit on connections, for a
+        health check.
+    """
+
+    site: Any
+    transport: Any
+    phase = Phase.FIRST
+    deadline: float | None = None
+    read_deadline: float | None = None
+    surplus = False
+    _in_head = False
+    _authority: bytes | None = None
+    _head_size = 0
+    _head_lines = 0
+    _input_size = 0
+    _reads = True
+
+    if TYPE_CHECKING:
+        paused: bool
+
+    def connectionMade(self) -> None:
+        """Wait for the first request."""
+        self._input: deque[bytes] = deque()
+        self.site.opened(self)
+        self._enter(Phase.FIRST, self.site.handshake_timeout)
+        if ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpKeepAlive(True)
+        super().connectionMade()
+
+    @property
+    def memory(self) -> int:
+        """Bytes that the connection holds, beside bodies."""
+        unread = WRITE_BUFFER if self.read_deadline is not None else 0
+        return self._input_size + self._head_size + unread
+
+    def _enter(self, phase: Phase, timeout: float | None = None) -> None:
+        if self.phase not in (Phase.CLOSING, Phase.ENDED):
+            self.phase = phase
+            self.deadline = None if timeout is None else self.site.context.clock() + timeout
+
+    # Input
+
+    def dataReceived(self, data: bytes) -> None:
+        """Parse *data*, or keep it until other connections had their turns."""
+        if self.phase in (Phase.CLOSING, Phase.ENDED):
+            return
+        if self.phase is Phase.IDLE:
+            self._enter(Phase.RECEIVING, self.site.request_timeout)
+        self._input.append(data)
+        self._input_size += len(data)
+        if self._can_parse():
+            self.site.rotation.start(self)
+        self._read_while_nothing_waits()
+
+    def _can_parse(self) -> bool:
+        return bool(self._input) and self.phase in PARSING and self.read_deadline is None
+
+    def step(self) -> bool:
+        """Parse up to one request; returns whether more can be parsed now."""
+        if not self._can_parse():
+            return False
+        data = self._take()
+        self.paused = False
+        try:
+            super().dataReceived(data)
+        except Exception as error:  # whatever the parser does not catch
+            self.refuse(BadRequest(f"The request cannot be parsed ({type(error).__name__})"))
+        if self.paused:
+            self._put_back(self.clearLineBuffer())
+        self._read_while_nothing_waits()
+        return self._can_parse()
+
+    def _take(self) -> bytes:
+        """As much input as may be parsed in one step."""
+        if not self.line_mode and self.length is not None:
+            data = b"".join(self._input)
+            self._input.clear()
+            self._input_size = 0
+            return data
+        data = self._input.popleft()
+        if len(data) > SLICE:
+            self._input.appendleft(data[SLICE:])
+        self._input_size -= min(SLICE, len(data))
+        return data[:SLICE]
+
+    def _put_back(self, data: bytes) -> None:
+        if data and self.phase is not Phase.CLOSING:
+            self._input.appendleft(data)
+            self._input_size += len(data)
+
+    def setLineMode(self, extra: bytes = b"") -> None:
+        """Parse the next request after the others; *extra* is what was read of it."""
+        self._put_back(extra)
+        super().setLineMode()
+
+    def _read_while_nothing_waits(self) -> None:
+        """Pause the transport while input waits, and resume it when none does."""
+        reads = not self._input and self.phase is not Phase.PAUSED
+        if self.phase in (Phase.CLOSING, Phase.ENDED) or reads == self._reads:
+            return
+        self._reads = reads
+        if not reads:
+            self.transport.pauseProducing()
+        elif self.read_deadline is None:
+            self.transport.resumeProducing()
+
+    def _go_on(self) -> None:
+        """Parse the input that waits, or read."""
+        self._reads = True  # as Twisted has resumed reading
+        self._read_while_nothing_waits()
+        if self._can_parse():
+            self.site.rotation.add(self)
+
+    # Parsing
+
+    def lineReceived(self, line: bytes) -> None:
+        """Check a line of a head, before Twisted parses it."""
+        self._head_size += len(line)
+        self._head_lines += 1
+        if self._head_size > MAX_HEAD or self._head_lines > MAX_HEADER_LINES + 2:
+            self.refuse(HeadTooLarge())
+        elif self._in_head or not line:
+            super().lineReceived(line)
+        elif self.persistent:
+            self._begin_request(line)
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """Refuse a line that is too long."""
+        self.refuse(HeadTooLarge())
+
+    def _begin_request(self, line: bytes) -> None:
+        """Parse the request line, which Twisted passes on only with the complete body."""
+        try:
+            parsed = parse_request_line(line)
+        except RequestRefused as refusal:
+            self.refuse(refusal)
+            return
+        self._in_head = True
+        self._authority = parsed.authority
+        words = (parsed.method, parsed.target, parsed.version)
+        super().lineReceived(b" ".join(words))
+        if self.phase in PARSING:
+            self.requests[-1].begin(*words)
+
+    def headerReceived(self, line: bytes) -> bool:
+        """Keep a header that is used; returns whether it can be parsed."""
+        try:
+            name, _ = parse_header(line)
+            if name == b"host" and self.requests[-1].requestHeaders.hasHeader(name):
+                raise BadRequest("There are several Host headers")
+        except RequestRefused as refusal:
+            self.refuse(refusal)
+            return False
+        return name not in KEPT or bool(super().headerReceived(line))
+
+    def allHeadersReceived(self) -> None:
+        """Give the body more time than the head."""
+        self._in_head = False
+        self._head_lines = 0
+        if self._authority is not None:
+            self.requests[-1].requestHeaders.setRawHeaders(b"Host", [self._authority])
+        self._enter(Phase.RECEIVING, self.site.request_timeout)
+        super().allHeadersReceived()
+
+    def allContentReceived(self) -> None:
+        """Answer a complete request, and none after it in this step."""
+        if self.phase is not Phase.PAUSED:
+            self._enter(Phase.ANSWERING)
+        self.paused = True
+        super().allContentReceived()
+
+    def requestDone(self, request: Any) -> None:
+        """Wait for the next request, or parse what has been received of it."""
+        self._head_size = 0
+        self._enter(Phase.IDLE, self.site.http_idle)
+        super().requestDone(request)
+        if self._input:
+            self._enter(Phase.RECEIVING, self.site.request_timeout)
+        self._go_on()
+
+    def hold(self) -> None:
+        """Neither read nor parse until :meth:`release`; no deadline applies meanwhile."""
+        self._enter(Phase.PAUSED)
+        self.paused = True
+        self._read_while_nothing_waits()
+
+    def release(self, complete: bool) -> None:
+        """Read on, or await the answer of a request whose body is *complete*."""
+        if complete:
+            self._enter(Phase.ANSWERING)
+        else:
+            self._enter(Phase.RECEIVING, self.site.request_timeout)
+        self.transport.resumeProducing()
+        self._go_on()
+
+    # Refusing
+
+    def refuse(self, refusal: RequestRefused) -> None:
+        """Answer a request that cannot be parsed, and close the connection."""
+        if self.phase in (Phase.CLOSING, Phase.ENDED):
+            return
+        self.site.context.refusals.report(host_of(self.transport.getPeer()), refusal)
+        if not (self.requests and self.requests[-1].startedWriting):
+            status = HTTPStatus(refusal.status)
+            body = str(refusal).encode()
+            head = (
+                f"HTTP/1.1 {status.value} {status.phrase}\r\n"
+                "Content-Type: text/plain; charset=utf-8\r\nConnection: close\r\n"
+                f"Content-Length: {len(body)}\r\n\r\n"
+            )
+            self.transport.write(head.encode() + body)
+        self.close()
+
+    def bad_request(self) -> None:
+        """Refuse what Twisted cannot parse."""
+        self.refuse(BadRequest("The request cannot be parsed"))
+
+    # Output
+
+    def pauseProducing(self) -> None:
+        """The transport is full: the client has to read before more is parsed."""
+        self.read_deadline = self.site.context.clock() + self.site.request_timeout
+        super().pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """The client has read all that was written."""
+        self.read_deadline = None
+        super().resumeProducing()
+        if self.phase is not Phase.ANSWERING:
+            self._go_on()
+
+    # The end
+
+    def loseConnection(self) -> None:
+        """Close the connection when all is written; abort it if that takes too long."""
+        if self.phase in (Phase.FIRST, Phase.RECEIVING) and not self._has_answered():
+            # Twisted refuses a request by itself, with a status and no text.
+            address = host_of(self.transport.getPeer())
+            self.site.context.refusals.report(address, BadRequest("The request cannot be parsed"))
+        self.close()
+
+    def _has_answered(self) -> bool:
+        return bool(self.requests and self.requests[-1].startedWriting)
+
+    def close(self) -> None:
+        """Close the connection without a report; it is aborted if it does not end."""
+        self._enter(Phase.CLOSING, CLOSE_TIMEOUT)
+        self._input.clear()
+        self._input_size = 0
+        self.paused = True
+        self.read_deadline = None
+        super().loseConnection()
+
+    def expire(self, now: float) -> None:
+        """End the connection if its client has not done its part in time."""
+        late = self.deadline is not None and self.deadline <= now
+        if late and self.phase is Phase.IDLE:
+            self.close()
+        elif late or (self.read_deadline is not None and self.read_deadline <= now):
+            if self.phase is not Phase.CLOSING:
+                self.site.report_timeout(format_address(self.transport.getPeer()))
+            self.abort()
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        self.transport.abortConnection()
+
+    def upgraded(self) -> None:
+        """The connection becomes a WebSocket, which takes the rest of the input, too."""
+        rest = b"".join((self.clearLineBuffer(), *self._input))
+        self._end()
+        self.paused = True
+        self.requests[-1].content = BytesIO(rest)
+
+    def _end(self) -> None:
+        self._input.clear()
+        self._input_size = 0
+        self.phase = Phase.ENDED
+        self.deadline = self.read_deadline = None
+        self.site.rotation.discard(self)
+        self.site.closed(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection has ended."""
+        self._end()
+        super().connectionLost(reason)

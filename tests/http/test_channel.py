@@ -1,0 +1,355 @@
+"""HTTP connections under load and attack: work, memory, ends, refusals."""
+
+from __future__ import annotations
+
+import socket
+import tracemalloc
+
+import pytest
+
+from acebase_ipc.http.channel import (
+    CLOSE_TIMEOUT,
+    MAX_HEADER_LINES,
+    SLICE,
+    WRITE_BUFFER,
+    RelayChannel,
+)
+from acebase_ipc.http.rotation import STEPS_PER_TURN
+from acebase_ipc.relay.limits import KIB, MIB
+from acebase_ipc.server.logging import LogObserver
+from acebase_ipc.websocket import _autobahn
+from acebase_ipc.websocket._autobahn import BadRequestChannel
+from tests.fakes import (
+    DATABASE,
+    Peer,
+    Wire,
+    World,
+    chunk,
+    client_frame,
+    http_head,
+    http_request,
+    upgrade_request,
+)
+
+SEND = f"/{DATABASE}/send?id=alice"
+HEALTH = http_request("GET", "/healthz")
+SHORTEST = b"GET / HTTP/1.1\r\n\r\n"
+
+
+def counted(world: World, kind: str) -> int:
+    """How often an event was reported."""
+    observer = world.server.observer
+    assert isinstance(observer, LogObserver)
+    return observer.counts[kind]
+
+
+def one_turn(world: World) -> None:
+    """Let the server read what is there, and do what belongs to one turn."""
+    with world._running():
+        world._turn()
+
+
+def statuses(wire: Wire) -> int:
+    """How many answers have come since the last time."""
+    return wire.take().count(b"HTTP/1.1 ")
+
+
+# Work
+
+
+def test_pipelined_requests_are_answered_some_in_each_turn() -> None:
+    world = World()
+    wire = world.connect()
+    wire.socket.inbox += SHORTEST * 1000
+    answers = []
+    for _ in range(10):
+        one_turn(world)
+        answers.append(statuses(wire))
+    assert STEPS_PER_TURN - 1 <= max(answers) <= 2 * STEPS_PER_TURN
+    world.settle()
+    assert sum(answers) + statuses(wire) == 1000
+
+
+def test_connections_are_served_in_rotation() -> None:
+    world = World()
+    *greedy, wire = (world.connect() for _ in range(4))
+    for each in greedy:
+        each.socket.inbox += SHORTEST * 1000
+    one_turn(world)
+    wire.socket.inbox += HEALTH
+    for _ in range(3):
+        one_turn(world)
+    assert statuses(wire) == 1
+    assert all(0 < statuses(each) < 100 for each in greedy)
+
+
+def test_many_connections_with_a_request_each_share_the_turns() -> None:
+    world = World()
+    wires = [world.connect() for _ in range(50)]
+    for each in wires:
+        each.socket.inbox += HEALTH
+    one_turn(world)
+    assert sum(map(statuses, wires)) <= 2 * STEPS_PER_TURN
+    world.settle()
+    assert sum(map(statuses, wires)) >= 50 - 2 * STEPS_PER_TURN
+
+
+def test_a_body_of_tiny_chunks_is_parsed_some_in_each_turn() -> None:
+    world = World()
+    _, bobby = world.peers("alice", "bobby")
+    wire = world.connect()
+    wire.send(http_head("POST", SEND, transfer_encoding="chunked"))
+    wire.socket.inbox += chunk(b"x") * 10_000
+    turns = 0
+    while wire.socket.inbox or next(iter(world.server._site.channels))._input:
+        one_turn(world)
+        turns += 1
+    assert turns >= 10_000 * 6 // (STEPS_PER_TURN * SLICE)
+    wire.send(chunk(b""))
+    assert wire.response().text == "ok"
+    assert bobby.heard() == ["msg:" + "x" * 10_000]
+
+
+def test_nothing_is_read_while_input_waits() -> None:
+    world = World()
+    wire = world.connect()
+    wire.socket.inbox += SHORTEST * 20_000
+    before = len(wire.socket.inbox)
+    for _ in range(10):
+        one_turn(world)
+    assert before - len(wire.socket.inbox) == 64 * KIB  # one read
+    wire.reset()
+
+
+# Memory
+
+
+def test_no_request_is_answered_while_answers_are_unread() -> None:
+    world = World()
+    wire = world.connect()
+    wire.stop_reading()
+    wire.send(SHORTEST * 5_000)
+    unread = 5_000 * len(SHORTEST) - len(wire.socket.inbox)
+    assert unread <= 128 * KIB
+    assert world.server._site.memory <= WRITE_BUFFER + 128 * KIB
+    wire.read_on()
+    assert statuses(wire) == 5_000
+
+
+def test_headers_that_nothing_reads_are_not_kept() -> None:
+    world = World()
+    wires = [world.connect() for _ in range(100)]
+    head = http_head("GET", "/healthz", content_length="1")[:-2]
+    head += b"".join(b"x%d: %s\r\n" % (each, b"y" * 100) for each in range(90)) + b"\r\n"
+    tracemalloc.start()
+    try:
+        for each in wires:
+            each.send(head)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 100 * 15 * KIB  # 10 KiB of it are the text
+    assert [each.ended for each in wires] == [None] * 100
+
+
+@pytest.mark.parametrize(("lines", "accepted"), [(90, True), (MAX_HEADER_LINES + 1, False)])
+def test_the_number_of_headers_is_bounded(lines: int, accepted: bool) -> None:
+    wire = World().connect()
+    wire.send(HEALTH[:-2] + b"x: y\r\n" * lines + b"\r\n")
+    assert wire.response().status == (200 if accepted else 431)
+
+
+def test_connections_that_hold_more_than_their_share_are_ended() -> None:
+    world = World(max_memory=8 * MIB)
+    greedy = [world.connect() for _ in range(20)]
+    for each in greedy:
+        each.stop_reading()
+        each.send(SHORTEST * 2_000)
+    honest = world.connect()
+    world.pass_time(2)
+    assert world.server._site.memory <= MIB
+    assert 0 < sum(each.ended is None for each in greedy) <= MIB // WRITE_BUFFER
+    honest.send(HEALTH)
+    assert honest.response().status == 200
+
+
+# The end
+
+
+def test_a_client_that_reads_no_last_answer_is_aborted() -> None:
+    world = World()
+    wire = world.connect()
+    wire.stop_reading()
+    wire.send(http_request("GET", "/healthz", connection="close"))
+    world.pass_time(CLOSE_TIMEOUT - 1)
+    assert wire.ended is None
+    world.pass_time(2)
+    assert wire.ended == "reset"
+    assert world.server._site.channels == set()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"nonsense\r\n\r\n",
+        http_request("POST", "/db/send?id=nobody", b"refused"),
+        b"GET /healthz HTTP/1.0\r\n\r\n",
+        upgrade_request("/db/connect?id=alice&v=1", sec_websocket_key="short"),
+        b"GET /" + b"x" * 20_000,
+    ],
+)
+def test_every_close_has_a_deadline(data: bytes) -> None:
+    world = World()
+    wire = world.connect()
+    wire.stop_reading()
+    wire.send(data)
+    world.pass_time(CLOSE_TIMEOUT + 1)
+    assert wire.ended is not None
+
+
+def test_a_slow_request_behind_a_whole_one_has_a_deadline() -> None:
+    world = World(request_timeout=10, http_idle=5)
+    wire = world.connect()
+    wire.send(HEALTH + b"GET /hea")
+    assert wire.response().status == 200
+    for _ in range(11):
+        wire.send(b"x")
+        world.pass_time(1)
+    assert wire.ended is not None
+    assert counted(world, "RequestTimeout") == 1
+
+
+def test_a_slow_request_behind_one_that_waits_has_a_deadline() -> None:
+    world = World(token="secret", request_timeout=10)
+    for _ in range(10):
+        world.get(f"/{DATABASE}/clients?t=wrong")
+    wire = world.connect()
+    wire.send(http_request("GET", f"/{DATABASE}/clients?t=wrong"))
+    wire.send(b"GET /hea")
+    world.pass_time(3)
+    assert wire.response().status == 401
+    world.pass_time(11)
+    assert wire.ended is not None
+
+
+def test_the_system_probes_an_idle_connection() -> None:
+    world = World()
+    wire = world.connect()
+    assert wire.socket.options[socket.SOL_SOCKET, socket.SO_KEEPALIVE] == 1
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (HEALTH.replace(b"host", b"a b"), 400),
+        (HEALTH[:-2] + b"Host: localhost\r\n\r\n", 400),
+        (HEALTH[:-2] + b"Content-Length: " + b"1" * 5000 + b"\r\n\r\n", 400),
+        (HEALTH[:-2] + b"Content-Length: \xb2\r\n\r\n", 400),
+        (HEALTH[:-2] + b"x: " + b"y" * 17_000, 431),
+        (HEALTH[:-2] + b"x: yyyyyyyy\r\n" * 2000, 431),
+        (http_head("POST", SEND, transfer_encoding="chunked") + b"size\r\n", 400),
+        (http_head("POST", SEND, transfer_encoding="chunked") + b"\xff" * 2000, 400),
+    ],
+)
+def test_what_cannot_be_parsed_is_answered_with_a_line_and_reported(
+    data: bytes, status: int
+) -> None:
+    world = World()  # fails the test if a traceback is logged
+    world.peers("alice")
+    wire = world.connect()
+    wire.send(data + HEALTH)
+    response = wire.response()
+    assert response.status == status
+    assert response.text.strip()
+    assert "\n" not in response.text
+    assert response.headers["connection"] == "close"
+    assert wire.ended == "closed"
+    assert counted(world, "Refused") == 1
+
+
+def test_whatever_the_parser_raises_is_400(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: RelayChannel) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(RelayChannel, "allHeadersReceived", fail)
+    world = World()
+    wire = world.connect()
+    wire.send(HEALTH)
+    assert wire.response().status == 400
+    assert world.logged("400", "ZeroDivisionError")
+
+
+def test_without_twisteds_private_method_its_bare_refusal_remains(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert _autobahn.REFUSES_BAD_REQUESTS
+    monkeypatch.delattr(BadRequestChannel, "_respondToBadRequestAndDisconnect")
+    world = World()
+    world.peers("alice")
+    wire = world.connect()
+    wire.send(http_head("POST", SEND, transfer_encoding="chunked") + b"size\r\n")
+    assert wire.response().status == 400
+    assert wire.ended == "closed"
+    assert counted(world, "Refused") == 1
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_message_above_max_message_is_warned_of(chunked: bool) -> None:
+    world = World(max_message=100)
+    world.peers("alice")
+    wire = world.connect()
+    if chunked:
+        wire.send(http_head("POST", SEND, transfer_encoding="chunked"), chunk(b"x" * 101))
+    else:
+        wire.send(http_head("POST", SEND, content_length="101"))
+    assert wire.response().status == 413
+    (line,) = world.logged("#warn]", DATABASE, "alice", "max_message", "100 bytes")
+    assert "is lost" in line
+
+
+# Requests in other forms
+
+
+def test_a_request_in_absolute_form_is_answered() -> None:
+    world = World()
+    assert world.get("http://127.0.0.1:9163/healthz").text == "ok"
+    assert world.get("http://localhost/healthz", host="evil.example").text == "ok"
+    assert world.get("http://evil.example/healthz").status == 403
+
+
+def test_a_websocket_may_be_asked_for_in_absolute_form() -> None:
+    world = World()
+    Peer("alice", world.upgrade(f"http://localhost/{DATABASE}/connect?id=alice&v=1"))
+    assert [each.id for each in world.server.get_clients(DATABASE)] == ["alice"]
+
+
+def test_an_upgrade_over_http_1_0_is_505() -> None:
+    wire = World().connect()
+    request = upgrade_request(f"/{DATABASE}/connect?id=alice&v=1")
+    wire.send(request.replace(b"HTTP/1.1", b"HTTP/1.0"))
+    assert wire.response().status == 505
+
+
+def test_frames_that_come_with_the_upgrade_are_taken() -> None:
+    world = World()
+    (bobby,) = world.peers("bobby")
+    request = upgrade_request(f"/{DATABASE}/connect?id=alice&v=1")
+    wire = world.connect()
+    wire.send(request + client_frame(b"hello") + client_frame(b"ping"))
+    alice = Peer("alice", wire)
+    assert bobby.heard() == ["connect:alice", "msg:hello"]
+    assert alice.heard()[-1] == "pong"
+    alice.say("again")
+    assert bobby.heard() == ["msg:again"]
+
+
+def test_frames_that_come_after_a_refused_upgrade_are_not_requests() -> None:
+    world = World()
+    wire = world.connect()
+    wire.send(upgrade_request("/db/connect?id=alice&v=1", sec_websocket_key="short") + HEALTH)
+    assert wire.response().status == 400
+    assert wire.ended == "closed"

@@ -1,0 +1,128 @@
+"""The work of a reactor turn is divided among tasks, one step each."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.logger import capturedLogs
+
+from acebase_ipc.http.rotation import RECEIVERS_PER_STEP, STEPS_PER_TURN, Rotation
+from tests.fakes import MemoryNetwork
+
+
+class Steps:
+    """A task of some steps; notes each in *done*.
+
+    :ivar fails: whether its steps raise.
+    """
+
+    def __init__(self, name: str, steps: int, done: list[str]) -> None:
+        self._name = name
+        self._steps = steps
+        self._done = done
+        self.fails = False
+
+    def step(self) -> bool:
+        if self.fails:
+            raise RuntimeError("a mistake")
+        self._done.append(self._name)
+        self._steps -= 1
+        return self._steps > 0
+
+    def abort(self) -> None:
+        self._done.append(f"{self._name} aborted")
+
+
+def turn(clock: MemoryNetwork) -> None:
+    """One turn of the reactor."""
+    clock.advance(0)
+
+
+def test_a_task_that_is_alone_begins_at_once() -> None:
+    done: list[str] = []
+    rotation = Rotation(MemoryNetwork())
+    rotation.start(Steps("a", 3, done))
+    assert done == ["a"]
+
+
+def test_tasks_take_turns() -> None:
+    clock, done = MemoryNetwork(), list[str]()
+    rotation = Rotation(clock)
+    for name in "abc":
+        rotation.add(Steps(name, 2, done))
+    turn(clock)
+    assert done == ["a", "b", "c", "a", "b", "c"]
+
+
+def test_a_turn_has_a_bounded_number_of_steps_and_the_rest_follows() -> None:
+    clock, done = MemoryNetwork(), list[str]()
+    rotation = Rotation(clock)
+    rotation.start(Steps("greedy", 10 * STEPS_PER_TURN, done))
+    for turns in range(1, 11):
+        turn(clock)
+        assert len(done) == 1 + turns * STEPS_PER_TURN or len(done) == 10 * STEPS_PER_TURN
+    turn(clock)
+    assert clock.getDelayedCalls() == []
+
+
+def test_many_that_begin_in_one_turn_share_its_steps() -> None:
+    clock, done = MemoryNetwork(), list[str]()
+    rotation = Rotation(clock)
+    for number in range(100):
+        rotation.start(Steps(str(number), 1, done))
+    assert len(done) == STEPS_PER_TURN
+    for _ in range(100 // STEPS_PER_TURN + 1):
+        turn(clock)
+    assert done == [str(each) for each in range(100)]
+
+
+def test_a_task_is_in_the_rotation_once() -> None:
+    clock, done = MemoryNetwork(), list[str]()
+    rotation = Rotation(clock)
+    task = Steps("a", 1, done)
+    for _ in range(3):
+        rotation.add(task)
+    turn(clock)
+    assert done == ["a"]
+
+
+def test_a_task_that_has_ended_does_no_more_steps() -> None:
+    clock, done = MemoryNetwork(), list[str]()
+    rotation = Rotation(clock)
+    one, other = Steps("a", 5, done), Steps("b", 1, done)
+    rotation.add(one)
+    rotation.add(other)
+    rotation.discard(one)
+    for _ in range(2):
+        turn(clock)
+    assert done == ["b"]
+    assert clock.getDelayedCalls() == []
+
+
+def test_a_step_for_many_receivers_counts_as_several() -> None:
+    clock, done = MemoryNetwork(), list[str]()
+    rotation = Rotation(clock)
+
+    class Broadcast(Steps):
+        def step(self) -> bool:
+            rotation.spend(RECEIVERS_PER_STEP * STEPS_PER_TURN)
+            return super().step()
+
+    for _ in range(3):
+        rotation.add(Broadcast("a", 1, done))
+    for turns in range(1, 4):
+        turn(clock)
+        assert len(done) == turns
+
+
+@pytest.mark.parametrize("begins", ["start", "add"])
+def test_a_task_that_fails_does_not_end_the_others(begins: str) -> None:
+    clock, done = MemoryNetwork(), list[str]()
+    rotation = Rotation(clock)
+    broken, other = Steps("broken", 1, done), Steps("other", 1, done)
+    broken.fails = True
+    with capturedLogs() as events:
+        getattr(rotation, begins)(broken)
+        rotation.add(other)
+        turn(clock)
+    assert done == ["broken aborted", "other"]
+    assert len(events) == 1

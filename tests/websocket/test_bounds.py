@@ -380,7 +380,7 @@ def test_everything_that_a_connection_holds_is_counted(clock: TurnClock) -> None
     assert held() == 0
     batched = connect(factory)
     batched.send(Message(b"x" * 100))
-    assert batched.unsent == batched.memory == 100
+    assert batched.unsent == batched.memory == 102
     unread = full(factory)
     assert unread.unsent == unread.memory == held() == 3
     sliced = full(factory)

@@ -15,6 +15,7 @@ from acebase_ipc.relay.limits import KIB, MIB
 from acebase_ipc.websocket._autobahn import CLOSE_TIMEOUT
 from acebase_ipc.websocket.epoll import BUFFER
 from acebase_ipc.websocket.fastpath import (
+    FEED,
     FRAGMENT_OVERHEAD,
     MAX_FRAGMENTS,
     OPEN_TIMEOUT,
@@ -130,7 +131,7 @@ def test_no_kind_of_frame_costs_more_than_a_slice_in_a_turn(
             return method(*args)
 
         setattr(peer, name, count)
-    peer.dataReceived(frame * (BUFFER // len(frame)))
+    peer.dataReceived(frame * (BUFFER // 4 // len(frame)))
     most = taken
     while peer._postponed is not None:
         before = taken
@@ -142,8 +143,10 @@ def test_no_kind_of_frame_costs_more_than_a_slice_in_a_turn(
 
 
 def test_a_broadcast_to_many_is_work_for_each_of_them(
-    factory: RecorderFactory, clock: TurnClock
+    factory: RecorderFactory, clock: TurnClock, use_private: bool
 ) -> None:
+    # What Autobahn is fed at a time it parses to the end.
+    most = SLICE + 1000 * (1 if use_private else FEED // len(client_frame(b"9")))
     peer = connect(factory)
 
     def broadcast(text: bytes) -> None:
@@ -152,11 +155,11 @@ def test_a_broadcast_to_many_is_work_for_each_of_them(
     peer.on_text = broadcast
     count = BUFFER // len(client_frame(b"9999"))
     peer.dataReceived(numbered(count))
-    assert factory.deliveries <= SLICE + 1000
+    assert factory.deliveries <= most
     for _ in range(20):
         before = factory.deliveries
         clock.turn()
-        assert 0 < factory.deliveries - before <= SLICE + 1000
+        assert 0 < factory.deliveries - before <= most
     clock.turn(count)
     assert peer.heard == texts(count)
 
@@ -184,7 +187,7 @@ def test_two_connections_with_much_work_alternate(
     clock.turn()
     assert set(order) == {0, 1}
     assert max(map(order.count, (0, 1))) <= ABOUT_A_SLICE
-    clock.turn(20)
+    clock.turn(100)
     assert [peer.heard for peer in peers] == [texts(3000)] * 2
 
 
@@ -197,7 +200,7 @@ def test_a_turn_serves_only_some_of_many_connections(
     before = sum(len(peer.heard) for peer in peers)
     clock.turn()
     assert 0 < sum(len(peer.heard) for peer in peers) - before <= TURN + ABOUT_A_SLICE
-    clock.turn(40)
+    clock.turn(400)
     assert all(peer.heard == texts(1000) for peer in peers)
 
 
@@ -210,7 +213,7 @@ def test_what_arrives_while_work_is_postponed_comes_after_it(
     for start in range(0, len(stream), 5000):
         peer.dataReceived(stream[start : start + 5000])
     assert len(peer.heard) <= ABOUT_A_SLICE + MAX_TEXTS
-    clock.turn(30)
+    clock.turn(100)
     assert peer.heard == texts(3000)
     assert peer.frames == [(Opcode.PONG, b"?")]
 
@@ -246,7 +249,7 @@ def test_a_close_behind_postponed_texts_comes_after_them(
 ) -> None:
     peer = connect(factory)
     peer.dataReceived(numbered(3000) + close(1000) + client_frame(b"late"))
-    clock.turn(30)
+    clock.turn(100)
     assert peer.heard == texts(3000)
     assert peer.frames == [closed_with(1000, b"")]
 
@@ -264,7 +267,7 @@ def test_a_failure_in_postponed_work_ends_one_connection(
     peer.on_text = fail
     heard = len(peer.heard)
     with capturedLogs() as events:
-        clock.turn(20)
+        clock.turn(100)
     assert [each["log_level"] for each in events] == [LogLevel.critical]
     assert len(peer.heard) == heard + 1
     assert peer.frames == [closed_with(1011, b"internal error")]
@@ -377,7 +380,7 @@ def test_everything_that_a_connection_holds_is_counted(clock: TurnClock) -> None
     assert held() == 0
     batched = connect(factory)
     batched.send(Message(b"x" * 100))
-    assert batched.unsent == batched.memory == 100
+    assert batched.unsent == batched.memory == 102
     unread = full(factory)
     assert unread.unsent == unread.memory == held() == 3
     sliced = full(factory)
@@ -406,7 +409,7 @@ def test_everything_that_a_connection_holds_is_counted(clock: TurnClock) -> None
     postponed.dataReceived(numbered(3000))
     assert postponed.memory > 10_000
     assert held() - before == postponed.memory
-    clock.turn(30)
+    clock.turn(100)
     assert held() == before
 
 
@@ -427,9 +430,9 @@ HOLDERS: dict[str, Callable[[Any, TurnClock], object]] = {
     "half a message in fragments": lambda peer, clock: peer.dataReceived(
         client_frame(b"x" * MIB, fin=False)
     ),
-    "an unread message": lambda peer, clock: (peer.send(Message(b"x" * MIB)), clock.turn()),
+    "an unread message": lambda peer, clock: peer.send(Message(b"x" * MIB)),
     "unread small messages": lambda peer, clock: [
-        (peer.send(Message(b"x" * 1000)), clock.turn()) for _ in range(1000)
+        peer.send(Message(b"x" * 1000)) for _ in range(1000)
     ],
 }
 
@@ -440,7 +443,7 @@ def test_growth_makes_the_limit_be_checked(clock: TurnClock, use_private: bool, 
     peer = connect(factory)
     peer.transport.room = 0
     HOLDERS[kind](peer, clock)
-    clock.turn(20)
+    clock.turn(100)
     assert factory.enforced
 
 
@@ -471,7 +474,7 @@ def test_a_client_that_trickles_does_not_move_the_deadline(
 ) -> None:
     peer = connect(factory)
     peer.close(1001, "")
-    for _ in range(10):
+    for _ in range(11):
         peer.dataReceived(client_frame(b"x"))
         clock.advance(CLOSE_TIMEOUT / 10)
     assert peer.transport.aborted

@@ -327,6 +327,7 @@ class WebSocketConnection(WebSocketServerProtocol):
     def _feed(self, data: bytes) -> bytes:
         """Let Autobahn have the next bytes of *data*; returns what is left."""
         step, rest = data[:FEED], data[FEED:]
+        deliveries = self.factory.meter.deliveries
         if self.factory.knows_parser:
             _autobahn.feed(self, step)
             self._between_messages = self.state == STATE_OPEN and _autobahn.is_between_messages(
@@ -334,6 +335,7 @@ class WebSocketConnection(WebSocketServerProtocol):
             )
         else:
             super().dataReceived(step)
+        self.factory.rotation.work += self.factory.meter.deliveries - deliveries
         if self.inside_message:
             self.factory.hold(self, len(step))
         if self.state in _CLOSING:

@@ -109,6 +109,10 @@ ADVICE = {
         "Usually nothing: peers leave while others send to them. If ``counts`` grows"
         " steadily: a client continues to address a peer that has left."
     ),
+    "OversizedMessage": (
+        "The value is lost, and the process that wrote it does not know. Write less at a time, or"
+        " raise ``--max-message``."
+    ),
     "ProtocolViolated": (
         "1009: a message above ``--max-payload``; AceBase clients POST such messages, so find"
         " the client that sends it. Otherwise: a client violates the protocol; fix the client."
@@ -152,22 +156,6 @@ LINES = {
     ),
     "{where} is open to the network without a token": "Set a token.",
     "{path} holds a secret and is readable by everybody": "``chmod o= <path>``.",
-    "cannot listen": "The port is in use or not permitted: the traceback shows which.",
-    "the tokens were read again": "Nothing: the relay received SIGHUP.",
-    "the tokens stay as they are: {error}": (
-        "The token file is invalid: fix it and send SIGHUP again."
-    ),
-    "and {more} more times {kind}": (
-        "Check the earlier lines of this kind: the event is very frequent."
-    ),
-    "Clients connect over TLS, but maxPayload is {max_payload}: published AceBase clients"
-    " cannot send larger values over TLS. Set max_payload to 16 MiB (--max-payload 16MiB).": (
-        "Do this: otherwise large writes crash the processes that make them."
-    ),
-    "slower than possible: {missing} is not there": (
-        "The relay works, but more slowly: this version of Autobahn or Twisted is newer than"
-        " this relay supports. Report it."
-    ),
     "{doing} failed": (
         "A defect of the relay: that peer is closed with 1011, other peers are not"
         " affected. Report it with the traceback."
@@ -184,12 +172,42 @@ LINES = {
         "A defect of the relay: the other tasks continue, and this one runs again in the next"
         " second. Report it with the traceback."
     ),
-    "max_session_queue exceeds max_backlog: a peer that resumes may be cut at once": (
-        "Set ``--max-session-queue`` to at most ``--max-backlog``."
+    "slower than possible: {missing} is missing": (
+        "The relay works, but more slowly: this version of Autobahn or Twisted is newer than"
+        " this relay supports. Report it."
     ),
-    "telling the relay that a connection is lost": "A defect of the relay: report it.",
+    "the server does not start: {error}": (
+        "The port is in use or not permitted, or a file cannot be read: the line says which."
+    ),
+    "closing failed": "A defect of the relay: report it with the traceback.",
+    "the tokens were read again": "Nothing: the relay received SIGHUP.",
+    "the tokens stay as they are: {error}": (
+        "The token file is invalid: fix it and send SIGHUP again."
+    ),
     "an observer failed; its later failures are not logged": (
         "Your own observer has raised an exception; the relay is not affected. Fix the observer."
+    ),
+    "closing a port failed": "A defect of the endpoint: report it with the traceback.",
+    "the timer of each second failed": "A defect of the relay: report it with the traceback.",
+    "{more} more lines of {kind} were left out": (
+        "Check the earlier lines of this kind: the event is very frequent."
+    ),
+    "max_session_queue exceeds max_backlog: a peer that resumes its session may be"
+    " disconnected at once": "Set ``--max-session-queue`` to at most ``--max-backlog``.",
+    "max_connections is {connections}, but the process may open only {files} files"
+    " (ulimit -n, LimitNOFILE=)": (
+        "Raise the hard limit of open files above ``--max-connections``, or lower that."
+    ),
+    "{where} is open to every user without a token": (
+        "Set a token, or a stricter mode for the Unix socket (``:mode=660``)."
+    ),
+    "Clients connect over TLS, but maxPayload is {max_payload}: the npm package acebase cannot"
+    " send larger values over TLS. Set max_payload to 16 MiB (--max-payload 16MiB).": (
+        "Do this: otherwise large writes crash the processes that make them."
+    ),
+    "a step of an HTTP connection failed": (
+        "A defect of the relay: that connection is closed, others continue. Report it with the"
+        " traceback."
     ),
 }
 """What to do about each line that is not an event, by its format."""
@@ -215,7 +233,24 @@ CLIENT_LINES = {
     "a request of type {type} failed": (
         "The function that answers it raised an exception; the other process received its text."
     ),
-    "cannot answer a request": "A defect of the peer: report it with the traceback.",
+    "retry_policy failed; the client connects again in 0.5 s": (
+        "A defect of your ``retry_policy``: fix it; the traceback shows where."
+    ),
+    "retry_policy returned {delay}, no delay; 0.5 s is used": (
+        "A defect of your ``retry_policy``: it must return a number of seconds."
+    ),
+    "work that was cancelled failed": "A defect of your program: the traceback shows where.",
+    "an answer was not sent: {why}": (
+        "The process that asked gets a failure instead. If the answer was too large, answer"
+        " with less, or raise ``--max-message``."
+    ),
+    "cannot read what the relay sent": (
+        "A defect of the client, or of a server that is no relay: the connection was ended, and"
+        " the client connects again. Report it with the traceback."
+    ),
+    "a connection did not end properly": (
+        "A defect of the client or of Autobahn: report it with the traceback."
+    ),
 }
 """The same for the lines that clients log."""
 

@@ -23,9 +23,9 @@ Limits
 ======
 
 Every bound has one name. It is an option of ``twistd acebase-ipc`` and, with
-underscores, a field of ``Limits`` and ``AceBaseIPCServerConfig`` in Python:
-``--max-payload 16MiB`` is ``max_payload=16 * 2**20``. Options take sizes as
-plain numbers or with a unit: ``16384``, ``16KiB``, ``16MiB``, ``1GiB``.
+underscores, a field of ``Limits`` in Python: ``--max-message 32MiB`` is
+``AceBaseIPCServerConfig(limits=Limits(max_message=32 * 2**20))``. Options take
+sizes as numbers or with a unit: ``16384``, ``16KiB``, ``16MiB``, ``1GiB``.
 
 .. list-table::
    :header-rows: 1
@@ -40,8 +40,8 @@ plain numbers or with a unit: ``16384``, ``16KiB``, ``16MiB``, ``1GiB``.
 """
 
 TAIL = f"""
-A message of any legal size is accepted while nothing else waits, even where
-it alone exceeds a bound on what may wait.
+A message of any legal size is accepted while nothing else waits, even if it
+alone exceeds a bound on waiting messages.
 
 Fixed by the protocol
 =====================
@@ -51,22 +51,22 @@ Fixed by the protocol
 * A peer's id has {MIN_CLIENT_ID} to {MAX_CLIENT_ID} characters, no ``;`` and no control characters.
   Anything else is answered with 500, the status that clients expect.
 
-What these bounds mean on the wire is told in `protocol.rst <protocol.rst>`_.
+The effect of these bounds on the wire: `protocol.rst <protocol.rst>`_.
 """
 
 
 def spoken(size: float) -> str:
-    """A size as it is written in a text: ``16 MiB``."""
+    """Return a size as it is written in a text: ``16 MiB``."""
     return format_size(size).replace("KiB", " KiB").replace("MiB", " MiB").replace("GiB", " GiB")
 
 
 def sentence(text: str) -> str:
-    """*text* with a capital letter at its beginning."""
+    """Return *text* with a capital letter at its beginning."""
     return text[:1].upper() + text[1:]
 
 
 def rows() -> Iterator[tuple[str, ...]]:
-    """The cells of each limit, in the order of the code."""
+    """Yield the cells of each limit, in the order of the code."""
     limits = describe_limits()
     for each in fields(Limits):
         limit = limits[each.name]
@@ -75,7 +75,9 @@ def rows() -> Iterator[tuple[str, ...]]:
         elif each.name != "max_payload":
             default = "off"
         else:
-            default = f"{spoken(DEFAULT_MAX_PAYLOAD)}, with TLS {spoken(DEFAULT_MAX_PAYLOAD_TLS)}"
+            default = (
+                f"{spoken(DEFAULT_MAX_PAYLOAD)}, or {spoken(DEFAULT_MAX_PAYLOAD_TLS)} with TLS"
+            )
         yield (
             f"``{each.name}`` ``--{each.name.replace('_', '-')}``",
             limit.summary,
@@ -87,7 +89,7 @@ def rows() -> Iterator[tuple[str, ...]]:
 
 
 def document() -> str:
-    """The whole document."""
+    """Return the whole document."""
     lines = [HEAD]
     for row in rows():
         for number, cell in enumerate(row):

@@ -1,4 +1,4 @@
-"""A relay on a socket that somebody else holds, as under systemd's socket activation.
+"""A relay on a socket that another process holds, as with systemd's socket activation.
 
 with listening_socket() as listener, ActivatedRelay(listener) as relay:
     ...                     # relay has ended, and the socket still listens
@@ -24,14 +24,16 @@ BACKLOG = 4096
 STOP_SECONDS = 5.0
 """In which a relay has to end."""
 
-# sd_listen_fds(3): the descriptors from 3 on, told to one process by its id.
+# sd_listen_fds(3): the descriptors from 3 on, for one process by its id. Their names
+# (LISTEN_FDNAMES) are left out, as service managers other than systemd do.
 LAUNCHER = """
 import os, sys
 listener = int(sys.argv[1])
 if listener != 3:
     os.dup2(listener, 3)
     os.close(listener)
-os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="relay")
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+os.environ.pop("ACEBASE_IPC_TOKEN", None)
 os.execv(sys.argv[2], sys.argv[2:])
 """
 
@@ -66,18 +68,22 @@ class ActivatedRelay(Process):
     ) -> None:
         """:param interpreter: what runs twistd, if not the system by itself."""
         twistd = (*interpreter, TWISTD, "--nodaemon", "--pidfile=", "acebase-ipc")
-        endpoint = ("--port", "systemd:domain=INET:index=0")
+        endpoint = ("--port", "systemd:index=0")
         self.address = Address(listener.getsockname()[1])
         began = time.monotonic()
         super().__init__(
             "relay",
             activated(listener, *twistd, *endpoint, *options),
-            {"ACEBASE_IPC_TOKEN": "", "PYTHONUNBUFFERED": "1", **(environment or {})},
+            {"PYTHONUNBUFFERED": "1", **(environment or {})},
             inherited=(listener.fileno(),),
         )
-        where = f"listening on ws://127.0.0.1:{self.address.port}"
+        port = f":{self.address.port}"
+
+        def listens() -> bool:
+            return any("listening on" in each and each.endswith(port) for each in self.output)
+
         try:
-            self.wait_for(where, lambda: any(where in line for line in self.output))
+            self.wait_for("listening", listens)
             with urlopen(f"http://127.0.0.1:{self.address.port}/healthz", timeout=DEADLINE) as page:
                 assert page.read() == b"ok"
         except BaseException:
@@ -86,7 +92,7 @@ class ActivatedRelay(Process):
         self.seconds_to_serve = time.monotonic() - began
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
-        """End it as a service manager does: it must do so in good order, and in time."""
+        """Stop it as a service manager does; it must shut down cleanly and in time."""
         self.signal(signal.SIGTERM)
         try:
             status = self.wait_ended(seconds)

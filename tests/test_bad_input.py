@@ -1,4 +1,4 @@
-"""Bad input of every kind is refused as it deserves, and hurts nobody else."""
+"""Bad input of every kind is refused with the right answer, and affects no other client."""
 
 from __future__ import annotations
 

@@ -12,7 +12,10 @@ from acebase_ipc import errors
 from acebase_ipc.errors import ConfigError, IPCError
 from acebase_ipc.http import errors as http_errors
 from acebase_ipc.http.errors import (
+    BadRequest,
     ConflictingId,
+    HeadTooLarge,
+    HTTPVersionRefused,
     MethodNotAllowed,
     RequestTooLarge,
     Unauthorized,
@@ -48,6 +51,9 @@ REQUESTS: list[tuple[RequestRefused, int, str]] = [
     (NotFound(), 404, "Not found"),
     (NotFound("No such message"), 404, "No such message"),
     (MethodNotAllowed(), 405, "Method not allowed"),
+    (BadRequest("The method is not a token"), 400, "The method is not a token"),
+    (HeadTooLarge(), 431, "The request line and headers are too large"),
+    (HTTPVersionRefused(), 505, "An upgrade needs HTTP/1.1"),
     (RequestTooLarge(77), 413, "The message exceeds 77 bytes"),
     (InvalidDatabaseName(), 400, "Invalid database name"),
     (RequestRefused("dialect?"), 400, "dialect?"),

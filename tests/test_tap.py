@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import os
+import re
+import signal
 import socket
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -9,14 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.application.service import IService
+from twisted.application.service import IService, ServiceMaker
+from twisted.application.twist._options import TwistOptions
+from twisted.logger import FilteringLogObserver, Logger, LogLevelFilterPredicate
 from twisted.python.usage import Options as ParentOptions
 from twisted.python.usage import UsageError
+from twisted.scripts._twistd_unix import ServerOptions
 
-from acebase_ipc import AceBaseIPCServer, AceBaseIPCServerConfig
+from acebase_ipc import AceBaseIPCServerConfig, ConfigError, Limits
 from acebase_ipc.http.tokens import Rule
 from acebase_ipc.protocol.dialect import Dialect
 from acebase_ipc.relay.limits import GIB, KIB, MIB, describe_limits
+from acebase_ipc.server.daemon import Daemon
+from acebase_ipc.server.logging import FileOutput, StreamOutput, SyslogOutput
 from acebase_ipc.tap import Options, makeService
 
 TOKEN_VARIABLE = "ACEBASE_IPC_TOKEN"
@@ -25,6 +34,14 @@ TOKEN_VARIABLE = "ACEBASE_IPC_TOKEN"
 @pytest.fixture(autouse=True)
 def _no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _restored_signals() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGUSR1)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def configured(*arguments: str) -> AceBaseIPCServerConfig:
@@ -70,15 +87,16 @@ def test_ports_are_collected_in_their_order() -> None:
 
 
 def test_two_command_lines_do_not_share_ports() -> None:
-    configured("--port", "tcp:1", "--allow-origin", "a", "--allow-host", "b")
+    configured("--port", "tcp:1", "--allow-origin", "https://a.example", "--allow-host", "b")
     again = configured("--port", "tcp:2")
     assert (again.endpoints, again.allow_origins, again.allow_hosts) == (("tcp:2",), (), ())
 
 
 def test_tls_on_one_port_makes_the_larger_default() -> None:
-    assert configured("-p", "tcp:1").payload_limit == 16 * KIB
-    assert configured("-p", "tcp:1", "-p", "ssl:2").payload_limit == 16 * MIB
-    assert configured("-p", "ssl:2", "--max-payload", "16KiB").payload_limit == 16 * KIB
+    assert configured("-p", "tcp:1").effective_limits.payload_limit == 16 * KIB
+    assert configured("-p", "tcp:1", "-p", "ssl:2").effective_limits.payload_limit == 16 * MIB
+    limits = configured("-p", "ssl:2", "--max-payload", "16KiB").effective_limits
+    assert limits.payload_limit == 16 * KIB
 
 
 # Sizes, times and numbers
@@ -88,8 +106,8 @@ def test_tls_on_one_port_makes_the_larger_default() -> None:
     ("text", "value"), [("16384", 16384), ("16KiB", 16384), ("16MiB", 16 * MIB), ("1 GiB", GIB)]
 )
 def test_sizes_may_have_units(text: str, value: int) -> None:
-    assert configured("--max-payload", text).max_payload == value
-    assert configured(f"--max-message={text}").max_message == value
+    assert configured("--max-payload", text).limits.max_payload == value
+    assert configured(f"--max-message={text}").limits.max_message == value
 
 
 @pytest.mark.parametrize("name", describe_limits())
@@ -98,7 +116,9 @@ def test_every_limit_is_an_option(name: str) -> None:
     value = 7.5 if limit.unit == "seconds" else 3 * MIB
     expected: dict[str, Any] = {name: value}
     config = configured("--" + name.replace("_", "-"), f"{value}")
-    assert config == AceBaseIPCServerConfig(endpoints=configured().endpoints, **expected)
+    assert config == AceBaseIPCServerConfig(
+        endpoints=configured().endpoints, limits=Limits(**expected)
+    )
 
 
 @pytest.mark.parametrize("name", describe_limits())
@@ -113,7 +133,7 @@ def test_a_limit_out_of_its_range_is_named() -> None:
 
 
 def test_session_timeout_can_be_off() -> None:
-    assert configured("--session-timeout", "0").session_timeout == 0
+    assert configured("--session-timeout", "0").limits.session_timeout == 0
 
 
 # The other options
@@ -129,7 +149,7 @@ def test_the_dialect(text: str, dialect: Dialect | None) -> None:
 
 @pytest.mark.parametrize("text", ["", "Auto", "acebase ", "other"])
 def test_no_other_dialect(text: str) -> None:
-    assert refusal("--dialect", text).endswith("it is auto, documented or acebase")
+    assert refusal("--dialect", text).endswith("must be auto, documented or acebase")
 
 
 def test_introductions_can_be_turned_off() -> None:
@@ -155,7 +175,7 @@ def test_origins_and_hosts_are_collected() -> None:
         (["--max-payload"], "option --max-payload requires argument"),
         (["--no-introductions=1"], "option --no-introductions must not have an argument"),
         (["9163"], "Wrong number of arguments."),
-        (["--token", ""], "token must not be empty: leave it out to need none"),
+        (["--token", ""], "--token must not be empty: leave it out to require no token"),
     ],
 )
 def test_what_is_no_option(arguments: list[str], reason: str) -> None:
@@ -193,14 +213,30 @@ def test_options_go_before_the_environment(
     assert configured("--token-file", token_file).rules() == (Rule(b"the-file", "from"),)
 
 
-def test_an_empty_environment_variable_is_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(TOKEN_VARIABLE, "")
-    assert configured().rules() is None
+@pytest.mark.parametrize("text", ["", "  ", "\n"])
+def test_an_empty_environment_variable_is_a_mistake(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv(TOKEN_VARIABLE, text)
+    assert refusal().startswith(f"{TOKEN_VARIABLE} must not be empty")
 
 
-def test_a_blank_environment_variable_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(TOKEN_VARIABLE, "  ")
-    assert refusal().startswith("token must not be empty")
+@pytest.mark.parametrize("text", ["secret\n", "secret\r\n", " secret ", "\ufeffsecret"])
+def test_every_source_of_a_token_is_cleaned_in_the_same_way(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str
+) -> None:
+    file = tmp_path / "token"
+    file.write_text(text)
+    expected = (Rule(b"secret"),)
+    assert configured("--token", text).rules() == expected
+    assert configured("--token-file", str(file)).rules() == expected
+    assert AceBaseIPCServerConfig(token=text).rules() == expected
+    monkeypatch.setenv(TOKEN_VARIABLE, text)
+    assert configured().rules() == expected
+
+
+def test_a_token_file_without_a_name_is_a_mistake() -> None:
+    assert refusal("--token-file", "").startswith("token_file must not be empty")
 
 
 def test_there_is_one_place_for_tokens(token_file: str) -> None:
@@ -311,8 +347,8 @@ def test_help_has_a_text_for_every_option(usage: str) -> None:
 @pytest.mark.parametrize(
     ("name", "default"),
     [
-        ("max-payload", "16KiB, with TLS 16MiB"),
-        ("max-message", "16MiB"),
+        ("max-payload", "16KiB, or 16MiB with TLS"),
+        ("max-message", "64MiB"),
         ("max-stored", "256MiB"),
         ("max-backlog", "64MiB"),
         ("max-memory", "1GiB"),
@@ -339,11 +375,10 @@ def test_help_fits_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 # The service
 
 
-def test_the_service_is_the_server_that_was_described() -> None:
+def test_the_service_runs_the_server_that_was_described() -> None:
     service: Any = made("--port", "tcp:0:interface=127.0.0.1", "--token", "a")
-    assert IService.providedBy(service)
-    assert isinstance(service, AceBaseIPCServer)
-    assert service.config == AceBaseIPCServerConfig(
+    assert isinstance(service, Daemon)
+    assert service.server.config == AceBaseIPCServerConfig(
         endpoints=("tcp:0:interface=127.0.0.1",), token="a"
     )
 
@@ -353,7 +388,7 @@ def test_the_service_is_the_server_that_was_described() -> None:
 )
 def test_an_endpoint_that_cannot_be_used_ends_it_with_one_line(description: str) -> None:
     told = refusal("--port", "tcp:0", "--port", description)
-    assert told.startswith(f"acebase-ipc: cannot listen on {description!r}: ")
+    assert told.removeprefix("acebase-ipc: ").startswith(f"cannot listen on {description!r}: ")
     assert "\n" not in told
 
 
@@ -369,3 +404,95 @@ def test_a_port_that_is_taken_ends_it_with_one_line(taken: int) -> None:
         service.privilegedStartService()
     assert str(caught.value.code).startswith("acebase-ipc: ")
     assert f"127.0.0.1:{taken}" in str(caught.value.code)
+
+
+# The log and the process
+
+
+class TwistdOptions(ServerOptions):
+    """The options of ``twistd`` with those of the relay, but no other plugin's."""
+
+    subCommands = [("acebase-ipc", None, Options, "A relay")]  # noqa: RUF012
+
+
+def under_twistd(*arguments: str) -> Options:
+    """The relay's options after ``twistd`` has parsed a command line."""
+    twistd: Any = TwistdOptions()
+    twistd.parseOptions([*arguments])
+    options: Options = twistd.subOptions
+    return options
+
+
+@pytest.mark.parametrize(
+    ("arguments", "output"),
+    [
+        (["--nodaemon"], StreamOutput),
+        (["--nodaemon", "--logfile=-"], StreamOutput),
+        (["--nodaemon", "--logfile=relay.log"], FileOutput),
+        ([], FileOutput),
+        (["--syslog"], SyslogOutput),
+        (["--syslog", "--nodaemon", "--logfile=relay.log"], SyslogOutput),
+    ],
+)
+@pytest.mark.parametrize("options", [[], ["--log-format=json"], ["--log-level=warn"]])
+def test_the_log_is_written_where_twistd_would(
+    arguments: list[str],
+    output: type,
+    options: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    writer = under_twistd(*arguments, "acebase-ipc", *options).log_writer()
+    assert writer is not None
+    assert type(writer.output) is output
+
+
+def test_a_daemon_cannot_log_to_standard_output() -> None:
+    with pytest.raises(ConfigError, match="--logfile"):
+        under_twistd("--logfile=-", "acebase-ipc").log_writer()
+
+
+def test_a_log_that_cannot_be_written_ends_it_with_one_line(tmp_path: Path) -> None:
+    options = under_twistd(f"--logfile={tmp_path}/missing/relay.log", "acebase-ipc")
+    with pytest.raises(SystemExit, match=r"^acebase-ipc: cannot write the log '.*missing"):
+        makeService(options)
+
+
+def test_a_logger_of_twistds_own_is_left_alone() -> None:
+    options = under_twistd("--nodaemon", "--logger=twisted.logger.LogPublisher", "acebase-ipc")
+    assert options.log_writer() is None
+
+
+@pytest.mark.parametrize(
+    ("of_twist", "ours", "written"),
+    [
+        ([], [], r"\{.*\}"),
+        (["--log-format=text"], [], r"\S+ \[tests#info\] hello"),
+        ([], ["--log-format=text"], r"\S+ \[tests#info\] hello"),
+        (["--log-format=text"], ["--log-format=json"], r"\{.*\}"),
+        (["--log-format=text", "--log-level=warn"], [], ""),
+        (["--log-format=text"], ["--log-level=warn"], ""),
+        (["--log-level=warn"], ["--log-format=text", "--log-level=debug"], r".* hello"),
+    ],
+)
+def test_twist_writes_its_log_as_it_is_told(
+    of_twist: list[str], ours: list[str], written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twist: Any = TwistOptions()
+    maker = ServiceMaker("relay", "acebase_ipc.tap", "", "acebase-ipc")
+    twist["plugins"] = {"acebase-ipc": maker}
+    twist.parseOptions([*of_twist, "acebase-ipc", *ours])
+    file = io.StringIO()
+    observer = twist["fileLogObserverFactory"](file)
+    predicate = LogLevelFilterPredicate(defaultLogLevel=twist["logLevel"])
+    filtered = FilteringLogObserver(observer, [predicate])
+    Logger(namespace="tests", observer=filtered).info("hello")
+    assert re.fullmatch(written, file.getvalue().strip())
+
+
+def test_a_stale_pid_file_is_removed_before_twistd_looks_at_it(tmp_path: Path) -> None:
+    path = tmp_path / "twistd.pid"
+    path.write_text(str(os.getpid()))
+    under_twistd(f"--pidfile={path}", "acebase-ipc")
+    assert not path.exists()

@@ -1,4 +1,4 @@
-"""Tells Node.js processes the price of what is ordered:  python answer.py"""
+"""Answers Node.js processes that ask for the price of an order:  python answer.py"""
 
 import os
 
@@ -22,8 +22,8 @@ async def main(reactor):
     peer = AceBasePeer(
         os.environ.get("ACEBASE_IPC_URL", "ws://127.0.0.1:9163"),
         "shop_data",  # what the relay calls the database "shop"
-        id="shop-prices",  # whom the others ask
-        token=os.environ.get("ACEBASE_IPC_TOKEN"),
+        id="shop-prices",  # the id that the other processes ask
+        token=os.environ.get("ACEBASE_IPC_TOKEN") or None,
     )
     peer.on_request("price", price)
     peer.client.on_connected(lambda: print("answering", flush=True))

@@ -17,7 +17,7 @@ from acebase_ipc.client.errors import ConnectionProblem
 
 @asynccontextmanager
 async def twisted_reactor():
-    """Let Twisted run as long as this lasts: once in a process, before Twisted is used."""
+    """Run Twisted's reactor: once in a process, before Twisted is used."""
     asyncioreactor.install(asyncio.get_running_loop())
     from twisted.internet import reactor
 
@@ -31,14 +31,14 @@ async def twisted_reactor():
 async def follow(path):
     """Print a line of JSON for each change at *path*, until the task is cancelled.
 
-    Raises a ConnectionProblem if the relay cannot be reached, or does not let us in.
+    Raises a ConnectionProblem if the relay cannot be reached, or refuses the program.
     """
     loop = asyncio.get_running_loop()
     changes = asyncio.Queue()
     peer = AceBasePeer(
         os.environ.get("ACEBASE_IPC_URL", "ws://127.0.0.1:9163"),
         "shop_data",  # what the relay calls the database "shop"
-        token=os.environ.get("ACEBASE_IPC_TOKEN"),
+        token=os.environ.get("ACEBASE_IPC_TOKEN") or None,
     )
     peer.subscribe(path, "mutated", changes.put_nowait)
     peer.startService()

@@ -5,12 +5,12 @@
  *   npm install acebase ws
  *   node shop.js 3          # takes 3 orders, as the master of the database
  *
- * For each order it requests the price from answer.py, and stores the order with the
- * price; watch.tac and follow.py receive this change. ACEBASE_IPC_URL and
- * ACEBASE_IPC_TOKEN configure the relay, SHOP_PATH the directory of the database's files.
+ * It asks answer.py for the price of each order and stores the order with the price;
+ * watch.tac and follow.py receive an event. ACEBASE_IPC_URL and ACEBASE_IPC_TOKEN are the
+ * relay's address and token, SHOP_PATH is the folder of the database's files.
  */
 
-console.log = () => {}; // AceBase logs every message it receives
+console.log = () => {}; // AceBase logs every message that it receives
 
 const { AceBase, ID } = require('acebase');
 
@@ -32,7 +32,7 @@ const { ipc } = db.api.storage;
 
 const ANSWER_SECONDS = 10;
 
-// AceBase's own ipc.sendRequest(data) asks only the master, and waits without a timeout.
+// AceBase's own ipc.sendRequest(data) asks the master only, and waits indefinitely.
 const ask = (peer, data) => {
     const id = ID.generate();
     const answer = ipc.request({ type: 'request', id, from: ipc.id, to: peer, data });
@@ -53,8 +53,7 @@ const main = async (orders) => {
     }
     await new Promise(setImmediate); // AceBase raises events after the write is done
     await db.close();
-    // The npm package acebase leaves the socket open; a process that exits before it is
-    // closed prints a TypeError.
+    // AceBase leaves the socket open; exiting now would be an abnormal closure (1006).
     await new Promise((resolve) => {
         ipc.ws.addEventListener('close', resolve);
         ipc.ws.close(1000);

@@ -1,4 +1,4 @@
-# Logs each order that comes into the shop:  twistd -n -y watch.tac
+# Logs each order that the shop stores:  twistd -n -y watch.tac
 import os
 
 from twisted.application import service
@@ -18,7 +18,7 @@ def ordered(event):
 peer = AceBasePeer(
     os.environ.get("ACEBASE_IPC_URL", "ws://127.0.0.1:9163"),
     "shop_data",  # what the relay calls the database "shop"
-    token=os.environ.get("ACEBASE_IPC_TOKEN"),
+    token=os.environ.get("ACEBASE_IPC_TOKEN") or None,
 )
 peer.subscribe("orders", "child_added", ordered)
 peer.client.on_connected(lambda: log.info("watching the orders"))

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The relay as a plain daemon of twistd, with a pid file and a log that rotates:
+# Runs the relay as a daemon of twistd, with a pid file and a log that rotates:
 #
 #   relay.sh start|stop|reload|rotate
 #
@@ -8,6 +8,7 @@
 #   0 0 * * *  /opt/acebase-ipc/relay.sh rotate
 #
 # Options of the relay follow "start": relay.sh start --token-file token.txt
+# Relative paths are resolved in the current directory.
 set -eu
 
 TWISTD=${ACEBASE_IPC_TWISTD:-/opt/acebase-ipc/bin/twistd}

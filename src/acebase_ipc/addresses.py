@@ -1,7 +1,8 @@
-"""Network addresses as a person reads them."""
+"""Network addresses: as text, and what they mean."""
 
 from __future__ import annotations
 
+from ipaddress import IPv6Address as IPv6
 from ipaddress import ip_address
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
@@ -9,23 +10,28 @@ from twisted.internet.interfaces import IAddress
 
 
 def format_address(address: IAddress | None) -> str:
-    """*address* as ``host:port``, ``[host]:port`` or ``unix:path``."""
-    if isinstance(address, IPv4Address):
-        return f"{address.host}:{address.port}"
-    if isinstance(address, IPv6Address):
-        return f"[{address.host}]:{address.port}"
+    """Return *address* as ``host:port``, ``[host]:port`` or ``unix:path``."""
+    if isinstance(address, IPv4Address | IPv6Address):
+        host = host_of(address)
+        return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
     if isinstance(address, UNIXAddress):
         return f"unix:{(address.name or b'').decode(errors='replace')}"
     return str(address)
 
 
 def host_of(address: IAddress | None) -> str:
-    """Whose connection it is: the host of *address*, or ``unix``."""
-    return address.host if isinstance(address, IPv4Address | IPv6Address) else "unix"
+    """Return the host of *address*, or ``unix``; an IPv4 client of an IPv6 port is the same."""
+    if not isinstance(address, IPv4Address | IPv6Address):
+        return "unix"
+    host: str = address.host
+    if host.startswith("::ffff:"):
+        mapped = IPv6(host.partition("%")[0]).ipv4_mapped
+        return host if mapped is None else str(mapped)
+    return host
 
 
 def is_loopback(address: IAddress | None) -> bool:
-    """Whether only processes of this machine reach *address*."""
+    """Return whether only processes of this machine can connect to *address*."""
     if isinstance(address, IPv4Address | IPv6Address):
         ip = ip_address(address.host.partition("%")[0])
         return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback

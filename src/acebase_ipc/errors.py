@@ -5,6 +5,7 @@ Every refusal is one of these, and carries what the client is told::
     IPCError
     ├── ConfigError (also a ValueError)   an option or argument cannot be used
     ├── RequestRefused                    an HTTP request or a handshake: .status
+    │   ├── BadRequest          400       it cannot be parsed
     │   ├── Unauthorized        403       the origin or host of a request
     │   ├── WrongToken          403/401   the token of a handshake / a request
     │   ├── NotAPeer            401       the id of a request
@@ -17,6 +18,8 @@ Every refusal is one of these, and carries what the client is told::
     │   ├── ConflictingId         409       another living process has this id
     │   ├── RequestTooLarge     413
     │   ├── UpgradeRequired     426
+    │   ├── HeadTooLarge        431       the request line and headers
+    │   ├── HTTPVersionRefused  505       an upgrade over HTTP/1.0
     │   └── Overloaded          503       a limit is reached: try again later
     └── MessageRefused                    a message: .close_code and .status
         ├── InvalidAddress      1008/400

@@ -218,7 +218,7 @@ class Relay(Process):
                 *(f"--port={endpoint}" for endpoint in endpoints),
                 *options,
             ],
-            {"ACEBASE_IPC_TOKEN": token or ""},
+            {} if token is None else {"ACEBASE_IPC_TOKEN": token},
         )
         try:
             self.wait_for("listening", lambda: len(self.addresses) == len(endpoints))

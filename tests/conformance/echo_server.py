@@ -22,6 +22,7 @@ from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerPr
 
 from acebase_ipc.protocol.messages import Message
 from acebase_ipc.relay.memory import MemoryBudget
+from acebase_ipc.websocket._autobahn import CLOSE_TIMEOUT
 from acebase_ipc.websocket.factory import WebSocketFactory
 from acebase_ipc.websocket.fastpath import WebSocketConnection
 
@@ -112,7 +113,7 @@ def make_factory(kind: str, reactor: Any) -> WebSocketServerFactory:
         versions=[13],
         failByDrop=False,
         echoCloseCodeReason=True,
-        closeHandshakeTimeout=WebSocketConnection.closeHandshakeTimeout,
+        closeHandshakeTimeout=CLOSE_TIMEOUT,
     )
     return stock
 

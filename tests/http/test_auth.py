@@ -1,4 +1,4 @@
-"""Who is let in: origins, hosts, tokens, and what becomes of those who guess."""
+"""Origins, hosts and tokens; how guessing of tokens is slowed down."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def asked(*arguments: Any, **keywords: Any) -> Any:
     return Asked(*arguments, **keywords)
 
 
-class Door:
+class Gate:
     """An Access and Refusals with the time and all that these report.
 
     :ivar answered: the addresses that have got their answers, in order.
@@ -165,24 +165,24 @@ FOREIGN_NAMES = [
 ]
 
 
-def check_host(host: bytes | None, door: Door, at: IAddress = LOOPBACK) -> bool:
-    """Whether a request for *host* over the socket *at* is let in."""
+def check_host(host: bytes | None, gate: Gate, at: IAddress = LOOPBACK) -> bool:
+    """Whether a request for *host* over the socket *at* is accepted."""
     try:
-        door.access.check_host(asked(headers={} if host is None else {b"Host": host}, at=at))
+        gate.access.check_host(asked(headers={} if host is None else {b"Host": host}, at=at))
     except Unauthorized:
         return False
     return True
 
 
 @pytest.mark.parametrize("host", [*LOCAL_NAMES, None])
-def test_on_loopback_a_local_name_is_let_in(host: bytes | None) -> None:
-    assert check_host(host, Door(token=None))
+def test_on_loopback_a_local_name_is_accepted(host: bytes | None) -> None:
+    assert check_host(host, Gate(token=None))
 
 
 @pytest.mark.parametrize("host", FOREIGN_NAMES)
 @pytest.mark.parametrize("at", [LOOPBACK, IPv6Address("TCP", "::1", 9163)])
 def test_on_loopback_a_foreign_name_is_refused(host: bytes, at: IAddress) -> None:
-    assert not check_host(host, Door(token=None), at)
+    assert not check_host(host, Gate(token=None), at)
 
 
 @pytest.mark.parametrize(
@@ -193,20 +193,20 @@ def test_on_loopback_a_foreign_name_is_refused(host: bytes, at: IAddress) -> Non
         UNIXAddress("/run/relay.sock"),
     ],
 )
-def test_beyond_loopback_any_name_is_let_in(at: IAddress) -> None:
+def test_beyond_loopback_any_name_is_accepted(at: IAddress) -> None:
     """It has other names than those of loopback; and no page reaches a unix socket."""
-    assert check_host(b"evil.example", Door(token=None), at)
+    assert check_host(b"evil.example", Gate(token=None), at)
 
 
 def test_where_a_token_is_required_the_name_does_not_matter() -> None:
-    assert check_host(b"evil.example", Door(token=SECRET))
+    assert check_host(b"evil.example", Gate(token=SECRET))
 
 
 @pytest.mark.parametrize("host", [b"relay.internal", b"RELAY.internal:9163", b"localhost"])
 def test_allow_host_adds_a_name(host: bytes) -> None:
-    door = Door(token=None, hosts=(" Relay.Internal",))
-    assert check_host(host, door)
-    assert not check_host(b"x.relay.internal", door)
+    gate = Gate(token=None, hosts=(" Relay.Internal",))
+    assert check_host(host, gate)
+    assert not check_host(b"x.relay.internal", gate)
 
 
 @pytest.mark.parametrize(
@@ -263,14 +263,14 @@ def test_an_origin_is_allowed(
     origins: tuple[str, ...], origin: bytes | None, allowed: bytes | None
 ) -> None:
     headers = {} if origin is None else {b"Origin": origin}
-    assert Door(origins=origins).access.check_origin(asked(headers=headers)) == allowed
+    assert Gate(origins=origins).access.check_origin(asked(headers=headers)) == allowed
 
 
 @pytest.mark.parametrize("origin", [b"https://evil.example", b"null", b"", b"\xff"])
 @pytest.mark.parametrize("origins", [(), (ORIGIN,)])
 def test_an_origin_is_refused(origins: tuple[str, ...], origin: bytes) -> None:
     with pytest.raises(Unauthorized):
-        Door(origins=origins).access.check_origin(asked(headers={b"Origin": origin}))
+        Gate(origins=origins).access.check_origin(asked(headers={b"Origin": origin}))
 
 
 def test_a_token_does_not_help_a_foreign_page() -> None:
@@ -335,74 +335,74 @@ def test_a_header_that_is_not_utf8_is_no_failure(line: str, header: str) -> None
 
 
 def test_a_valid_token_is_never_refused() -> None:
-    door = Door()
+    gate = Gate()
     for _ in range(1000):
-        door.fail("192.0.2.1")
-        door.access.check_token([SECRET], DATABASE, 403)  # from the same address
+        gate.fail("192.0.2.1")
+        gate.access.check_token([SECRET], DATABASE, 403)  # from the same address
 
 
 def test_the_eleventh_failure_in_a_minute_is_answered_late() -> None:
-    door = Door()
+    gate = Gate()
     for number in range(1, FREE_FAILURES + 1):
-        door.fail()
-        assert len(door.answered) == number
-    door.fail()
-    door.clock.advance(FAILURE_DELAY - 0.01)
-    assert len(door.answered) == FREE_FAILURES
-    door.clock.advance(0.01)
-    assert len(door.answered) == FREE_FAILURES + 1
+        gate.fail()
+        assert len(gate.answered) == number
+    gate.fail()
+    gate.clock.advance(FAILURE_DELAY - 0.01)
+    assert len(gate.answered) == FREE_FAILURES
+    gate.clock.advance(0.01)
+    assert len(gate.answered) == FREE_FAILURES + 1
 
 
 def test_failures_are_counted_by_address() -> None:
-    door = Door()
+    gate = Gate()
     for _ in range(FREE_FAILURES + 1):
-        door.fail("192.0.2.1")
-    door.fail("192.0.2.2")
-    assert door.answered == ["192.0.2.1"] * FREE_FAILURES + ["192.0.2.2"]
+        gate.fail("192.0.2.1")
+    gate.fail("192.0.2.2")
+    assert gate.answered == ["192.0.2.1"] * FREE_FAILURES + ["192.0.2.2"]
 
 
 def test_after_a_minute_an_address_is_answered_at_once_again() -> None:
-    door = Door()
+    gate = Gate()
     for _ in range(FREE_FAILURES + 1):
-        door.fail()
-    door.clock.advance(60)
-    door.answered.clear()
-    door.fail()
-    assert len(door.answered) == 1
+        gate.fail()
+    gate.clock.advance(60)
+    gate.answered.clear()
+    gate.fail()
+    assert len(gate.answered) == 1
 
 
 def test_at_most_a_hundred_answers_wait() -> None:
-    door = Door()
+    gate = Gate()
     for _ in range(FREE_FAILURES + MAX_DELAYED):
-        door.fail()
-    assert len(door.answered) == FREE_FAILURES
+        gate.fail()
+    assert len(gate.answered) == FREE_FAILURES
     assert MAX_DELAYED == 100
-    door.fail()
-    assert len(door.answered) == FREE_FAILURES + 1
-    door.clock.advance(FAILURE_DELAY)
-    assert len(door.answered) == FREE_FAILURES + 1 + MAX_DELAYED
-    door.fail()  # there is room again
-    assert len(door.answered) == FREE_FAILURES + 1 + MAX_DELAYED
+    gate.fail()
+    assert len(gate.answered) == FREE_FAILURES + 1
+    gate.clock.advance(FAILURE_DELAY)
+    assert len(gate.answered) == FREE_FAILURES + 1 + MAX_DELAYED
+    gate.fail()  # there is room again
+    assert len(gate.answered) == FREE_FAILURES + 1 + MAX_DELAYED
 
 
 @pytest.mark.parametrize("refusal", [Unauthorized(), NotAPeer()])
 def test_only_wrong_tokens_are_answered_late(refusal: RequestRefused) -> None:
-    door = Door()
+    gate = Gate()
     for _ in range(3 * FREE_FAILURES):
-        door.fail(refusal=refusal)
-    assert len(door.answered) == 3 * FREE_FAILURES
+        gate.fail(refusal=refusal)
+    assert len(gate.answered) == 3 * FREE_FAILURES
 
 
-def test_who_guesses_is_logged_once_a_minute_and_counted_each_time() -> None:
-    door = Door()
+def test_guessing_is_logged_once_a_minute_and_counted_each_time() -> None:
+    gate = Gate()
     for _ in range(3):
         for _ in range(5 * FREE_FAILURES):
-            door.fail("192.0.2.1")
-            door.fail("192.0.2.2")
-        door.clock.advance(60)
+            gate.fail("192.0.2.1")
+            gate.fail("192.0.2.2")
+        gate.clock.advance(60)
     for address in ("192.0.2.1", "192.0.2.2"):
-        assert door.reports.count(TokenGuessing(address)) == 3
-    assert door.reports.count(Refused("192.0.2.1", 403, "Unauthorized")) == 15 * FREE_FAILURES
+        assert gate.reports.count(TokenGuessing(address)) == 3
+    assert gate.reports.count(Refused("192.0.2.1", 403, "Unauthorized")) == 15 * FREE_FAILURES
 
 
 def guess(world: World, count: int = FREE_FAILURES) -> None:
@@ -437,7 +437,7 @@ def test_a_late_answer_to_a_post_comes_whenever_the_body_does(early: int) -> Non
 
 
 @pytest.mark.parametrize("end", [Wire.close, Wire.reset])
-def test_nobody_need_wait_for_a_late_answer(end: Callable[[Wire], None]) -> None:
+def test_a_client_may_leave_before_a_late_answer(end: Callable[[Wire], None]) -> None:
     world = World(token=SECRET)  # fails the test if a traceback is logged
     guess(world)
     for request in (
@@ -542,10 +542,10 @@ def test_a_reload_without_a_file_changes_nothing() -> None:
         assert status(world, SECRET) == 200
 
 
-# Nothing is told of a token
+# No token is disclosed
 
 
-def test_no_token_is_told_to_anybody(token_file: Path) -> None:
+def test_no_token_is_disclosed(token_file: Path) -> None:
     token_file.write_text(f"{SECRET}\nshop_* {SECRET}2\n")
     world = World(token_file=str(token_file))
     presented = (SECRET, f"{SECRET}2", f"{SECRET}3")
@@ -573,7 +573,7 @@ def test_the_own_site_writes_no_access_log() -> None:
     assert len(world.events) == before
 
 
-def test_in_a_foreign_site_tokens_open_the_same_doors() -> None:
+def test_in_a_foreign_site_tokens_open_the_same_databases() -> None:
     world = World(port=None, token=SECRET)
     root = Resource()
     root.putChild(b"ipc", world.server.resource())

@@ -364,7 +364,7 @@ def test_a_posted_message_that_is_not_utf8_is_400(message: bytes) -> None:
 
 
 @pytest.mark.parametrize("query", ["", "?id=", "?id=bob", "?id=other", "?id=%FF%FF%FF%FF%FF"])
-def test_who_is_no_peer_of_the_database_is_401(query: str) -> None:
+def test_an_id_that_is_no_peer_of_the_database_is_401(query: str) -> None:
     world = World()
     _, bobby = world.peers("alice", "bobby")
     world.peers("other", database="other_data")
@@ -661,8 +661,8 @@ def test_a_download_that_breaks_in_the_kernels_buffer_may_be_repeated() -> None:
 def test_a_connection_is_of_use_after_a_download(size: int) -> None:
     world = World(max_payload=100)
     _, bobby = world.peers("alice", "bobby")
-    for letter in "xyz":
-        world.post(f"/{DATABASE}/send?id=alice", letter * size)
+    for character in "xyz":
+        world.post(f"/{DATABASE}/send?id=alice", character * size)
     messages = [each.removeprefix("get:") for each in bobby.heard()]
     targets = [f"/{DATABASE}/receive?id=bobby&msg={each}" for each in messages]
     wire = world.connect()
@@ -704,7 +704,7 @@ def test_without_a_name_an_unknown_id_is_404_and_an_ambiguous_one_409() -> None:
 # GET /<db>/clients
 
 
-def test_clients_are_told_with_the_time_they_came() -> None:
+def test_clients_are_listed_with_the_time_they_connected() -> None:
     world = World()
     world.pass_time(1.5)
     world.peers("alice")
@@ -832,7 +832,7 @@ def test_a_foreign_page_is_refused_on_every_path(target: str, origins: tuple[str
         (ORIGIN + "/", ORIGIN),
         ("HTTPS://App.Example", ORIGIN),
         ("http://localhost:8080", "http://localhost:8080"),
-        ("*", "https://whoever.example:8443"),
+        ("*", "https://any.example:8443"),
         ("*", "null"),
         ("null", "null"),
     ],
@@ -915,7 +915,7 @@ def test_options_without_an_origin_tell_the_methods() -> None:
     assert "access-control-allow-origin" not in response.headers
 
 
-def test_who_is_no_browser_gets_no_cors_headers() -> None:
+def test_a_client_without_an_origin_gets_no_cors_headers() -> None:
     world = World(allow_origins=("*",))
     response = world.get(f"/{DATABASE}/clients")
     assert not [each for each in response.headers if each.startswith("access-control")]

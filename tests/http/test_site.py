@@ -94,7 +94,7 @@ def test_requests_may_be_sent_without_waiting_for_answers() -> None:
     assert bobby.heard() == [f"msg:{each}" for each in numbers]
 
 
-def test_a_body_that_nobody_wants_is_read_over() -> None:
+def test_a_body_that_no_endpoint_reads_is_skipped() -> None:
     world = World()
     wire = world.connect()
     wire.send(http_request("GET", f"/{DATABASE}/clients", b"a body") + CLIENTS)
@@ -201,7 +201,7 @@ def test_what_is_read_of_a_refused_body_is_bounded() -> None:
     assert 16 < read < 200
 
 
-def test_what_is_read_of_a_body_that_nobody_wants_is_bounded() -> None:
+def test_how_long_an_unwanted_body_is_read_is_bounded() -> None:
     world = World(request_timeout=60)
     wire = world.connect()
     wire.send(http_head("POST", "/nothing", transfer_encoding="chunked"))
@@ -233,7 +233,7 @@ def test_refusals_known_only_from_the_body_keep_the_connection() -> None:
 
 
 @pytest.mark.parametrize("expect", ["100-continue", "100-Continue"])
-def test_who_asks_whether_to_continue_is_told_so(expect: str) -> None:
+def test_a_client_that_expects_100_continue_gets_it(expect: str) -> None:
     world = World()
     _, bobby = world.peers("alice", "bobby")
     wire = world.connect()
@@ -248,7 +248,7 @@ def test_who_asks_whether_to_continue_is_told_so(expect: str) -> None:
     ("target", "length", "status"),
     [(SEND, 101, 413), (f"/{DATABASE}/send?id=nobody", 5, 401)],
 )
-def test_who_asks_whether_to_continue_is_refused_at_once(
+def test_a_client_that_expects_100_continue_is_refused_at_once(
     target: str, length: int, status: int
 ) -> None:
     world = World(max_message=100)

@@ -1,4 +1,4 @@
-"""Who may come in."""
+"""Which tokens open which databases."""
 
 from __future__ import annotations
 

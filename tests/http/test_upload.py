@@ -1,4 +1,4 @@
-"""Large messages while the mailbox is full: POSTs wait, and go on in turn (section 4)."""
+"""Large messages while the store is full: POSTs are paused and resumed in order (section 4)."""
 
 from __future__ import annotations
 
@@ -71,10 +71,10 @@ def test_a_small_message_does_not_wait() -> None:
     assert waiting.take() == b""
 
 
-@pytest.mark.parametrize("others_wait", [False, True])
-def test_a_large_message_that_nobody_downloads_does_not_wait(others_wait: bool) -> None:
+@pytest.mark.parametrize("others_are_paused", [False, True])
+def test_a_large_message_that_nobody_downloads_does_not_wait(others_are_paused: bool) -> None:
     world, alice, _, _ = full_world(introductions=False)
-    if others_wait:
+    if others_are_paused:
         assert post(world, b"y" * 200).take() == b""
     carol, david = world.peers("carol", "david", database="other_data", query="&dialect=acebase")
     carol.heard()
@@ -142,7 +142,7 @@ def test_waiting_is_not_being_idle() -> None:
     assert wire.response().text == "ok"
 
 
-def test_who_waits_first_is_served_first() -> None:
+def test_paused_posts_are_served_in_order() -> None:
     world, _, bobby, first = full_world()
     wires = [post(world, b"%d" % number * 400) for number in range(4)]
     download(world, first)
@@ -175,7 +175,7 @@ def test_a_client_that_stops_waiting_makes_way(end: str) -> None:
     assert small.response().text == "ok"
 
 
-def test_who_waits_behind_one_that_is_refused_goes_on() -> None:
+def test_a_post_behind_one_that_is_refused_goes_on() -> None:
     world, _, bobby, _ = full_world()
     large = post(world, b"y" * 500)
     world.pass_time(5)
@@ -196,7 +196,7 @@ def test_room_is_made_when_a_message_expires() -> None:
     assert len(announced(bobby)) == 1
 
 
-def test_room_is_made_when_a_recipient_goes() -> None:
+def test_room_is_made_when_a_recipient_leaves() -> None:
     world, _, bobby, _ = full_world()
     carol = world.peer("carol")
     bobby.leave()
@@ -207,7 +207,7 @@ def test_room_is_made_when_a_recipient_goes() -> None:
     assert len(announced(carol)) == 1
 
 
-def test_room_is_made_when_a_recipient_goes_while_a_post_waits() -> None:
+def test_room_is_made_when_a_recipient_leaves_while_a_post_waits() -> None:
     world, _, bobby, _ = full_world()
     carol = world.peer("carol")
     wire = post(world, b"y" * 200)

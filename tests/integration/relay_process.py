@@ -1,10 +1,10 @@
-"""A real ``twistd`` in a process of its own, known only by its log, its sockets and its end.
+"""A real ``twistd`` in a process of its own: its log, its sockets and its exit status.
 
     with running_relay() as relay:
         relay.address           # where to connect
-        relay.log               # all that it has said
+        relay.log               # what it has written
 
-At the end of the block it gets SIGTERM and must shut down in good order, without a traceback.
+At the end of the block it gets SIGTERM and must shut down cleanly, without a traceback.
 Waiting is done by threads: in a test that runs in the reactor, use ``deferToThread`` where the
 reactor has to live on meanwhile.
 """
@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,7 +35,7 @@ LISTENING = re.compile(r"listening on (?:(wss?)://(127\.0\.0\.1|\[::1\]):(\d+)|u
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a relay listens, and what a client must know to get in.
+    """Where a relay listens, and what a client must know to connect.
 
     :ivar host: loopback, IPv4 or IPv6.
     :ivar port: a TCP port; 0 for a Unix socket.
@@ -61,7 +61,7 @@ def find_addresses(log: str) -> list[Address]:
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment without a token of the one who runs the tests."""
+    """Return the environment without the relay's variables."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("ACEBASE_IPC_")}
     # Unbuffered, so that what is written to stdout and stderr keeps its order.
     return {**inherited, "PYTHONUNBUFFERED": "1", **(extra or {})}
@@ -81,13 +81,21 @@ def on_loopback(kind: str = "tcp", /, **arguments: str | Path) -> str:
 class Twistd:
     """One ``twistd``; *arguments* begin with its own options."""
 
-    def __init__(self, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        directory: Path | None = None,
+        command: Sequence[str | Path] = (TWISTD,),
+    ) -> None:
+        """:param directory: where it is started."""
         self.arguments = arguments
         self._lines: list[str] = []
         self._ended = False
         self._changed = threading.Condition()
         self._child = subprocess.Popen(
-            [TWISTD, *arguments],
+            [*command, *arguments],
+            cwd=directory,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -144,7 +152,7 @@ class Twistd:
         self._child.send_signal(signal.SIGTERM)
 
     def stop(self, seconds: float = DEADLINE) -> None:
-        """End it as an operator would: it must do so in good order.
+        """Stop it with SIGTERM; it must shut down cleanly.
 
         Once it has shut down, twistd lets the signal it got end its process.
         """
@@ -179,12 +187,14 @@ class RelayProcess(Twistd):
         twistd_options: tuple[str, ...] = (),
         environment: Mapping[str, str] | None = None,
         root: Path | None = None,
+        directory: Path | None = None,
     ) -> None:
         super().__init__(
             *("--nodaemon", "--pidfile=", *twistd_options, "acebase-ipc"),
             *(f"--port={port}" for port in ports),
             *options,
             environment=environment,
+            directory=directory,
         )
         try:
             self.wait_for(f"{len(ports)} ports", lambda log: len(find_addresses(log)) == len(ports))
@@ -208,6 +218,7 @@ def running_relay(
     twistd_options: tuple[str, ...] = (),
     environment: Mapping[str, str] | None = None,
     root: Path | None = None,
+    directory: Path | None = None,
 ) -> Iterator[RelayProcess]:
     """A relay until the end of the block; by default on one port of loopback."""
     relay = RelayProcess(
@@ -216,6 +227,7 @@ def running_relay(
         twistd_options=twistd_options,
         environment=environment,
         root=root,
+        directory=directory,
     )
     with relay:
         yield relay

@@ -1,4 +1,4 @@
-"""The relay in a program of somebody's own: in a ``.tac`` file, and without an Application."""
+"""An embedded relay: in a ``.tac`` file, and without an Application."""
 
 from __future__ import annotations
 

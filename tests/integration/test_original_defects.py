@@ -1,6 +1,6 @@
 """What the original server gets wrong, each defect as a test of what is right.
 
-The original, the ``acebase-ipc-server`` package for Node.js, is what published clients were
+The original, the ``acebase-ipc-server`` package for Node.js, is what the npm package acebase was
 written for. All is asked of a real process.
 """
 
@@ -101,11 +101,11 @@ async def test_a_peer_may_have_any_name(plain: RelayProcess, peers: Peers, peer_
     assert await first.take(2) == ["connect:second", "msg:hello"]
 
 
-# It tells all databases who comes and goes
+# It announces joins and departures to all databases
 
 
 @pytest_twisted.ensureDeferred
-async def test_who_comes_and_goes_is_told_within_the_database_only(
+async def test_joins_and_departures_are_announced_within_the_database_only(
     plain: RelayProcess, peers: Peers
 ) -> None:
     others = [

@@ -1,31 +1,33 @@
-"""What cannot be served ends twistd with status 1 and a last line that says why."""
+"""A relay that cannot serve ends twistd with status 1 and a last line that says why."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from tests.certificates import make_certificate, make_encrypted_pem
-from tests.integration.relay_process import Twistd, endpoint, on_loopback
+from tests.integration.relay_process import Twistd, endpoint, on_loopback, running_relay
 
 SECRET = "n0body-may-read-this"
 
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    """A port of loopback that somebody else listens on."""
+    """A port of loopback that another process listens on."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         yield listening.getsockname()[1]
 
 
-def refuse(*options: str) -> str:
+def refuse(*options: str, environment: Mapping[str, str] | None = None) -> str:
     """Start a relay that must not run; returns the last line of what it says."""
-    with Twistd("--nodaemon", "--pidfile=", "acebase-ipc", *options) as twistd:
+    with Twistd(
+        "--nodaemon", "--pidfile=", "acebase-ipc", *options, environment=environment
+    ) as twistd:
         assert twistd.wait_ended() == 1, twistd.log
         assert "Traceback" not in twistd.log, twistd.log
         assert SECRET not in twistd.log, twistd.log
@@ -99,7 +101,26 @@ def test_a_file_that_is_no_key(tmp_path: Path) -> None:
         (("--max-payload=large",), "large"),
         (("--token", SECRET, "--token-file", "missing.txt"), "(--token) or token_file"),
         (("--token-file", "missing.txt"), "missing.txt"),
+        (("--keepalive-interval=2147483",), "from 1 to 1,000,000 seconds"),
+        (("--allow-origin=example.org",), "has no scheme"),
+        (("--allow-host=example.org:9163",), "has a port"),
     ],
 )
 def test_an_option_that_cannot_be_used(options: tuple[str, ...], reason: str) -> None:
     assert reason in refuse(*options, "--port", on_loopback())
+
+
+@pytest.mark.parametrize("token", ["", "\n"])
+def test_an_empty_token_does_not_let_everybody_in(token: str) -> None:
+    said = refuse("--port", on_loopback(), environment={"ACEBASE_IPC_TOKEN": token})
+
+    assert "ACEBASE_IPC_TOKEN must not be empty" in said
+
+
+def test_a_unix_socket_that_another_relay_uses(tmp_path: Path) -> None:
+    path = tmp_path / "relay.sock"
+    port = endpoint("unix", str(path))
+
+    with running_relay(port):
+        assert "another process has locked it" in refuse("--port", port)
+        assert path.exists()

@@ -1,4 +1,4 @@
-"""SIGTERM: listening stops, peers hear it, and the process ends, whoever is in the way."""
+"""SIGTERM: ports are closed, peers are told, and the process ends in time in any case."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.integration.relay_process import (
 )
 
 SECONDS = 5.0
-"""What an operator has to wait at most."""
+"""The longest time until the process ends."""
 
 FAREWELL = Closed(1001, "the server is shutting down")
 

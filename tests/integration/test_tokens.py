@@ -1,4 +1,4 @@
-"""Who may come in, and what the log says of it."""
+"""Tokens: who is admitted, and what the log says about it."""
 
 from __future__ import annotations
 
@@ -120,10 +120,3 @@ def test_a_token_is_not_logged_by_a_relay_that_wants_none(plain: RelayProcess) -
         assert client.upgrade(f"/library/connect?id=first&v=1.0.0&t={TOKEN}")
 
     assert TOKEN not in plain.log
-
-
-@pytest_twisted.ensureDeferred
-async def test_an_empty_variable_is_no_token() -> None:
-    with running_relay(environment={"ACEBASE_IPC_TOKEN": ""}) as relay:
-        assert "token not required" in relay.log
-        assert (await Web(relay.address).get("/library/clients")).status == 200

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
 import selectors
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 import pytest_twisted
 
 from tests.integration.peers import Closed, Peers
+from tests.integration.raw import RawClient
 from tests.integration.relay_process import (
     DEADLINE,
     TWISTD,
+    Address,
     Twistd,
     clean_environment,
+    endpoint,
     find_addresses,
     on_loopback,
     running_relay,
@@ -94,3 +99,99 @@ def test_the_version_is_ours() -> None:
     with Twistd("acebase-ipc", "--version") as twistd:
         assert twistd.wait_ended() == 0
         assert twistd.log.startswith("acebase-ipc ")
+
+
+# Signals, crashes and locales
+
+
+def is_healthy(address: Address) -> bool:
+    """Return whether a relay answers; its reactor runs by then, which handles SIGTERM."""
+    with RawClient(address) as client:
+        client.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        return client.read_answer() == (200, "ok")
+
+
+def test_a_relay_that_logs_to_standard_output_survives_the_signals() -> None:
+    with running_relay() as relay:
+        os.kill(relay.pid, signal.SIGUSR1)
+        os.kill(relay.pid, signal.SIGHUP)
+        relay.wait_for("reload", lambda log: "the tokens were read again" in log)
+
+
+def signals_ignored_or_caught(pid: int) -> int:
+    """The signals that do not end a process, as a set of bits."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    sets = re.findall(r"^Sig(?:Ign|Cgt):\s+([0-9a-f]+)$", status, re.MULTILINE)
+    return int(sets[0], 16) | int(sets[1], 16)
+
+
+def test_a_reload_during_the_start_is_not_lost() -> None:
+    with Twistd("--nodaemon", "--pidfile=", "acebase-ipc", "--port", on_loopback()) as twistd:
+        deadline = time.monotonic() + DEADLINE
+        while not signals_ignored_or_caught(twistd.pid) & 1 << signal.SIGHUP - 1:
+            assert time.monotonic() < deadline
+        os.kill(twistd.pid, signal.SIGHUP)
+        twistd.wait_for("port", find_addresses)
+        assert is_healthy(find_addresses(twistd.log)[0])
+        assert "Traceback" not in twistd.log
+
+
+@pytest.mark.parametrize("lock", [True, False])
+def test_a_unix_port_is_opened_again_after_a_crash(tmp_path: Path, lock: bool) -> None:
+    path = tmp_path / "relay.sock"
+    port = endpoint("unix", str(path), lockfile=int(lock))
+    with Twistd("--nodaemon", "--pidfile=", "acebase-ipc", "--port", port) as twistd:
+        twistd.wait_for("port", find_addresses)
+        assert path.stat().st_mode & 0o777 == 0o660
+        os.kill(twistd.pid, signal.SIGKILL)
+        twistd.wait_ended()
+    assert path.exists()
+    with running_relay(port) as relay:
+        assert is_healthy(relay.address)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_unix_port_that_is_open_to_all_users_is_warned_of(tmp_path: Path) -> None:
+    port = endpoint("unix", str(tmp_path / "relay.sock"), mode=666)
+    with running_relay(port) as relay:
+        assert is_healthy(relay.address)
+        assert "is open to every user without a token" in relay.log
+    with running_relay(port, options=("--token=secret",)) as relay:
+        assert is_healthy(relay.address)
+        assert "is open to every user" not in relay.log
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_line_that_the_locale_cannot_encode_is_written(peers: Peers) -> None:
+    with running_relay(environment={"PYTHONIOENCODING": "ascii"}) as relay:
+        peer = await peers.join(relay.address, "日本語ですね")
+        await peer.leave()
+        assert r"\u65e5\u672c\u8a9e\u3067\u3059\u306d joined" in relay.log
+
+
+def test_a_relative_token_file_is_found_again_after_rundir(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    tmp_path.joinpath("token.txt").write_text("first")
+    with running_relay(
+        options=("--token-file=token.txt",),
+        twistd_options=(f"--rundir={state}",),
+        directory=tmp_path,
+    ) as relay:
+        tmp_path.joinpath("token.txt").unlink()
+        os.kill(relay.pid, signal.SIGHUP)
+        relay.wait_for("error", lambda log: "#error] the tokens stay as they are" in log)
+        tmp_path.joinpath("token.txt").write_text("second")
+        os.kill(relay.pid, signal.SIGHUP)
+        relay.wait_for("reload", lambda log: "the tokens were read again" in log)
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_twist_writes_its_log_as_the_options_say(form: str) -> None:
+    twist: list[str | Path] = [TWISTD.with_name("twist"), "acebase-ipc", "--log-format", form]
+    with Twistd("--port", on_loopback(), command=twist) as running:
+        running.wait_for("port", lambda log: "listening on" in log)
+        lines = [each for each in running.log.splitlines() if "listening on" in each]
+        assert lines[0].startswith("{") == (form == "json")
+        running.terminate()
+        running.wait_ended()

@@ -22,6 +22,6 @@ async def peers() -> AsyncIterator[Peers]:
 
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[ServiceManager]:
-    """Somebody who is notified of what becomes of a service."""
+    """A service manager that is notified of the state of a service."""
     with ServiceManager(tmp_path / "notify") as listening:
         yield listening

@@ -16,7 +16,7 @@ class ServiceManager:
     """
 
     def __init__(self, path: Path | str, watchdog: float | None = 30.0) -> None:
-        """:param watchdog: seconds within which the service has to show signs of life.
+        """:param watchdog: seconds within which the service has to show watchdog messages.
 
         :param path: where the socket is; with ``@`` before it, not in the file system.
         """
@@ -34,13 +34,13 @@ class ServiceManager:
         return dict(line.split("=", 1) for line in lines)
 
     def next_state(self) -> dict[str, str]:
-        """The next notification that is not a mere sign of life."""
+        """The next notification that is not a mere watchdog message."""
         while (state := self.receive()) == {"WATCHDOG": "1"}:
             pass
         return state
 
     def wait_for_ticks(self, count: int) -> None:
-        """Wait for the next *count* signs of life, which come once a second."""
+        """Wait for the next *count* watchdog messages, which come once a second."""
         self._discard()
         while count:
             count -= self.receive() == {"WATCHDOG": "1"}

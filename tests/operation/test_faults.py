@@ -1,4 +1,4 @@
-"""Bad days, each of them caused for real: the relay survives, and says what it should."""
+"""Faults, each caused for real: the relay survives, and logs what it should."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def test_no_file_descriptors(peers: Peers, manager: ServiceManager) -> Non
             assert each.read_answer() == (200, "ok")
         surplus = [crowd.enter_context(RawClient(relay.address)) for _ in range(20)]
 
-        # Who is too many learns it at once, instead of waiting for ever.
+        # Connections without a descriptor are closed at once, instead of waiting indefinitely.
         for each in surplus:
             assert each.receive() == b""
         cpu, began = cpu_seconds(relay.pid), time.monotonic()
@@ -91,7 +91,7 @@ async def test_no_file_descriptors(peers: Peers, manager: ServiceManager) -> Non
         assert "Traceback" not in relay.log
 
 
-# -- a mistake of ours -------------------------------------------------------------------------
+# -- a defect of the relay -------------------------------------------------------------------------
 
 APPLICATION = """
     from twisted.application.service import Application
@@ -300,7 +300,7 @@ async def test_clock_jumps_expire_nothing_and_stop_nothing(
             await deferToThread(jump, YEAR)
             slow.send(b"host\r\n\r\n")
             assert slow.read_answer() == (200, "ok")
-            assert await first.heard() == []  # the worker has its seat
+            assert await first.heard() == []  # the worker has its session
             answer = await Web(address).get("/library/receive", id="first", msg=announced)
             assert answer.text == body
 
@@ -314,7 +314,7 @@ async def test_clock_jumps_expire_nothing_and_stop_nothing(
         relay.kill()
 
 
-# -- the end, with everybody in the way --------------------------------------------------------
+# -- the end, with clients that delay it --------------------------------------------------------
 
 
 @pytest_twisted.ensureDeferred

@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ from twisted.internet.threads import deferToThread
 from acebase_ipc.relay.limits import Limits
 from acebase_ipc.tap import Options
 from acebase_ipc.testing import client_frame
-from tests.activation import ActivatedRelay, listening_socket
+from tests.activation import ActivatedRelay, activated, listening_socket
 from tests.integration.peers import Peers
 from tests.integration.raw import RawClient
 from tests.integration.relay_process import TWISTD, Address, Twistd, on_loopback, running_relay
@@ -99,7 +100,7 @@ def test_the_service_runs_the_relay_on_the_socket(tmp_path: Path) -> None:
     twistd, _, ours = " ".join(arguments).partition(" acebase-ipc ")
     assert twistd == "--nodaemon --pidfile="
     options.parseOptions(shlex.split(ours.replace("%d", str(tmp_path))))
-    assert options["config"].endpoints == ("systemd:domain=INET:index=0",)
+    assert options["config"].endpoints == ("systemd:index=0",)
     assert options["config"].token_file == str(token)
     assert settings(SOCKET)["ListenStream"] == ["127.0.0.1:9163"]
 
@@ -159,7 +160,7 @@ def test_a_service_manager_that_is_gone_is_no_reason_to_end(tmp_path: Path) -> N
 def test_a_relay_that_cannot_listen_is_never_ready(manager: ServiceManager) -> None:
     with Twistd(
         *("--nodaemon", "--pidfile=", "acebase-ipc", "--port", on_loopback(), "--port"),
-        "systemd:domain=INET:index=0",  # there is none
+        "systemd:index=0",  # there is none
         environment=manager.environment,
     ) as twistd:
         assert twistd.wait_ended() != 0
@@ -174,7 +175,7 @@ async def test_who_connects_during_a_restart_waits(peers: Peers) -> None:
             first = await peers.join(address, "first")
             await deferToThread(relay.stop)
             assert (await first.closed()).code == 1001
-        # Nobody serves the port now.
+        # No process serves the port now.
         connecting = [
             Deferred.fromCoroutine(peers.join(address, name)) for name in ("first", "second")
         ]
@@ -211,3 +212,41 @@ def test_it_serves_without_writable_executable_memory() -> None:
         client.send(client_frame("é".encode() * 2000))
         client.send(client_frame(b"ping"))
         assert client.receive() == b"\x81\x04pong"
+
+
+def test_a_dual_stack_socket_shows_the_addresses_of_its_clients(tmp_path: Path) -> None:
+    """As systemd makes it of ``ListenStream=9163``."""
+    listener = socket.socket(socket.AF_INET6)
+    listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    listener.bind(("::", 0))
+    listener.listen()
+    port = listener.getsockname()[1]
+    with listener, ActivatedRelay(listener) as relay:
+        for host in ("127.0.0.1", "::1"):
+            with RawClient(Address(host=host, port=port)) as client:
+                client.send(b"GET /library/clients HTTP/1.1\r\nHost: evil.example\r\n\r\n")
+                assert client.read_answer()[0] == 403
+        relay.wait_for("both", lambda: relay.text().count("is refused: 403") == 2)
+        assert "127.0.0.1 is refused: 403" in relay.text()
+        assert "::1 is refused: 403" in relay.text()
+
+
+def test_a_socket_that_is_not_there_is_named() -> None:
+    with listening_socket() as listener:
+        command: list[str | Path] = [
+            TWISTD,
+            "--nodaemon",
+            "--pidfile=",
+            "acebase-ipc",
+            "--port",
+            "systemd:index=1",
+        ]
+        ended = subprocess.run(
+            activated(listener, *command),
+            pass_fds=(listener.fileno(),),
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+    assert ended.returncode == 1
+    assert "0 inherited sockets match, of 0: unknown" in ended.stderr + ended.stdout

@@ -139,7 +139,7 @@ def test_what_was_written_is_read_however_large(size: int) -> None:
 
 DEFAULTS: dict[str, float | None] = {
     "max_payload": None,
-    "max_message": 16 * MIB,
+    "max_message": 64 * MIB,
     "max_stored": 256 * MIB,
     "message_ttl": 60,
     "max_backlog": 64 * MIB,

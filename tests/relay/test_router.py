@@ -534,7 +534,6 @@ def test_what_waits_is_handed_over_only_while_there_is_room() -> None:
     for message in messages:
         sender.says(message)
     slow.connection.room = 50_000
-    slow.connection.when_full = slow.stops_reading
     heard: list[str] = []
     rounds = 0
     while len(heard) < len(messages):

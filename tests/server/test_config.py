@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +16,12 @@ from twisted.internet.endpoints import _parse, serverFromString
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
 
-from acebase_ipc import AceBaseIPCServer, AceBaseIPCServerConfig, SSLConfig
+from acebase_ipc import AceBaseIPCServer, AceBaseIPCServerConfig, Limits, SSLConfig
 from acebase_ipc.errors import ConfigError
 from acebase_ipc.http.tokens import Rule
 from acebase_ipc.protocol.dialect import Dialect
-from acebase_ipc.relay.limits import KIB, MIB, Limits
-from acebase_ipc.server.endpoints import is_secure, redact
+from acebase_ipc.relay.limits import KIB, MIB
+from acebase_ipc.server.endpoints import parse_endpoint, redact
 from tests.certificates import make_certificate, make_pfx
 
 PEM = SSLConfig(key_path="key.pem", cert_path="cert.pem")
@@ -40,18 +42,34 @@ def config_with(**arguments: Any) -> AceBaseIPCServerConfig:
 def test_a_server_is_open_to_this_machine_only_unless_told_otherwise() -> None:
     config = AceBaseIPCServerConfig()
     assert config.descriptions == ("tcp:9163:interface=127.0.0.1",)
-    assert config.payload_limit == 16 * KIB
+    assert config.effective_limits.payload_limit == 16 * KIB
     assert config.rules() is None
     assert (config.dialect, config.introductions) == (None, True)
     assert (config.allow_origins, config.allow_hosts) == ((), ())
 
 
-def test_the_limits_belong_to_it() -> None:
-    config = AceBaseIPCServerConfig(max_payload=77, session_timeout=0)
-    assert isinstance(config, Limits)
-    assert (config.max_payload, config.session_timeout, config.max_message) == (77, 0, 16 * MIB)
-    with pytest.raises(ConfigError, match="max_message must be "):
-        AceBaseIPCServerConfig(max_message=0)
+def test_it_has_limits() -> None:
+    limits = Limits(max_payload=77, session_timeout=0)
+    assert AceBaseIPCServerConfig(limits=limits).limits is limits
+    assert AceBaseIPCServerConfig().limits == Limits()
+    with pytest.raises(TypeError):
+        config_with(max_message=1)
+
+
+def test_max_payload_may_be_given_by_the_original_servers_name() -> None:
+    config = AceBaseIPCServerConfig(max_payload=77, limits=Limits(max_message=5))
+    assert config.limits == Limits(max_payload=77, max_message=5)
+    assert AceBaseIPCServerConfig(max_payload=77, limits=Limits(max_payload=77)).limits == Limits(
+        max_payload=77
+    )
+    with pytest.raises(ConfigError, match=r"max_payload is 77, but limits\.max_payload is 78"):
+        AceBaseIPCServerConfig(max_payload=77, limits=Limits(max_payload=78))
+
+
+def test_a_configuration_can_be_changed_with_replace() -> None:
+    config = AceBaseIPCServerConfig(max_payload=77, ssl=PEM)
+    changed = dataclasses.replace(config, port=1)
+    assert (changed.port, changed.ssl, changed.limits) == (1, PEM, Limits(max_payload=77))
 
 
 def test_it_is_a_value() -> None:
@@ -214,12 +232,13 @@ def test_endpoints_come_instead_of_host_port_and_ssl() -> None:
     endpoints = ("tcp:1", "unix:/run/acebase.sock")
     config = AceBaseIPCServerConfig(host="::1", port=5, ssl=PEM, endpoints=endpoints)
     assert config.descriptions == endpoints
-    assert not config.secure
+    assert not config.is_secure
 
 
 def test_a_server_may_listen_on_none() -> None:
     config = AceBaseIPCServerConfig(port=None, ssl=PEM)
-    assert (config.descriptions, config.secure, config.payload_limit) == ((), False, 16 * KIB)
+    assert (config.descriptions, config.is_secure) == ((), False)
+    assert config.effective_limits.payload_limit == 16 * KIB
     assert AceBaseIPCServerConfig(port=None, endpoints=("tcp:1",)).descriptions == ("tcp:1",)
 
 
@@ -272,11 +291,10 @@ def test_real_files_are_found(make_ssl: Callable[[str], SSLConfig], kind: str) -
         ("unix:/run/ssl.sock", False),
         ("unix:ssl", False),
         ("systemd:domain=INET:index=0", False),
-        ("", False),
+        ("nonsense", False),
         ("sslx:9163", False),
-        ("tcp:ssl", False),
+        ("tcp:1:interface=ssl", False),
         ("haproxy:tcp:9163", False),
-        ("haproxy", False),
         ("ssl:9163:privateKey=key.pem", True),
         ("tls:example.org:9163", True),
         ("pfx:9163:path=server.pfx", True),
@@ -288,32 +306,32 @@ def test_real_files_are_found(make_ssl: Callable[[str], SSLConfig], kind: str) -
     ],
 )
 def test_an_endpoint_is_secure_if_it_is_one_of_tls(description: str, secure: bool) -> None:
-    assert is_secure(description) is secure
     config = AceBaseIPCServerConfig(endpoints=(description,))
-    assert config.secure is secure
-    assert config.payload_limit == (16 * MIB if secure else 16 * KIB)
+    assert config.is_secure is secure
+    assert config.effective_limits.payload_limit == (16 * MIB if secure else 16 * KIB)
 
 
 @pytest.mark.parametrize("description", ["PFX:9163:path=x", "Tls:x", "HAProxy:ssl:9163"])
 def test_the_case_of_a_prefix_does_not_matter(description: str) -> None:
-    assert is_secure(description)
+    assert parse_endpoint(description).is_secure
 
 
 @pytest.mark.parametrize("ssl", [PEM, ONE_PEM, PFX])
 def test_published_clients_cannot_post_over_tls(ssl: SSLConfig) -> None:
     config = AceBaseIPCServerConfig(ssl=ssl)
-    assert (config.secure, config.payload_limit) == (True, 16 * MIB)
+    assert (config.is_secure, config.effective_limits.payload_limit) == (True, 16 * MIB)
 
 
 def test_one_port_with_tls_suffices_for_the_larger_default() -> None:
     endpoints = ("tcp:1", "ssl:2:privateKey=key.pem")
-    assert AceBaseIPCServerConfig(endpoints=endpoints).payload_limit == 16 * MIB
+    assert AceBaseIPCServerConfig(endpoints=endpoints).effective_limits.payload_limit == 16 * MIB
 
 
 @pytest.mark.parametrize("max_payload", [1, 16 * KIB, 32 * MIB])
 def test_what_is_configured_goes_before_the_default(max_payload: int) -> None:
-    assert AceBaseIPCServerConfig(max_payload=max_payload).payload_limit == max_payload
-    assert AceBaseIPCServerConfig(max_payload=max_payload, ssl=PEM).payload_limit == max_payload
+    for ssl in (None, PEM):
+        config = AceBaseIPCServerConfig(max_payload=max_payload, ssl=ssl)
+        assert config.effective_limits.payload_limit == max_payload
 
 
 # Secrets
@@ -336,10 +354,11 @@ def test_what_is_configured_goes_before_the_default(max_payload: int) -> None:
             ["tokens", "a.pfx", "b", "c"],
         ),
         (AceBaseIPCServerConfig(endpoints=("unix:/x:path=y",)), []),
+        (AceBaseIPCServerConfig(endpoints=("haproxy:ssl:1:k.pem",)), ["k.pem"]),
     ],
 )
 def test_files_that_hold_secrets(config: AceBaseIPCServerConfig, files: list[str]) -> None:
-    assert list(config.secret_files()) == files
+    assert list(config.secret_files) == list(map(os.path.abspath, files))
 
 
 @pytest.mark.parametrize(
@@ -366,8 +385,9 @@ def test_no_passphrase_is_left(path: str, passphrase: str) -> None:
 
 
 def refusal(description: str) -> str:
+    reactor: Any = MemoryReactorClock()
     with pytest.raises(ConfigError) as caught:
-        AceBaseIPCServer(AceBaseIPCServerConfig(endpoints=(description,)), MemoryReactorClock())
+        AceBaseIPCServer(AceBaseIPCServerConfig(endpoints=(description,)), reactor)
     return str(caught.value)
 
 

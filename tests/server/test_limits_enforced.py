@@ -1,4 +1,4 @@
-"""Every limit as a peer meets it: what happens beyond it, and that nobody else is hurt."""
+"""Every limit, seen from a peer: what happens when it is exceeded, and that others go on."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_max_stored_pauses_a_post_and_refuses_it_after_30_s() -> None:
     world.pass_time(1)
     assert wire.response().status == 503
     assert len(bobby.heard()) == 1
-    assert world.server._uploads.reserved == 0
+    assert world.server._parts.uploads.reserved == 0
 
 
 def test_max_stored_lets_a_post_go_on_when_there_is_room() -> None:
@@ -137,7 +137,7 @@ def test_message_ttl_is_how_long_a_message_waits() -> None:
     assert counts(world)["MessageDropped"] == 1
 
 
-def test_max_backlog_cuts_who_does_not_read_and_nobody_else() -> None:
+def test_max_backlog_disconnects_only_the_peer_that_does_not_read() -> None:
     world = World(max_backlog=200_000)
     alice, bobby, carol = world.peers("alice", "bobby", "carol")
     bobby.wire.stop_reading()
@@ -245,10 +245,10 @@ def test_max_memory_is_reserved_for_posts_in_part() -> None:
     wires = [world.connect() for _ in range(100)]
     for wire in wires:
         wire.send(http_head("POST", ALICE, content_length="500000") + b"to:bobby;")
-    assert world.server._uploads.reserved == 2 * 500_000
+    assert world.server._parts.uploads.reserved == 2 * 500_000
     for wire in wires[:2]:
         wire.reset()
-    assert world.server._uploads.reserved == 2 * 500_000  # the next two
+    assert world.server._parts.uploads.reserved == 2 * 500_000  # the next two
 
 
 @pytest.mark.parametrize("where", ["elsewhere", "for the master"])
@@ -513,7 +513,7 @@ def test_half_open_handshakes_go_and_leave_few_lines() -> None:
     assert {each.ended for each in wires} == {"reset"}
     assert counts(world)["RequestTimeout"] == 300
     assert len(world.events) - before <= LINES_PER_PERIOD
-    assert world.server._site.channels == set()
+    assert world.server._parts.site.channels == set()
 
 
 def test_endless_headers_are_refused_when_they_are_too_many() -> None:
@@ -551,7 +551,7 @@ def test_a_hundred_posts_at_once_are_all_relayed_within_the_memory() -> None:
     request = http_request("POST", ALICE, body)
     for wire in wires:
         wire.send(request[:50_000])
-    reserved = world.server._uploads.reserved
+    reserved = world.server._parts.uploads.reserved
     assert MIB - len(body) <= reserved <= MIB
     alice.say("to:bobby;still here")
     assert bobby.heard() == ["msg:still here"]
@@ -561,7 +561,7 @@ def test_a_hundred_posts_at_once_are_all_relayed_within_the_memory() -> None:
         for announced in bobby.heard():
             target = f"/{DATABASE}/receive?id=bobby&msg={announced.removeprefix('get:')}"
             fetched += world.get(target).status == 200
-        assert world.server._uploads.reserved <= MIB
+        assert world.server._parts.uploads.reserved <= MIB
     assert fetched == 100
     assert [wire.response().status for wire in wires] == [200] * 100
-    assert world.server._uploads.reserved == 0
+    assert world.server._parts.uploads.reserved == 0

@@ -45,8 +45,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from acebase_ipc.server.endpoints import with_backlog
-from acebase_ipc.server.pfx import MAX_BACKLOG, PFXServerEndpointParser, pfx_certificate_options
+from acebase_ipc.server.endpoints import MAX_BACKLOG
+from acebase_ipc.server.pfx import PFXServerEndpointParser, pfx_certificate_options
 from tests.certificates import (
     KEY_TYPES,
     Certificate,
@@ -147,7 +147,7 @@ async def shake_hands(
     reactor: Any, port: int, root: Path, host: str = "127.0.0.1", version: int | None = None
 ) -> list[x509.Certificate]:
     """
-    Connect, verify the server against `root` and `host`, hear its greeting; give its chain.
+    Connect, verify the server against `root` and `host`, read its greeting; return its chain.
 
     With `version`, the client speaks no other, and does not look at the host.
     """
@@ -645,31 +645,3 @@ async def test_stock_ssl_refuses_tls_1_1(reactor: Any, tmp_path: Path) -> None:
         reactor, f"ssl:0:privateKey={certificate.pem}:interface=127.0.0.1"
     ) as port:
         await assert_refuses_tls_1_1(reactor, port)
-
-
-@pytest.mark.parametrize(
-    "description",
-    [
-        "tcp:9163",
-        r"tcp:9163:interface=\:\:1",
-        "ssl:9163:privateKey=key.pem",
-        "unix:/run/acebase-ipc.sock:mode=660",
-        r"unix:/run/odd\:backlog=3",
-        "pfx:9163:path=server.pfx",
-    ],
-)
-def test_a_port_without_a_backlog_gets_ours(description: str) -> None:
-    assert with_backlog(description) == f"{description}:backlog=1024"
-
-
-@pytest.mark.parametrize(
-    "description",
-    [
-        "tcp:9163:backlog=7",
-        "unix:backlog=7:/run/ipc.sock",
-        "systemd:domain=INET:index=0",
-        "tls:443",
-    ],
-)
-def test_what_has_a_backlog_or_takes_none_stays(description: str) -> None:
-    assert with_backlog(description) == description

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import pytest
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import CannotListenError
 from twisted.logger import capturedLogs, eventAsText
 from twisted.python.failure import Failure
@@ -15,15 +16,18 @@ from twisted.web.server import Request, Site
 
 from acebase_ipc import AceBaseIPCServer, AceBaseIPCServerConfig, Client, ConfigError, Dialect
 from acebase_ipc.server.logging import LINES_PER_PERIOD, PERIOD
+from acebase_ipc.server.service import State
 from tests.fakes import (
     CLOSE,
     DATABASE,
     START,
+    ListeningPort,
     MemoryNetwork,
     Peer,
     World,
     http_head,
     text,
+    upgrade_request,
 )
 
 SEND = f"/{DATABASE}/send?id=alice"
@@ -57,13 +61,16 @@ def test_what_a_flood_left_out_of_the_log_is_told_without_another_event() -> Non
             world.peer("worker1").leave()
         world.pass_time(PERIOD + 1, step=1)
     texts = [eventAsText(each, includeTimestamp=False, includeSystem=False) for each in logged]
-    assert not any("more times" in each for each in texts)
+    assert not any("were left out" in each for each in texts)
     with capturedLogs() as logged:
         for _ in range(LINES_PER_PERIOD + 2):
             world.peer("worker1").leave()
         world.pass_time(PERIOD + 1, step=1)
     texts = [eventAsText(each, includeTimestamp=False, includeSystem=False) for each in logged]
-    assert texts[-2:] == ["and 2 more times PeerJoined", "and 2 more times PeerLeft"]
+    assert texts[-2:] == [
+        "2 more lines of PeerJoined were left out",
+        "2 more lines of PeerLeft were left out",
+    ]
 
 
 def test_it_listens_on_every_endpoint_and_serves_one_relay() -> None:
@@ -95,9 +102,8 @@ def test_a_taken_port_fails_the_start() -> None:
     "endpoint", ["nonsense:1", "tcp:port", "tcp", "ssl:1:privateKey=/does/not/exist.pem", ""]
 )
 def test_an_endpoint_that_cannot_be_used_is_a_config_error(endpoint: str) -> None:
-    config = AceBaseIPCServerConfig(endpoints=(endpoint,))
     with pytest.raises(ConfigError) as raised:
-        AceBaseIPCServer(config, MemoryNetwork())
+        AceBaseIPCServer(AceBaseIPCServerConfig(endpoints=(endpoint,)), MemoryNetwork())
     assert repr(endpoint) in str(raised.value)
 
 
@@ -218,7 +224,7 @@ def test_a_mistake_each_second_does_not_end_the_rest(monkeypatch: pytest.MonkeyP
     world = World(fails=True, keepalive_interval=5, keepalive_timeout=2)
     peer = world.peer("worker1")
     peer.answers = False
-    relay = world.server._relay
+    relay = world.server._parts.relay
 
     def fail(now: float) -> None:
         raise LookupError("a mistake")
@@ -316,11 +322,11 @@ def test_an_unknown_dialect_is_refused() -> None:
     assert "dialect" in response.text
 
 
-# Mounted in somebody else's Site
+# Mounted in a foreign Site
 
 
 class Page(Resource):
-    """A page that is not the relay's."""
+    """A page of the foreign Site."""
 
     isLeaf = True
 
@@ -435,3 +441,240 @@ def test_a_mounted_relay_requires_the_token() -> None:
     assert Peer("alice", world.upgrade(f"{target}&t=secret")).heard()
     assert world.get(f"/ipc/{DATABASE}/clients").status == 401
     assert world.get(f"/ipc/{DATABASE}/clients?t=secret").status == 200
+
+
+# The life of a server
+
+
+class LateEndpoint:
+    """An endpoint that opens its port, or fails, when the test says so."""
+
+    def __init__(self) -> None:
+        self.opening: list[Deferred[Any]] = []
+        self.ports: list[ListeningPort] = []
+
+    def listen(self, factory: Any) -> Deferred[Any]:
+        self.opening.append(Deferred())
+        return self.opening[-1]
+
+    def succeed(self) -> None:
+        self.ports.append(ListeningPort("127.0.0.1", 1))
+        self.opening.pop().callback(self.ports[-1])
+
+    def fail(self) -> None:
+        self.opening.pop().errback(CannotListenError("", 1, OSError("not there")))
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> LateEndpoint:
+    endpoint = LateEndpoint()
+    plugin = "acebase_ipc.server.listener.serverFromString"
+    monkeypatch.setattr(plugin, lambda reactor, text: endpoint)
+    return endpoint
+
+
+def make_server(**config: Any) -> tuple[AceBaseIPCServer, MemoryNetwork]:
+    reactor = MemoryNetwork()
+    server = AceBaseIPCServer(AceBaseIPCServerConfig(**config), reactor, clock=reactor.seconds)
+    return server, reactor
+
+
+def outcome(deferred: Deferred[Any]) -> list[Any]:
+    """The result of *deferred*, when there is one; errors are caught."""
+    results: list[Any] = []
+    deferred.addBoth(results.append)
+    return results
+
+
+TWO_PORTS = ("tcp:1000:interface=127.0.0.1", "tcp:2000:interface=127.0.0.1")
+
+
+def test_a_failed_start_is_undone() -> None:
+    server, reactor = make_server(endpoints=TWO_PORTS)
+    reactor.taken = {2000}
+    (failure,) = outcome(server.start())
+    assert failure.check(CannotListenError)
+    assert [each.listening for each in reactor.ports] == [False]
+    assert server.state is State.STOPPED
+    assert not server.running
+    assert reactor.getDelayedCalls() == []
+    assert outcome(server.stop()) == [None]
+
+
+def test_a_failed_start_can_be_repeated() -> None:
+    server, reactor = make_server(endpoints=TWO_PORTS)
+    reactor.taken = {2000}
+    outcome(server.start())
+    reactor.taken = set()
+    assert outcome(server.start()) == [None]
+    assert [each.listening for each in reactor.ports] == [False, True, True]
+    assert outcome(server.stop()) == [None]
+
+
+def test_an_application_that_cannot_listen_leaves_no_port_open() -> None:
+    server, reactor = make_server(endpoints=TWO_PORTS)
+    reactor.taken = {2000}
+    with pytest.raises(CannotListenError):
+        server.privilegedStartService()
+    assert [each.listening for each in reactor.ports] == [False]
+    assert reactor.getDelayedCalls() == []
+
+
+def test_a_server_that_was_never_started_is_stopped_at_once() -> None:
+    server, _ = make_server()
+    assert outcome(server.stop()) == [None]
+    assert outcome(server.start()) == [None]
+    assert outcome(server.stop()) == [None]
+    assert outcome(server.stop()) == [None]
+
+
+def test_start_waits_for_a_port_that_opens_later(late: LateEndpoint) -> None:
+    server, _ = make_server()
+    started, again = outcome(server.start()), outcome(server.start())
+    assert started == again == []
+    late.succeed()
+    assert started == again == [None]
+    assert server.listeners[0].address is not None
+    assert server.running
+    assert outcome(server.stop()) == [None]
+    assert [each.listening for each in late.ports] == [False]
+
+
+def test_start_fails_with_a_port_that_fails_later(late: LateEndpoint) -> None:
+    server, reactor = make_server()
+    started = outcome(server.start())
+    late.fail()
+    assert started[0].check(CannotListenError)
+    assert server.state is State.STOPPED
+    assert reactor.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize("opens", [True, False])
+def test_stop_does_not_wait_for_a_port_that_opens_later(late: LateEndpoint, opens: bool) -> None:
+    server, _ = make_server()
+    started = outcome(server.start())
+    assert outcome(server.stop()) == [None]
+    assert started[0].check(CancelledError)
+    late.succeed() if opens else late.fail()
+    assert [each.listening for each in late.ports] == [False] * opens
+    assert server.listeners[0].address is None
+
+
+def test_a_server_that_was_stopped_starts_again() -> None:
+    world = World()
+    alice = world.peer("alice")
+    world.stop()
+    assert alice.close_code == 1001
+    with world._running():
+        assert outcome(world.server.start()) == [None]
+    assert [each.listening for each in world.reactor.ports] == [False, True]
+    alice, bobby = world.peers("alice", "bobby")
+    alice.say("hello")
+    assert bobby.heard() == ["msg:hello"]
+    assert len(world.stop()) == 1
+
+
+def test_a_defect_while_it_stops_does_not_keep_it_from_stopping(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(fails=True)
+    idle = world.connect()
+
+    def fail(code: int, reason: str) -> None:
+        raise LookupError("a defect")
+
+    monkeypatch.setattr(world.server._parts.relay, "close", fail)
+    assert world.stop() == [None]
+    assert idle.ended == "closed"
+    assert world.server.state is State.STOPPED
+    assert any("closing failed" in each for each in world.failures)
+
+
+def test_start_while_it_stops_is_an_error() -> None:
+    world = World()
+    peer = world.peer("alice")
+    peer.answers = False
+    stopped = world.stop()
+    assert stopped == []
+    (failure,) = outcome(world.server.start())
+    assert failure.check(RuntimeError)
+    world.pass_time(5)
+    assert len(stopped) == 1
+
+
+def test_stopping_closes_idle_http_connections() -> None:
+    world = World()
+    silent, used = world.connect(), world.connect()
+    used.send(http_head("GET", "/healthz"))
+    assert used.response().status == 200
+    assert len(world.stop()) == 1
+    assert [silent.ended, used.ended] == ["closed", "closed"]
+    assert world.server.state is State.STOPPED
+
+
+def test_an_answer_is_completed_before_its_connection_is_closed() -> None:
+    world = World(token="secret", max_payload=100)
+    alice, bobby = world.peers("alice", "bobby", query="&t=secret")
+    assert world.post(f"{SEND}&t=secret", "x" * 500_000).text == "ok"
+    message_id = bobby.heard()[0].removeprefix("get:")
+    alice.leave()
+    wire = world.connect()
+    wire.stop_reading(1000)
+    wire.send(http_head("GET", f"/{DATABASE}/receive?id=bobby&msg={message_id}&t=secret"))
+    stopped = world.stop()
+    assert (wire.ended, stopped) == (None, [])
+    wire.read_on()
+    assert wire.response().text == "x" * 500_000
+    assert wire.ended == "closed"
+    assert len(stopped) == 1
+
+
+def test_a_client_that_does_not_read_its_answer_does_not_delay_the_end() -> None:
+    world = World(max_payload=100)
+    _, bobby = world.peers("alice", "bobby")
+    assert world.post(SEND, "x" * 500_000).text == "ok"
+    message_id = bobby.heard()[0].removeprefix("get:")
+    wire = world.connect()
+    wire.stop_reading(1000)
+    wire.send(http_head("GET", f"/{DATABASE}/receive?id=bobby&msg={message_id}"))
+    stopped = world.stop()
+    world.pass_time(5)
+    assert wire.ended == "reset"
+    assert len(stopped) == 1
+    assert world.reactor.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize("after", [0, 5])
+def test_a_foreign_site_is_refused_while_the_server_does_not_run(after: float) -> None:
+    world = mounted()
+    alice = world.peer("alice", database=f"ipc/{DATABASE}")
+    alice.answers = False
+    wire = world.connect()
+    world.stop()
+    world.pass_time(after)
+    for request in (
+        http_head("GET", "/ipc/healthz"),
+        http_head("POST", f"/ipc{SEND}", content_length="0"),
+        upgrade_request(f"/ipc/{DATABASE}/connect?id=bobby&v=1"),
+        http_head("GET", "/ipc"),
+    ):
+        wire = world.connect()
+        wire.send(request)
+        assert wire.response().status == 503
+    assert world.get("/page").text == "a page"
+    world.pass_time(5)
+    assert world.server.get_clients(DATABASE) == ()
+
+
+def test_a_client_whose_conflict_is_decided_after_the_stop_is_refused() -> None:
+    world = World()
+    master = f"/{DATABASE}/connect?v=1&id=[master]&t="
+    Peer("[master]", world.upgrade(master))
+    holder = Peer("[master]", world.upgrade(master))  # the first one answers its close frame
+    holder.answers = False
+    newcomer = world.upgrade(master)
+    assert newcomer.take() == b""
+    world.stop()
+    world.pass_time(5)
+    assert b"HTTP/1.1 101" not in newcomer.take()
+    assert world.server.get_clients(DATABASE) == ()

@@ -20,7 +20,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from acebase_ipc import AceBaseIPCServer, AceBaseIPCServerConfig
+from acebase_ipc import AceBaseIPCServer, AceBaseIPCServerConfig, Limits
 from acebase_ipc.relay.peers import Peer
 from acebase_ipc.websocket.fastpath import WebSocketConnection
 
@@ -81,9 +81,10 @@ def gauges(server: Any) -> dict[str, Any]:
     gc.collect()
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)  # the remaining memory is in use
-    relay = server._relay
-    databases = list(relay.registry.databases.values())
+    parts = server._parts
+    relay = parts.relay
     store = relay.store
+    databases = list(relay.registry.databases.values())
     alive = gc.get_objects()
     return {
         "timers": len(reactor.getDelayedCalls()),
@@ -91,11 +92,11 @@ def gauges(server: Any) -> dict[str, Any]:
         "peers": sum(len(each.peers) for each in databases),
         "suspended sessions": len(relay.sessions._expiries),
         "queues for masters": sum(len(each.awaiting_master) for each in databases),
-        "connections": len(server._connections.factory.connections),
-        "HTTP connections": len(server._site.channels),
+        "connections": len(parts.connections.factory.connections),
+        "HTTP connections": len(parts.site.channels),
         "stored bytes": store.stored,
         "stored messages": len(store._messages) + len(store._by_recipient),
-        "reserved bytes": server._uploads.reserved,
+        "reserved bytes": parts.uploads.reserved,
         "counted bytes": relay.memory.used,
         "peer objects": sum(isinstance(each, Peer) for each in alive),
         "connection objects": sum(isinstance(each, WebSocketConnection) for each in alive),
@@ -108,6 +109,7 @@ def make_application(options: str) -> Any:
     """The relay with these *options*, and its gauges, as one application."""
     config = json.loads(options)
     config["endpoints"] = tuple(config["endpoints"])
+    config["limits"] = Limits(**config["limits"])
     server = AceBaseIPCServer(AceBaseIPCServerConfig(**config))
     application = Application("soak")
     server.setServiceParent(application)

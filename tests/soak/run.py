@@ -43,15 +43,17 @@ MORE_MEMORY = 24 << 20
 
 OPTIONS: dict[str, Any] = {
     "token": TOKEN,
-    "max_payload": MAX_PAYLOAD,
-    "max_backlog": 4 << 20,
-    "session_timeout": SESSION_TIMEOUT,
-    "message_ttl": TTL,
-    "keepalive_interval": KEEPALIVE / 2,
-    "keepalive_timeout": KEEPALIVE / 2,
-    "handshake_timeout": 30,
-    "request_timeout": 30,
-    "http_idle": 20,
+    "limits": {
+        "max_payload": MAX_PAYLOAD,
+        "max_backlog": 4 << 20,
+        "session_timeout": SESSION_TIMEOUT,
+        "message_ttl": TTL,
+        "keepalive_interval": KEEPALIVE / 2,
+        "keepalive_timeout": KEEPALIVE / 2,
+        "handshake_timeout": 30,
+        "request_timeout": 30,
+        "http_idle": 20,
+    },
 }
 
 TEMPORARY = (

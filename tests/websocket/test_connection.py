@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from acebase_ipc.relay.router import Relay
+from acebase_ipc.relay.router import Router
+from acebase_ipc.relay.sessions import Sessions
 from tests.fakes import (
     ACCEPT,
     BINARY,
@@ -276,7 +277,8 @@ def test_violations_of_rfc_6455_close_the_connection(frame: bytes, code: int) ->
 def test_an_invalid_close_frame_ends_the_connection(payload: bytes) -> None:
     alice, bobby = World().peers("alice", "bobby")
     alice.wire.send(client_frame(b"before") + client_frame(payload, CLOSE))
-    assert alice.wire.ended is not None
+    assert alice.wire.ended == "closed"
+    assert alice.close_code in (1002, 1007)
     assert bobby.heard() == ["msg:before", "disconnect:alice"]
 
 
@@ -774,27 +776,28 @@ def test_a_full_peer_that_leaves_takes_its_backlog_along() -> None:
 # Our own mistakes
 
 
-def _break(monkeypatch: pytest.MonkeyPatch, method: str, when: bytes = b"") -> None:
+def _break(monkeypatch: pytest.MonkeyPatch, kind: type, method: str, when: bytes = b"") -> None:
     """Let a method of the relay fail, if *when* is among what it is given."""
-    right = getattr(Relay, method)
+    right = getattr(kind, method)
 
-    def wrong(self: Relay, *args: Any) -> Any:
+    def wrong(self: Any, *args: Any) -> Any:
         if not when or when in args:
             raise RuntimeError("a mistake of ours")
         return right(self, *args)
 
-    monkeypatch.setattr(Relay, method, wrong)
+    monkeypatch.setattr(kind, method, wrong)
 
 
 def test_an_error_of_ours_closes_with_1011_and_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(fails=True)
+    _break(monkeypatch, Router, "receive", b"fatal")
     alice, bobby = world.peers("alice", "bobby")
-    _break(monkeypatch, "receive", b"fatal")
-    alice.say("before", "fatal", "behind")  # one's error loses none of the others
+    alice.say("before", "fatal", "behind")
     assert alice.close_code == 1011
     assert "mistake" not in alice.close_reason
+    assert alice.wire.ended is not None
     assert any("a mistake of ours" in each for each in world.failures)
-    assert bobby.heard() == ["msg:before", "msg:behind", "disconnect:alice"]
+    assert bobby.heard() == ["msg:before", "disconnect:alice"]
     assert bobby.wire.ended is None
     bobby.say("to:bobby;I go on")
     assert bobby.heard() == ["msg:I go on"]
@@ -804,30 +807,51 @@ def test_an_error_in_a_fragmented_message_closes_with_1011(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     world = World(fails=True)
+    _break(monkeypatch, Router, "receive", b"fatal")
     (alice,) = world.peers("alice")
-    _break(monkeypatch, "receive", b"fatal")
     alice.send(b"fa", TEXT, final=False)
     alice.send(b"tal", CONTINUATION)
     assert alice.close_code == 1011
     assert any("a mistake of ours" in each for each in world.failures)
 
 
-def test_an_error_while_joining_closes_with_1011(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("method", ["admit", "welcome"])
+def test_an_error_while_joining_closes_with_1011_and_leaves_no_peer(
+    monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
     world = World(fails=True)
-    _break(monkeypatch, "join")
-    peer = Peer("alice", world.upgrade(CONNECT))
+    (bobby,) = world.peers("bobby")
+    with monkeypatch.context() as patch:
+        _break(patch, Sessions, method)
+        peer = Peer("alice", world.upgrade(CONNECT))
     assert peer.close_code == 1011
     assert peer.wire.ended is not None
     assert any("a mistake of ours" in each for each in world.failures)
+    assert [each.id for each in world.server.get_clients(DATABASE)] == ["bobby"]
+    bobby.say("hello")
+    assert peer.heard() == []
 
 
-def test_an_error_while_leaving_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_an_error_while_leaving_is_logged_and_leaves_no_peer(
+    monkeypatch: pytest.MonkeyPatch, end: Callable[[Peer], object]
+) -> None:
     world = World(fails=True)
-    (alice,) = world.peers("alice")
-    _break(monkeypatch, "lost")
-    alice.leave()
+    alice = world.peer("alice")
+    failures = iter([True])
+    lost = Sessions.lost
+
+    def fail_once(*args: Any) -> None:
+        if next(failures, False):
+            raise RuntimeError("a mistake of ours")
+        lost(*args)
+
+    monkeypatch.setattr(Sessions, "lost", fail_once)
+    end(alice)
     assert alice.wire.ended is not None
     assert any("a mistake of ours" in each for each in world.failures)
+    world.pass_time(40)
+    assert world.server.get_clients(DATABASE) == ()
 
 
 def test_no_message_and_no_token_is_logged() -> None:

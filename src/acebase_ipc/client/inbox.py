@@ -54,9 +54,13 @@ class Inbox:
 
     def put(self, item: Item | DownloadNotice, size: int) -> None:
         """Deliver *item*, of *size* bytes, when all before it has been delivered."""
-        self._waiting.append((item, size))
-        self._size += size
-        self._pump()
+        idle = not (self._waiting or self._stepping or self._downloading)
+        if idle and not isinstance(item, DownloadNotice):
+            self._deliver(item)
+        else:
+            self._waiting.append((item, size))
+            self._size += size
+            self._pump()
 
     def clear(self) -> None:
         """Discard what waits, and cancel the download."""

@@ -16,13 +16,10 @@ class Messages:
     """An asynchronous iterator of messages.
 
     Made by :meth:`~acebase_ipc.client.service.IPCClient.messages`.
-
-    :param callouts: fires the Deferreds of readers.
-    :param max_bytes: bytes that may wait to be read.
-    :param awaited: holds the iterators that have readers, so that a reader need not hold
-        the iterator, as in ``await anext(client.messages())``.
     """
 
+    # callouts fires the Deferreds of readers. awaited holds the iterators that have readers,
+    # so that a reader need not hold the iterator, as in "await anext(client.messages())".
     def __init__(self, callouts: Callouts, max_bytes: int, awaited: set[Messages]) -> None:
         self._callouts = callouts
         self._max_bytes = max_bytes

@@ -142,7 +142,8 @@ class Traffic:
         """A message has arrived; a message of an unknown kind is ignored."""
         if isinstance(message, ConnectNotice | DisconnectNotice | Body | DownloadNotice):
             self._inbox.put(message, size)
-            self._regulate()
+            if self._inbox.is_full:
+                self._regulate()
 
     def drained(self) -> None:
         """There is room again for what is to be sent."""

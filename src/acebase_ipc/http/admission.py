@@ -43,7 +43,7 @@ class Admission:
     :param check_room: raises ``Overloaded`` if there is no room for the connection.
     :param clock: monotonic seconds.
     :param dialect: the dialect of all peers; ``None`` to detect it.
-    :ivar is_open: whether anything is admitted; not while the server stops.
+    :param is_running: tells whether the server runs; otherwise nothing is admitted.
     """
 
     def __init__(
@@ -53,8 +53,9 @@ class Admission:
         check_room: Callable[[IAddress | None], None],
         clock: Callable[[], float],
         dialect: Dialect | None,
+        is_running: Callable[[], bool],
     ) -> None:
-        self.is_open = True
+        self._is_running = is_running
         self._access = access
         self._relay = relay
         self._check_room = check_room
@@ -62,10 +63,10 @@ class Admission:
         self._dialect = dialect
 
     def check_page(self, request: Request) -> bytes | None:
-        """Refuse a web page that may not use the relay, and everything while it is closed.
+        """Refuse a web page that may not use the relay; refuse everything while stopped.
 
         :returns: the origin of a web page that may.
-        :raises Overloaded: while the server stops.
+        :raises Overloaded: while the server does not run.
         :raises Unauthorized: for another web page.
         """
         self._check_open()
@@ -74,8 +75,8 @@ class Admission:
         return origin
 
     def _check_open(self) -> None:
-        if not self.is_open:
-            raise Overloaded("The server is shutting down")
+        if not self._is_running():
+            raise Overloaded("The server is not running")
 
     def check_token(self, request: Request, database: str) -> None:
         """Refuse a request whose token does not open *database*.

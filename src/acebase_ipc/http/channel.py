@@ -57,9 +57,9 @@ PARSING = frozenset({Phase.FIRST, Phase.IDLE, Phase.RECEIVING})
 class RelayChannel(BadRequestChannel):
     """An HTTP connection whose input is parsed in steps.
 
-    What comes in waits here and is parsed step by step, in rotation with that of other
-    connections, and only while the client reads the answers. While something waits,
-    nothing is read.
+    Input waits here and is parsed step by step, in rotation with that of other
+    connections, and only while the client reads the answers. While input waits,
+    nothing is read from the transport.
 
     :ivar deadline: when the client has to have done what :attr:`phase` waits for.
     :ivar read_deadline: when the client has to have read what was written.
@@ -106,7 +106,7 @@ class RelayChannel(BadRequestChannel):
     # Input
 
     def dataReceived(self, data: bytes) -> None:
-        """Parse what has come, or let it wait."""
+        """Parse *data*, or keep it until other connections had their turns."""
         if self.phase in (Phase.CLOSING, Phase.ENDED):
             return
         if self.phase is Phase.IDLE:
@@ -170,7 +170,7 @@ class RelayChannel(BadRequestChannel):
             self.transport.resumeProducing()
 
     def _go_on(self) -> None:
-        """Parse what has waited, and read."""
+        """Parse the input that waits, or read."""
         self._reads = True  # as Twisted has resumed reading
         self._read_while_nothing_waits()
         if self._can_parse():
@@ -194,7 +194,7 @@ class RelayChannel(BadRequestChannel):
         self.refuse(HeadTooLarge())
 
     def _begin_request(self, line: bytes) -> None:
-        """Take the request line, which Twisted tells only with the complete body."""
+        """Parse the request line, which Twisted passes on only with the complete body."""
         try:
             parsed = parse_request_line(line)
         except RequestRefused as refusal:
@@ -235,7 +235,7 @@ class RelayChannel(BadRequestChannel):
         super().allContentReceived()
 
     def requestDone(self, request: Any) -> None:
-        """Wait for the next request, or go on with what has come of it."""
+        """Wait for the next request, or parse what has been received of it."""
         self._head_size = 0
         self._enter(Phase.IDLE, self.site.http_idle)
         super().requestDone(request)

@@ -13,8 +13,8 @@ from twisted.web.server import Site
 from acebase_ipc.addresses import host_of
 from acebase_ipc.http.channel import PARSING, Phase, RelayChannel
 from acebase_ipc.http.endpoint import Context
+from acebase_ipc.http.request import RelayRequest
 from acebase_ipc.http.resources import Root
-from acebase_ipc.http.upload import RelayRequest
 from acebase_ipc.relay.errors import Overloaded
 from acebase_ipc.relay.events import Observer, RequestTimeout
 from acebase_ipc.relay.limits import Limits

@@ -1,4 +1,4 @@
-"""Who may come in: secret tokens, for all databases or for some."""
+"""Secret tokens that open all databases or some."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Tokens:
     """Decides whether a presented token opens a database. Its ``repr`` shows no token."""
 
     def __init__(self, rules: Iterable[Rule] | None) -> None:
-        """:param rules: any one that matches suffices; with ``None`` all may come in."""
+        """:param rules: one that matches suffices; ``None`` if no token is required."""
         self._rules = None if rules is None else tuple(rules)
 
     @property
@@ -89,9 +89,9 @@ class Failures:
         self._since = 0.0
 
     def note(self, address: str, now: float) -> int:
-        """*address* has presented a wrong token at *now*, in seconds of a monotonic clock.
+        """Count a wrong token that *address* has presented at *now*, in monotonic seconds.
 
-        :returns: how often it has done so in this minute.
+        :returns: how many it has presented in this minute.
         """
         if now - self._since >= FAILURE_PERIOD:
             self._counts.clear()

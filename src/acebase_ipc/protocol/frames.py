@@ -168,6 +168,16 @@ def split(
     return messages, data[start:], None
 
 
+def unmask(payload: bytes, key: bytes) -> bytes:
+    """Remove the mask *key*, 4 bytes, from a *payload* of any size.
+
+    As one large number: about 2 ns a byte.
+    """
+    length = len(payload)
+    repeated = int.from_bytes(key * (length // 4) + key[: length % 4], "big")
+    return (int.from_bytes(payload, "big") ^ repeated).to_bytes(length, "big")
+
+
 def take_control(data: bytes) -> tuple[int, bytes, int] | None:
     """The ping or pong at the beginning of *data*, if it is whole and valid.
 
@@ -179,11 +189,7 @@ def take_control(data: bytes) -> tuple[int, bytes, int] | None:
     end = 6 + length
     if end > len(data):
         return None
-    if not length:
-        return data[0] & 0x0F, b"", 6
-    key = int.from_bytes(data[2:6] * ((length + 3) // 4), "big") >> ((-length & 3) << 3)
-    payload = int.from_bytes(data[6:end], "big") ^ key
-    return data[0] & 0x0F, payload.to_bytes(length, "big"), end
+    return data[0] & 0x0F, unmask(data[6:end], data[2:6]) if length else b"", end
 
 
 def may_become_text(rest: bytes) -> bool:

@@ -206,20 +206,28 @@ class Delivery:
                 if memory := peer.memory:
                     consumers.append((-memory, len(consumers), peer))
         heapify(consumers)
-        while consumers and self._budget.is_exceeded:
+        budget = self._budget
+        excess = budget.used - budget.limit  # asked once: it asks every connection
+        while consumers and excess > 0:
             _, _, consumer = heappop(consumers)
+            excess -= budget.in_queues
             if isinstance(consumer, Peer):
-                self._evict(consumer)
+                excess -= self._evict(consumer)
             else:
                 self._drop_awaiting(consumer)
+            excess += budget.in_queues
 
-    def _evict(self, peer: Peer) -> None:
+    def _evict(self, peer: Peer) -> int:
+        """End the session of *peer*; returns the bytes that its connection held."""
         self._observer.report(EvictedForMemory(peer.database.name, peer.client_id, peer.memory))
         connection = peer.connection
         peer.queue.clear()
         self._end(peer)
-        if connection is not None:
-            connection.abort()
+        if connection is None:
+            return 0
+        held = connection.memory
+        connection.abort()
+        return held
 
     # Reports
 

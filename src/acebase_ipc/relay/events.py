@@ -1,8 +1,8 @@
-"""How the core tells what happens, so that it need not log.
+"""Events reported by the core, and the Observer that receives them.
 
-The core reports each thing an operator may want to know as a value. Whoever
-composes the relay decides what becomes of it: a log line, a counter, a metric.
-Ordinary relaying is not reported: it is too frequent to be told one by one.
+The core does not log: it reports each thing that an operator may want to know as a value.
+What becomes of an event (a log line, a counter, a metric) is decided where the relay is
+composed. Ordinary relaying is not reported: it is too frequent.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import ClassVar, Protocol
 
 
 class Severity(Enum):
-    """How much an event should worry an operator."""
+    """How severe an event is for an operator."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -26,7 +26,7 @@ class Severity(Enum):
 class RelayEvent:
     """Something that happened.
 
-    :cvar severity: how much it should worry an operator.
+    :cvar severity: how severe it is for an operator.
     :cvar text: a format string for a log line, filled from the event's fields.
     """
 
@@ -59,7 +59,7 @@ class TokenGuessing(RelayEvent):
     """Many wrong tokens come from one address; its answers are delayed from now on."""
 
     severity: ClassVar[Severity] = Severity.WARNING
-    text: ClassVar[str] = "{address} keeps presenting wrong tokens"
+    text: ClassVar[str] = "{address} presents many wrong tokens: answers to it are delayed"
 
     address: str
 
@@ -69,7 +69,7 @@ class RequestTimeout(RelayEvent):
     """A connection did not complete a request, or read the answer, in time."""
 
     severity: ClassVar[Severity] = Severity.INFO
-    text: ClassVar[str] = "{address} is closed: it took too long over a request or its answer"
+    text: ClassVar[str] = "the connection of {address} is closed: a request, or reading its answer, took too long"
 
     address: str
 
@@ -94,7 +94,7 @@ class PeerLeft(PeerEvent):
 
 @dataclass(frozen=True, slots=True)
 class PeerReplaced(PeerEvent):
-    """A peer has connected again while its previous connection lived."""
+    """A peer has connected again while its previous connection was open."""
 
     severity: ClassVar[Severity] = Severity.INFO
     text: ClassVar[str] = "{database}: {peer} is replaced by a new connection"
@@ -110,12 +110,12 @@ class DialectDetected(PeerEvent):
 class DropReason(Enum):
     """Why a message was not delivered."""
 
-    UNKNOWN_ADDRESSEE = "its addressee is not connected"
+    UNKNOWN_ADDRESSEE = "its recipient is not connected"
     BINARY = "binary messages are not relayed"
-    EXPIRED = "it was not fetched in time"
-    RECIPIENT_GONE = "its recipient is gone"
-    SENDER_GONE = "its sender is gone"
-    FOREIGN_BYE = "it says goodbye for another peer"
+    EXPIRED = "it was not downloaded in time"
+    RECIPIENT_GONE = "its recipient has left"
+    SENDER_GONE = "its sender has left"
+    FOREIGN_BYE = "it is a bye for another peer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ class OversizedMessage(PeerEvent):
 
 @dataclass(frozen=True, slots=True)
 class ProtocolViolated(PeerEvent):
-    """A peer has broken the protocol: its connection is closed."""
+    """A peer has violated the protocol: its connection is closed."""
 
     severity: ClassVar[Severity] = Severity.INFO
     text: ClassVar[str] = "{database}: the connection of {peer} is closed: {code} {reason}"
@@ -156,22 +156,22 @@ class ProtocolViolated(PeerEvent):
 
 @dataclass(frozen=True, slots=True)
 class KeepaliveTimeout(PeerEvent):
-    """A peer has not been heard and does not answer: its connection is cut."""
+    """Nothing was received from a peer, nor an answer to a ping: it is disconnected."""
 
     severity: ClassVar[Severity] = Severity.WARNING
-    text: ClassVar[str] = "{database}: {peer} is cut: it was silent for {seconds} s"
+    text: ClassVar[str] = "{database}: {peer} is disconnected: nothing was received for {seconds} s"
 
     seconds: int
 
 
 @dataclass(frozen=True, slots=True)
 class EvictedForMemory(PeerEvent):
-    """All together needs too much memory: the peer that needs most is given up."""
+    """All together hold too much memory: the peer that holds most is disconnected."""
 
     severity: ClassVar[Severity] = Severity.WARNING
     text: ClassVar[str] = (
-        "{database}: {peer} is cut: {size} bytes wait for it or are half received from it,"
-        " and all together exceed max_memory"
+        "{database}: {peer} is disconnected: {size} bytes are held for it, and the total exceeds"
+        " max_memory"
     )
 
     size: int
@@ -179,11 +179,12 @@ class EvictedForMemory(PeerEvent):
 
 @dataclass(frozen=True, slots=True)
 class SlowConsumer(PeerEvent):
-    """A peer does not read what it is sent: its connection is cut."""
+    """A peer does not read what it is sent: it is disconnected."""
 
     severity: ClassVar[Severity] = Severity.WARNING
     text: ClassVar[str] = (
-        "{database}: {peer} is cut: {backlog} bytes in {messages} messages wait for it unread"
+        "{database}: {peer} is disconnected: it has not read {backlog} bytes in {messages}"
+        " messages"
     )
 
     backlog: int
@@ -192,48 +193,48 @@ class SlowConsumer(PeerEvent):
 
 @dataclass(frozen=True, slots=True)
 class SessionSuspended(PeerEvent):
-    """A peer's connection is lost; it is expected back and nobody is told."""
+    """A peer's connection is lost; its session is suspended and the others are not told."""
 
     severity: ClassVar[Severity] = Severity.INFO
-    text: ClassVar[str] = "{database}: the connection of {peer} is lost; it is expected back"
+    text: ClassVar[str] = "{database}: the connection of {peer} is lost; its session is suspended"
 
 
 @dataclass(frozen=True, slots=True)
 class SessionResumed(PeerEvent):
-    """A peer is back in its seat, or a master has come, and receives what was held for it."""
+    """A peer has resumed its session, or a master has joined, and receives what was queued."""
 
     severity: ClassVar[Severity] = Severity.INFO
-    text: ClassVar[str] = "{database}: {peer} is back: {messages} held message(s) delivered"
+    text: ClassVar[str] = "{database}: {peer} has resumed its session: {messages} queued message(s)"
 
     messages: int
 
 
 @dataclass(frozen=True, slots=True)
 class MasterAbsent(PeerEvent):
-    """Messages are addressed to a master that is not there; they are held until it comes."""
+    """Messages are addressed to an absent master; they are queued until it joins."""
 
     severity: ClassVar[Severity] = Severity.WARNING
     text: ClassVar[str] = "{database}: messages wait for {peer}, which is not connected"
 
 
 class ExpiryReason(Enum):
-    """Why a peer is not expected back any more."""
+    """Why a session has expired."""
 
-    TIME = "it did not return in time"
-    SIZE = "too much waited for it"
+    TIME = "it did not reconnect in time"
+    SIZE = "its queue was full"
 
 
 @dataclass(frozen=True, slots=True)
 class SessionExpired(PeerEvent):
-    """A lost peer is not expected back any more: what waited for it is dropped.
+    """A suspended session has expired: what was queued for the peer is dropped.
 
-    What was addressed to a master goes on waiting, unless there was too much.
+    Messages addressed to a master stay queued, unless the queue was full.
     """
 
     severity: ClassVar[Severity] = Severity.WARNING
     text: ClassVar[str] = (
-        "{database}: {peer} is given up: {reason.value};"
-        " {messages} message(s) of {size} bytes waited for it"
+        "{database}: the session of {peer} has expired: {reason.value};"
+        " {messages} message(s) of {size} bytes were queued"
     )
 
     reason: ExpiryReason
@@ -243,11 +244,11 @@ class SessionExpired(PeerEvent):
 
 @dataclass(frozen=True, slots=True)
 class IdConflict(PeerEvent):
-    """A second living process wants the id of a peer: it is refused."""
+    """A second living process uses the id of a peer: it is refused."""
 
     severity: ClassVar[Severity] = Severity.ERROR
     text: ClassVar[str] = (
-        "{database}: two processes want to be {peer}: {holder} is, {newcomer} is refused."
+        "{database}: two processes use the id {peer}: {holder} keeps it, {newcomer} is refused."
         " Start only one process under this id"
     )
 
@@ -256,14 +257,14 @@ class IdConflict(PeerEvent):
 
 
 class Observer(Protocol):
-    """Learns what happens in the relay."""
+    """Receives the events of a relay."""
 
     def report(self, event: RelayEvent) -> None:
-        """Take note of *event*. Must not raise and must not call the relay."""
+        """Receive *event*. Must not raise and must not call the relay."""
 
 
 class GuardedObserver:
-    """Passes everything on to an observer whose failure must not stop the relay."""
+    """Passes events on to an observer whose failure must not stop the relay."""
 
     def __init__(self, observer: Observer, failed: Callable[[], object]) -> None:
         """:param failed: called in the ``except`` clause when *observer* has raised."""
@@ -279,7 +280,7 @@ class GuardedObserver:
 
 
 class NullObserver:
-    """Takes note of nothing."""
+    """Ignores all events."""
 
     def report(self, event: RelayEvent) -> None:
         """Ignore *event*."""

@@ -1,7 +1,7 @@
-"""Every bound of the relay: its name, unit, default, and what exceeding it means.
+"""Every bound of the relay: its name, unit, default, and what happens when it is exceeded.
 
-The options of the command line, the fields of the configuration and the table
-in the documentation are all made from the one list here.
+The options of the command line, the fields of :class:`Limits` and the table in the
+documentation are all made from the list here.
 """
 
 from __future__ import annotations
@@ -17,24 +17,33 @@ MIB = 1024 * KIB
 GIB = 1024 * MIB
 
 DEFAULT_MAX_PAYLOAD = 16 * KIB
-"""UTF-16 code units; the original server's default, which clients assume."""
+"""UTF-16 code units; the original server's default."""
 
 DEFAULT_MAX_PAYLOAD_TLS = 16 * MIB
-"""UTF-16 code units. Published clients POST larger messages over plain HTTP even
-when told to use TLS, and die of the error; so over TLS all must fit a frame."""
+"""UTF-16 code units. The npm package acebase POSTs larger messages over plain HTTP even when
+it is configured for TLS, and the error ends its process; over TLS all must fit a frame."""
 
 MAX_UTF8_PER_UNIT = 3
 """Bytes of UTF-8 that one UTF-16 code unit needs at most (a pair needs 4)."""
 
 MAX_WEBSOCKET_PAYLOAD = GIB
-"""UTF-16 code units; above it clients refuse to receive (ws: 100 MiB by default)."""
+"""UTF-16 code units; clients refuse to receive more (the npm package ws: 100 MiB)."""
+
+MAX_SECONDS = 2_000_000
+"""About 23 days. poll(2) takes milliseconds as a C int, and so do the reactors for a timer."""
+
+MAX_KEEPALIVE = MAX_SECONDS / 2
+"""Seconds; interval and timeout together become TCP_USER_TIMEOUT, milliseconds in a C int."""
+
+MAX_CONNECTIONS = 2**30
+"""Linux allows a process no more file descriptors (fs.nr_open)."""
 
 _SIZE = re.compile(r"(\d{1,18})\s*(?:([KMGkmg])[iI][bB]|[bB])?")
 _FACTORS = {None: 1, "K": KIB, "M": MIB, "G": GIB}
 
 
 def parse_size(text: str) -> int:
-    """Read a size such as ``16384``, ``16KiB`` or ``16 MiB``.
+    """Return the number of bytes in a size such as ``16384``, ``16KiB`` or ``16 MiB``.
 
     :raises ConfigError: if it is anything else.
     """
@@ -46,7 +55,7 @@ def parse_size(text: str) -> int:
 
 
 def format_size(size: float) -> str:
-    """*size* as :func:`parse_size` reads it, in the largest unit that divides it."""
+    """Return *size* as :func:`parse_size` reads it, in the largest unit that divides it."""
     for unit, factor in (("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
         if size >= factor and size % factor == 0:
             return f"{int(size // factor)}{unit}"
@@ -55,14 +64,14 @@ def format_size(size: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What is known about one bound.
+    """The description of one bound.
 
     :ivar summary: what is bounded, for ``--help``.
     :ivar unit: what its value counts.
-    :ivar exceeded: what happens beyond it.
+    :ivar exceeded: what happens when it is exceeded.
     :ivar reason: why it exists, and where its default comes from.
-    :ivar minimum: the smallest value that makes sense.
-    :ivar maximum: the largest value accepted.
+    :ivar minimum: the smallest value that is accepted.
+    :ivar maximum: the largest value that is accepted.
     """
 
     summary: str
@@ -73,15 +82,20 @@ class Limit:
     maximum: float = 2**53
 
 
+_TIME = {"unit": "seconds", "maximum": MAX_SECONDS}
+_KEEPALIVE = {"unit": "seconds", "maximum": MAX_KEEPALIVE}
+_COUNT = {"unit": "connections", "maximum": MAX_CONNECTIONS}
+
+
 def _limit(default: float | None, **known: Any) -> Any:
     return field(default=default, metadata={"limit": Limit(**known)})
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
     """The limits of one relay.
 
-    Each field's :class:`~acebase_ipc.relay.limits.Limit` gives its unit.
+    :func:`~acebase_ipc.relay.limits.describe_limits` gives the unit of each.
 
     :raises ConfigError: if a value is not a number or out of its range.
     """
@@ -91,123 +105,124 @@ class Limits:
         summary="the largest WebSocket message",
         unit="UTF-16 code units",
         exceeded="the connection is closed with 1009",
-        reason="clients POST what is larger; 16 KiB, or 16 MiB as soon as a port is TLS",
+        reason="clients POST larger messages; 16 MiB if at least one port uses TLS",
         maximum=MAX_WEBSOCKET_PAYLOAD,
     )
     max_message: int = _limit(
-        16 * MIB,
+        64 * MIB,
         summary="the largest body of a POST",
         unit="bytes",
         exceeded="413",
-        reason="a POST body is held in memory until it is complete",
+        reason="an AceBase event carries a value and the previous one; the npm package acebase"
+        " ignores the 413 and loses the message",
     )
     max_stored: int = _limit(
         256 * MIB,
-        summary="all large messages that wait to be downloaded, together",
+        summary="all large messages that wait to be downloaded",
         unit="bytes",
         exceeded="the POST is paused, then 503 after 30 s",
-        reason="what recipients do not fetch must not fill the memory",
+        reason="messages that are not downloaded must not fill the memory",
     )
     message_ttl: float = _limit(
         60.0,
         summary="how long a large message waits to be downloaded",
-        unit="seconds",
-        exceeded="the message is dropped and counted",
-        reason="a recipient fetches a large message at once or never",
+        **_TIME,
+        exceeded="the message is dropped (counted)",
+        reason="a recipient downloads a large message at once or never",
     )
     max_backlog: int = _limit(
         64 * MIB,
-        summary="what one peer may leave unread",
+        summary="the messages that one peer has not read",
         unit="bytes",
-        exceeded="that peer's connection is cut",
-        reason="a peer that stops reading must neither slow the others nor fill the memory",
+        exceeded="the peer is disconnected (SlowConsumer)",
+        reason="a peer that stops reading must neither slow down others nor fill the memory",
     )
     session_timeout: float = _limit(
         15.0,
-        summary="how long a lost AceBase worker is expected back; 0: not at all",
-        unit="seconds",
-        exceeded="the seat ends: the others hear that the peer went",
-        reason="clients reconnect at once; a master restarts within seconds",
+        summary="how long the session of a lost acebase peer is kept; 0: not at all",
+        **_TIME,
+        exceeded="the session expires: the other peers are told that the peer left",
+        reason="clients reconnect at once, and a master restarts within seconds",
         minimum=0,
     )
     max_session_queue: int = _limit(
         16 * MIB,
-        summary="what may wait for one lost peer",
+        summary="the messages that wait for one suspended session",
         unit="bytes",
-        exceeded="the seat ends: the others hear that the peer went",
-        reason="as much as the largest message; more, and its caches are stale anyway;"
-        " keep it below max_backlog, or who returns to a long queue may be cut at once",
+        exceeded="the session expires: the other peers are told that the peer left",
+        reason="a peer that missed more has stale caches anyway; above max_backlog, a peer that"
+        " resumes its session may be disconnected at once",
     )
     max_memory: int = _limit(
         1 * GIB,
-        summary="all that waits, is held, stored or half received, together",
+        summary="all messages that wait, are stored or are half received",
         unit="bytes",
-        exceeded="the largest backlog or seat is cut",
-        reason="the process must not be killed for its size: that would cut everybody",
+        exceeded="the peer that needs most memory is disconnected (EvictedForMemory)",
+        reason="if the system killed the process for its size, all peers would be disconnected",
         minimum=MIB,
     )
     max_connections: int = _limit(
         20_000,
         summary="open connections",
-        unit="connections",
-        exceeded="503, or closed at once before any request",
-        reason="file descriptors and 5 KB of memory each",
+        **_COUNT,
+        exceeded="503, or closed before the first request",
+        reason="each needs a file descriptor and about 5 KB of memory",
     )
     max_database_connections: int = _limit(
         5_000,
         summary="open connections of one database",
-        unit="connections",
+        **_COUNT,
         exceeded="503",
-        reason="a join is told to every other peer of the database",
+        reason="every other peer of the database is told of a join",
     )
     max_address_connections: int | None = _limit(
         None,
         summary="open connections from one address",
-        unit="connections",
+        **_COUNT,
         exceeded="503",
-        reason="off, as all processes of a host, and all behind a proxy, share an address",
+        reason="off: all processes of a host, and all clients behind a proxy, share an address",
     )
     max_databases: int = _limit(
         10_000,
-        summary="databases at the same time",
+        summary="databases with at least one peer",
         unit="databases",
         exceeded="503",
-        reason="a client may open a database by any name",
+        reason="a client may open a database of any name",
     )
     handshake_timeout: float = _limit(
         10.0,
-        summary="how long a new connection may take for its first request",
-        unit="seconds",
+        summary="the time until the first request of a connection is complete",
+        **_TIME,
         exceeded="the connection is closed",
-        reason="half-open handshakes must not use up the connections",
+        reason="incomplete handshakes must not use up the connections",
     )
     request_timeout: float = _limit(
         60.0,
-        summary="how long a request may take to come in",
-        unit="seconds",
+        summary="the time until a request is received completely",
+        **_TIME,
         exceeded="the connection is closed",
-        reason="a body of 16 MiB at 2.2 Mbit/s",
+        reason="enough for a body of 64 MiB at 9 Mbit/s",
     )
     http_idle: float = _limit(
         20.0,
-        summary="how long an HTTP connection may be idle",
-        unit="seconds",
+        summary="the time between two requests of an HTTP connection",
+        **_TIME,
         exceeded="the connection is closed",
-        reason="Node.js keeps a connection for reuse up to 15 s",
+        reason="Node.js keeps a connection for reuse for up to 15 s",
     )
     keepalive_interval: float = _limit(
         25.0,
-        summary="how long a peer may be silent",
-        unit="seconds",
+        summary="the time without data from a peer",
+        **_KEEPALIVE,
         exceeded="the peer is pinged",
-        reason="below the 30 s after which common proxies and NATs forget a connection",
+        reason="common proxies and NATs drop idle connections after 30 s or more",
     )
     keepalive_timeout: float = _limit(
         10.0,
-        summary="how long a peer may take to answer a ping",
-        unit="seconds",
-        exceeded="the peer is cut",
-        reason="published clients give up a silent server after 10 s, too",
+        summary="the time until a peer answers a ping",
+        **_KEEPALIVE,
+        exceeded="the peer is disconnected (KeepaliveTimeout)",
+        reason="the npm package acebase gives up a silent server after 10 s, too",
     )
 
     def __post_init__(self) -> None:
@@ -218,19 +233,17 @@ class Limits:
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise ConfigError(f"{name} must be a number of {limit.unit}, not {value!r}")
             if not limit.minimum <= value <= limit.maximum:
-                raise ConfigError(
-                    f"{name} must be from {limit.minimum:g} to {limit.maximum:g} {limit.unit},"
-                    f" not {value}"
-                )
+                bounds = f"from {limit.minimum:,.15g} to {limit.maximum:,.15g} {limit.unit}"
+                raise ConfigError(f"{name} must be {bounds}, not {value}")
             if limit.unit != "seconds" and not isinstance(value, int):
                 raise ConfigError(f"{name} must be a whole number of {limit.unit}, not {value}")
 
     @property
     def payload_limit(self) -> int:
-        """``max_payload``, or its default without TLS where none was set."""
+        """``max_payload``, or its default without TLS if none was set."""
         return DEFAULT_MAX_PAYLOAD if self.max_payload is None else self.max_payload
 
 
 def describe_limits() -> dict[str, Limit]:
-    """Every bound's description by its name, in the order of the documentation."""
+    """Return the description of each bound by its name, in the order of the documentation."""
     return {each.name: each.metadata["limit"] for each in fields(Limits)}

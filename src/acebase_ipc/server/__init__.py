@@ -1,1 +1,1 @@
-"""The relay as a Twisted service, its configuration, and the relay's own process."""
+"""The relay as a Twisted service, its configuration, and a process of its own."""

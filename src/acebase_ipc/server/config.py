@@ -1,35 +1,31 @@
-"""How a server is to run."""
+"""The configuration of a server."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import os
+from dataclasses import InitVar, dataclass, field, replace
 from typing import Final
-
-from twisted.internet.endpoints import quoteStringArgument
 
 from acebase_ipc.errors import ConfigError
 from acebase_ipc.http.tokens import Rule, read_token_file
 from acebase_ipc.protocol.dialect import Dialect
 from acebase_ipc.relay.limits import DEFAULT_MAX_PAYLOAD_TLS, Limits
-from acebase_ipc.server.endpoints import is_secure
+from acebase_ipc.server.access import clean_host, clean_origin, clean_token
+from acebase_ipc.server.endpoints import MAX_PORT, ParsedEndpoint, parse_endpoint, render
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 9163
 
-_SECRET_FILE = re.compile(r"(?:^|:)(?:privateKey|path|passphraseFile)=((?:[^:\\]|\\.)*)")
 
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SSLConfig:
-    """Where the key and certificate for TLS are, as PEM files or as a PFX bundle.
+    """The files with the key and certificate for TLS: PEM files or a PFX bundle.
 
     :param key_path: a PEM file with the private key.
-    :param cert_path: a PEM file with the certificate; default: in *key_path*, too.
-    :param pfx_path: a PKCS#12 file with both, instead of the two.
+    :param cert_path: a PEM file with the certificate; default: in the file of *key_path*.
+    :param pfx_path: a PKCS#12 file with both, instead of the two PEM files.
     :param passphrase: the passphrase of the PKCS#12 file.
-    :raises ConfigError: unless it is one of the two.
+    :raises ConfigError: unless either *key_path* or *pfx_path* is given.
     """
 
     key_path: str | None = None
@@ -46,72 +42,116 @@ class SSLConfig:
             raise ConfigError("ssl: an encrypted PEM key is not supported: use a PFX file")
 
     def endpoint(self, port: int, host: str) -> str:
-        """The endpoint string that listens on *port* of *host*."""
+        """Return the endpoint string that listens on *port* of *host*."""
         if self.pfx_path is not None:
-            arguments = {"path": self.pfx_path, "passphrase": self.passphrase}
-            return _endpoint("pfx", port, host, arguments)
-        arguments = {"privateKey": self.key_path, "certKey": self.cert_path}
-        return _endpoint("ssl", port, host, arguments)
+            files = {"path": self.pfx_path, "passphrase": self.passphrase}
+            return _endpoint("pfx", port, host, files)
+        return _endpoint(
+            "ssl", port, host, {"privateKey": self.key_path, "certKey": self.cert_path}
+        )
 
 
 def _endpoint(kind: str, port: int, host: str, arguments: dict[str, str | None]) -> str:
-    arguments = {"interface": host, **arguments}
-    pairs = [f"{k}={quoteStringArgument(v)}" for k, v in arguments.items() if v is not None]
-    return ":".join([kind, str(port), *pairs])
+    given = {name: value for name, value in arguments.items() if value is not None}
+    return render(f"{kind}:{port}", {"interface": host, **given})
 
 
 @dataclass(frozen=True, kw_only=True)
-class AceBaseIPCServerConfig(Limits):
-    """How a server is to run; the fields of :class:`Limits` belong to it, too.
+class AceBaseIPCServerConfig:
+    """The configuration of a server.
 
     :param host: the address to listen on; ``""`` for all. Default: loopback.
     :param port: the TCP port, 0 for any free one, ``None`` to listen on none.
     :param ssl: listen with TLS.
-    :param endpoints: Twisted endpoint strings to listen on, instead of the three.
+    :param endpoints: Twisted endpoint strings to listen on, instead of *host*, *port* and *ssl*.
+    :param max_payload: the original server's name for ``limits.max_payload``.
     :param token: the secret that clients have to present; default: none.
     :param token_file: a file with tokens, for all databases or for some, as
         :func:`acebase_ipc.http.tokens.read_token_file` reads it; read again on SIGHUP.
-    :param dialect: the dialect of all peers; default: recognise it.
-    :param introductions: greet AceBase workers on each other's behalf, so that
-        late joiners learn the subscriptions of the others.
-    :param allow_origins: web origins whose pages may use the relay, like
+    :param dialect: the dialect of all peers; default: detected for each peer.
+    :param introductions: send AceBase peers each other's hello, so that a peer that joins
+        late learns the subscriptions of the others.
+    :param allow_origins: web origins whose pages may use the relay, such as
         ``https://example.org``; ``*`` for all. Default: none.
-    :param allow_hosts: names, beside those of loopback, by which a relay on
-        loopback may be addressed without a token.
+    :param allow_hosts: further host names under which a relay on loopback may be addressed
+        without a token.
+    :param limits: all other bounds.
     :raises ConfigError: for a value that cannot be used.
+
+    Relative paths are resolved when the configuration is made.
     """
 
     host: str = DEFAULT_HOST
     port: int | None = DEFAULT_PORT
     ssl: SSLConfig | None = None
     endpoints: tuple[str, ...] = field(default=(), repr=False)  # may hold a passphrase
+    max_payload: InitVar[int | None] = None
     token: str | None = field(default=None, repr=False)
     token_file: str | None = None
     dialect: Dialect | None = None
     introductions: bool = True
     allow_origins: tuple[str, ...] = ()
     allow_hosts: tuple[str, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    parsed_endpoints: tuple[ParsedEndpoint, ...] = field(init=False, repr=False, compare=False)
+    effective_limits: Limits = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.port is not None and not isinstance(self.port, int):
+    def __post_init__(self, max_payload: int | None) -> None:
+        self._check_types()
+        self._clean_access()
+        self._set("limits", self._merge(max_payload))
+        self._set("parsed_endpoints", tuple(map(parse_endpoint, self.descriptions)))
+        limits = self.limits
+        if limits.max_payload is None and self.is_secure:
+            limits = replace(limits, max_payload=DEFAULT_MAX_PAYLOAD_TLS)
+        self._set("effective_limits", limits)
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)  # only while it is made
+
+    def _check_types(self) -> None:
+        if self.port is not None and (
+            isinstance(self.port, bool) or not isinstance(self.port, int)
+        ):
             raise ConfigError(f"port must be a number, not {self.port!r}")
-        if self.port is not None and not 0 <= self.port <= 65535:
-            raise ConfigError(f"port must be from 0 to 65535, not {self.port}")
+        if self.port is not None and not 0 <= self.port <= MAX_PORT:
+            raise ConfigError(f"port must be from 0 to {MAX_PORT}, not {self.port}")
         for name in ("endpoints", "allow_origins", "allow_hosts"):
             if isinstance(getattr(self, name), str):
                 raise ConfigError(f"{name} is a tuple of strings")
-        if self.token is not None and self.token_file is not None:
-            raise ConfigError("give either token (--token) or token_file (--token-file)")
-        if self.token is not None and not _is_text(self.token):
-            raise ConfigError("token must be text, and UTF-8 can be made of it")
-        if self.token is not None and not self.token.strip():
-            raise ConfigError("token must not be empty: leave it out to need none")
+        if self.token is not None and not isinstance(self.token, str):
+            raise ConfigError("token must be text")
         if self.dialect is not None and not isinstance(self.dialect, Dialect):
             raise ConfigError(f"dialect must be a Dialect, not {self.dialect!r}")
+        if not isinstance(self.limits, Limits):
+            raise ConfigError(f"limits must be a Limits, not {self.limits!r}")
+
+    def _clean_access(self) -> None:
+        if self.token is not None and self.token_file is not None:
+            raise ConfigError("give either token (--token) or token_file (--token-file)")
+        if self.token is not None:
+            self._set("token", clean_token(self.token, "token"))
+        if self.token_file is not None:
+            if not self.token_file:
+                raise ConfigError("token_file must not be empty: leave it out to require no token")
+            self._set("token_file", os.path.abspath(self.token_file))
+        self._set("allow_origins", tuple(map(clean_origin, self.allow_origins)))
+        self._set("allow_hosts", tuple(map(clean_host, self.allow_hosts)))
+
+    def _merge(self, max_payload: int | None) -> Limits:
+        if max_payload is None:
+            return self.limits
+        if self.limits.max_payload not in (None, max_payload):
+            raise ConfigError(
+                f"max_payload is {max_payload}, but limits.max_payload is"
+                f" {self.limits.max_payload}: give one of them"
+            )
+        return replace(self.limits, max_payload=max_payload)
 
     def rules(self) -> tuple[Rule, ...] | None:
-        """The tokens that let clients in, from the file as it is now.
+        """Return the tokens that are accepted, ``None`` if none is required.
+
+        Reads the token file as it is now.
 
         :raises ConfigError: if the token file cannot be used.
         """
@@ -119,13 +159,14 @@ class AceBaseIPCServerConfig(Limits):
             return read_token_file(self.token_file)
         return None if self.token is None else (Rule(self.token.encode()),)
 
-    def secret_files(self) -> Iterator[str]:
-        """The files that nobody else should be able to read."""
-        if self.token_file is not None:
-            yield self.token_file
-        for description in filter(is_secure, self.descriptions):
-            for path in _SECRET_FILE.findall(description):
-                yield re.sub(r"\\(.)", r"\1", path)
+    @property
+    def secret_files(self) -> tuple[str, ...]:
+        """The files that only the relay should be able to read."""
+        token_file = () if self.token_file is None else (self.token_file,)
+        return (
+            *token_file,
+            *(path for each in self.parsed_endpoints for path in each.secret_files),
+        )
 
     @property
     def descriptions(self) -> tuple[str, ...]:
@@ -137,20 +178,6 @@ class AceBaseIPCServerConfig(Limits):
         return (_endpoint("tcp", self.port, self.host, {}),)
 
     @property
-    def secure(self) -> bool:
-        """Whether one of the ports is TLS."""
-        return any(map(is_secure, self.descriptions))
-
-    @property
-    def payload_limit(self) -> int:
-        """The effective maxPayload, in UTF-16 code units."""
-        if self.max_payload is None and self.secure:
-            return DEFAULT_MAX_PAYLOAD_TLS
-        return super().payload_limit
-
-
-def _is_text(value: object) -> bool:
-    try:
-        return isinstance(value, str) and bool(value.encode() or True)
-    except UnicodeEncodeError:
-        return False
+    def is_secure(self) -> bool:
+        """Whether at least one of the ports uses TLS."""
+        return any(each.is_secure for each in self.parsed_endpoints)

@@ -1,51 +1,65 @@
-"""The server as a process of its own: its log, its signals, its service manager."""
+"""A process that is nothing but a relay: its signals, its log, its service manager."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
+from collections.abc import Callable
 from typing import Any
 
+from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
-from twisted.logger import (
-    ILogObserver,
-    Logger,
-)
+from twisted.internet.task import LoopingCall
+from twisted.logger import ILogObserver, Logger
 from twisted.python import runtime
+from twisted.python.failure import Failure
 
 from acebase_ipc.errors import ConfigError
 from acebase_ipc.server.config import AceBaseIPCServerConfig
-from acebase_ipc.server.service import AceBaseIPCServer
+from acebase_ipc.server.logging import FileOutput, LineObserver
+from acebase_ipc.server.process import Signals, allow_files
+from acebase_ipc.server.service import TICK, AceBaseIPCServer, State
 from acebase_ipc.server.systemd import Notifier
 
 log = Logger()
 
 
-class Daemon(AceBaseIPCServer):
-    """A server that ``twistd`` runs.
+class Daemon(Service):
+    """Runs a server in a process of its own, as ``twistd`` does.
 
-    It ends with one line of text when it cannot listen, reads its token file
-    again on SIGHUP, and keeps systemd informed.
+    It ends with one line of text if it cannot listen, reads the token file again on SIGHUP,
+    and notifies systemd.
+
+    The reactor's timers use monotonic time: else they would stop for as long as the time of
+    day is set back. That concerns no other code, as the process runs nothing but the relay,
+    and it is what Twisted's asyncio reactor does anyway.
+
+    :param signals: receives the signals of the process.
+    :param writer: writes the log, if that is not left to the runner.
+    :ivar server: the server that it runs.
     """
 
     def __init__(
         self,
         config: AceBaseIPCServerConfig,
         reactor: Any,
-        observer: ILogObserver | None = None,
+        signals: Signals,
+        writer: LineObserver | None = None,
     ) -> None:
-        """:param observer: what writes the log; default: ``twistd``'s own."""
-        super().__init__(config, reactor)
+        self.server = AceBaseIPCServer(config, reactor)
         self._reactor = reactor
-        self._log_observer = observer
+        self._signals = signals
+        self._writer = writer
         self._notifier = Notifier(os.environ, os.getpid())
+        self._ticking = LoopingCall(self._tick)
+        self._ticking.clock = reactor
 
     def setServiceParent(self, parent: Any) -> None:
-        """Join the application, and let it log as it was asked to."""
-        if self._log_observer is not None:
-            parent.setComponent(ILogObserver, self._log_observer)
+        """Join the application, and set its log observer."""
+        if self._writer is not None:
+            parent.setComponent(ILogObserver, self._writer)
         super().setServiceParent(parent)
 
     def privilegedStartService(self) -> None:
@@ -54,31 +68,55 @@ class Daemon(AceBaseIPCServer):
         :raises SystemExit: if that is not possible; its text says why.
         """
         if self._reactor.seconds is runtime.seconds:
-            # The reactor's timers go by the time of day: they would stand still
-            # for as long as that is set back.
             self._reactor.seconds = time.monotonic
+        allow_files(self.server.config.effective_limits.max_connections)
         try:
-            super().privilegedStartService()
+            self.server.privilegedStartService()
         except (CannotListenError, ConfigError) as error:
             raise SystemExit(f"acebase-ipc: {error}") from None
 
     def startService(self) -> None:
-        """Hear SIGHUP, and tell systemd when connections are served."""
+        """Handle signals, and notify systemd as soon as connections are served."""
         super().startService()
-        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._reload))
-        self._reactor.callWhenRunning(self._notifier.ready)
+        if self.server.state is not State.RUNNING:
+            self.privilegedStartService()  # ``twist`` does not call it
+        self.server.startService()
+        self._handle(signal.SIGHUP, self._reload)
+        output = None if self._writer is None else self._writer.output
+        if isinstance(output, FileOutput):
+            self._handle(signal.SIGUSR1, output.rotate)
+        self._ticking.start(TICK)
+        self._reactor.callWhenRunning(self._report_started)
+
+    def _handle(self, number: int, action: Callable[[], object]) -> None:
+        def call() -> None:
+            self._reactor.callFromThread(action)
+
+        self._signals.handle(number, call)
+
+    def _report_started(self) -> None:
+        started = self.server.start()
+        started.addCallbacks(lambda _: self._notifier.ready(), self._give_up)
+
+    def _give_up(self, failure: Failure) -> None:
+        """End the process: a port that opens asynchronously could not be opened."""
+        if self.running:
+            self._reactor.stop()
 
     def _reload(self) -> None:
         self._notifier.reloading()
-        self.reload_tokens()
+        self.server.reload_tokens()
         self._notifier.ready()
 
-    def stopService(self) -> Deferred[Any]:
-        """Tell systemd, and end."""
-        self._notifier.stopping()
-        return super().stopService()
-
-    def tick(self) -> None:
-        """Show a sign of life."""
-        super().tick()
+    def _tick(self) -> None:
         self._notifier.alive()
+        if self._writer is not None:
+            self._writer.expire()
+
+    def stopService(self) -> Deferred[Any]:
+        """Notify systemd, and stop the server."""
+        super().stopService()
+        self._notifier.stopping()
+        if self._ticking.running:
+            self._ticking.stop()
+        return self.server.stopService()

@@ -2,102 +2,132 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IAddress, IListeningPort
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IProtocolFactory,
+    IStreamServerEndpoint,
+)
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from acebase_ipc.addresses import format_address, is_loopback
 from acebase_ipc.errors import ConfigError
-from acebase_ipc.http.site import RelaySite
-from acebase_ipc.server.endpoints import is_secure, redact, with_backlog
+from acebase_ipc.relay.events import Observer, Refused
+from acebase_ipc.server.endpoints import ParsedEndpoint
+from acebase_ipc.server.inherited import InheritedEndpoint
+from acebase_ipc.server.proxy_protocol import ProxiedEndpoint
+from acebase_ipc.server.unix_socket import LockedUnixEndpoint
 
 log = Logger()
 
 
-class Listener(Service):
-    """Listens on one endpoint while it runs.
+class Listener:
+    """Listens on one endpoint, from :meth:`open` to :meth:`close`.
 
-    Unlike ``StreamServerEndpointService`` it knows where, which matters for
-    port 0, and fails to start when it cannot listen.
+    Unlike ``StreamServerEndpointService`` it knows its address, which tells the number of
+    a port 0, and it reports a failure to listen.
 
     :ivar address: where it listens, while it does.
     """
 
-    def __init__(self, description: str, site: RelaySite) -> None:
-        """:raises ConfigError: if *description* is not an endpoint string."""
-        self._description = redact(description)
-        self._secure = is_secure(description)
-        self._site = site
+    def __init__(self, parsed: ParsedEndpoint, reactor: Any, observer: Observer) -> None:
+        """:raises ConfigError: if the endpoint cannot be made, for example of a missing file."""
+        self._parsed = parsed
+
+        def refused(address: IAddress, reason: str) -> None:
+            observer.report(Refused(format_address(address), 400, reason))
+
         try:
-            self._endpoint = serverFromString(site.context.reactor, with_backlog(description))
+            self._endpoint = make_endpoint(parsed, reactor, refused)
         except Exception as error:  # parsers raise whatever their libraries do
-            reason = str(error) or type(error).__name__
-            raise ConfigError(f"cannot listen on {self._description!r}: {reason}") from error
-        self._listening: Deferred[IListeningPort | None] | None = None
+            raise self._unusable(error) from error
+        self._port: IListeningPort | None = None
+        self._opening: Deferred[None] | None = None
         self.address: IAddress | None = None
 
-    def privilegedStartService(self) -> None:
-        """Listen, while there may still be the privilege for a low port.
+    def open(self, factory: IProtocolFactory) -> Deferred[None]:
+        """Start to listen; fires as soon as connections are accepted.
 
-        :raises CannotListenError: if that is known at once.
-        :raises ConfigError: if the endpoint string's values cannot be used.
+        Fails with ``CannotListenError``, or with :exc:`ConfigError` if the endpoint's values
+        cannot be used, or with ``CancelledError`` if :meth:`close` is called before.
         """
-        if self._listening is not None:
-            return
-        failures: list[Failure] = []
+        self._opening = opening = Deferred[None]()
 
-        listening: Deferred[IListeningPort | None] = self._endpoint.listen(self._site).addCallback(
-            self._started
-        )
-        listening.addErrback(failures.append)
-        if failures and failures[0].check(CannotListenError):
-            failures[0].raiseException()
-        elif failures:  # OverflowError for a port, say
-            raise ConfigError(f"cannot listen on {self._description!r}: {failures[0].value}")
-        listening.addBoth(self._report_late, failures)
-        self._listening = listening
+        def opened(port: IListeningPort) -> Any:
+            if self._opening is not opening:
+                return port.stopListening()  # it was closed meanwhile
+            self._opening = None
+            self._port = port
+            self.address = port.getHost()
+            log.info("listening on {where}", where=self.describe())
+            opening.callback(None)
+            return None
 
-    def startService(self) -> None:
-        """Listen, unless that began earlier."""
-        self.privilegedStartService()
-        super().startService()
+        def failed(failure: Failure) -> None:
+            if self._opening is opening:
+                self._opening = None
+                if failure.check(CannotListenError):
+                    opening.errback(failure)
+                else:
+                    opening.errback(self._unusable(failure.value))
 
-    def stopService(self) -> Deferred[Any]:
-        """Stop listening."""
-        super().stopService()
-        listening, self._listening = self._listening, None
-        if listening is None:
-            return succeed(None)
+        listening = maybeDeferred(self._endpoint.listen, factory)
+        listening.addCallbacks(opened, failed)
+        listening.addErrback(lambda failure: log.failure("closing a port failed", failure))
+        return opening
+
+    def close(self) -> Deferred[Any]:
+        """Stop to listen; fires when the port is closed."""
+        opening, self._opening = self._opening, None
+        port, self._port = self._port, None
         self.address = None
-        return listening.addCallback(lambda port: port.stopListening() if port else None)
+        if opening is not None:
+            opening.errback(CancelledError())
+        return succeed(None) if port is None else maybeDeferred(port.stopListening)
 
-    @staticmethod
-    def _report_late(port: IListeningPort | None, failures: list[Failure]) -> IListeningPort | None:
-        if failures:
-            log.failure("cannot listen", failures[0])
-        return port
-
-    def _started(self, port: IListeningPort) -> IListeningPort | None:
-        self.address = port.getHost()
-        log.info("listening on {where}", where=self.describe())
-        if not is_loopback(self.address):
-            context = self._site.context
-            if not self._secure:
-                log.warn("{where} is open to the network without TLS", where=self.describe())
-            if not context.access.tokens.required:
-                log.warn("{where} is open to the network without a token", where=self.describe())
-        return port
+    def warn(self, requires_token: bool) -> None:
+        """Warn if the port is open to more than this machine, with too little protection."""
+        if self._parsed.kind == "unix" and self._parsed.mode & 0o007 and not requires_token:
+            log.warn("{where} is open to every user without a token", where=self.describe())
+        if is_loopback(self.address):
+            return
+        if not self._parsed.is_secure:
+            log.warn("{where} is open to the network without TLS", where=self.describe())
+        if not requires_token:
+            log.warn("{where} is open to the network without a token", where=self.describe())
 
     def describe(self) -> str:
         """Where it listens, as a URL for a TCP port."""
         where = format_address(self.address)
         if isinstance(self.address, IPv4Address | IPv6Address):
-            return f"{'wss' if self._secure else 'ws'}://{where}"
+            return f"{'wss' if self._parsed.is_secure else 'ws'}://{where}"
         return where
+
+    def _unusable(self, error: BaseException | None) -> ConfigError:
+        reason = str(error) or type(error).__name__
+        return ConfigError(f"cannot listen on {self._parsed.redacted!r}: {reason}")
+
+
+def make_endpoint(
+    parsed: ParsedEndpoint, reactor: Any, refused: Callable[[IAddress, str], object]
+) -> IStreamServerEndpoint:
+    """Return the endpoint that *parsed* describes; raises what its parser raises."""
+    endpoint: IStreamServerEndpoint
+    if parsed.kind == "systemd":
+        endpoint = InheritedEndpoint(reactor, parsed.arguments)
+    else:
+        endpoint = serverFromString(reactor, parsed.description)
+    if parsed.kind == "unix":
+        lock = parsed.arguments.get("lockfile", "1") == "1"
+        endpoint = LockedUnixEndpoint(endpoint, parsed.arguments["address"], lock)
+    for _ in parsed.wrappers:
+        endpoint = ProxiedEndpoint(endpoint, refused)
+    return endpoint

@@ -1,98 +1,234 @@
-"""What the relay reports, as log lines and counts."""
+"""Writes the log: the relay's events as log events, and log events as lines.
+
+A line is never lost because of its text: what the output's encoding lacks is escaped. Neither
+can a line be forged or the disk be filled: control characters are escaped, texts are cut, and
+of each kind of line at most :data:`LINES_PER_PERIOD` are written per :data:`PERIOD`.
+"""
 
 from __future__ import annotations
 
-import signal
-import sys
+import os
+import re
+import syslog
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from twisted.logger import (
-    FilteringLogObserver,
     ILogObserver,
+    LogEvent,
     Logger,
     LogLevel,
-    LogLevelFilterPredicate,
-    jsonFileLogObserver,
-    textFileLogObserver,
+    eventAsJSON,
+    eventAsText,
+    formatEvent,
 )
 from twisted.python.logfile import LogFile
+from zope.interface import implementer
 
 from acebase_ipc.relay.events import RelayEvent, Severity
 
 LINES_PER_PERIOD = 60
-"""Lines that one kind of event may write per period: a flood must not fill the disk."""
+"""Lines of one kind per period: a flood must not fill the disk."""
 
 PERIOD = 60.0  # seconds
 
+MAX_KINDS = 1000
+"""Kinds of lines that are counted one by one; the source code has fewer."""
+
+MAX_TEXT = 300
+"""Characters of a text that a client has chosen; names have at most 200, ids 128."""
+
+MAX_LINE = 2000
+"""Characters of a line, without its traceback."""
+
+MAX_TRACEBACK = 20_000  # characters
+
 log = Logger()
 
-
-def log_observer(file: IO[str], form: str, level: str) -> ILogObserver:
-    """Writes log events from *level* on to *file*.
-
-    :param form: ``text``, or ``json``: one object per line.
-    :param level: ``debug``, ``info``, ``warn`` or ``error``.
-    """
-    write = (
-        jsonFileLogObserver(file, recordSeparator="")
-        if form == "json"
-        else textFileLogObserver(file)
-    )
-    predicate = LogLevelFilterPredicate(defaultLogLevel=LogLevel.lookupByName(level))
-    return FilteringLogObserver(write, [predicate])
+# Everything that a terminal or a viewer acts on: C0, C1, separators of lines, directions.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
-def log_file(logfile: str | None, daemonised: bool) -> IO[str]:
-    """Where ``twistd`` would write its log: it rotates by size, and on SIGUSR1."""
-    if not daemonised and logfile in (None, "", "-"):
-        return sys.stdout
-    file: Any = LogFile.fromFullPath(logfile or "twistd.log")
-
-    def rotate(*_: object) -> None:
-        from twisted.internet import reactor
-
-        reactor.callFromThread(file.rotate)  # type: ignore[attr-defined]
-
-    signal.signal(signal.SIGUSR1, rotate)
-    output: IO[str] = file
-    return output
+def printable(text: str, limit: int = MAX_TEXT) -> str:
+    """Return *text* in one line of at most about *limit* characters, controls escaped."""
+    cut = text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
+    return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], cut)
 
 
-class LogObserver:
-    """Counts what the relay reports, and logs what an operator should see.
-
-    :ivar counts: how often each kind of event was reported, by its class's name.
-    """
+class LineLimiter:
+    """Counts lines by their kind, and tells which of them may be written."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        """:param clock: seconds of a clock that never jumps."""
-        self.counts: Counter[str] = Counter()
+        """:param clock: returns monotonic seconds."""
         self._clock = clock
         self._since = clock()
         self._lines: Counter[str] = Counter()
 
+    def allow(self, kind: str) -> bool:
+        """Count a line of *kind*; returns whether it may be written."""
+        if kind not in self._lines and len(self._lines) >= MAX_KINDS:
+            kind = "other kinds"
+        self._lines[kind] += 1
+        return self._lines[kind] <= LINES_PER_PERIOD
+
+    def expire(self) -> Iterator[tuple[str, int]]:
+        """At the end of a period start a new one; yields what was left out, by kind."""
+        now = self._clock()
+        if now - self._since < PERIOD:
+            return
+        lines, self._lines = self._lines, Counter()
+        self._since = now
+        for kind, count in lines.items():
+            if count > LINES_PER_PERIOD:
+                yield kind, count - LINES_PER_PERIOD
+
+
+def report_left_out(limiter: LineLimiter) -> None:
+    """Log what *limiter* has left out in a period that is over."""
+    for kind, more in limiter.expire():
+        log.warn("{more} more lines of {kind} were left out", more=more, kind=kind)
+
+
+class LogObserver:
+    """Counts the events of the relay, and logs all of severity ``INFO`` and above.
+
+    :ivar counts: the number of events of each kind, by the name of its class.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """:param clock: returns monotonic seconds."""
+        self.counts: Counter[str] = Counter()
+        self._limiter = LineLimiter(clock)
+
     def report(self, event: RelayEvent) -> None:
-        """Count *event* and, unless it is of no concern or one of too many, log it."""
+        """Count *event*; log it unless it is of severity ``DEBUG`` or too frequent."""
         kind = type(event).__name__
         self.counts[kind] += 1
         if event.severity is Severity.DEBUG:
             return
         self.expire()
-        self._lines[kind] += 1
-        if self._lines[kind] <= LINES_PER_PERIOD:
+        if self._limiter.allow(kind):
             values = {each.name: getattr(event, each.name) for each in fields(event)}
-            log.emit(LogLevel.lookupByName(event.severity.value), event.text, kind=kind, **values)
+            texts = {k: printable(v) for k, v in values.items() if isinstance(v, str)}
+            level = LogLevel.lookupByName(event.severity.value)
+            log.emit(level, event.text, kind=kind, **(values | texts))
 
     def expire(self) -> None:
-        """At the end of a period, log how many lines were left out, and begin a new one."""
-        if self._clock() - self._since < PERIOD:
+        """At the end of a period, log how many lines were left out."""
+        report_left_out(self._limiter)
+
+
+# Lines
+
+
+class Output(Protocol):
+    """What lines are written to."""
+
+    def write(self, line: str, level: Any) -> None:
+        """Write a *line*, which may hold a traceback of several lines."""
+
+
+class StreamOutput:
+    """Writes to a text file such as standard output, whatever its encoding."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+        self._encoding = getattr(file, "encoding", None) or "utf-8"
+
+    def write(self, line: str, level: Any) -> None:
+        """Write *line*."""
+        data = f"{line}\n".encode(self._encoding, "backslashreplace")
+        self._file.write(data.decode(self._encoding))
+        self._file.flush()
+
+
+class FileOutput:
+    """Writes to a file in UTF-8 that rotates at 1 MB and on demand."""
+
+    def __init__(self, path: str) -> None:
+        self._file: Any = LogFile.fromFullPath(os.path.abspath(path))
+
+    def write(self, line: str, level: Any) -> None:
+        """Write *line*."""
+        self._file.write(f"{line}\n".encode("utf-8", "backslashreplace"))
+
+    def rotate(self) -> None:
+        """Rename the file and begin a new one."""
+        self._file.rotate()
+
+
+class SyslogOutput:
+    """Writes to the system's log."""
+
+    _PRIORITIES = {  # noqa: RUF012
+        LogLevel.debug: syslog.LOG_DEBUG,
+        LogLevel.info: syslog.LOG_INFO,
+        LogLevel.warn: syslog.LOG_WARNING,
+        LogLevel.error: syslog.LOG_ERR,
+        LogLevel.critical: syslog.LOG_CRIT,
+    }
+
+    def __init__(self, prefix: str) -> None:
+        syslog.openlog(prefix, syslog.LOG_PID, syslog.LOG_DAEMON)
+
+    def write(self, line: str, level: Any) -> None:
+        """Write *line*; one of several lines becomes several entries."""
+        text = line.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+        for each in text.splitlines():
+            syslog.syslog(self._PRIORITIES[level], each)
+
+
+@implementer(ILogObserver)
+class LineObserver:
+    """Writes every log event of a process to an output, within the bounds of this module.
+
+    :param form: ``text``, or ``json``: one object per line.
+    :param level: the lowest level that is written: ``debug``, ``info``, ``warn`` or ``error``.
+    :param clock: returns monotonic seconds.
+    """
+
+    def __init__(self, output: Output, form: str, level: str, clock: Callable[[], float]) -> None:
+        self.output = output
+        self._render = _as_json if form == "json" else _as_text
+        self._level = LogLevel.lookupByName(level)
+        self._limiter = LineLimiter(clock)
+
+    def __call__(self, event: LogEvent) -> None:
+        """Write *event*, unless its level is too low or its kind too frequent."""
+        level = event.get("log_level")
+        self.expire()
+        if level is None or level < self._level:
             return
-        for kind, lines in self._lines.items():
-            if lines > LINES_PER_PERIOD:
-                more = lines - LINES_PER_PERIOD
-                log.warn("and {more} more times {kind}", more=more, kind=kind)
-        self._lines.clear()
-        self._since = self._clock()
+        # Lines with a kind are the relay's events, of which LogObserver has left out some.
+        if "kind" in event or self._limiter.allow(_kind(event)):
+            line = self._render(event)
+            if line:
+                self.output.write(line, level)
+
+    def expire(self) -> None:
+        """At the end of a period, log how many lines were left out."""
+        report_left_out(self._limiter)
+
+
+def _kind(event: LogEvent) -> str:
+    kind = f"{event.get('log_namespace')}: {event.get('log_format')}"
+    failure = event.get("log_failure")
+    return printable(kind if failure is None else f"{kind} {failure.type.__name__}", 100)
+
+
+def _as_text(event: LogEvent) -> str:
+    failure = event.get("log_failure")
+    if failure is None and not formatEvent(event):
+        return ""
+    line = printable(eventAsText(event, includeTraceback=False), MAX_LINE)
+    if failure is None:
+        return line
+    lines = failure.getTraceback()[-MAX_TRACEBACK:].splitlines()
+    return "\n\t".join([line, *(printable(each, MAX_LINE) for each in lines)])
+
+
+def _as_json(event: LogEvent) -> str:
+    cut = {k: v[:MAX_LINE] if isinstance(v, str) else v for k, v in event.items()}
+    return eventAsJSON(cut)

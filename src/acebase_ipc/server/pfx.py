@@ -25,19 +25,13 @@ from twisted.internet.interfaces import (
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
-from acebase_ipc.server.endpoints import DEFAULT_BACKLOG
+from acebase_ipc.server.endpoints import DEFAULT_BACKLOG, MAX_BACKLOG, MAX_PORT
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.serialization.pkcs12 import PKCS12KeyAndCertificates
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReactorTime
     from twisted.internet.ssl import CertificateOptions
-
-MAX_PORT = 2**16 - 1
-"""The highest TCP port: the field has 16 bits (RFC 9293, section 3.1)."""
-
-MAX_BACKLOG = 2**31 - 1
-"""Connections waiting to be accepted: ``listen(2)`` takes a C int and lowers it further."""
 
 _USAGE = (
     "pfx: takes a port and path=, and may take passphrase= or passphraseFile=, interface= and "
@@ -91,7 +85,7 @@ class PFXServerEndpointParser:
         passphrase: str | None = None,
         passphraseFile: str | None = None,
         interface: str = "",
-        backlog: str = DEFAULT_BACKLOG,
+        backlog: str = str(DEFAULT_BACKLOG),
     ) -> IStreamServerEndpoint:
         from twisted.internet.abstract import isIPv6Address
         from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint

@@ -1,4 +1,4 @@
-"""Composition: the service that serves a relay after a configuration."""
+"""The server: a relay that is started and stopped."""
 
 from __future__ import annotations
 
@@ -6,57 +6,64 @@ import os
 import stat
 import time
 from collections.abc import Callable
+from enum import Enum
 from importlib.metadata import version
 from typing import Any
 
-from twisted.application.internet import TimerService
-from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.application.service import Service
+from twisted.internet.defer import (
+    Deferred,
+    FirstError,
+    TimeoutError,
+    gatherResults,
+    maybeDeferred,
+)
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 
 from acebase_ipc.errors import ConfigError
-from acebase_ipc.http.admission import Admission
-from acebase_ipc.http.auth import Access
-from acebase_ipc.http.endpoint import Context
-from acebase_ipc.http.resources import Root
-from acebase_ipc.http.responses import Refusals
-from acebase_ipc.http.rotation import Rotation
-from acebase_ipc.http.site import RelaySite
 from acebase_ipc.http.tokens import Tokens
-from acebase_ipc.http.upload import UploadAdmission
 from acebase_ipc.relay.events import GuardedObserver, Observer
 from acebase_ipc.relay.peers import Client
-from acebase_ipc.relay.relay import Relay
+from acebase_ipc.server.composition import compose
 from acebase_ipc.server.config import AceBaseIPCServerConfig
 from acebase_ipc.server.listener import Listener
 from acebase_ipc.server.logging import LogObserver
-from acebase_ipc.websocket.connections import PeerConnections
 
 TICK = 1.0
-"""Seconds between two looks at what has expired or fallen silent."""
+"""Seconds between two checks of what has expired or timed out."""
 
-CLOSE_GOING_AWAY = 1001
 SHUTDOWN_TIMEOUT = 2.0
-"""Seconds that all peers together have to read what is left and to say goodbye."""
+"""Seconds for all clients together to read what was sent to them and to close."""
 
 __version__ = version("acebase-ipc")
 
 log = Logger()
 
 
-class AceBaseIPCServer(MultiService):
+class State(Enum):
+    """The life of a server."""
+
+    NEW = "not started"
+    RUNNING = "serving"
+    CLOSING = "refusing new requests with 503, closing connections"
+    STOPPED = "nothing is open"
+
+
+class AceBaseIPCServer(Service):
     """A relay for AceBase database processes, as a Twisted service.
 
-    Attach it to an Application, or use :meth:`start` and :meth:`stop`. To
-    serve it from a Site of your own, give it ``port=None``, mount
-    :meth:`resource` and let the service run nevertheless: it keeps the time.
+    Attach it to an Application, or use :meth:`start` and :meth:`stop`. To serve it from a
+    Site of your own, give it ``port=None``, mount :meth:`resource` and start the server
+    nevertheless: its timers run only then, and :meth:`resource` refuses requests before.
 
-    :param config: how to run; default: on loopback, port 9163, without a token.
+    :param config: default: on loopback, port 9163, without a token.
     :param reactor: default: the global reactor.
-    :param clock: seconds of a clock that never jumps.
-    :param wall: the time in seconds since 1970.
-    :param observer: learns what happens; default: a log with counts.
+    :param clock: returns monotonic seconds.
+    :param wall: returns the seconds since 1970.
+    :param observer: receives every event of the relay; default: logs and counts them.
     :raises ConfigError: if an endpoint string or the token file cannot be used.
     """
 
@@ -68,147 +75,223 @@ class AceBaseIPCServer(MultiService):
         wall: Callable[[], float] = time.time,
         observer: Observer | None = None,
     ) -> None:
-        super().__init__()
         if reactor is None:
             from twisted.internet import reactor
-        self.config = config = config or AceBaseIPCServerConfig()
+        self.config = config or AceBaseIPCServerConfig()
         self.observer = observer or LogObserver(clock)
         self._observer_failed = False
-        shielded = GuardedObserver(self.observer, self._report_observer)
+        self._state = State.NEW
         self._clock = clock
-        self._relay = Relay(config, shielded, config.introductions)
-        store = self._relay.store
-        self._uploads = UploadAdmission(self._relay.router, store, config, reactor, clock)
-        self._connections = PeerConnections(
-            self._relay, config, shielded, reactor, clock, wall=lambda: int(wall() * 1000)
+        self._reactor = reactor
+        observer = GuardedObserver(self.observer, self._report_observer)
+        self._parts = compose(
+            self.config, reactor, clock, wall, observer, lambda: self._state is State.RUNNING
         )
-        self._access = Access(Tokens(config.rules()), config.allow_origins, config.allow_hosts)
-        self._context = Context(
-            relay=self._relay,
-            store=store,
-            access=self._access,
-            admission=Admission(
-                self._access, self._relay, self._connections.check_room, clock, config.dialect
-            ),
-            refusals=Refusals(shielded, reactor, clock),
-            uploads=self._uploads,
-            rotation=Rotation(reactor),
-            upgrade=self._connections.upgrade,
-            reactor=reactor,
-            clock=clock,
-            max_message=config.max_message,
-        )
-        self._relay.memory.register(lambda: self._uploads.reserved)
-        self._site = RelaySite(self._context, config, shielded, self._connections.count)
-        self._relay.memory.register(lambda: self._site.memory)
-        self.listeners = [Listener(each, self._site) for each in config.descriptions]
-        for listener in self.listeners:
-            listener.setServiceParent(self)
-        ticking = TimerService(TICK, self.tick)
-        ticking.clock = reactor
-        ticking.setServiceParent(self)
+        self.listeners = [
+            Listener(each, reactor, observer) for each in self.config.parsed_endpoints
+        ]
+        self._ticking = LoopingCall(self._tick)
+        self._ticking.clock = reactor
+        self._starting: Deferred[BaseException | None] | None = None
+        self._stopping: Deferred[None] | None = None
+
+    @property
+    def state(self) -> State:
+        """Whether the server was started or stopped."""
+        return self._state
+
+    # Starting
 
     def privilegedStartService(self) -> None:
-        """Listen on every port.
+        """Start to listen, while there may still be the privilege for a low port.
 
-        :raises CannotListenError: if that is not possible.
+        :raises CannotListenError: if that fails at once; then no port is open.
         """
-        config = self.config
-        self._context.admission.is_open = True
-        source = (
-            "configured"
-            if config.max_payload is not None
-            else ("the default with TLS" if config.secure else "the default without TLS")
-        )
-        log.info(
-            "acebase-ipc {version}: token {token}, maxPayload {max_payload} UTF-16 code units"
-            " ({source})",
-            version=__version__,
-            token="required" if self._context.access.tokens.required else "not required",
-            max_payload=config.payload_limit,
-            source=source,
-        )
-        if config.max_session_queue > config.max_backlog:
-            log.warn(
-                "max_session_queue exceeds max_backlog: a peer that resumes may be cut at once"
-            )
-        for path in config.secret_files():
-            if os.path.exists(path) and os.stat(path).st_mode & stat.S_IROTH:
-                log.warn("{path} holds a secret and is readable by everybody", path=path)
-        super().privilegedStartService()
+        error = self._begin()
+        if error is not None:
+            raise error
 
-    def reload_tokens(self) -> None:
-        """Read the token file again, if there is one.
-
-        A file that is broken or empty changes nothing, and is logged. The
-        connections of tokens that are gone are closed with 1008.
-        """
-        try:
-            self._access.tokens = Tokens(self.config.rules())
-        except ConfigError as error:
-            log.error("the tokens stay as they are: {error}", error=str(error))
-            return
-        log.info("the tokens were read again")
-        self._connections.check_tokens(self._access.tokens.allow)
-
-    def stopService(self) -> Deferred[Any]:
-        """Stop listening, say goodbye to every peer with 1001, and end within 5 s."""
-        self._context.admission.is_open = False
-        stopped = [maybeDeferred(super().stopService), self._site.close(SHUTDOWN_TIMEOUT)]
-        self._relay.close(CLOSE_GOING_AWAY, "the server is shutting down")
-        stopped.append(self._connections.wait_closed(SHUTDOWN_TIMEOUT))
-        return DeferredList(stopped)
+    def startService(self) -> None:
+        """Start, unless that has begun before."""
+        self.privilegedStartService()
+        super().startService()
 
     def start(self) -> Deferred[None]:
         """Start without an Application; fires when all ports listen.
 
-        Fails with ``CannotListenError`` if one cannot.
+        Fails with ``CannotListenError`` or :exc:`ConfigError` if one of them cannot; then
+        no port is open, and the server can be started again. A server that was stopped can
+        be started again, unless it listened on an inherited socket, which is closed by then.
+
+        :raises RuntimeError: while it is stopping: wait for :meth:`stop`.
         """
 
-        def start() -> None:
-            self.privilegedStartService()
-            self.startService()
+        async def start() -> None:
+            self._begin()
+            assert self._starting is not None
+            error = await _follow(self._starting)
+            if error is not None:
+                await self._stop()
+                raise error
+            if not self.running:
+                super(AceBaseIPCServer, self).startService()
 
-        return maybeDeferred(start)
+        return Deferred.fromCoroutine(start())
+
+    def _begin(self) -> BaseException | None:
+        """Start; returns the failure of a port if it is known at once."""
+        if self._state is State.CLOSING:
+            raise RuntimeError("the server is stopping: wait for stop() before start()")
+        if self._state is not State.RUNNING:
+            self._report_configuration()
+            self._state = State.RUNNING
+            self._stopping = None
+            self._ticking.start(TICK, now=False).addErrback(_log_ticking)
+            self._starting = Deferred.fromCoroutine(self._listen())
+        failed: list[BaseException | None] = [None]
+        assert self._starting is not None
+        _follow(self._starting).addCallback(lambda error: failed.append(error))
+        return failed[-1]
+
+    async def _listen(self) -> BaseException | None:
+        """Open every port; returns the failure of one, which closes all others."""
+        try:
+            opening = [each.open(self._parts.site) for each in self.listeners]
+            await gatherResults(opening, consumeErrors=True)
+        except FirstError as first:
+            error = first.subFailure.value
+            if self._state is State.RUNNING:
+                log.error("the server does not start: {error}", error=str(error))
+                self._stop()
+            return error
+        for listener in self.listeners:
+            listener.warn(self._parts.access.tokens.required)
+        return None
+
+    def _report_configuration(self) -> None:
+        config, limits = self.config, self.config.effective_limits
+        source = "configured"
+        if config.limits.max_payload is None:
+            source = f"the default {'with' if config.is_secure else 'without'} TLS"
+        log.info(
+            "acebase-ipc {version}: token {token}, maxPayload {max_payload} UTF-16 code units"
+            " ({source})",
+            version=__version__,
+            token="required" if self._parts.access.tokens.required else "not required",
+            max_payload=limits.payload_limit,
+            source=source,
+        )
+        if limits.max_session_queue > limits.max_backlog:
+            log.warn(
+                "max_session_queue exceeds max_backlog: a peer that resumes its session may be"
+                " disconnected at once"
+            )
+        for path in config.secret_files:
+            if os.path.exists(path) and os.stat(path).st_mode & stat.S_IROTH:
+                log.warn("{path} holds a secret and is readable by everybody", path=path)
+
+    # Stopping
+
+    def stopService(self) -> Deferred[Any]:
+        """Stop: refuse requests with 503, close every WebSocket with 1001 and every port.
+
+        Fires within 5 s, when nothing is open. A server that was not started, or that failed
+        to start, is stopped already.
+        """
+        if self.running:
+            super().stopService()
+        return self._stop()
 
     def stop(self) -> Deferred[None]:
-        """Stop without an Application; fires when all connections have ended."""
-        return self.stopService().addCallback(lambda _: None)
+        """Stop without an Application; fires when nothing is open."""
+        return self.stopService()
+
+    def _stop(self) -> Deferred[None]:
+        if self._state is State.RUNNING:
+            self._state = State.CLOSING
+            self._stopping = Deferred.fromCoroutine(self._close())
+        stopped: Deferred[None] = Deferred()
+        if self._stopping is None:
+            stopped.callback(None)
+        else:
+            _follow(self._stopping).chainDeferred(stopped)
+        return stopped
+
+    async def _close(self) -> None:
+        """Close everything that is open; what does not close in time is aborted."""
+        self._ticking.stop()
+        ports = Deferred.fromCoroutine(self._close_ports())
+        peers = maybeDeferred(self._parts.close_peers, SHUTDOWN_TIMEOUT)
+        for closing in (ports, peers):
+            try:
+                await closing
+            except Exception:
+                log.failure("closing failed")
+        self._state = State.STOPPED
+
+    async def _close_ports(self) -> None:
+        closing = gatherResults([each.close() for each in self.listeners], consumeErrors=True)
+        closing.addTimeout(SHUTDOWN_TIMEOUT, self._reactor)
+        try:
+            await closing
+        except (FirstError, TimeoutError):
+            log.failure("closing a port failed")
+        # Only now, as a connection may have been accepted until its port is closed.
+        await self._parts.site.close(SHUTDOWN_TIMEOUT)
+
+    # Running
+
+    def reload_tokens(self) -> None:
+        """Read the token file again, if there is one.
+
+        If the file cannot be read or holds no token, the tokens stay as they are and an
+        error is logged. Connections whose token was removed are closed with 1008.
+        """
+        try:
+            tokens = Tokens(self.config.rules())
+        except ConfigError as error:
+            log.error("the tokens stay as they are: {error}", error=str(error))
+            return
+        log.info("the tokens were read again")
+        self._parts.replace_tokens(tokens)
 
     def resource(self) -> IResource:
-        """The relay as a resource, to be mounted below any path of a Site.
+        """Return the relay as a resource, to be mounted below any path of a Site.
 
-        The Site's own limits come first: its ``timeout``, its access log, which
-        shows tokens, and that it keeps whole bodies. In a Site with TLS give
-        the server ``max_payload=16 * 2**20``: published AceBase clients cannot
-        send larger messages over TLS.
+        It refuses every request with 503 unless the server is running. The Site's own limits
+        come first: its ``timeout``, its access log, which shows tokens, and that it keeps
+        whole bodies in memory. In a Site with TLS give the server
+        ``max_payload=16 * 2**20``: the npm package acebase cannot send larger messages over
+        TLS.
         """
-        return Root(self._context)
+        return self._parts.root
 
     def get_clients(self, dbname: str) -> tuple[Client, ...]:
-        """The clients of the database with the wire name *dbname*, in the order they came."""
-        return tuple(self._relay.registry.clients(dbname))
+        """Return the clients of the database with the wire name *dbname*, as they joined."""
+        return tuple(self._parts.relay.registry.clients(dbname))
 
     def _report_observer(self) -> None:
         if not self._observer_failed:  # once: each of its failures could fill the disk
             self._observer_failed = True
             log.failure("an observer failed; its later failures are not logged")
 
-    def tick(self) -> None:
-        """Do what has to be done about once a second."""
-        now = self._clock()
-        for task in (
-            lambda: self._relay.expire(now),
-            lambda: self._uploads.expire(now),
-            self._connections.sweep,
-            lambda: self._site.sweep(now),
-            self._expire_log,
-        ):
-            try:
-                task()
-            except Exception:
-                log.failure("a task of each second failed")  # it must not end the others
-
-    def _expire_log(self) -> None:
+    def _tick(self) -> None:
+        self._parts.tick(self._clock())
         if isinstance(self.observer, LogObserver):
             self.observer.expire()
+
+
+def _follow(leader: Deferred[Any]) -> Deferred[Any]:
+    """Return a Deferred that fires with the result of *leader*, which keeps its result."""
+    follower: Deferred[Any] = Deferred()
+
+    def pass_on(result: Any) -> Any:
+        follower.callback(result)
+        return result
+
+    leader.addBoth(pass_on)
+    return follower
+
+
+def _log_ticking(failure: Failure) -> None:
+    log.failure("the timer of each second failed", failure)

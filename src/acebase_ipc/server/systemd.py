@@ -1,7 +1,8 @@
-"""Tells systemd how the service is (sd_notify(3)); without systemd it does nothing."""
+"""Notifies systemd of the service's state (sd_notify(3)); does nothing without systemd."""
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from collections.abc import Mapping
@@ -11,36 +12,36 @@ from contextlib import suppress
 class Notifier:
     """Sends states to the socket that the service manager has named.
 
-    Its own socket is opened once, at the start: a relay that has run out of file
-    descriptors still shows that it is alive.
+    Opens its own socket once, when it is made: a relay that has run out of file descriptors
+    still resets the watchdog.
 
-    :ivar watchdog: seconds within which a sign of life is expected; ``None`` if
-        none is.
+    :ivar watchdog: the seconds of the watchdog's timeout; ``None`` if there is no watchdog.
     """
 
     def __init__(self, environ: Mapping[str, str], pid: int) -> None:
-        """:param environ: the environment that the service manager has made."""
+        """:param environ: the environment of the process."""
         address = environ.get("NOTIFY_SOCKET", "")
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._socket = self._open() if address else None
         microseconds = environ.get("WATCHDOG_USEC", "")
         mine = environ.get("WATCHDOG_PID", str(pid)) == str(pid)
-        self.watchdog = int(microseconds) / 1e6 if mine and microseconds.isdigit() else None
+        is_number = re.fullmatch("[0-9]{1,18}", microseconds)
+        self.watchdog = int(microseconds) / 1e6 if mine and is_number else None
 
     def ready(self) -> None:
-        """The service has started, or has reloaded."""
+        """Report that the service has started or reloaded."""
         self._send("READY=1")
 
     def reloading(self) -> None:
-        """The service reads its configuration again; :meth:`ready` follows."""
+        """Report that the service reloads its configuration; :meth:`ready` follows."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
-        """The service is about to end."""
+        """Report that the service is stopping."""
         self._send("STOPPING=1")
 
     def alive(self) -> None:
-        """The service is at work, if anybody wants to know."""
+        """Reset the watchdog, if there is one."""
         if self.watchdog is not None:
             self._send("WATCHDOG=1")
 
@@ -54,7 +55,7 @@ class Notifier:
         return opened
 
     def _send(self, state: str) -> None:
-        # A service manager that does not listen is no reason to end.
+        # The relay goes on without its service manager.
         with suppress(OSError):
             if self._socket is not None:
                 self._socket.sendto(state.encode(), self._address)

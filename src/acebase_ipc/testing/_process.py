@@ -50,7 +50,7 @@ async def serve(reactor: Any, config: AceBaseIPCServerConfig) -> None:
     StandardIO(stdin, reactor=reactor)
     address: Any = server.listeners[0].address
     host = f"[{address.host}]" if ":" in address.host else address.host
-    print(f"ws{'s' * config.secure}://{host}:{address.port}", flush=True)  # noqa: T201
+    print(f"ws{'s' * config.is_secure}://{host}:{address.port}", flush=True)  # noqa: T201
     await stdin.ended
     await server.stop()
 

@@ -23,6 +23,9 @@ _ANSWERS = {Opcode.CLOSE: Opcode.CLOSE, Opcode.PING: Opcode.PONG}
 _OWN_ID = re.compile(r"\[master\]|[0-9a-z]{24}")
 """The ids that the npm package gives its processes."""
 
+_SAFE = "/[]%"
+"""What is sent as it is: a path before a database, and what is percent-encoded already."""
+
 Request = Callable[[str, str, bytes], Response]
 """Makes a request with a method, a target and a body over a connection of its own."""
 
@@ -72,8 +75,8 @@ class MemoryPeer:
 
         :param query: more of it, like ``&dialect=acebase``.
         """
-        quoted = quote(client_id, safe="[]")
-        return f"/{quote(database)}/connect?id={quoted}&v=1.0.0&t={quote(token)}{query}"
+        quoted = quote(client_id, safe=_SAFE)
+        return f"/{quote(database, safe=_SAFE)}/connect?id={quoted}&v=1.0.0&t={quote(token)}{query}"
 
     # Sending
 
@@ -97,8 +100,9 @@ class MemoryPeer:
     def _ask(self, method: str, endpoint: str, query: str, body: bytes) -> Response:
         if self._request is None:
             raise TypeError("this peer has no way to make requests")
-        sender = f"id={quote(self.id)}&t={quote(self._token)}"
-        return self._request(method, f"/{quote(self.database)}/{endpoint}?{sender}{query}", body)
+        sender = f"id={quote(self.id, safe=_SAFE)}&t={quote(self._token)}"
+        database = quote(self.database, safe=_SAFE)
+        return self._request(method, f"/{database}/{endpoint}?{sender}{query}", body)
 
     # Receiving
 
@@ -169,8 +173,8 @@ class AceBaseMemoryPeer(MemoryPeer):
         """The target of the handshake, with the parameters in the npm package's order."""
         if not _OWN_ID.fullmatch(client_id):
             query += "&dialect=acebase"
-        quoted = quote(client_id, safe="[]")
-        return f"/{quote(database)}/connect?v=1.29.13&id={quoted}&t={quote(token)}{query}"
+        query = f"v=1.29.13&id={quote(client_id, safe=_SAFE)}&t={quote(token)}{query}"
+        return f"/{quote(database, safe=_SAFE)}/connect?{query}"
 
     def say_envelope(self, kind: str, to: str | None = None, **fields: Any) -> None:
         """Send an envelope of this type from this peer, to all or to one.

@@ -197,7 +197,9 @@ class MemoryRelay:
     ) -> MemoryPeer:
         """A documented peer that has received its welcome.
 
-        :param database: its wire name; below a path where the relay is mounted there.
+        :param client_id: its id; a ``%`` in it is given percent-encoded, as ``%25``.
+        :param database: its wire name, likewise; with the path before it where the relay is
+            mounted in a Site.
         :param query: more of the handshake's query, like ``&dialect=acebase``.
         :raises HandshakeRefused: if the relay does not let it in.
         """

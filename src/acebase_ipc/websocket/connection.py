@@ -114,13 +114,19 @@ class PeerConnection:
         peer, websocket = self.peer, self._websocket
         try:
             if peer is not None and websocket is not None:
-                is_last = code is not None or peer.connection is websocket
-                clock = self._surroundings.clock
-                self._surroundings.relay.sessions.lost(peer, websocket, code, clock())
-                if is_last:
+                if code is not None or peer.connection is websocket:
                     self.peer = None  # nothing else is to be told
+                self._tell_lost(peer, websocket, code)
         finally:
             self._answer_checks(alive=False)
+
+    def _tell_lost(self, peer: Peer, websocket: WebSocketConnection, code: int | None) -> None:
+        sessions = self._surroundings.relay.sessions
+        try:
+            sessions.lost(peer, websocket, code, self._surroundings.clock())
+        except Exception:
+            log.failure("{doing} failed", doing="losing a connection")
+            sessions.end([peer])  # or else it would collect messages indefinitely
 
     def check(self, timeout: float, answer: Callable[[bool], object]) -> None:
         """Check whether the other end answers a ping within *timeout* seconds."""

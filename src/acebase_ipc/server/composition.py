@@ -1,0 +1,114 @@
+"""Composition: puts the core and its adapters together, and drives them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.web.resource import IResource
+
+from acebase_ipc.http.admission import Admission
+from acebase_ipc.http.auth import Access
+from acebase_ipc.http.endpoint import Context
+from acebase_ipc.http.responses import Refusals
+from acebase_ipc.http.rotation import Rotation
+from acebase_ipc.http.site import RelaySite
+from acebase_ipc.http.tokens import Tokens
+from acebase_ipc.http.upload import UploadAdmission
+from acebase_ipc.relay.events import Observer
+from acebase_ipc.relay.relay import Relay
+from acebase_ipc.server.config import AceBaseIPCServerConfig
+from acebase_ipc.websocket.connections import PeerConnections
+
+CLOSE_GOING_AWAY = 1001
+
+log = Logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The relay and the adapters around it."""
+
+    relay: Relay
+    access: Access
+    uploads: UploadAdmission
+    connections: PeerConnections
+    site: RelaySite
+
+    @property
+    def root(self) -> IResource:
+        """The relay as a resource."""
+        root: IResource = self.site.resource
+        return root
+
+    def tick(self, now: float) -> None:
+        """Do what has to be done about once a second; no task prevents the others.
+
+        :param now: monotonic seconds.
+        """
+        for task in (
+            lambda: self.relay.expire(now),
+            lambda: self.uploads.expire(now),
+            self.connections.sweep,
+            lambda: self.site.sweep(now),
+        ):
+            try:
+                task()
+            except Exception:
+                log.failure("a task of each second failed")
+
+    def close_peers(self, timeout: float) -> Deferred[None]:
+        """Close every WebSocket with 1001; fires when all have ended, within *timeout* seconds."""
+        self.relay.close(CLOSE_GOING_AWAY, "the server is shutting down")
+        return self.connections.wait_closed(timeout)
+
+    def replace_tokens(self, tokens: Tokens) -> None:
+        """Require one of *tokens* from now on; closes the connections whose token is gone."""
+        self.access.tokens = tokens
+        self.connections.check_tokens(tokens.allow)
+
+
+def compose(
+    config: AceBaseIPCServerConfig,
+    reactor: Any,
+    clock: Callable[[], float],
+    wall: Callable[[], float],
+    observer: Observer,
+    is_running: Callable[[], bool],
+) -> Parts:
+    """Return a relay with its adapters, as *config* describes them.
+
+    :param clock: returns monotonic seconds.
+    :param wall: returns the seconds since 1970.
+    :param is_running: tells whether requests are admitted.
+    :raises ConfigError: if the token file cannot be used.
+    """
+    limits = config.effective_limits
+    relay = Relay(limits, observer, config.introductions)
+    uploads = UploadAdmission(relay.router, relay.store, limits, reactor, clock)
+    connections = PeerConnections(
+        relay, limits, observer, reactor, clock, wall=lambda: int(wall() * 1000)
+    )
+    access = Access(Tokens(config.rules()), config.allow_origins, config.allow_hosts)
+    context = Context(
+        relay=relay,
+        store=relay.store,
+        access=access,
+        admission=Admission(
+            access, relay, connections.check_room, clock, config.dialect, is_running
+        ),
+        refusals=Refusals(observer, reactor, clock),
+        uploads=uploads,
+        rotation=Rotation(reactor),
+        upgrade=connections.upgrade,
+        reactor=reactor,
+        clock=clock,
+        max_message=limits.max_message,
+    )
+    site = RelaySite(context, limits, observer, connections.count)
+    relay.memory.register(lambda: uploads.reserved)
+    relay.memory.register(lambda: site.memory)
+    return Parts(relay, access, uploads, connections, site)

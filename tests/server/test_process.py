@@ -1,0 +1,136 @@
+"""Signals, open files and pid files."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from twisted.logger import capturedLogs, eventAsText
+
+from acebase_ipc.server.process import (
+    OTHER_FILES,
+    Signals,
+    allow_files,
+    remove_stale_pid_file,
+)
+
+BOTH = (signal.SIGHUP, signal.SIGUSR1)
+
+
+@pytest.fixture
+def signals() -> Iterator[Signals]:
+    before = {number: signal.getsignal(number) for number in BOTH}
+    yield Signals()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", BOTH)
+def test_a_signal_does_not_end_the_process_and_is_handled_later(
+    signals: Signals, number: int
+) -> None:
+    calls: list[int] = []
+    os.kill(os.getpid(), number)
+    os.kill(os.getpid(), number)
+    signals.handle(number, lambda: calls.append(1))
+    assert calls == [1]
+    os.kill(os.getpid(), number)
+    assert calls == [1, 1]
+
+
+def test_a_signal_that_did_not_arrive_is_not_handled(signals: Signals) -> None:
+    calls: list[int] = []
+    os.kill(os.getpid(), signal.SIGUSR1)
+    signals.handle(signal.SIGHUP, lambda: calls.append(1))
+    assert calls == []
+
+
+# Open files
+
+
+@pytest.fixture
+def limits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """The limits of open files that were set; the first ones are the process's."""
+    found = [(1000, 5000)]
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: found[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, value: found.append(value))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("connections", "soft", "warned"),
+    [(100, 1000, False), (3000, 3000 + OTHER_FILES, False), (5000, 5000, True)],
+)
+def test_the_limit_of_open_files_is_raised(
+    limits: list[tuple[int, int]], connections: int, soft: int, warned: bool
+) -> None:
+    with capturedLogs() as logged:
+        allow_files(connections)
+    assert limits[-1] == (soft, 5000)
+    texts = [eventAsText(each) for each in logged]
+    assert any("may open only 5000 files" in each for each in texts) == warned
+
+
+def test_a_limit_that_cannot_be_raised_is_warned_of(
+    limits: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(kind: int, value: object) -> None:
+        raise ValueError("not allowed")
+
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    with capturedLogs() as logged:
+        allow_files(3000)
+    assert "may open only 1000 files" in eventAsText(logged[0])
+
+
+def test_unlimited_files_are_enough(limits: list[tuple[int, int]]) -> None:
+    limits.append((resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    allow_files(1_000_000)
+    assert len(limits) == 2
+
+
+# The pid file
+
+
+@pytest.fixture
+def pid_file(tmp_path: Path) -> Path:
+    return tmp_path / "twistd.pid"
+
+
+def test_a_pid_file_with_the_own_id_is_stale(pid_file: Path) -> None:
+    pid_file.write_text(str(os.getpid()))
+    remove_stale_pid_file(str(pid_file))
+    assert not pid_file.exists()
+
+
+@pytest.mark.parametrize(("name", "stale"), [("twistd", False), ("another-program", True)])
+def test_a_pid_file_of_a_process_that_is_not_twistd_is_stale(
+    pid_file: Path, name: str, stale: bool
+) -> None:
+    code = "import sys; print(flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        pid_file.write_text(str(other.pid))
+        remove_stale_pid_file(str(pid_file))
+        assert pid_file.exists() != stale
+        other.communicate()
+
+
+@pytest.mark.parametrize("text", ["", "many", "4194305", "-1"])
+def test_a_pid_file_that_tells_nothing_is_left_to_twistd(pid_file: Path, text: str) -> None:
+    pid_file.write_text(text)
+    remove_stale_pid_file(str(pid_file))
+    assert pid_file.read_text() == text
+
+
+def test_without_a_pid_file_there_is_nothing_to_do(pid_file: Path) -> None:
+    remove_stale_pid_file(str(pid_file))

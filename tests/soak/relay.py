@@ -89,7 +89,7 @@ def gauges(server: Any) -> dict[str, Any]:
         "held for masters": sum(len(each.awaiting_master) for each in databases),
         "connections": len(server._factory.connections),
         "stored bytes": relay.mailbox.stored,
-        "stored messages": len(relay.mailbox._letters) + len(relay.mailbox._by_recipient),
+        "stored messages": len(relay.mailbox._messages) + len(relay.mailbox._by_recipient),
         "reserved bytes": server._uploads.reserved,
         "peer objects": sum(isinstance(each, Peer) for each in alive),
         "connection objects": sum(isinstance(each, RelayServerProtocol) for each in alive),

@@ -127,7 +127,7 @@ async def test_joins_and_departures_are_announced_within_the_database_only(
 
 
 @pytest_twisted.ensureDeferred
-async def test_every_recipient_of_a_large_broadcast_and_nobody_else_downloads_it_once(
+async def test_every_recipient_of_a_large_broadcast_and_nobody_else_downloads_it(
     plain: RelayProcess, peers: Peers
 ) -> None:
     sender = await peers.join(plain.address, "sender")

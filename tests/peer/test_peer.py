@@ -975,21 +975,18 @@ TOO_MANY = "too many requests at the same time"
 def test_a_result_of_earlier_work_does_not_answer_a_new_request_of_the_same_id(
     joined: Joined,
 ) -> None:
-    working: list[Deferred[int]] = []
-
-    def slow(data: Any, sender: str) -> Deferred[int]:
-        working.append(Deferred(lambda deferred: None))
-        return working[-1]
-
-    joined.peer.on_request("slow", slow)
-    answered(joined, {"type": "slow"})
     early: Deferred[int] = Deferred()
-    working[0].addErrback(lambda _: early)  # it takes its time to be cancelled
+    later: Deferred[int] = Deferred()
+    slow_to_end: Deferred[int] = Deferred()
+    slow_to_end.addErrback(lambda _: early)  # it takes its time to be cancelled
+    working = iter([slow_to_end, later])
+    joined.peer.on_request("slow", lambda data, sender: next(working))
+    answered(joined, {"type": "slow"})
     joined.client.leave(WORKER)
     answered(joined, {"type": "slow"})
     early.callback(1)
     assert joined.client.taken() == []
-    working[1].callback(2)
+    later.callback(2)
     assert joined.client.taken() == [answer(ok=True, data=2)]
 
 

@@ -259,7 +259,7 @@ def make_settings(given: argparse.Namespace) -> Settings:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure as the command line says.
+    """Measure, and print the table.
 
     :returns: 0 if nothing was lost, duplicated or reordered and no run failed.
     """

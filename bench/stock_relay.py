@@ -180,7 +180,7 @@ class Root(Resource):
 
 
 def main() -> None:
-    """Listen on loopback, say where, and run until killed."""
+    """Listen on loopback, print the URL, and run until killed."""
     parser = argparse.ArgumentParser(description="A plain Autobahn relay, to compare with.")
     parser.add_argument("--port", type=int, default=0, help="TCP port; 0 (default) for any")
     parser.add_argument("--tls", metavar="PEM", help="file with key and certificate")

@@ -1,4 +1,4 @@
-"""The benchmark measures what it says, finds what it looks for, and tells it rightly."""
+"""The benchmark: its workloads, the faults that it finds, and its tables."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def run(generator: Generator, server: Server, arguments: str) -> Sample:
 
 @pytest.mark.parametrize("arguments", SMALL.values(), ids=SMALL)
 def test_workload(generator: Generator, server: Server, arguments: str) -> None:
-    """Every message of every workload comes once and in order, on both servers."""
+    """Every message of every workload arrives once and in order, on both servers."""
     sample = run(generator, server, arguments)
     assert "failure" not in sample
     assert sample["errors"] == 0
@@ -128,7 +128,7 @@ def test_workload(generator: Generator, server: Server, arguments: str) -> None:
 
 @pytest.mark.parametrize("kind", sorted(PROGRAMS))
 def test_tls(generator: Generator, kind: str, tmp_path: Path) -> None:
-    """Both servers are measured over TLS, too."""
+    """Both servers are also measured over TLS."""
     if not generator.tls:
         pytest.skip("OpenSSL's headers are missing")
     pem = make_certificate(tmp_path).pem
@@ -141,9 +141,9 @@ def test_tls(generator: Generator, kind: str, tmp_path: Path) -> None:
 
 
 def test_faults_are_found(generator: Generator, tmp_path: Path) -> None:
-    """Single wrong messages among thousands are counted as what they are.
+    """Single faults among thousands of messages are counted by kind.
 
-    An altered message is an error, and the one that was sent is lost.
+    An altered message is an error, and the original one is lost.
     """
     faulty = Program(lambda pem: [sys.executable, "-c", FAULTY_RELAY])
     with running_server(faulty, tmp_path / "log") as server:
@@ -162,7 +162,7 @@ def test_whole_bench(
     """The command measures both servers in turn, prints the table and writes the figures."""
     monkeypatch.setattr("bench.run.build_generator", lambda directory: generator)
     target = tmp_path / "results.json"
-    arguments = ["--only=round-trip", "--repeats=1", "--seconds=0.2", f"--json={target}"]
+    arguments = ["--only=round-trip", "--repeats=1", "--seconds=0.5", f"--json={target}"]
     assert main(arguments) == 0
     printed = capsys.readouterr()
     assert "round trip of 2 messages" in printed.out
@@ -196,7 +196,7 @@ def test_comparison(
 
 
 def test_environments_that_differ_are_not_compared() -> None:
-    """Another version of Python or of a dependency would be measured, too."""
+    """Another version of Python or of a dependency would change the figures."""
     here = distributions(THIS_PYTHON)
     there = {"python": here["python"], "acebase-ipc": "0", "twisted": here["twisted"]}
     require_equal(here, there)
@@ -215,13 +215,13 @@ def test_an_interpreter_that_cannot_be_run_is_reported(tmp_path: Path) -> None:
 
 
 def test_generator_stays_on_this_machine(generator: Generator) -> None:
-    """Another machine is put under load only if that is asked for."""
+    """Another machine is put under load only with ``anywhere``."""
     refused = generator.run(["pairs", "url=ws://192.0.2.1:9163"])
     assert "another machine" in refused["failure"]
 
 
 def test_generator_without_tls_compiles(generator: Generator, tmp_path: Path) -> None:
-    """OpenSSL's headers are not needed, and nothing is to be warned of."""
+    """It compiles without OpenSSL's headers and without warnings."""
     compiler = processes.find_compiler()
     assert compiler is not None
     sources = [str(each) for each in processes.SOURCES.glob("*.c")]
@@ -233,14 +233,14 @@ def test_generator_without_tls_compiles(generator: Generator, tmp_path: Path) ->
 
 
 def sample(rate: float, **more: float | str) -> Sample:
-    """What the generator might say."""
+    """Output of the generator."""
     measured = {"per_second": rate, "server_us": 1e6 / rate, "p50_us": 100.0, "p99_us": 12_345.0}
     shares = {"server_cpu": 1.0, "generator_cpu": 0.25}
     return {**measured, **shares, "lost": 0, "duplicated": 0, "reordered": 0, **more}
 
 
 def results(**samples: dict[str, list[Sample]]) -> Results:
-    """Results of a run in an imaginary place."""
+    """Results without a known environment."""
     on = ("system", "machine", "cores", "python", "acebase-ipc", "Twisted", "autobahn", "pyOpenSSL")
     return Results(
         environment=dict.fromkeys(on, "?"),
@@ -325,14 +325,14 @@ def test_target(metric: Metric, target: Target, ours: float, ratio: float, met: 
 
 
 def test_url_alone() -> None:
-    """A server of somebody else has neither a baseline nor known CPU time."""
+    """A server given by URL has neither a baseline nor known CPU time."""
     unknown = sample(30_000.0) | {"server_us": 0.0}
     (line,) = lines(results(directed={"url": [unknown]}))
     assert line[1:6] == ("30,000/s", "–", "–", "≥ 3", "–")
 
 
-def test_faults_are_summed_and_told() -> None:
-    """One lost message in one run of three makes the whole unsound."""
+def test_faults_are_summed_and_reported() -> None:
+    """One lost message in one of three runs makes the results unsound."""
     assert is_sound(results(directed=DIRECTED))
     faulty = {**DIRECTED, "ours": [sample(1.0), sample(1.0, lost=1), sample(1.0, reordered=2)]}
     (line,) = lines(results(directed=faulty))
@@ -340,8 +340,8 @@ def test_faults_are_summed_and_told() -> None:
     assert not is_sound(results(directed=faulty))
 
 
-def test_failures_are_told() -> None:
-    """A run that failed leaves its reason below the table, not a figure in it."""
+def test_failures_are_reported() -> None:
+    """The reason of a failed run is below the table; it has no figure."""
     failed = results(directed={**DIRECTED, "ours": [{"failure": "cannot connect"}]})
     assert not is_sound(failed)
     text = text_table(failed)
@@ -364,12 +364,12 @@ def test_failures_are_told() -> None:
     ],
 )
 def test_number(value: float | None, text: str) -> None:
-    """Three digits say all that such measurements know."""
+    """Figures have three significant digits."""
     assert number(value) == text
 
 
 def test_document_is_updated_in_place() -> None:
-    """What stands around the table stays, however often it is written."""
+    """The text around the table is not changed, even if the table is written again."""
     document = f"before\n\n{BEGIN}\n\nold\n\n{END}\n\nafter\n"
     once = update_document(document, results(directed=DIRECTED))
     assert once.startswith(f"before\n\n{BEGIN}\n\nacebase-ipc ?")
@@ -382,7 +382,7 @@ def test_document_is_updated_in_place() -> None:
 
 
 def test_figures_of_a_busy_machine_are_provisional() -> None:
-    """Nobody shall take noise for a result."""
+    """The table of a busy machine says that its figures are provisional."""
     quiet = results(directed=DIRECTED)
     assert "provisional" not in rst_table(quiet)
     quiet.environment["load before"] = 3.0
@@ -397,13 +397,13 @@ def test_rst_rows_are_complete() -> None:
 
 
 def test_json_can_be_read_back() -> None:
-    """--redraw needs nothing but the file."""
+    """--redraw needs only the file."""
     before = results(directed=DIRECTED)
     assert Results.from_json(json.loads(before.to_json())) == before
 
 
 def test_plot_is_deterministic(tmp_path: Path) -> None:
-    """The same results make the same file, so that a commit shows real changes."""
+    """The same results give the same file, so that a diff shows real changes."""
     pytest.importorskip("matplotlib")
     from bench.plot import write_plot
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.soak.ledger import EVERYBODY, UNSETTLED, Ledger, Presence, Receiver
+from tests.soak.ledger import ALL, UNSETTLED, Ledger, Presence, Receiver
 
 
 class Room:
@@ -36,12 +36,12 @@ class Room:
 
 def test_messages_that_arrive_as_sent_are_no_fault() -> None:
     room = Room()
-    room.receive(*(room.send(each) for each in ("bob", EVERYBODY, "bob")))
+    room.receive(*(room.send(each) for each in ("bob", ALL, "bob")))
     assert room.wrong() == {}
     assert (room.ledger.sent, room.ledger.delivered, room.ledger.required) == (3, 3, 3)
 
 
-@pytest.mark.parametrize("addressee", ["bob", EVERYBODY])
+@pytest.mark.parametrize("addressee", ["bob", ALL])
 def test_a_message_that_does_not_arrive_is_lost(addressee: str) -> None:
     room = Room()
     room.send(addressee)
@@ -63,7 +63,7 @@ def test_a_queued_message_may_be_lost_if_its_sender_leaves() -> None:
     room.sender.departures.append((30, 31))
     room.send("bob")
     assert room.wrong() == {}
-    room.send(EVERYBODY)
+    room.send(ALL)
     assert room.wrong() == {"lost": 1}
 
 
@@ -93,7 +93,7 @@ def test_posts_are_in_the_order_of_their_announcements() -> None:
 def test_a_message_at_a_wrong_peer_is_found() -> None:
     room = Room()
     room.receive(room.send("alice"))
-    room.receive(room.send(EVERYBODY, at=5), receiver=room.sender)
+    room.receive(room.send(ALL, at=5), receiver=room.sender)
     assert room.wrong() == {"wrong peer": 2, "lost": 1}
 
 
@@ -106,6 +106,6 @@ def test_a_message_in_another_database_is_found() -> None:
 
 def test_a_message_that_was_never_sent_is_found() -> None:
     room = Room()
-    room.ledger.arrive(room.receiver, "msg:ghost", 1)
+    room.ledger.arrive(room.receiver, "msg:undeliverable", 1)
     room.ledger.arrive(room.receiver, "msg:#cut off", 2)
-    assert room.wrong() == {"incomplete": 1, "garbled": 1}
+    assert room.wrong() == {"undeliverable": 1, "garbled": 1}

@@ -40,7 +40,7 @@ SECONDS, QUICK_SECONDS = 6.0, 3.0
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the command line says.
+    """The settings of a command line.
 
     :ivar python: the interpreter whose acebase-ipc is measured.
     :ivar attack: a part of the names of the attacks to perform.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -141,6 +142,7 @@ def measure(server: Server, attack: Attack, count: int, seconds: float) -> Outco
     with Pair(server.address, TOKEN, secure=attack.secure) as pair:
         before = pair.measure_for(1.0)
         with _running(attack.run, server.address, count, seconds) as attacker:
+            _keep_alive(pair, attacker)
             _receive(attacker)  # ready
             memory = server.memory()
             server.reset_peak()
@@ -172,6 +174,12 @@ def _running(
         child.join(CLOSE_SECONDS)
         child.kill()
         child.join()
+
+
+def _keep_alive(pair: Pair, attacker: Connection) -> None:
+    """Exchange messages during the preparation: the relay disconnects peers that are silent."""
+    end = time.monotonic() + STEP_SECONDS
+    pair.measure(lambda: not attacker.poll() and time.monotonic() < end)
 
 
 def _receive(attacker: Connection) -> Tally | None:

@@ -1,4 +1,4 @@
-"""The programs in examples/client do what docs/client.rst says, among real AceBase processes."""
+"""The programs in examples/client work as in docs/client.rst, with real AceBase processes."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def test_the_asyncio_program_ends_when_it_is_interrupted(tcp_relay: Relay) -> No
 
 def test_the_asyncio_program_reports_that_there_is_no_relay(tmp_path: Path) -> None:
     address = Address(0)
-    nowhere = {"ACEBASE_IPC_URL": f"ws+unix:{tmp_path}/nobody"}
+    nowhere = {"ACEBASE_IPC_URL": f"ws+unix:{tmp_path}/no-relay"}
     with Program(FOLLOW, address, **nowhere) as follow:
         assert follow.wait_ended() == 1
     assert follow.output[-1].startswith("follow.py: cannot connect to the relay")

@@ -26,9 +26,9 @@ from dataclasses import dataclass, field
 MARK = re.compile(r"#(\d+)\|([^|#]+)\|([^|#]+)\|(\w+)\|(\d+)\|([^|#]+)#")
 """Part of every body: number, database, sender, path, serial on the path, addressee or ``all``."""
 
-EVERYBODY = "all"
-GHOST = "ghost"
-"""Part of messages that are never sent completely, and so must never arrive."""
+ALL = "all"
+UNDELIVERABLE = "undeliverable"
+"""Part of messages that the relay must not deliver: incomplete, dropped, or without a right."""
 
 UNSETTLED = float("inf")
 
@@ -141,15 +141,16 @@ class Ledger:
         self.delivered += 1
         match = MARK.search(body)
         if match is None:
-            self.record("incomplete" if GHOST in body else "garbled", f"{receiving}: {body[:100]}")
+            self.record(
+                "undeliverable" if UNDELIVERABLE in body else "garbled",
+                f"{receiving}: {body[:100]}",
+            )
             return
         number, database, sender, path, serial, addressee = match.groups()
         about = f"{receiving}: {match[0]}"
         if database != receiver.database:
             self.record("wrong database", about)
-        elif addressee not in (receiver.id, EVERYBODY) or (
-            addressee == EVERYBODY and sender == receiver.id
-        ):
+        elif addressee not in (receiver.id, ALL) or (addressee == ALL and sender == receiver.id):
             self.record("wrong peer", about)
         if int(number) in receiver.numbers:
             self.record("duplicated", about)
@@ -198,15 +199,15 @@ class Ledger:
             ]
 
     def _check(self, sent: Sent, receiver: Receiver) -> None:
-        if sent.addressee not in (receiver.id, EVERYBODY):
+        if sent.addressee not in (receiver.id, ALL):
             return
-        if sent.addressee == EVERYBODY and sent.sender == receiver.id:
+        if sent.addressee == ALL and sent.sender == receiver.id:
             return
         for presence in receiver.presences:
             if sent.at > presence.since and sent.settled < presence.until:
                 if sent.large and presence.broken:
                     return
-                if sent.addressee != EVERYBODY and self._is_orphaned(sent, presence):
+                if sent.addressee != ALL and self._is_orphaned(sent, presence):
                     return
                 self.required += 1
                 if sent.number not in receiver.numbers:

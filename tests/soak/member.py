@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from weakref import WeakKeyDictionary
 
-from tests.soak.ledger import EVERYBODY, Ledger, Presence, Receiver, Sent
+from tests.soak.ledger import ALL, Ledger, Presence, Receiver, Sent
 from tests.soak.link import TIMEOUT, Link, Port, ask
 
 TOKEN = "soak+token=="
@@ -160,7 +160,7 @@ class Member:
     def addressee(self) -> str:
         """The id of a random member, or ``all``."""
         if self.random.random() < 0.5:
-            return EVERYBODY
+            return ALL
         return self.random.choice(self.scene.members[self.database]).id
 
     def send(self, addressee: str, units: int) -> None:
@@ -171,7 +171,7 @@ class Member:
         sent, mark = self.ledger.send(self.receiver, path, self._serial, addressee, monotonic())
         self._unsettled.append(sent)
         body = self.body(mark, units)
-        explicit = addressee != EVERYBODY or self.random.random() < 0.2
+        explicit = addressee != ALL or self.random.random() < 0.2
         self.link.send(f"to:{addressee};{body}" if explicit else body)
 
     async def post(self, addressee: str, units: int) -> None:

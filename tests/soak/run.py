@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import ssl
 import sys
@@ -73,10 +74,10 @@ class SoakedRelay(Twistd):
         pem = make_certificate(directory).pem
         endpoints = [on_loopback(), on_loopback("ssl", privateKey=pem)]
         options = json.dumps(OPTIONS | {"endpoints": endpoints})
-        root = Path(__file__).parents[2]
+        path = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
         super().__init__(
             *("--nodaemon", "--pidfile=", "--python", str(Path(__file__).with_name("relay.py"))),
-            environment={"SOAK": options, "PYTHONPATH": str(root)},
+            environment={"SOAK": options, "PYTHONPATH": os.pathsep.join(filter(None, path))},
         )
         self.wait_for("gauges", lambda log: "gauges at" in log)
         self.ports = [each.port for each in find_addresses(self.log)]

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from time import monotonic
 
-from tests.soak.ledger import EVERYBODY, GHOST
+from tests.soak.ledger import ALL, UNDELIVERABLE
 from tests.soak.link import BINARY, TIMEOUT, Link, ask, ask_in_part, frame
 from tests.soak.member import (
     KEEPALIVE,
@@ -60,8 +60,8 @@ async def cut(member: Member) -> None:
     link = member.link
     assert link is not None
     if member.random.random() < 0.3:
-        member.send(EVERYBODY, 200)
-        link.write(frame(f"{GHOST} {'x' * 200}".encode())[:-50])
+        member.send(ALL, 200)
+        link.write(frame(f"{UNDELIVERABLE} {'x' * 200}".encode())[:-50])
     begun = monotonic()
     link.cut()
     if member.random.random() < 0.3:
@@ -197,7 +197,7 @@ async def wrong_token(member: Member) -> None:
         ("GET", "clients", {401, 403}),
         ("GET", "receive", {401}),
     ):
-        target, body = member.target(what, t="wrong"), GHOST.encode() * (method == "POST")
+        target, body = member.target(what, t="wrong"), UNDELIVERABLE.encode() * (method == "POST")
         status, _ = await ask(member.port, method, target, body, source=member.source)
         answers.append((what, status, expected))
     for what, status, expected in answers:
@@ -208,8 +208,10 @@ async def wrong_token(member: Member) -> None:
 async def half_request(member: Member) -> None:
     """Send an incomplete request."""
     target = member.target("send")
-    head = f"POST {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5000\r\n\r\n"
-    whole = head.encode() + GHOST.encode() * 500
+    body = UNDELIVERABLE.encode() * 200
+    length = f"Content-Length: {2 * len(body)}"
+    head = f"POST {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n{length}\r\n\r\n"
+    whole = head.encode() + body
     wait = member.random.choice([0.1, 1.0, 15.0])
     size = member.random.choice([0, 1, 20, len(head) - 1, len(head), len(whole)])
     task = ask_in_part(member.port, whole[:size], source=member.source, wait=wait)
@@ -223,7 +225,7 @@ async def violate(member: Member) -> None:
     data, code = member.random.choice(
         [
             (frame(b"to:nobody"), 1008),
-            (frame(b"to:;" + GHOST.encode()), 1008),
+            (frame(b"to:;" + UNDELIVERABLE.encode()), 1008),
             (frame(b"x" * (MAX_PAYLOAD + 1)), 1009),
             (frame(b"\xc3\x28"), 1007),
             (frame(b"", 3), 1002),
@@ -242,10 +244,10 @@ async def violate(member: Member) -> None:
 async def nonsense(member: Member) -> None:
     """Send messages that the relay drops."""
     assert member.link is not None
-    member.link.write(frame(GHOST.encode(), BINARY))
-    member.link.send(f"to:no-such-peer;{GHOST}")
+    member.link.write(frame(UNDELIVERABLE.encode(), BINARY))
+    member.link.send(f"to:no-such-peer;{UNDELIVERABLE}")
     if member.acebase:
-        member.link.send(f'{{"type":"bye","from":"{GHOST}"}}')
+        member.link.send(f'{{"type":"bye","from":"{UNDELIVERABLE}"}}')
     await member.confirm()
 
 

@@ -23,6 +23,8 @@ from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerPr
 from acebase_ipc.protocol.frames import text_frame
 from acebase_ipc.protocol.messages import Message
 from acebase_ipc.relay.memory import MemoryBudget
+from acebase_ipc.relay.work import Work
+from acebase_ipc.rotation import Rotation
 from acebase_ipc.websocket._autobahn import CLOSE_TIMEOUT
 from acebase_ipc.websocket.factory import WebSocketFactory
 from acebase_ipc.websocket.fastpath import WebSocketConnection
@@ -65,15 +67,14 @@ class EchoFactory(WebSocketFactory):
     """Makes such connections; they may hold any amount of memory.
 
     :param is_private: whether they rest on private names of Autobahn and Twisted.
-    :ivar deliveries: none: nothing is broadcast.
     """
 
     protocol = Echo
-    deliveries = 0
 
     def __init__(self, reactor: Any, is_private: bool) -> None:
         budget = MemoryBudget(UNLIMITED)
-        super().__init__(UNLIMITED, self, budget, budget.check, _Nobody(), reactor, monotonic)
+        rotation = Rotation(reactor, Work())
+        super().__init__(UNLIMITED, budget, budget.check, _Nobody(), rotation, reactor, monotonic)
         self.knows_parser = self.knows_parser and is_private
         self.knows_transport = self.knows_transport and is_private
 

@@ -18,7 +18,7 @@ from twisted.web.server import Request
 from acebase_ipc.http.admission import Caller
 from acebase_ipc.http.errors import RequestTooLarge
 from acebase_ipc.http.responses import Refusals
-from acebase_ipc.http.rotation import Rotation
+from acebase_ipc.rotation import Rotation
 from acebase_ipc.http.upload import UploadAdmission
 from acebase_ipc.protocol.errors import RequestRefused
 from acebase_ipc.relay.errors import Overloaded

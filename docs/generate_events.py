@@ -205,7 +205,7 @@ LINES = {
     " send larger values over TLS. Set max_payload to 16 MiB (--max-payload 16MiB).": (
         "Do this: otherwise large writes crash the processes that make them."
     ),
-    "a step of an HTTP connection failed": (
+    "a step of a connection failed": (
         "A defect of the relay: that connection is closed, others continue. Report it with the"
         " traceback."
     ),

@@ -6,7 +6,7 @@ from acebase_ipc import AceBaseIPCServer, AceBaseIPCServerConfig
 
 application = service.Application("pages and a relay")
 relay = AceBaseIPCServer(AceBaseIPCServerConfig(port=None, token="change me"))
-relay.setServiceParent(application)  # opens no port, but runs the relay's timers
+relay.setServiceParent(application)  # it opens no port, but runs the relay's timers
 
 root = relay.resource()  # the root, because AceBase requests /<database>/connect
 root.putChild(b"hello", static.Data(b"Hello!\n", "text/plain"))

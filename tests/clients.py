@@ -312,13 +312,13 @@ class PlayedServer:
         for each in texts:
             self.send(each.encode())
 
-    def send(self, payload: bytes, opcode: int = TEXT) -> None:
+    def send(self, payload: bytes, opcode: int = TEXT, fin: bool = True) -> None:
         """Send a frame."""
         size = len(payload)
         head = bytes([size]) if size < 126 else b"\x7e" + size.to_bytes(2, "big")
         if size >= 1 << 16:
             head = b"\x7f" + size.to_bytes(8, "big")
-        self.transport.receive(bytes([0x80 | opcode]) + head + payload)
+        self.transport.receive(bytes([(0x80 if fin else 0) | opcode]) + head + payload)
 
     def close(self, code: int, reason: str = "") -> None:
         """Send a close frame."""

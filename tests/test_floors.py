@@ -39,15 +39,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     # Floor 1: adapters. Every private name of Autobahn and Twisted is in one module, which
     # serves all three; a peer is made of a client.
     "addresses": set(),
-    "websocket": {"addresses", *FLOOR_0},
-    "http": {"addresses", "websocket._autobahn", *FLOOR_0},
+    "rotation": {*FLOOR_0},
+    "websocket": {"addresses", "rotation", *FLOOR_0},
+    "http": {"addresses", "rotation", "websocket._autobahn", *FLOOR_0},
     "client": {"websocket._autobahn", *FLOOR_0},
     "peer": {"client", *FLOOR_0},
     # Floor 2: composition.
-    "server": {"addresses", "http", "websocket", *FLOOR_0},
+    "server": {"addresses", "http", "rotation", "websocket", *FLOOR_0},
     # Floor 3: what people run, and what they test with.
     "tap": {"server", *FLOOR_0},
-    "testing": {"addresses", "client", "http", "peer", "server", "websocket", *FLOOR_0},
+    "testing": {"addresses", "rotation", "client", "http", "peer", "server", "websocket", *FLOOR_0},
 }
 """What a package or a module beside the packages may import of this package."""
 

@@ -12,6 +12,8 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 
 from acebase_ipc.relay.memory import MemoryBudget
+from acebase_ipc.relay.work import Work
+from acebase_ipc.rotation import Rotation
 from acebase_ipc.websocket.factory import WebSocketFactory
 from acebase_ipc.websocket.fastpath import WebSocketConnection
 
@@ -247,10 +249,7 @@ class Recorder(WebSocketConnection):
 
 
 class RecorderFactory(WebSocketFactory):
-    """Makes recorders; the time by which they are busy stands still, unless given.
-
-    :ivar deliveries: the work that messages cause beside being received.
-    """
+    """Makes recorders; the time by which they are busy stands still, unless given."""
 
     protocol = Recorder
 
@@ -261,11 +260,16 @@ class RecorderFactory(WebSocketFactory):
         clock: Callable[[], float] = lambda: 100.0,
         max_memory: int = 1 << 60,
     ) -> None:
-        self.deliveries = 0
         self.enforced = 0
         self.budget = MemoryBudget(max_memory)
         super().__init__(
-            max_message_bytes, self, self.budget, self.enforce, _Nobody(), reactor, clock
+            max_message_bytes,
+            self.budget,
+            self.enforce,
+            _Nobody(),
+            Rotation(reactor, Work()),
+            reactor,
+            clock,
         )
 
     def enforce(self) -> None:

@@ -32,7 +32,7 @@ from acebase_ipc.client.errors import (
     TokenRejected,
 )
 from tests.clients import Network, PlayedServer
-from tests.fakes import BINARY, CLOSE, CONTINUATION, PING, PONG
+from tests.fakes import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT
 
 
 class Played:
@@ -668,6 +668,37 @@ class TestFaultsOfOthers:
         transport.drain()
         played.settle()
         assert played.server.frames() == [(PONG, b"999")]
+
+    @pytest.mark.parametrize("payload", [b"", b"x"])
+    def test_a_message_of_too_many_frames_ends_the_connection(
+        self, payload: bytes, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("acebase_ipc.client.connection.MAX_FRAGMENTS", 100)
+        played = Played().welcomed()
+        for last in (98, 99):
+            played.server.send(b"msg:", TEXT, fin=False)
+            for number in range(last + 1):
+                played.server.send(payload, CONTINUATION, fin=number == last)
+            played.settle()
+        assert played.heard == [payload.decode() * 99]
+        assert isinstance(played.client.problem, ClosedAsTooLarge)
+        assert "more than 100 frames" in str(played.client.problem)
+
+    def test_peers_without_end_are_not_remembered(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("acebase_ipc.client.presence.MAX_PEERS", 3)
+        played = Played().welcomed()
+        played.server.say(*(f"connect:peer{number}" for number in range(10)))
+        played.server.say("disconnect:peer0", "connect:peer9", "connect:peer8")
+        played.settle()
+        assert played.client.peers == {"peer1", "peer2", "peer9"}
+
+    def test_a_list_of_peers_without_end_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("acebase_ipc.client.http.MAX_PEER_LIST", 30)
+        with capturedLogs() as events:
+            played = Played().welcomed()
+            answer_http(played, b"/clients", ok('[{"id":"bobby"},{"id":"carol"}]'))
+        assert played.client.peers == frozenset()
+        assert [each for each in events if "exceeds 30 bytes" in each.get("reason", "")]
 
     def test_a_head_of_a_handshake_that_cannot_be_decoded_ends_the_connection(self) -> None:
         played = Played()

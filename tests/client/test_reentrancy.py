@@ -352,6 +352,18 @@ def test_tasks_that_each_await_their_messages_are_all_served() -> None:
     assert len(scene.heard) == len(set(scene.heard)) == 1500
 
 
+def test_a_message_that_is_sent_when_another_is_handed_over_needs_no_other_event() -> None:
+    scene = Scene()
+    start(scene)
+    transport = scene.network.websocket(scene.alice)
+    transport.room = 0
+    scene.alice.send("1")
+    scene.watch(scene.alice.send("2").addCallback(lambda _: scene.alice.send("3")))
+    transport.drain()
+    scene.network.settle()
+    assert scene.heard == ["1", "2", "3"]
+
+
 def test_who_tries_again_when_it_fails_does_not_keep_the_client_from_ending() -> None:
     scene = Scene()
     tries = 0

@@ -22,6 +22,8 @@ from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerPr
 
 from acebase_ipc.protocol.messages import Message
 from acebase_ipc.relay.memory import MemoryBudget
+from acebase_ipc.relay.work import Work
+from acebase_ipc.rotation import Rotation
 from acebase_ipc.websocket._autobahn import CLOSE_TIMEOUT
 from acebase_ipc.websocket.factory import WebSocketFactory
 from acebase_ipc.websocket.fastpath import WebSocketConnection
@@ -72,18 +74,17 @@ class Echo(WebSocketConnection):
 
 
 class EchoFactory(WebSocketFactory):
-    """The factory of echo connections; it owns and meters them itself.
+    """The factory of echo connections, which may hold any amount of memory.
 
     :param private: whether to use private names of Autobahn and Twisted.
-    :ivar deliveries: work of broadcasts: none.
     """
 
     protocol = Echo
 
     def __init__(self, reactor: Any, private: bool) -> None:
-        self.deliveries = 0
         budget = MemoryBudget(UNLIMITED)
-        super().__init__(UNLIMITED, self, budget, budget.check, _Owner(), reactor, monotonic)
+        rotation = Rotation(reactor, Work())
+        super().__init__(UNLIMITED, budget, budget.check, _Owner(), rotation, reactor, monotonic)
         self.knows_parser &= private
         self.knows_transport &= private
 

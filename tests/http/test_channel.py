@@ -14,8 +14,8 @@ from acebase_ipc.http.channel import (
     WRITE_BUFFER,
     RelayChannel,
 )
-from acebase_ipc.http.rotation import STEPS_PER_TURN
 from acebase_ipc.relay.limits import KIB, MIB
+from acebase_ipc.rotation import SLICE, TURN
 from acebase_ipc.server.logging import LogObserver
 from acebase_ipc.websocket import _autobahn
 from acebase_ipc.websocket._autobahn import BadRequestChannel
@@ -34,6 +34,8 @@ from tests.fakes import (
 SEND = f"/{DATABASE}/send?id=alice"
 HEALTH = http_request("GET", "/healthz")
 SHORTEST = b"GET / HTTP/1.1\r\n\r\n"
+
+STEPS_PER_TURN = TURN // SLICE
 
 
 def counted(world: World, kind: str) -> int:

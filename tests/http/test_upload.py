@@ -266,6 +266,16 @@ def test_a_body_that_is_coming_in_takes_its_room(chunked: bool) -> None:
     assert waiting.response().text == "ok"
 
 
+def test_a_chunked_body_of_any_legal_size_goes_where_there_is_nothing_else() -> None:
+    world = World(max_payload=10, max_message=1000, max_stored=1)
+    _, bobby = world.peers("alice", "bobby")
+    wire = world.connect()
+    wire.send(http_head("POST", SEND, transfer_encoding="chunked"), *[chunk(b"x" * 100)] * 10)
+    wire.send(chunk(b""))
+    assert wire.response().text == "ok"
+    assert download(world, announced(bobby)[0]) == "x" * 1000
+
+
 @pytest.mark.parametrize("end", ["close", "reset"])
 def test_the_room_of_a_body_that_is_cut_off_is_free_again(end: str) -> None:
     world = World(max_payload=10, max_stored=1000)

@@ -127,7 +127,7 @@ async def test_joins_and_departures_are_announced_within_the_database_only(
 
 
 @pytest_twisted.ensureDeferred
-async def test_every_recipient_of_a_large_broadcast_and_nobody_else_downloads_it_once(
+async def test_every_recipient_of_a_large_broadcast_and_nobody_else_downloads_it(
     plain: RelayProcess, peers: Peers
 ) -> None:
     sender = await peers.join(plain.address, "sender")
@@ -148,7 +148,8 @@ async def test_every_recipient_of_a_large_broadcast_and_nobody_else_downloads_it
         assert refused.status in (401, 404)
     for each in readers:
         assert await web.get("/library/receive", id=each.id, msg=message) == Answer(200, large)
-        assert (await web.get("/library/receive", id=each.id, msg=message)).status == 404
+        again = await web.get("/library/receive", id=each.id, msg=message)
+        assert again == Answer(200, large)  # for 10 s, as the first may have been lost
     assert await sender.heard() == [f"connect:{each.id}" for each in readers]
 
 

@@ -969,27 +969,45 @@ def test_requests_at_work_are_bounded(joined: Joined, monkeypatch: pytest.Monkey
     assert refused(MASTER, "2")
 
 
-TOO_MANY = "too many requests at the same time"
+def test_requests_at_work_are_bounded_in_bytes(
+    joined: Joined, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("acebase_ipc.peer.requests.MAX_REQUEST_BYTES", 1000)
+    working: list[Deferred[int]] = []
+
+    def slow(data: Any, sender: str) -> Deferred[int]:
+        working.append(Deferred())
+        return working[-1]
+
+    joined.peer.on_request("slow", slow)
+    large = {"type": "slow", "text": "x" * 2000}
+    assert answered(joined, large, id="alone") == []
+    refused = answered(joined, {"type": "slow"}, id="more")
+    assert refused == [answer(id="more", ok=False, reason=TOO_MANY)]
+    working[0].callback(1)
+    joined.client.taken()
+    assert answered(joined, {"type": "slow"}, id="later") == []
+    assert answered(joined, large, id="large") == [answer(id="large", ok=False, reason=TOO_MANY)]
+
+
+TOO_MANY = "too many or too large requests at the same time"
 
 
 def test_a_result_of_earlier_work_does_not_answer_a_new_request_of_the_same_id(
     joined: Joined,
 ) -> None:
-    working: list[Deferred[int]] = []
-
-    def slow(data: Any, sender: str) -> Deferred[int]:
-        working.append(Deferred(lambda deferred: None))
-        return working[-1]
-
-    joined.peer.on_request("slow", slow)
-    answered(joined, {"type": "slow"})
     early: Deferred[int] = Deferred()
-    working[0].addErrback(lambda _: early)  # it takes its time to be cancelled
+    later: Deferred[int] = Deferred()
+    slow_to_end: Deferred[int] = Deferred()
+    slow_to_end.addErrback(lambda _: early)  # it takes its time to be cancelled
+    working = iter([slow_to_end, later])
+    joined.peer.on_request("slow", lambda data, sender: next(working))
+    answered(joined, {"type": "slow"})
     joined.client.leave(WORKER)
     answered(joined, {"type": "slow"})
     early.callback(1)
     assert joined.client.taken() == []
-    working[1].callback(2)
+    later.callback(2)
     assert joined.client.taken() == [answer(ok=True, data=2)]
 
 

@@ -12,6 +12,7 @@ from twisted.logger import LogEvent, LogLevel, capturedLogs
 from acebase_ipc.protocol.frames import MAX_TEXTS
 from acebase_ipc.protocol.messages import Message
 from acebase_ipc.relay.limits import KIB, MIB
+from acebase_ipc.rotation import SLICE, TURN
 from acebase_ipc.websocket._autobahn import CLOSE_TIMEOUT
 from acebase_ipc.websocket.epoll import BUFFER
 from acebase_ipc.websocket.fastpath import (
@@ -21,7 +22,6 @@ from acebase_ipc.websocket.fastpath import (
     OPEN_TIMEOUT,
     STATE_OPEN,
 )
-from acebase_ipc.websocket.rotation import SLICE, TURN
 from acebase_ipc.websocket.slices import SLICE as SLICE_BYTES
 from tests.wire import (
     BIG,
@@ -150,16 +150,16 @@ def test_a_broadcast_to_many_is_work_for_each_of_them(
     peer = connect(factory)
 
     def broadcast(text: bytes) -> None:
-        factory.deliveries += 1000
+        factory.work.units += 1000
 
     peer.on_text = broadcast
     count = BUFFER // len(client_frame(b"9999"))
     peer.dataReceived(numbered(count))
-    assert factory.deliveries <= most
+    assert factory.work.units <= most
     for _ in range(20):
-        before = factory.deliveries
+        before = factory.work.units
         clock.turn()
-        assert 0 < factory.deliveries - before <= most
+        assert 0 < factory.work.units - before <= most
     clock.turn(count)
     assert peer.heard == texts(count)
 
@@ -168,11 +168,11 @@ def test_a_broadcast_to_few_is_work_too(factory: RecorderFactory) -> None:
     peer = connect(factory)
 
     def broadcast(text: bytes) -> None:
-        factory.deliveries += 4
+        factory.work.units += 4
 
     peer.on_text = broadcast
     peer.dataReceived(numbered(2000))
-    assert factory.deliveries <= 2 * SLICE + 4 * MAX_TEXTS
+    assert factory.work.units <= 2 * SLICE + 4 * MAX_TEXTS
 
 
 def test_two_connections_with_much_work_alternate(

@@ -16,8 +16,8 @@ from twisted.internet.tcp import Server
 from twisted.logger import LogLevel, capturedLogs
 from twisted.python.failure import Failure
 
+from acebase_ipc.relay.work import Work
 from acebase_ipc.websocket.epoll import BUFFER, SOCKETS, EpollReader, can_use_epoll
-from acebase_ipc.websocket.rotation import Rotation
 from tests.tcp import HandReactor
 
 RESET = struct.pack("ii", 1, 0)
@@ -64,8 +64,8 @@ class Network:
         self.reactor = HandReactor()
         self.reading = False
         self.rounds = 0
-        self.rotation = Rotation(self.reactor)
-        self.reader = EpollReader(self.reactor, self._begun, self._finished, self.rotation)
+        self.work = Work()
+        self.reader = EpollReader(self.reactor, self._begun, self._finished, self.work)
         self.clients: list[socket.socket] = []
 
     def _begun(self) -> None:

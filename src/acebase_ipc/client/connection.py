@@ -53,6 +53,10 @@ LAST_LOOK = 0.1
 MAX_OVERHEAD = 1024
 """Bytes that the protocol may add to a message, or need for one of its own."""
 
+MAX_FRAGMENTS = 65_536
+"""Frames that a message may have: each takes some 50 bytes beside its payload, and an empty
+one counts as nothing. Relays send a message in one frame, proxies split it at some KiB."""
+
 MAX_HEAD = 64 * 1024
 """Bytes that the head of an answer may have: relays send less than 1 KiB."""
 
@@ -109,6 +113,7 @@ class ClientConnection(WebSocketClientProtocol):
     _holding = False
     _paused = False
     _unsent = 0
+    _fragments = 0
     _unanswered_ping: bytes | None = None
     _last_received = 0.0
 
@@ -209,6 +214,18 @@ class ClientConnection(WebSocketClientProtocol):
         except Exception:
             log.failure("cannot read what the relay sent")
             self.fail(ProtocolError(1002, "what the relay sent cannot be read; see the log"))
+
+    def onMessageBegin(self, isBinary: bool) -> None:
+        """A message begins."""
+        self._fragments = 0
+        super().onMessageBegin(isBinary)
+
+    def onMessageFrameBegin(self, length: int) -> None:
+        """A frame of a message begins."""
+        self._fragments += 1
+        if self._fragments > MAX_FRAGMENTS:
+            self.fail(ClosedAsTooLarge(1009, f"a message has more than {MAX_FRAGMENTS} frames"))
+        super().onMessageFrameBegin(length)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         """A whole message has arrived; the relay sends no binary ones."""

@@ -36,6 +36,9 @@ waits for 60 s."""
 
 T = TypeVar("T")
 
+MAX_PEER_LIST = 8 * 1024 * 1024
+"""Bytes of the list of peers: 5,000 with the longest ids take some 4 MiB."""
+
 MAX_ERROR = 1024
 """Bytes of a refusal's text that are read."""
 
@@ -190,7 +193,7 @@ class RelayHTTP:
         """
 
         async def post() -> None:
-            await self._request("POST", f"send?id={self._id}", message)
+            await self._request("POST", f"send?id={self._id}", MAX_ERROR, message)
 
         return self._run(post())
 
@@ -201,7 +204,8 @@ class RelayHTTP:
         """
 
         async def download() -> str:
-            return await self._get(f"receive?id={self._id}&msg={quote(message_id, safe='')}")
+            path = f"receive?id={self._id}&msg={quote(message_id, safe='')}"
+            return await self._get(path, self._max_message)
 
         return self._run(download())
 
@@ -212,7 +216,7 @@ class RelayHTTP:
         """
 
         async def clients() -> frozenset[str]:
-            answer = await self._get("clients")
+            answer = await self._get("clients", MAX_PEER_LIST)
             try:
                 return frozenset(str(each["id"]) for each in json.loads(answer))
             except (LookupError, TypeError, ValueError, RecursionError):
@@ -246,17 +250,20 @@ class RelayHTTP:
 
         return closing.addBoth(closed)
 
-    async def _get(self, path: str) -> str:
-        """The answer to a GET, which may be tried again."""
+    async def _get(self, path: str, limit: int) -> str:
+        """Return the answer to a GET, which may be tried again."""
         for delay in RETRY_AFTER:
             try:
-                return await self._request("GET", path)
+                return await self._request("GET", path, limit)
             except (RequestUnanswered, RelayOverloaded):
                 await deferLater(self._reactor, delay)
-        return await self._request("GET", path)
+        return await self._request("GET", path, limit)
 
-    def _request(self, method: str, path: str, data: bytes | None = None) -> Deferred[str]:
-        """The text of an answer 200; fails with ``RequestFailed``."""
+    def _request(
+        self, method: str, path: str, limit: int, data: bytes | None = None
+    ) -> Deferred[str]:
+        """Return the text of an answer 200, of *limit* bytes at most; fails with
+        ``RequestFailed``."""
 
         body = None if data is None else _Body(data)
 
@@ -273,11 +280,11 @@ class RelayHTTP:
                 answer.callback(result)
 
         answer: Deferred[str] = Deferred(cancel)
-        exchange = Deferred.fromCoroutine(self._exchange(method, path, body))
+        exchange = Deferred.fromCoroutine(self._exchange(method, path, limit, body))
         exchange.addTimeout(TIMEOUT, self._reactor, timed_out).addBoth(ended)
         return answer
 
-    async def _exchange(self, method: str, path: str, body: _Body | None) -> str:
+    async def _exchange(self, method: str, path: str, limit: int, body: _Body | None) -> str:
         text = bytearray()
         try:
             response = await self._treq.request(
@@ -290,7 +297,7 @@ class RelayHTTP:
                 reactor=self._reactor,
             )
             good = response.code == HTTPStatus.OK
-            limit = self._max_message if good else MAX_ERROR
+            limit = limit if good else MAX_ERROR
             await response.collect(lambda piece: text.extend(piece[: limit + 1 - len(text)]))
         except Exception as error:
             raise RequestUnanswered(_reason(error), sent=body is None or body.sent) from None

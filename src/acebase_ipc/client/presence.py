@@ -9,6 +9,10 @@ from twisted.internet.defer import CancelledError, Deferred
 from acebase_ipc.client.callouts import Callbacks, Callouts
 from acebase_ipc.client.errors import NotConnected
 
+MAX_PEERS = 65_536
+"""Peers that are known at a time, far more than a relay lets into one database: a server
+that announces others without end must not fill the memory."""
+
 
 class Peers:
     """The other peers that are connected.
@@ -18,7 +22,6 @@ class Peers:
     that is.
 
     :param own_id: the client's own id, which the relay lists, too.
-    :ivar ids: the peers' ids.
     :ivar joined: is called with the id of each peer that is new.
     :ivar left: is called with the id of each peer that is gone.
     """
@@ -26,16 +29,28 @@ class Peers:
     def __init__(self, callouts: Callouts, own_id: str) -> None:
         self._own_id = own_id
         self._callouts = callouts
-        self.ids: frozenset[str] = frozenset()
+        self._ids: set[str] = set()
         self.joined = Callbacks(callouts)
         self.left = Callbacks(callouts)
         self._asked: list[dict[str, bool]] = []
 
+    @property
+    def ids(self) -> frozenset[str]:
+        """The peers' ids."""
+        return frozenset(self._ids)
+
     def changed(self, peer_id: str, is_there: bool) -> None:
         """The relay has sent a notice: a peer connected or disconnected."""
+        if len(self._ids) >= MAX_PEERS and is_there:
+            return
         for changes in self._asked:
             changes[peer_id] = is_there
-        self._set(self.ids | {peer_id} if is_there else self.ids - {peer_id})
+        if is_there and peer_id not in self._ids:
+            self._ids.add(peer_id)
+            self.joined.call(peer_id)
+        elif not is_there and peer_id in self._ids:
+            self._ids.discard(peer_id)
+            self.left.call(peer_id)
 
     def ask(self, clients: Callable[[], Deferred[frozenset[str]]]) -> Deferred[frozenset[str]]:
         """Find out who is connected by means of *clients*, and return their ids."""
@@ -72,7 +87,7 @@ class Peers:
         self._asked.clear()
 
     def _set(self, ids: frozenset[str]) -> None:
-        before, self.ids = self.ids, ids
+        before, self._ids = self._ids, set(ids)
         with self._callouts:
             for peer_id in sorted(before - ids):
                 self.left.call(peer_id)

@@ -9,9 +9,9 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.web.server import Request
 from zope.interface import implementer
 
-from acebase_ipc.http.rotation import Rotation
 from acebase_ipc.relay.limits import KIB
 from acebase_ipc.relay.store import MessageStore, Reading
+from acebase_ipc.rotation import Rotation
 
 SLICE = 64 * KIB
 """Bytes written in one step. Only these are copied, and only when the transport has

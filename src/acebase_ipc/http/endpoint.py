@@ -14,13 +14,13 @@ from acebase_ipc.http.admission import Admission
 from acebase_ipc.http.auth import Access
 from acebase_ipc.http.errors import MethodNotAllowed
 from acebase_ipc.http.responses import Refusals
-from acebase_ipc.http.rotation import Rotation
 from acebase_ipc.http.upload import UploadAdmission
 from acebase_ipc.protocol.errors import MessageRefused, RequestRefused
 from acebase_ipc.protocol.handshake import Handshake
 from acebase_ipc.relay.errors import NotFound
 from acebase_ipc.relay.relay import Relay
 from acebase_ipc.relay.store import MessageStore
+from acebase_ipc.rotation import Rotation
 
 PREFLIGHT_MAX_AGE = 600
 """Seconds for which a browser may remember that an origin is allowed."""

@@ -18,7 +18,7 @@ from twisted.web.server import Request
 from acebase_ipc.http.admission import Caller
 from acebase_ipc.http.errors import RequestTooLarge
 from acebase_ipc.http.responses import Refusals
-from acebase_ipc.http.rotation import Rotation
+from acebase_ipc.rotation import Rotation
 from acebase_ipc.http.upload import UploadAdmission
 from acebase_ipc.protocol.errors import RequestRefused
 from acebase_ipc.relay.errors import Overloaded
@@ -149,11 +149,11 @@ class RelayRequest(Request):
                 self._reserve_ahead(self._sender)
 
     def _reserve_ahead(self, sender: Peer) -> None:
-        """Reserve what a chunked body needs, and as much again for what may follow."""
+        """Reserve what a chunked body needs, and room for what may follow."""
         if not self.stores and self._uploads.may_store(sender, self._received):
             self._uploads.store(self)
         missing = self._received - self.reserved - self.wanted
-        self._uploads.reserve(self, max(missing, min(self._received, RESERVE_STEP)))
+        self._uploads.reserve(self, missing, ahead=min(self._received, RESERVE_STEP))
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """The body is complete."""

@@ -117,7 +117,6 @@ class Send(DatabaseEndpoint):
         except UnicodeDecodeError:
             raise InvalidText from None
         self.context.uploads.admit(request, sender, len(message))
-        self.context.rotation.spend(len(sender.database.peers))
         self.context.relay.router.post(sender, message, self.context.clock())
         return respond(request, HTTPStatus.OK, "ok")
 
@@ -155,7 +154,7 @@ class Clients(Endpoint):
             {"id": each.id, "connected": each.connected}
             for each in self.context.relay.registry.clients(self._database)
         ]
-        self.context.rotation.spend(len(clients))
+        self.context.relay.work.units += len(clients)
         text = json.dumps(clients, ensure_ascii=False)
         return respond(request, HTTPStatus.OK, text, b"application/json")
 

@@ -98,17 +98,22 @@ class UploadAdmission:
         self._numbers = count()
         self._scheduled = False
 
-    def reserve(self, upload: BodyUpload, size: int) -> None:
-        """Reserve *size* more bytes for *upload*, or pause it until they are free."""
+    def reserve(self, upload: BodyUpload, size: int, ahead: int = 0) -> None:
+        """Reserve *size* more bytes for *upload*, or pause it until they are free.
+
+        :param ahead: bytes that are reserved, too, if they are free now.
+        """
         upload.wanted += size
         if upload in self._to_relay or upload in self._to_store:
             return
         waits = bool(self._to_relay) or (upload.stores and bool(self._to_store))
-        if waits or not self._fits(upload.wanted, upload.stores):
+        if waits or not self._has_room(upload):
             self._enqueue(upload)
             upload.pause()
         else:
             self._grant(upload)
+            if ahead and self._fits(ahead, upload.stores):
+                self._count(upload, ahead)
 
     def store(self, upload: BodyUpload) -> None:
         """From now on *upload* is one whose message may have to be stored."""
@@ -169,23 +174,27 @@ class UploadAdmission:
     def _next(self) -> BodyUpload | None:
         """Take the first paused upload for which there is room."""
         first = next(iter(self._to_relay.items()), None)
-        if first is not None and self._fits(first[0].wanted, stores=False):
+        if first is not None and self._has_room(first[0]):
             return self._to_relay.popitem(last=False)[0]
         stored = next(iter(self._to_store.items()), None)
         if stored is None or (first is not None and first[1].number < stored[1].number):
             return None
-        if self._fits(stored[0].wanted, stores=True):
+        if self._has_room(stored[0]):
             return self._to_store.popitem(last=False)[0]
         return None
 
-    def _fits(self, size: int, stores: bool) -> bool:
-        if self.reserved and self.reserved + size > self._max_reserved:
+    def _has_room(self, upload: BodyUpload) -> bool:
+        return self._fits(upload.wanted, upload.stores, upload.reserved)
+
+    def _fits(self, size: int, stores: bool, own: int = 0) -> bool:
+        """Whether *size* more bytes fit, or nothing is held but the *own* of an upload."""
+        if self.reserved > own and self.reserved + size > self._max_reserved:
             return False
         if not stores:
             return True
         self._store.make_room(self._max_stored - self._reserved_to_store - size)
         stored = self._store.stored + self._reserved_to_store
-        return stored == 0 or stored + size <= self._max_stored
+        return stored == own or stored + size <= self._max_stored
 
     def _grant(self, upload: BodyUpload) -> None:
         self._count(upload, upload.wanted)

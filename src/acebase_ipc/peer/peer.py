@@ -87,6 +87,7 @@ from acebase_ipc.protocol.envelopes import (
     subscribe,
     unsubscribe,
 )
+from acebase_ipc.protocol.messages import utf8_size
 from acebase_ipc.relay.limits import Limits
 
 log = Logger()
@@ -428,9 +429,9 @@ class AceBasePeer(Service):
             self._ignore(str(error))
             return
         with self._callouts:
-            self._handle(envelope)
+            self._handle(envelope, utf8_size(text))
 
-    def _handle(self, envelope: Envelope) -> None:
+    def _handle(self, envelope: Envelope, size: int) -> None:
         match envelope:
             case Hello():
                 self._greeted(envelope)
@@ -446,7 +447,7 @@ class AceBasePeer(Service):
             case Request(sender, to):
                 # A request to all must not be answered by all.
                 if to == self.id:
-                    self._answers.answer(envelope)
+                    self._answers.answer(envelope, size)
                 else:
                     self._ignore(f"a request of {sender} to another process")
             case Result(sender):

@@ -30,6 +30,7 @@ from acebase_ipc.protocol.envelopes import (
     result,
     unknown,
 )
+from acebase_ipc.relay.limits import MIB
 
 MAX_PEER_REQUESTS: Final = 1_000
 """Requests of one process that are answered at a time: each takes some 1.5 KiB beside its
@@ -37,6 +38,9 @@ data. A process that has more open is broken, or asks faster than it is answered
 
 MAX_REQUESTS: Final = 10_000
 """Requests of all processes that are answered at a time."""
+
+MAX_REQUEST_BYTES: Final = 64 * MIB
+"""Bytes of all requests that are answered at a time; one alone may have any size."""
 
 log = Logger()
 
@@ -161,6 +165,7 @@ class _Work:
     """A request that a function is working at."""
 
     request: Request
+    size: int
     deferred: Deferred[Any] | None = None
 
 
@@ -181,6 +186,7 @@ class Answers:
         self._functions: dict[str, tuple[Answer]] = {}
         self._running: dict[tuple[str, str], _Work] = {}
         self._counts: Counter[str] = Counter()
+        self._bytes = 0
 
     def register(self, type: str, function: Answer) -> Callable[[], None]:
         """Let *function* answer requests of *type*, until the returned function is called.
@@ -200,24 +206,30 @@ class Answers:
 
         return stop
 
-    def answer(self, request: Request) -> None:
-        """Answer a request, now or when the function has done its work: exactly once,
-        because a second result ends the process of the npm package acebase."""
+    def answer(self, request: Request, size: int) -> None:
+        """Answer a request of *size* bytes, now or when the function has done its work.
+
+        Exactly once: a second result ends the process of the npm package acebase.
+        """
         entry = self._functions.get(request.type)
         key = request.sender, request.id
         if entry is None:
             self._give(request, unknown(self._id, request.sender, request.id, request.type))
         elif key in self._running:
             return
-        elif self._is_busy(request.sender):
-            self._give(request, self._failure(request, "too many requests at the same time"))
+        elif self._is_busy(request.sender, size):
+            self._give(
+                request, self._failure(request, "too many or too large requests at the same time")
+            )
         else:
-            work = self._running[key] = _Work(request)
+            work = self._running[key] = _Work(request, size)
             self._counts[request.sender] += 1
+            self._bytes += size
             self._callouts.call(self._begin, work, *entry)
 
-    def _is_busy(self, peer: str) -> bool:
-        return len(self._running) >= MAX_REQUESTS or self._counts[peer] >= MAX_PEER_REQUESTS
+    def _is_busy(self, peer: str, size: int) -> bool:
+        too_many = len(self._running) >= MAX_REQUESTS or self._counts[peer] >= MAX_PEER_REQUESTS
+        return too_many or (bool(self._running) and self._bytes + size > MAX_REQUEST_BYTES)
 
     def leave(self, peer: str) -> None:
         """Cancel the work for *peer*, which is gone: a process that returns under its id
@@ -245,6 +257,7 @@ class Answers:
             return False
         key = work.request.sender, work.request.id
         del self._running[key]
+        self._bytes -= work.size
         self._counts[key[0]] -= 1
         if not self._counts[key[0]]:
             del self._counts[key[0]]

@@ -178,18 +178,20 @@ def unmask(payload: bytes, key: bytes) -> bytes:
     return (int.from_bytes(payload, "big") ^ repeated).to_bytes(length, "big")
 
 
-def take_control(data: bytes) -> tuple[int, bytes, int] | None:
-    """The ping or pong at the beginning of *data*, if it is whole and valid.
+def take_control(data: bytes, start: int) -> tuple[int, bytes, int] | None:
+    """The ping or pong in *data* from *start* on, if it is whole and valid.
 
     :returns: its opcode, its payload, and where the next frame begins.
     """
-    if len(data) < 6 or data[0] not in _PING_PONG or not 0x80 <= data[1] <= 0xFD:
+    if len(data) - start < 6 or data[start] not in _PING_PONG:
         return None
-    length = data[1] & 0x7F
-    end = 6 + length
-    if end > len(data):
+    length = data[start + 1] - 0x80
+    begin = start + 6
+    end = begin + length
+    if not 0 <= length <= 125 or end > len(data):
         return None
-    return data[0] & 0x0F, unmask(data[6:end], data[2:6]) if length else b"", end
+    payload = unmask(data[begin:end], data[start + 2 : begin]) if length else b""
+    return data[start] & 0x0F, payload, end
 
 
 def may_become_text(rest: bytes) -> bool:

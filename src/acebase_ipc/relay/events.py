@@ -69,7 +69,9 @@ class RequestTimeout(RelayEvent):
     """A connection did not complete a request, or read the answer, in time."""
 
     severity: ClassVar[Severity] = Severity.INFO
-    text: ClassVar[str] = "the connection of {address} is closed: a request, or reading its answer, took too long"
+    text: ClassVar[str] = (
+        "the connection of {address} is closed: a request, or reading its answer, took too long"
+    )
 
     address: str
 
@@ -183,8 +185,7 @@ class SlowConsumer(PeerEvent):
 
     severity: ClassVar[Severity] = Severity.WARNING
     text: ClassVar[str] = (
-        "{database}: {peer} is disconnected: it has not read {backlog} bytes in {messages}"
-        " messages"
+        "{database}: {peer} is disconnected: it has not read {backlog} bytes in {messages} messages"
     )
 
     backlog: int

@@ -11,6 +11,7 @@ from acebase_ipc.relay.registry import Registry
 from acebase_ipc.relay.router import Router
 from acebase_ipc.relay.sessions import Sessions
 from acebase_ipc.relay.store import MessageStore
+from acebase_ipc.relay.work import Work
 
 
 class Relay:
@@ -25,6 +26,7 @@ class Relay:
     :ivar delivery: hands messages to peers' connections.
     :ivar sessions: admits, welcomes, suspends and ends peers.
     :ivar router: decides who receives what.
+    :ivar work: counts the work that broadcasts cause.
     """
 
     def __init__(
@@ -44,7 +46,8 @@ class Relay:
         self.sessions = Sessions(
             limits, self.registry, self.delivery, introductions, self.store, observer
         )
-        self.router = Router(limits, self.delivery, introductions, self.store, observer)
+        self.work = Work()
+        self.router = Router(limits, self.delivery, introductions, self.store, observer, self.work)
 
     def expire(self, now: float) -> None:
         """End what has lasted too long; to be called about once a second.

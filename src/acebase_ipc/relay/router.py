@@ -29,6 +29,7 @@ from acebase_ipc.relay.introductions import Introductions
 from acebase_ipc.relay.limits import Limits
 from acebase_ipc.relay.peers import Peer
 from acebase_ipc.relay.store import MessageStore
+from acebase_ipc.relay.work import Work
 
 
 class Router:
@@ -37,8 +38,6 @@ class Router:
     It does no I/O beyond the methods of :class:`~acebase_ipc.relay.peers.Connection`.
 
     :ivar max_payload: UTF-16 code units that a WebSocket message may have.
-    :ivar deliveries: messages that broadcasts have handed to receivers so far, by which
-        a connection measures the work that it has caused.
     """
 
     def __init__(
@@ -48,9 +47,10 @@ class Router:
         introductions: Introductions,
         store: MessageStore,
         observer: Observer,
+        work: Work,
     ) -> None:
         self.max_payload = limits.payload_limit
-        self.deliveries = 0
+        self._work = work
         self._delivery = delivery
         self._keep = delivery.keep
         self._introductions = introductions
@@ -149,7 +149,7 @@ class Router:
     def _broadcast(self, sender: Peer, body: bytes) -> None:
         documented = acebase = None  # each rendering is built once, if a peer needs it
         peers = sender.database.peers
-        self.deliveries += len(peers)
+        self._work.units += len(peers)
         for peer in peers.values():
             if peer is sender:
                 continue

@@ -14,12 +14,12 @@ from acebase_ipc.http.admission import Admission
 from acebase_ipc.http.auth import Access
 from acebase_ipc.http.endpoint import Context
 from acebase_ipc.http.responses import Refusals
-from acebase_ipc.http.rotation import Rotation
 from acebase_ipc.http.site import RelaySite
 from acebase_ipc.http.tokens import Tokens
 from acebase_ipc.http.upload import UploadAdmission
 from acebase_ipc.relay.events import Observer
 from acebase_ipc.relay.relay import Relay
+from acebase_ipc.rotation import Rotation
 from acebase_ipc.server.config import AceBaseIPCServerConfig
 from acebase_ipc.websocket.connections import PeerConnections
 
@@ -88,9 +88,10 @@ def compose(
     """
     limits = config.effective_limits
     relay = Relay(limits, observer, config.introductions)
+    rotation = Rotation(reactor, relay.work)
     uploads = UploadAdmission(relay.router, relay.store, limits, reactor, clock)
     connections = PeerConnections(
-        relay, limits, observer, reactor, clock, wall=lambda: int(wall() * 1000)
+        relay, limits, observer, rotation, reactor, clock, wall=lambda: int(wall() * 1000)
     )
     access = Access(Tokens(config.rules()), config.allow_origins, config.allow_hosts)
     context = Context(
@@ -102,7 +103,7 @@ def compose(
         ),
         refusals=Refusals(observer, reactor, clock),
         uploads=uploads,
-        rotation=Rotation(reactor),
+        rotation=rotation,
         upgrade=connections.upgrade,
         reactor=reactor,
         clock=clock,

@@ -119,7 +119,7 @@ class AceBaseIPCServer(Service):
     def start(self) -> Deferred[None]:
         """Start without an Application; fires when all ports listen.
 
-        Fails with ``CannotListenError`` or :exc:`ConfigError` if one of them cannot; then
+        Fails with ``CannotListenError`` or ``ConfigError`` if one of them cannot listen; then
         no port is open, and the server can be started again. A server that was stopped can
         be started again, unless it listened on an inherited socket, which is closed by then.
 

@@ -19,6 +19,7 @@ from acebase_ipc.relay.events import KeepaliveTimeout, Observer
 from acebase_ipc.relay.limits import MAX_UTF8_PER_UNIT, Limits
 from acebase_ipc.relay.peers import Peer
 from acebase_ipc.relay.relay import Relay
+from acebase_ipc.rotation import Rotation
 from acebase_ipc.websocket.connection import PeerConnection, Surroundings
 from acebase_ipc.websocket.factory import WebSocketFactory
 from acebase_ipc.websocket.fastpath import WebSocketConnection
@@ -47,6 +48,7 @@ class PeerConnections:
     """Upgrades accepted requests to WebSockets, and ends those that are dead.
 
     :param relay: what the connections belong to.
+    :param rotation: divides the time among connections.
     :param clock: returns monotonic seconds.
     :param wall: returns the time in milliseconds since 1970.
     :ivar factory: what the WebSockets share.
@@ -57,6 +59,7 @@ class PeerConnections:
         relay: Relay,
         limits: Limits,
         observer: Observer,
+        rotation: Rotation,
         reactor: IReactorTime,
         clock: Callable[[], float],
         wall: Callable[[], int],
@@ -69,10 +72,10 @@ class PeerConnections:
         # Whether its UTF-16 units are too many is counted when all of a message is there.
         self.factory = WebSocketFactory(
             relay.router.max_payload * MAX_UTF8_PER_UNIT,
-            relay.router,
             relay.memory,
             relay.delivery.enforce_memory_limit,
             self,
+            rotation,
             reactor,
             clock,
         )

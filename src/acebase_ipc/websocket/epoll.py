@@ -22,7 +22,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from acebase_ipc.relay.limits import KIB
-from acebase_ipc.websocket.rotation import TURN, Rotation
+from acebase_ipc.relay.work import Work
+from acebase_ipc.rotation import TURN
 
 BUFFER = FileDescriptor.bufferSize
 """Bytes read from a socket at a time: as many as Twisted reads."""
@@ -68,16 +69,16 @@ class EpollReader:
         reactor: IReactorFDSet,
         begun: Callable[[], object],
         finished: Callable[[], object],
-        rotation: Rotation,
+        work: Work,
     ) -> None:
         """:param begun: is called before data of several connections is received.
         :param finished: is called after that.
-        :param rotation: counts the work, of which a turn of the reactor has its share.
+        :param work: counts the work, of which a turn of the reactor has its share.
         """
         self._reactor = reactor
         self._begun = begun
         self._finished = finished
-        self._rotation = rotation
+        self._work = work
         self._epoll: select.epoll | None = None
         self._sources: dict[int, _Source] = {}
         self._ready: deque[int] = deque()  # found ready, and not read from yet
@@ -154,14 +155,14 @@ class EpollReader:
         if not ready:
             ready.extend(number for number, _ in self._epoll.poll(0, SOCKETS))
         size = BUFFER if len(ready) < CROWD else CROWD_BUFFER
-        rotation = self._rotation
-        end = rotation.work + TURN
-        while ready and rotation.work < end:
+        work = self._work
+        end = work.units + TURN
+        while ready and work.units < end:
             number = ready.popleft()
             source = self._sources.get(number)
             if source is None:
                 continue  # it was discarded when another's data was received
-            rotation.work += READ
+            work.units += READ
             try:
                 data = self._read(source, size)
                 if data:

@@ -12,24 +12,15 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from acebase_ipc.relay.memory import MemoryBudget
+from acebase_ipc.rotation import Rotation
 from acebase_ipc.websocket import _autobahn
 from acebase_ipc.websocket.coalescing import WriteCoalescer
 from acebase_ipc.websocket.epoll import EpollReader, can_use_epoll
-from acebase_ipc.websocket.rotation import Rotation
 
 if TYPE_CHECKING:
     from acebase_ipc.websocket.fastpath import WebSocketConnection
 
 log = Logger()
-
-
-class Meter(Protocol):
-    """Counts the work that messages cause.
-
-    :ivar deliveries: messages that broadcasts have handed to receivers so far.
-    """
-
-    deliveries: int
 
 
 class Owner(Protocol):
@@ -46,15 +37,14 @@ class WebSocketFactory(WebSocketServerFactory):
     """Knows the open WebSockets, reads for them, and decides when they write.
 
     :param max_message_bytes: bytes that a message may have.
-    :param meter: counts the work that messages cause.
     :param budget: counts the memory that the connections hold.
     :param enforce_memory_limit: is called when the budget is due for a check.
     :param owner: keeps an account of the open connections.
+    :param rotation: serves connections that have received more than a turn's work.
     :param clock: returns monotonic seconds.
     :ivar connections: the open connections.
     :ivar ticks: about how many seconds the factory has been running.
     :ivar coalescer: decides when the connections write what they send.
-    :ivar rotation: serves connections that have received more than a turn's work.
     """
 
     noisy = False
@@ -63,22 +53,22 @@ class WebSocketFactory(WebSocketServerFactory):
     def __init__(
         self,
         max_message_bytes: int,
-        meter: Meter,
         budget: MemoryBudget,
         enforce_memory_limit: Callable[[], object],
         owner: Owner,
+        rotation: Rotation,
         reactor: IReactorTime,
         clock: Callable[[], float],
     ) -> None:
         super().__init__(server=None, reactor=reactor)
         self.max_message_bytes = max_message_bytes
-        self.meter = meter
         self.connections: set[WebSocketConnection] = set()
         self.ticks = 0
         self.knows_parser = _autobahn.PARSER_IS_KNOWN
         self.knows_transport = _autobahn.TRANSPORT_IS_KNOWN
         self.coalescer = WriteCoalescer(reactor, clock)
-        self.rotation = Rotation(reactor)
+        self.rotation = rotation
+        self.work = rotation.work
         self._owner = owner
         self._budget = budget
         self._enforce_memory_limit = enforce_memory_limit
@@ -88,7 +78,7 @@ class WebSocketFactory(WebSocketServerFactory):
         if can_use_epoll(reactor):
             coalescer = self.coalescer
             self._reader = EpollReader(
-                reactor, coalescer.begin_turn, coalescer.end_turn, self.rotation
+                reactor, coalescer.begin_turn, coalescer.end_turn, rotation.work
             )
         budget.register(self._memory)
         if _autobahn.MISSING:

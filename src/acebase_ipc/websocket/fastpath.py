@@ -3,7 +3,7 @@
 **Receiving.** While Autobahn is between two messages, whole text messages in one frame,
 pings and pongs are recognised here. Everything else goes to Autobahn untouched, so that
 it stays the judge of RFC 6455. A connection that has received more than a slice of work
-goes on in a later turn (:mod:`acebase_ipc.websocket.rotation`), and is not read from
+goes on in a later turn (:mod:`acebase_ipc.rotation`), and is not read from
 meanwhile.
 
 **Sending.** Messages are collected and leave in one write, at the end of the data or of
@@ -44,9 +44,9 @@ from acebase_ipc.protocol.frames import (
 )
 from acebase_ipc.protocol.messages import Message
 from acebase_ipc.relay.limits import KIB
+from acebase_ipc.rotation import SLICE
 from acebase_ipc.websocket import _autobahn
 from acebase_ipc.websocket.factory import WebSocketFactory
-from acebase_ipc.websocket.rotation import FRAME, SLICE
 from acebase_ipc.websocket.slices import SLICE as SLICE_BYTES
 from acebase_ipc.websocket.slices import Slices
 
@@ -56,6 +56,12 @@ pause a producer (``FileDescriptor.bufferSize``)."""
 
 FEED = 512
 """Bytes that Autobahn is fed at a time: up to 85 frames, 2 ms."""
+
+MIN_FEED = 16
+"""The same for a client whose frames have caused more than a slice of work: two frames."""
+
+FRAME = 4
+"""Units of work of a frame that Autobahn parses: it takes about 25 microseconds."""
 
 MAX_FRAGMENTS = 4096
 """Frames that a message may be made of; each takes about 100 bytes, however short."""
@@ -149,6 +155,8 @@ class WebSocketConnection(WebSocketServerProtocol):
     _partial: PartialText | None = None
     _head = b""  # the beginning of a text's header
     _fragments = 0
+    _fragment_bytes = 0
+    _feed_size = FEED
     _postponed: tuple[list[bytes], bytes] | None = None
     _pong: bytes | None = None  # the payload of a ping to answer when there is room
     _slices: Slices | None = None
@@ -204,12 +212,12 @@ class WebSocketConnection(WebSocketServerProtocol):
                 self._postponed = texts, rest + data
             elif self._between_messages:
                 texts, rest, partial = split(data, factory.max_message_bytes, unmask_long)
-                if len(texts) == 1 and self.state == STATE_OPEN:
-                    self.listener.received(texts.pop())
-                elif texts:
-                    texts = self._relay(texts)
-                if rest or texts or partial is not None:
-                    self._go_on(texts, rest, partial)
+                if rest or partial is not None:
+                    self._go_on(self._relay(texts), rest, partial)
+                elif len(texts) == 1 and self.state == STATE_OPEN:
+                    self.listener.received(texts[0])
+                elif texts := self._relay(texts):
+                    self._postpone(texts, b"")
             else:
                 self._go_on([], data, None)
         except Exception:
@@ -220,9 +228,8 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     def _relay(self, texts: list[bytes]) -> list[bytes]:
         """Pass *texts* to the listener; returns those that exceed a slice of work."""
-        meter = self.factory.meter
-        begin = meter.deliveries
-        end = begin + SLICE
+        work = self.factory.work
+        end = work.units + SLICE
         received = self.listener.received
         waiting = iter(texts)
         try:
@@ -230,12 +237,12 @@ class WebSocketConnection(WebSocketServerProtocol):
                 if self.state != STATE_OPEN:
                     return []
                 received(text)
-                if meter.deliveries >= end:
+                if work.units >= end:
                     break
         except Exception:
             self._crash("receiving a message")
             waiting = iter(())
-        self.factory.rotation.work += len(texts) + meter.deliveries - begin
+        work.units += len(texts)
         return list(waiting)
 
     def _go_on(self, texts: list[bytes], data: bytes, partial: PartialText | None) -> None:
@@ -245,8 +252,8 @@ class WebSocketConnection(WebSocketServerProtocol):
         :param data: bytes after them.
         :param partial: the text in the middle of which the bytes have ended.
         """
-        rotation = self.factory.rotation
-        end = rotation.work + SLICE
+        work = self.factory.work
+        end = work.units + SLICE
         while True:
             if partial is not None:
                 self._partial = partial
@@ -254,7 +261,7 @@ class WebSocketConnection(WebSocketServerProtocol):
                 self.factory.hold(self, partial.received)
             if self.state == STATE_CLOSED:
                 return
-            if texts or (data and rotation.work >= end):
+            if texts or (data and work.units >= end):
                 self._postpone(texts, data)
                 return
             if not data:
@@ -263,7 +270,7 @@ class WebSocketConnection(WebSocketServerProtocol):
                 texts, data, partial = self._take(data)
             else:
                 data = self._resume(data)
-            rotation.work += 1
+            work.units += 1
 
     def _take(self, data: bytes) -> tuple[list[bytes], bytes, PartialText | None]:
         """Take control frames or texts, or let Autobahn have the next bytes.
@@ -286,23 +293,23 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     def _take_controls(self, data: bytes) -> bytes:
         """Take pings and pongs from the beginning of *data*; answer the last ping."""
-        rotation = self.factory.rotation
+        work = self.factory.work
         pinged: bytes | None = None
-        end = rotation.work + SLICE
-        while self.state == STATE_OPEN and rotation.work < end:
-            control = take_control(data)
+        start = 0
+        end = work.units + SLICE
+        while self.state == STATE_OPEN and work.units < end:
+            control = take_control(data, start)
             if control is None:
                 break
-            opcode, payload, following = control
-            data = data[following:]
-            rotation.work += 1
+            opcode, payload, start = control
+            work.units += 1
             if opcode == PING:
                 pinged = payload
             else:
                 self.onPong(payload)
         if pinged is not None:
             self.onPing(pinged)
-        return data
+        return data[start:]
 
     def _resume(self, data: bytes) -> bytes:
         """Go on with what has arrived in part, here or at Autobahn; returns what is left."""
@@ -326,8 +333,9 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     def _feed(self, data: bytes) -> bytes:
         """Let Autobahn have the next bytes of *data*; returns what is left."""
-        step, rest = data[:FEED], data[FEED:]
-        deliveries = self.factory.meter.deliveries
+        step, rest = data[: self._feed_size], data[self._feed_size :]
+        work = self.factory.work
+        end = work.units + SLICE
         if self.factory.knows_parser:
             _autobahn.feed(self, step)
             self._between_messages = self.state == STATE_OPEN and _autobahn.is_between_messages(
@@ -335,7 +343,8 @@ class WebSocketConnection(WebSocketServerProtocol):
             )
         else:
             super().dataReceived(step)
-        self.factory.rotation.work += self.factory.meter.deliveries - deliveries
+        if work.units > end:  # its frames are broadcasts to many: feed fewer at a time
+            self._feed_size = max(MIN_FEED, self._feed_size // 4)
         if self.inside_message:
             self.factory.hold(self, len(step))
         if self.state in _CLOSING:
@@ -349,16 +358,17 @@ class WebSocketConnection(WebSocketServerProtocol):
         self.factory.pause_reading(self, self._source)
         self.factory.rotation.add(self)
 
-    def resume_work(self) -> None:
-        """Go on with what was postponed."""
+    def step(self) -> bool:
+        """Go on with what was postponed; returns whether that is not all."""
         if self._postponed is None:
-            return
+            return False
         texts, data = self._postponed
         self._postponed = None
         coalescer = self.factory.coalescer
         coalescer.receiving = True
         try:
-            self._go_on(self._relay(texts) if texts else [], data, None)
+            texts = self._relay(texts)
+            self._go_on(texts, data, None)
         except Exception:
             self._crash("receiving")
         finally:
@@ -366,10 +376,11 @@ class WebSocketConnection(WebSocketServerProtocol):
         coalescer.flush_idle()
         if self._postponed is None and self.state != STATE_CLOSED:
             self.factory.resume_reading(self, self._source)
+        return self._postponed is not None
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         """A whole message has arrived in another form than one frame."""
-        self._fragments = 0
+        self._fragments = self._fragment_bytes = 0
         if self.state != STATE_OPEN:
             return  # what arrives after we began to close is ignored
         try:
@@ -382,15 +393,20 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     def onMessageFrameBegin(self, length: int) -> None:
         """Count the frames of a message: each takes memory, even if it is empty."""
-        self.factory.rotation.work += FRAME
+        self.factory.work.units += FRAME
         self._fragments += 1
         if self._fragments > MAX_FRAGMENTS:
             self.close(CLOSE_TOO_LARGE, f"The message has more than {MAX_FRAGMENTS} fragments")
         super().onMessageFrameBegin(length)
 
+    def onMessageFrameData(self, payload: bytes) -> None:
+        """Count what has arrived of a message; its frames may declare more."""
+        self._fragment_bytes += len(payload)
+        super().onMessageFrameData(payload)
+
     def onPing(self, payload: bytes) -> None:
         """Answer a ping; while the connection is full only the last one (RFC 6455, 5.5.3)."""
-        self.factory.rotation.work += FRAME
+        self.factory.work.units += FRAME
         if self.state == STATE_OPEN:
             if self.is_full:
                 self._pong = payload
@@ -399,7 +415,7 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     def onPong(self, payload: bytes) -> None:
         """The other end has answered a ping."""
-        self.factory.rotation.work += FRAME
+        self.factory.work.units += FRAME
         if payload:
             self.listener.received_pong(payload)
 
@@ -524,7 +540,7 @@ class WebSocketConnection(WebSocketServerProtocol):
         if self._partial is not None:
             held += self._partial.received
         elif self.inside_message:
-            held += self.message_data_total_length
+            held += self._fragment_bytes
         if self._postponed is not None:
             held += len(self._postponed[1]) + sum(map(len, self._postponed[0]))
         return held + self.unsent
@@ -633,7 +649,7 @@ class WebSocketConnection(WebSocketServerProtocol):
     def _drop_received(self) -> None:
         """Drop what has arrived in part or was postponed, and what is not yet written."""
         self._postponed = self._partial = self._slices = None
-        self._fragments = 0
+        self._fragments = self._fragment_bytes = 0
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         """The connection has ended."""

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 from twisted.logger import capturedLogs
 
-from acebase_ipc.http.rotation import RECEIVERS_PER_STEP, STEPS_PER_TURN, Rotation
+from acebase_ipc.relay.work import Work
+from acebase_ipc.rotation import SLICE, TURN, Rotation
 from tests.fakes import MemoryNetwork
+
+STEPS_PER_TURN = TURN // SLICE
 
 
 class Steps:
@@ -39,14 +42,14 @@ def turn(clock: MemoryNetwork) -> None:
 
 def test_a_task_that_is_alone_begins_at_once() -> None:
     done: list[str] = []
-    rotation = Rotation(MemoryNetwork())
+    rotation = Rotation(MemoryNetwork(), Work())
     rotation.start(Steps("a", 3, done))
     assert done == ["a"]
 
 
 def test_tasks_take_turns() -> None:
     clock, done = MemoryNetwork(), list[str]()
-    rotation = Rotation(clock)
+    rotation = Rotation(clock, Work())
     for name in "abc":
         rotation.add(Steps(name, 2, done))
     turn(clock)
@@ -55,7 +58,7 @@ def test_tasks_take_turns() -> None:
 
 def test_a_turn_has_a_bounded_number_of_steps_and_the_rest_follows() -> None:
     clock, done = MemoryNetwork(), list[str]()
-    rotation = Rotation(clock)
+    rotation = Rotation(clock, Work())
     rotation.start(Steps("greedy", 10 * STEPS_PER_TURN, done))
     for turns in range(1, 11):
         turn(clock)
@@ -66,7 +69,7 @@ def test_a_turn_has_a_bounded_number_of_steps_and_the_rest_follows() -> None:
 
 def test_many_that_begin_in_one_turn_share_its_steps() -> None:
     clock, done = MemoryNetwork(), list[str]()
-    rotation = Rotation(clock)
+    rotation = Rotation(clock, Work())
     for number in range(100):
         rotation.start(Steps(str(number), 1, done))
     assert len(done) == STEPS_PER_TURN
@@ -77,7 +80,7 @@ def test_many_that_begin_in_one_turn_share_its_steps() -> None:
 
 def test_a_task_is_in_the_rotation_once() -> None:
     clock, done = MemoryNetwork(), list[str]()
-    rotation = Rotation(clock)
+    rotation = Rotation(clock, Work())
     task = Steps("a", 1, done)
     for _ in range(3):
         rotation.add(task)
@@ -87,7 +90,7 @@ def test_a_task_is_in_the_rotation_once() -> None:
 
 def test_a_task_that_has_ended_does_no_more_steps() -> None:
     clock, done = MemoryNetwork(), list[str]()
-    rotation = Rotation(clock)
+    rotation = Rotation(clock, Work())
     one, other = Steps("a", 5, done), Steps("b", 1, done)
     rotation.add(one)
     rotation.add(other)
@@ -100,11 +103,11 @@ def test_a_task_that_has_ended_does_no_more_steps() -> None:
 
 def test_a_step_for_many_receivers_counts_as_several() -> None:
     clock, done = MemoryNetwork(), list[str]()
-    rotation = Rotation(clock)
+    rotation = Rotation(clock, Work())
 
     class Broadcast(Steps):
         def step(self) -> bool:
-            rotation.spend(RECEIVERS_PER_STEP * STEPS_PER_TURN)
+            rotation.work.units += TURN
             return super().step()
 
     for _ in range(3):
@@ -117,7 +120,7 @@ def test_a_step_for_many_receivers_counts_as_several() -> None:
 @pytest.mark.parametrize("begins", ["start", "add"])
 def test_a_task_that_fails_does_not_end_the_others(begins: str) -> None:
     clock, done = MemoryNetwork(), list[str]()
-    rotation = Rotation(clock)
+    rotation = Rotation(clock, Work())
     broken, other = Steps("broken", 1, done), Steps("other", 1, done)
     broken.fails = True
     with capturedLogs() as events:

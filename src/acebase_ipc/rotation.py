@@ -1,29 +1,30 @@
-"""Divides the work of a reactor turn fairly among connections."""
+"""Divides the work of a reactor turn fairly among connections, HTTP and WebSocket alike."""
 
 from __future__ import annotations
 
 from collections import deque
-from typing import Protocol
+from typing import Final, Protocol
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-STEPS_PER_TURN = 8
-"""Steps done in one reactor turn. A step is at most one request, 512 bytes of headers or of
-a chunked body, or 64 KiB of another body: 0.1 to 0.8 ms, so that a turn delays other
-connections by a few milliseconds."""
+from acebase_ipc.relay.work import Work
 
-RECEIVERS_PER_STEP = 25
-"""Peers to which a message is relayed, or which are listed, at the cost of a step."""
+SLICE: Final = 256
+"""Units of work of one connection before it is another's turn: about 1 ms."""
+
+TURN: Final = 2048
+"""Units of work of all connections before the reactor looks at its timers and other
+descriptors: about 10 ms."""
 
 log = Logger()
 
 
 class Task(Protocol):
-    """Work that can be done in steps, such as the input of a connection."""
+    """Work that can be done in steps, such as dealing with what a connection has received."""
 
     def step(self) -> bool:
-        """Do one step; returns whether more is to be done."""
+        """Do about a slice of the work; returns whether more is to be done."""
 
     def abort(self) -> None:
         """End the connection, because a step has raised an exception."""
@@ -33,16 +34,18 @@ class Rotation:
     """Lets tasks do their steps in turns, each one step at a time.
 
     However much the clients of some connections send at once, and however many
-    connections they have, the reactor returns to all others after
-    :data:`STEPS_PER_TURN` steps.
+    connections they have, the reactor returns to all others after :data:`TURN` units.
+
+    :ivar work: counts the work that the steps, and all else, have done.
     """
 
-    def __init__(self, reactor: IReactorTime) -> None:
+    def __init__(self, reactor: IReactorTime, work: Work) -> None:
         self._reactor = reactor
+        self.work = work
         self._tasks: deque[Task] = deque()
         self._queued: set[Task] = set()
-        self._left = STEPS_PER_TURN
-        self._scheduled = False
+        self._end = work.units + TURN
+        self._is_scheduled = False
 
     def add(self, task: Task) -> None:
         """Let *task* do its steps when it is its turn."""
@@ -52,44 +55,42 @@ class Rotation:
             self._schedule()
 
     def start(self, task: Task) -> None:
-        """Let *task* do its first step at once, if no other waits and this turn has steps left."""
-        if self._tasks or self._left <= 0:
+        """Let *task* do its first step at once, if no other waits and this turn has time left."""
+        if self._tasks or self.work.units >= self._end:
             self.add(task)
         else:
             self._schedule()
             self._do(task)
-
-    def spend(self, receivers: int) -> None:
-        """Count a step that concerned many *receivers* as several."""
-        self._left -= receivers // RECEIVERS_PER_STEP
 
     def discard(self, task: Task) -> None:
         """*task* has ended; it does no more steps."""
         self._queued.discard(task)
 
     def _schedule(self) -> None:
-        if not self._scheduled:
-            self._scheduled = True
+        if not self._is_scheduled:
+            self._is_scheduled = True
             self._reactor.callLater(0, self._begin_turn)
 
     def _begin_turn(self) -> None:
-        self._scheduled = False
-        self._left = STEPS_PER_TURN
-        while self._tasks and self._left > 0:
+        self._is_scheduled = False
+        begin = self.work.units
+        self._end = begin + TURN
+        while self._tasks and self.work.units < self._end:
             task = self._tasks.popleft()
             if task in self._queued:
                 self._queued.remove(task)
                 self._do(task)
-        if self._tasks or self._left < STEPS_PER_TURN:
+        if self._tasks or self.work.units > begin:
             self._schedule()
 
     def _do(self, task: Task) -> None:
-        self._left -= 1
+        end = self.work.units + SLICE
         try:
             more = task.step()
         except Exception:
-            log.failure("a step of an HTTP connection failed")
+            log.failure("a step of a connection failed")
             task.abort()
         else:
             if more:
                 self.add(task)
+        self.work.units = max(self.work.units, end)  # a step counts as a slice at least

@@ -10,7 +10,7 @@ import pytest
 from acebase_ipc.http.channel import (
     CLOSE_TIMEOUT,
     MAX_HEADER_LINES,
-    SLICE,
+    PIECE,
     WRITE_BUFFER,
     RelayChannel,
 )
@@ -106,7 +106,7 @@ def test_a_body_of_tiny_chunks_is_parsed_some_in_each_turn() -> None:
     while wire.socket.inbox or next(iter(world.server._site.channels))._input:
         one_turn(world)
         turns += 1
-    assert turns >= 10_000 * 6 // (STEPS_PER_TURN * SLICE)
+    assert turns >= 10_000 * 6 // (STEPS_PER_TURN * PIECE)
     wire.send(chunk(b""))
     assert wire.response().text == "ok"
     assert bobby.heard() == ["msg:" + "x" * 10_000]

@@ -339,6 +339,6 @@ class PlayedServer:
             data = data[start + 4 + size :]
         return frames
 
-    def heard(self) -> list[str]:
+    def received(self) -> list[str]:
         """The texts that have come since the last time."""
         return [payload.decode() for opcode, payload in self.frames() if opcode == TEXT]

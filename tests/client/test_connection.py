@@ -234,7 +234,7 @@ class TestClosing:
         played.server.say('welcome:{"maxPayload":100}')
         played.settle()
         assert sent.called
-        assert played.server.heard() == ["x"]
+        assert played.server.received() == ["x"]
 
     def test_what_comes_while_it_leaves_is_not_delivered(self) -> None:
         played = Played().welcomed()
@@ -514,19 +514,19 @@ class TestHTTP:
         played = Played().welcomed()
         played.client.send("small")
         played.settle()
-        assert played.server.heard() == ["small"]
+        assert played.server.received() == ["small"]
         played.server.transport.lose()
         played.again().accept()
         played.server.say('welcome:{"maxPayload":100}')
         played.settle()
         played.client.send("x" * 200)
         played.settle()
-        assert played.server.heard() == []
+        assert played.server.received() == []
         answer_http(played, b"POST ", ok("ok"))
         played.client.send("small")
         played.client.send("x" * 200)
         played.settle()
-        assert played.server.heard() == ["small", "ping"]
+        assert played.server.received() == ["small", "ping"]
 
     def test_a_post_is_not_repeated(self) -> None:
         played = Played().welcomed()
@@ -538,9 +538,9 @@ class TestHTTP:
         assert isinstance(failures[0].value, client_errors.RequestUnanswered)
         assert failures[0].value.sent
         played.network.pass_time(9.5)
-        assert played.server.heard() == []  # the relay may still have "x" in a buffer
+        assert played.server.received() == []  # the relay may still have "x" in a buffer
         played.network.pass_time(0.5)
-        assert played.server.heard() == ["y"]
+        assert played.server.received() == ["y"]
         assert after.called
         assert sum(each.sent.count(b"POST ") for each in played.network.transports) == 1
 
@@ -737,7 +737,7 @@ class TestFaultsOfOthers:
             played.network.pass_time(1)
         assert isinstance(failures[0].value, client_errors.PingTimeout)
         assert after.called
-        assert played.server.heard() == ["small", "ping", "after"]
+        assert played.server.received() == ["small", "ping", "after"]
         assert played.client.connected
 
     def test_a_late_pong_is_not_taken_for_the_next_one(self) -> None:

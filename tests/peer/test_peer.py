@@ -354,7 +354,7 @@ class TestJoining:
 
 def frames_of(sent: bytearray) -> list[str]:
     """The texts that a client has sent after its handshake."""
-    return PlayedServer(TransportOf(sent)).heard()  # type: ignore[arg-type]
+    return PlayedServer(TransportOf(sent)).received()  # type: ignore[arg-type]
 
 
 class TransportOf:

@@ -155,7 +155,7 @@ LINES = {
         " private network protects the port."
     ),
     "{where} is open to the network without a token": "Set a token.",
-    "{path} holds a secret and is readable by everybody": "``chmod o= <path>``.",
+    "{path} holds a secret and is readable by all users": "``chmod o= <path>``.",
     "{doing} failed": (
         "A defect of the relay: that peer is closed with 1011, other peers are not"
         " affected. Report it with the traceback."

@@ -32,8 +32,8 @@ class Transport:
 
     :ivar room: bytes that it takes before it pauses its producer.
     :ivar sent: all that was written.
-    :ivar written: what was written, if nobody takes it at once.
-    :ivar reason: with what it has ended, or will at the next opportunity.
+    :ivar written: what was written, unless it is taken at once.
+    :ivar reason: why it has ended, or ends in the next turn.
     """
 
     def __init__(self, protocol: Any, take: Callable[[bytes], object] | None = None) -> None:
@@ -120,7 +120,7 @@ class Transport:
         self.reason = self.reason or reason or ConnectionLost()
 
     def turn(self) -> bool:
-        """Give on what has come; returns whether there was anything."""
+        """Deliver what has arrived; returns whether there was anything."""
         if self._unread and self.reading and not self.told:
             data = bytes(self._unread)
             self._unread.clear()
@@ -137,7 +137,7 @@ class Transport:
 class Network:
     """What clients connect to.
 
-    :ivar refuses: whether nobody listens.
+    :ivar refuses: whether connections are refused.
     :ivar transports: of all connections, in the order they were made.
     """
 
@@ -166,7 +166,7 @@ class Network:
         return IPCClient(id=client_id, reactor=self.reactor, clock=self.reactor.seconds, **known)
 
     def start(self, *clients: IPCClient) -> None:
-        """Start clients, and let happen what can."""
+        """Start clients, and run everything that can happen now."""
         for each in clients:
             each.startService()
         self.settle()
@@ -178,7 +178,7 @@ class Network:
         return client
 
     def settle(self) -> None:
-        """Let happen what can without time passing."""
+        """Run everything that can happen without time passing."""
         busy = True
         while busy:
             busy = self.others_turn()
@@ -187,7 +187,7 @@ class Network:
                 busy = each.turn() or busy
 
     def accept(self) -> bool:
-        """Make the connections that are wanted; returns whether there were any."""
+        """Accept the pending connections; returns whether there were any."""
         connecting, self._connecting = self._connecting, []
         wanted = [(factory, made) for factory, made in connecting if not made.called]
         for factory, made in wanted:
@@ -195,7 +195,7 @@ class Network:
         return bool(wanted)
 
     def others_turn(self) -> bool:
-        """Let everything else happen; returns whether something did."""
+        """Run everything else; returns whether something was due."""
         due = any(c.getTime() <= self.reactor.seconds() for c in self.reactor.getDelayedCalls())
         self.reactor.advance(0)
         return due
@@ -339,6 +339,6 @@ class PlayedServer:
             data = data[start + 4 + size :]
         return frames
 
-    def heard(self) -> list[str]:
+    def received(self) -> list[str]:
         """The texts that have come since the last time."""
         return [payload.decode() for opcode, payload in self.frames() if opcode == TEXT]

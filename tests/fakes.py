@@ -106,13 +106,13 @@ class World(MemoryRelay):
     def peer(self, client_id: str, database: str = DATABASE, query: str = "") -> Peer:
         target = f"/{database}/connect?id={client_id}&v=1.0.0&t=none{query}"
         peer = Peer(client_id, self.upgrade(target))
-        assert peer.heard()[0].startswith("welcome:")
+        assert peer.received()[0].startswith("welcome:")
         return peer
 
     def peers(self, *client_ids: str, database: str = DATABASE, query: str = "") -> list[Peer]:
         peers = [self.peer(each, database, query) for each in client_ids]
         for each in peers:
-            each.heard()
+            each.received()
         return peers
 
 

@@ -24,9 +24,9 @@ def answer(world: World, bad: BadInput) -> int:
 
 def talks(one: Peer, other: Peer) -> bool:
     """Whether a message gets through."""
-    other.heard()
+    other.received()
     one.say(f"to:{other.id};still here")
-    return other.heard() == ["msg:still here"]
+    return other.received() == ["msg:still here"]
 
 
 def test_bad_input_is_refused() -> None:

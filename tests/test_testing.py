@@ -466,19 +466,19 @@ def test_the_relay_reads_its_websockets_by_one_descriptor() -> None:
     readers = len(relay.reactor.getReaders()) - before - len(peers)
     assert readers == (1 if hasattr(select, "epoll") else len(peers))
     peers[0].say("hello")
-    assert [each.heard() for each in peers[1:]] == [["msg:hello"]] * 2
+    assert [each.received() for each in peers[1:]] == [["msg:hello"]] * 2
 
 
 def test_what_is_read_together_leaves_in_one_write() -> None:
     relay = MemoryRelay()
     alice, bobby, carol = relay.join_all("alice", "bobby", "carol")
     alice.say("1")  # alice and bobby have just been written to, so what follows is collected
-    carol.heard()
+    carol.received()
     before = len(carol.connection.writes)
     for each in (alice, bobby):
         each.connection.send(client_frame("to:carol;x") * 3, settle=False)
     relay.settle()
-    assert carol.heard() == ["msg:x"] * 6
+    assert carol.received() == ["msg:x"] * 6
     assert len(carol.connection.writes) - before == 1
 
 
@@ -486,7 +486,7 @@ def test_tls_is_spoken_on_the_wire() -> None:
     with MemoryRelay(tls=True) as relay:
         alice = relay.join("alice")
         alice.say("ping")
-        assert alice.heard() == ["pong"]
+        assert alice.received() == ["pong"]
         data = b"".join(alice.connection.writes)
         assert data.startswith(b"\x16\x03\x03")  # a handshake record of TLS 1.2 or 1.3
         assert b"welcome" not in data
@@ -499,7 +499,7 @@ def test_tls_works_with_certificates_of_ones_own(tmp_path: Path) -> None:
     with MemoryRelay(ssl=config) as relay:
         alice = relay.join("alice")
         alice.say("ping")
-        assert alice.heard() == ["pong"]
+        assert alice.received() == ["pong"]
 
 
 def test_clients_verify_the_certificate_made_for_the_occasion() -> None:
@@ -516,11 +516,11 @@ def test_clients_verify_the_certificate_made_for_the_occasion() -> None:
 def test_peers_talk_post_and_download(relay: MemoryRelay) -> None:
     alice, bobby = relay.join_all("alice", "bobby")
     alice.say("one", "to:bobby;two")
-    assert bobby.heard() == ["msg:one", "msg:two"]
+    assert bobby.received() == ["msg:one", "msg:two"]
     assert alice.post("three").text == "ok"
-    assert bobby.heard() == ["msg:three"]
+    assert bobby.received() == ["msg:three"]
     alice.post(2000 * "x")
-    (announcement,) = bobby.heard()
+    (announcement,) = bobby.received()
     assert bobby.download(announcement).text == 2000 * "x"
     assert bobby.download("get:nothing").status == 404
 
@@ -530,7 +530,7 @@ def test_peers_may_have_any_id_and_database(relay: MemoryRelay) -> None:
     other = relay.join_acebase("[master]", "my shop_data")
     assert [each.id for each in relay.server.get_clients("my shop_data")] == ["ä & b", "[master]"]
     other.say_envelope("notification", to="ä & b", data={"some": "thing"})
-    assert json.loads(one.heard()[-1].removeprefix("msg:")) == {
+    assert json.loads(one.received()[-1].removeprefix("msg:")) == {
         "type": "notification",
         "from": "[master]",
         "to": "ä & b",
@@ -551,26 +551,26 @@ def test_an_acebase_peer_is_one_to_the_relay(client_id: str) -> None:
 def test_a_peer_leaves_or_is_lost(dialect: str, relay: MemoryRelay) -> None:
     join = relay.join if dialect == "documented" else relay.join_acebase
     alice, left, lost = relay.join("alice"), join("leaver"), join("loser")
-    alice.heard()
+    alice.received()
     left.leave()
     assert left.close_code == 1000
     assert left.connection.ended is not None
-    assert alice.heard() == ["disconnect:leaver"]
+    assert alice.received() == ["disconnect:leaver"]
     lost.lose()
     relay.pass_time(0 if dialect == "documented" else 16)
-    assert alice.heard() == ["disconnect:loser"]
+    assert alice.received() == ["disconnect:loser"]
 
 
 def test_a_peer_that_does_not_read_gets_what_waited(relay: MemoryRelay) -> None:
     alice, bobby = relay.join_all("alice", "bobby")
     bobby.stop_reading(100)
     alice.say(*(f"to:bobby;{number:900}" for number in range(20)))
-    assert len(bobby.heard()) == 0
+    assert len(bobby.received()) == 0
     bobby.resume_reading(5000)
-    assert len(bobby.heard()) < 20
+    assert len(bobby.received()) < 20
     bobby.resume_reading()
     bobby.say("ping")
-    assert bobby.heard()[-1] == "pong"
+    assert bobby.received()[-1] == "pong"
 
 
 def test_pings_and_close_frames_are_answered_unless_a_test_says_no() -> None:
@@ -596,7 +596,7 @@ def test_ports_can_be_chosen_for_the_peers_of_an_embedded_relay() -> None:
     alice = relay.join("alice")
     relay.port = relay.reactor.ports[1]
     relay.join("bobby")
-    assert alice.heard() == ["connect:bobby"]
+    assert alice.received() == ["connect:bobby"]
     without = MemoryRelay(port=None)
     with pytest.raises(ValueError, match="no port"):
         without.connect()

@@ -10,7 +10,7 @@ Every refusal is one of these, and carries what the client is told::
     │   ├── WrongToken          403/401   the token of a handshake / a request
     │   ├── NotAPeer            401       the id of a request
     │   ├── UnsupportedVersion  409       the client's IPC version
-    │   ├── InvalidClientId     500       the status published clients look for
+    │   ├── InvalidClientId     500       the status the npm package acebase looks for
     │   ├── InvalidDatabaseName 400
     │   ├── NotFound            404
     │   ├── MethodNotAllowed    405

@@ -55,7 +55,7 @@ variable {TOKEN_VARIABLE}. A size is a number of bytes, or has a unit: 16KiB,
 
 
 def limit_parameters() -> Iterator[list[Any]]:
-    """Yield an option for every limit."""
+    """Yield an option for each limit."""
     for each in fields(Limits):
         limit: Limit = each.metadata["limit"]
         is_time = limit.unit == "seconds"

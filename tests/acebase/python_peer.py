@@ -1,4 +1,4 @@
-"""One Python process of an AceBase cluster, obeying its standard input.
+"""One Python process of an AceBase cluster, controlled by its standard input.
 
 Its options, input and output are those of ``peer.js``. It can do less, having no
 database, and a few things else:
@@ -74,7 +74,7 @@ class Severable:
 
 
 class Program(LineOnlyReceiver):
-    """Obeys its standard input."""
+    """Carries out the commands of its standard input."""
 
     transport: Any
 
@@ -108,16 +108,16 @@ class Program(LineOnlyReceiver):
         reactor.stop()
 
     def lineReceived(self, line: bytes) -> None:
-        ensureDeferred(self._obey(json.loads(line)))
+        ensureDeferred(self._carry_out(json.loads(line)))
 
-    async def _obey(self, parameters: dict[str, Any]) -> None:
+    async def _carry_out(self, parameters: dict[str, Any]) -> None:
         number, name = parameters.pop("call"), parameters.pop("do")
         try:
             self._say({"answer": number, "result": await getattr(self, f"do_{name}")(**parameters)})
         except Exception as error:
             self._say({"answer": number, "error": f"{type(error).__name__}: {error}"})
 
-    # What is told
+    # Output
 
     def _say(self, line: dict[str, Any]) -> None:
         self.transport.write(json.dumps(line).encode() + b"\n")
@@ -151,7 +151,7 @@ class Program(LineOnlyReceiver):
         self._tell("typed request", "", repr(data["value"]), sender)
         return TYPED
 
-    # What may be asked
+    # Commands
 
     async def do_subscribe(self, path: str, event: str) -> None:
         def tell(each: Event) -> None:

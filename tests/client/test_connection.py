@@ -1,4 +1,4 @@
-"""A client's WebSocket, to a server that is played by the test."""
+"""A client's WebSocket, to a server that the test plays."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Played:
         self.server = PlayedServer(self.network.transports[0])
 
     def settle(self) -> None:
-        """Let happen what can."""
+        """Run everything that can happen now."""
         self.network.settle()
 
     def accepted(self) -> Played:
@@ -148,7 +148,7 @@ class TestHandshake:
         assert "no welcome" in str(played.client.problem)
 
     @pytest.mark.parametrize("accepted", [False, True])
-    def test_a_relay_that_does_not_welcome_is_left(self, accepted: bool) -> None:
+    def test_a_relay_that_does_not_welcome_is_disconnected(self, accepted: bool) -> None:
         played = Played()
         if accepted:
             played.accepted()
@@ -234,9 +234,9 @@ class TestClosing:
         played.server.say('welcome:{"maxPayload":100}')
         played.settle()
         assert sent.called
-        assert played.server.heard() == ["x"]
+        assert played.server.received() == ["x"]
 
-    def test_what_comes_while_it_leaves_is_not_delivered(self) -> None:
+    def test_what_arrives_while_it_closes_is_not_delivered(self) -> None:
         played = Played().welcomed()
         played.client.stopService()
         played.server.say("msg:late")
@@ -261,7 +261,7 @@ class TestClosing:
         assert says in str(played.client.problem)
         played.again().accept()
 
-    def test_what_it_does_not_know_is_left_alone(self) -> None:
+    def test_an_unknown_message_is_ignored(self) -> None:
         played = Played().welcomed()
         played.server.say("news:x", "pong", 'welcome:{"maxPayload":1}', "msg:1")
         played.server.send(b"msg:2", BINARY)
@@ -271,7 +271,7 @@ class TestClosing:
 
 
 class TestSilence:
-    def test_a_silent_relay_is_pinged_and_then_left(self) -> None:
+    def test_a_silent_relay_is_pinged_and_then_disconnected(self) -> None:
         played = Played().welcomed()
         played.network.pass_time(24.5)
         assert played.server.frames() == []
@@ -283,7 +283,7 @@ class TestSilence:
         assert isinstance(played.client.problem, client_errors.ConnectionLost)
         assert "silent for 35 s" in str(played.client.problem)
 
-    def test_whatever_comes_is_a_sign_of_life(self) -> None:
+    def test_anything_that_arrives_is_a_sign_of_life(self) -> None:
         played = Played().welcomed()
         for sign in (PONG, PING):
             played.network.pass_time(30)
@@ -297,7 +297,7 @@ class TestSilence:
             played.settle()
         assert played.client.connected
 
-    def test_who_stood_still_itself_looks_for_an_answer_first(self) -> None:
+    def test_a_client_that_was_blocked_looks_for_an_answer_first(self) -> None:
         played = Played().welcomed()
         played.network.pass_time(26)
         played.network.reactor.advance(20)
@@ -340,7 +340,7 @@ class TestHoldingBack:
         assert played.heard == ["large", "1", "large, too", "x" * 20]
         assert played.server.transport.reading
 
-    def test_it_can_leave_meanwhile(self) -> None:
+    def test_it_can_be_stopped_meanwhile(self) -> None:
         played = Played(max_queue=10).welcomed()
         played.server.say("get:1", "msg:" + "x" * 20)
         played.settle()
@@ -370,7 +370,7 @@ class TestAfterwards:
         assert played.network.reactor.getDelayedCalls() == []
         assert played.heard == []
 
-    def test_nobody_is_told_who_is_there(self) -> None:
+    def test_a_question_about_peers_is_not_asked_again(self) -> None:
         with capturedLogs() as events:
             played = Played().welcomed()
             asked = played.client.fetch_peers()
@@ -382,7 +382,7 @@ class TestAfterwards:
         assert all(each.reason for each in played.network.transports)
         assert not [each for each in events if each["log_level"] is LogLevel.warn]
 
-    def test_a_download_of_before_says_nothing_to_who_starts_again(self) -> None:
+    def test_a_download_of_before_a_restart_is_not_delivered(self) -> None:
         played = Played().welcomed()
         played.server.say("get:1")
         played.settle()
@@ -483,7 +483,7 @@ class TestHTTP:
             (["HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nx", None, None], "did not answer"),
         ],
     )
-    def test_a_download_that_fails_for_good_is_logged_and_left_out(
+    def test_a_download_that_keeps_failing_is_logged_and_left_out(
         self, answers: list[str | None], says: str
     ) -> None:
         played = Played(max_message=20).welcomed()
@@ -514,19 +514,19 @@ class TestHTTP:
         played = Played().welcomed()
         played.client.send("small")
         played.settle()
-        assert played.server.heard() == ["small"]
+        assert played.server.received() == ["small"]
         played.server.transport.lose()
         played.again().accept()
         played.server.say('welcome:{"maxPayload":100}')
         played.settle()
         played.client.send("x" * 200)
         played.settle()
-        assert played.server.heard() == []
+        assert played.server.received() == []
         answer_http(played, b"POST ", ok("ok"))
         played.client.send("small")
         played.client.send("x" * 200)
         played.settle()
-        assert played.server.heard() == ["small", "ping"]
+        assert played.server.received() == ["small", "ping"]
 
     def test_a_post_is_not_repeated(self) -> None:
         played = Played().welcomed()
@@ -538,9 +538,9 @@ class TestHTTP:
         assert isinstance(failures[0].value, client_errors.RequestUnanswered)
         assert failures[0].value.sent
         played.network.pass_time(9.5)
-        assert played.server.heard() == []  # the relay may still have "x" in a buffer
+        assert played.server.received() == []  # the relay may still have "x" in a buffer
         played.network.pass_time(0.5)
-        assert played.server.heard() == ["y"]
+        assert played.server.received() == ["y"]
         assert after.called
         assert sum(each.sent.count(b"POST ") for each in played.network.transports) == 1
 
@@ -566,7 +566,7 @@ class TestHTTP:
         answer_http(played, b"/clients", ok('[{"id":"bobby"},{"id":"carol"},{"id":"frank"}]'))
         assert played.client.peers == {"david", "emily", "frank"}
 
-    def test_it_follows_nobody_elsewhere(self) -> None:
+    def test_it_follows_no_redirect(self) -> None:
         played = Played(token="s3cret").welcomed()
         answer_http(played, b"/clients", ok("[]"))
         asked = played.client.fetch_peers()
@@ -578,7 +578,7 @@ class TestHTTP:
         assert isinstance(failures[0].value, client_errors.RequestDenied)
         assert not [each for each in played.network.transports if b"a.example" in each.sent]
 
-    def test_if_nobody_tells_who_is_there_it_is_logged(self) -> None:
+    def test_an_unanswered_question_about_peers_is_logged(self) -> None:
         with capturedLogs() as events:
             played = Played().welcomed()
             answer_http(played, b"/clients", "HTTP/1.1 404 N\r\nContent-Length: 0\r\n\r\n")
@@ -612,7 +612,7 @@ def test_the_connection_does_not_name_the_token() -> None:
 
 
 class TestFaultsOfOthers:
-    """What a relay, a proxy or another server does wrong takes neither memory nor time."""
+    """A faulty or hostile relay, proxy or other server takes neither memory nor time."""
 
     @pytest.mark.parametrize("before", ["", "HTTP/1.1 100 C\r\n\r\n"])
     def test_an_answer_with_endless_headers_is_cut_off(self, before: str) -> None:
@@ -737,7 +737,7 @@ class TestFaultsOfOthers:
             played.network.pass_time(1)
         assert isinstance(failures[0].value, client_errors.PingTimeout)
         assert after.called
-        assert played.server.heard() == ["small", "ping", "after"]
+        assert played.server.received() == ["small", "ping", "after"]
         assert played.client.connected
 
     def test_a_late_pong_is_not_taken_for_the_next_one(self) -> None:

@@ -1,4 +1,4 @@
-"""User code does anything with its client from anywhere it is called."""
+"""User code may do anything with its client from every call."""
 
 from __future__ import annotations
 
@@ -364,7 +364,7 @@ def test_a_message_that_is_sent_when_another_is_handed_over_needs_no_other_event
     assert scene.heard == ["1", "2", "3"]
 
 
-def test_who_tries_again_when_it_fails_does_not_keep_the_client_from_ending() -> None:
+def test_a_retry_in_an_errback_does_not_keep_the_client_from_ending() -> None:
     scene = Scene()
     tries = 0
 

@@ -262,9 +262,9 @@ class TestSending:
         assert heard == [body, body]
 
     def test_to_must_be_an_id(self, network: RelayNetwork) -> None:
-        for nobody in ("all", "a;bcd", 12345, b"alice"):
+        for wrong in ("all", "a;bcd", 12345, b"alice"):
             with pytest.raises(ValueError, match="an id has 5 to 128 characters") as caught:
-                network.started().send("x", to=nobody)  # type: ignore[arg-type]
+                network.started().send("x", to=wrong)  # type: ignore[arg-type]
             assert not isinstance(caught.value, ConfigError)
 
     def test_messages_wait_until_there_is_a_connection(self, network: RelayNetwork) -> None:
@@ -470,7 +470,9 @@ class TestReceiving:
         assert first == ["1"]
         assert second == ["1", "2"]
 
-    def test_an_error_of_a_callback_is_logged_and_harms_nobody(self, network: RelayNetwork) -> None:
+    def test_an_error_of_a_callback_is_logged_and_affects_nothing_else(
+        self, network: RelayNetwork
+    ) -> None:
         network = RelayNetwork(fails=True)
         alice, bobby = network.started("alice"), network.started("bobby")
 
@@ -519,7 +521,7 @@ class TestReceiving:
         assert [result(messages.__anext__()), result(messages.__anext__())] == ["1", "2"]
         assert isinstance(error(messages.__anext__()), StopAsyncIteration)
 
-    def test_who_reads_too_slowly_is_told(self, network: RelayNetwork) -> None:
+    def test_an_iterator_that_is_read_too_slowly_raises(self, network: RelayNetwork) -> None:
         alice, bobby = network.started("alice"), network.started("bobby", max_queue=10)
         slow, quick = bobby.messages(), hearing(bobby)
         for each in ("12345", "67890", "!", "?"):
@@ -529,7 +531,7 @@ class TestReceiving:
         assert isinstance(error(slow.__anext__()), SlowReader)
         assert quick == ["12345", "67890", "!", "?"]
 
-    def test_who_leaves_too_many_messages_unread_is_told(
+    def test_an_iterator_with_too_many_unread_messages_raises(
         self, network: RelayNetwork, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("acebase_ipc.client.iterators.MAX_MESSAGES", 2)
@@ -549,7 +551,7 @@ class TestReceiving:
             network.settle()
             assert result(messages.__anext__()) == each
 
-    def test_who_waits_for_a_message_need_not_hold_the_iterator(
+    def test_a_program_that_waits_for_a_message_need_not_hold_the_iterator(
         self, network: RelayNetwork
     ) -> None:
         alice, bobby = network.started("alice"), network.started("bobby")
@@ -621,7 +623,7 @@ class TestPeers:
         assert result(asked) == {"bobby"}
         assert alice._traffic.peers._asked == []
 
-    def test_nobody_can_be_asked_without_a_connection(self, network: RelayNetwork) -> None:
+    def test_peers_cannot_be_fetched_without_a_connection(self, network: RelayNetwork) -> None:
         assert isinstance(error(network.client().fetch_peers()), NotConnected)
 
 
@@ -636,7 +638,7 @@ class TestPing:
         network.settle()
         assert result(answer) == 2
 
-    def test_it_is_not_waited_for_for_ever(self, network: RelayNetwork) -> None:
+    def test_it_has_a_timeout(self, network: RelayNetwork) -> None:
         client = network.started()
         transport = network.websocket(client)
         transport.reading = False
@@ -659,10 +661,10 @@ class TestPing:
 
 
 class TestEnding:
-    def test_it_says_goodbye(self, network: RelayNetwork) -> None:
+    def test_it_closes_the_connection(self, network: RelayNetwork) -> None:
         alice, bobby = network.started("alice", dialect=Dialect.ACEBASE), network.started("bobby")
         assert bobby.peers == {"alice"}
-        network.pass_time(11)  # after which nobody but alice has other connections
+        network.pass_time(11)  # after which only alice has other connections
         alice.fetch_peers()
         network.settle()
         staying = network.websocket(bobby)
@@ -673,7 +675,7 @@ class TestEnding:
         assert result(stopped) is None
         assert result(again) is None
         assert all(each.reason for each in network.transports if each is not staying)
-        # Without a clean close its seat would be kept.
+        # Without a clean close its session would be kept.
         assert bobby.peers == frozenset()
         assert alice.problem is None
 
@@ -684,7 +686,9 @@ class TestEnding:
         network.settle()
         assert heard == ["last words"]
 
-    def test_a_relay_that_does_not_answer_is_left(self, network: RelayNetwork) -> None:
+    def test_a_relay_that_does_not_answer_the_close_is_disconnected(
+        self, network: RelayNetwork
+    ) -> None:
         client = network.started()
         network.websocket(client).take = lambda data: None
         stopped = client.stopService()
@@ -903,11 +907,11 @@ class TestConnectingAgain:
             assert longest / 2 <= min(delays) < max(delays) <= longest
             assert len(set(delays)) > 90
 
-    def test_who_waits_can_wait_for_so_many_failures(self, network: RelayNetwork) -> None:
+    def test_when_connected_can_fail_after_so_many_failures(self, network: RelayNetwork) -> None:
         network.refuses = True
         client = network.client()
         once, twice = client.when_connected(1), client.when_connected(fail_after_failures=2)
-        for_ever, not_at_all = client.when_connected(), client.when_connected()
+        patient, not_at_all = client.when_connected(), client.when_connected()
         not_at_all.cancel()
         assert isinstance(error(not_at_all), CancelledError)
         network.start(client)
@@ -917,7 +921,7 @@ class TestConnectingAgain:
         assert isinstance(error(twice), ConnectionFailed)
         network.refuses = False
         network.pass_time(2)
-        assert result(for_ever) is None
+        assert result(patient) is None
 
 
 def types(outcomes: list[object]) -> list[object]:
@@ -1031,7 +1035,7 @@ class TestRefusals:
         assert result(client.stopService()) is None
         assert not client.failed
 
-    def test_who_was_refused_for_good_may_be_started_again(self) -> None:
+    def test_a_client_that_was_refused_may_be_started_again(self) -> None:
         network = RelayNetwork(token="s3cret")
         client = network.started("alice", token="wrong")
         assert client.failed
@@ -1043,7 +1047,7 @@ class TestRefusals:
         network.settle()
         assert result(stopped) is None
 
-    def test_who_starts_again_at_once_can_be_stopped(self) -> None:
+    def test_a_client_that_is_started_again_at_once_can_be_stopped(self) -> None:
         network = RelayNetwork(token="s3cret")
         client = network.client("alice", token="wrong")
 
@@ -1098,7 +1102,7 @@ class TestRefusals:
         assert isinstance(client.problem, RelayShutDown)
         assert not client.failed
 
-    def test_who_is_replaced_does_not_return(self, network: RelayNetwork) -> None:
+    def test_a_client_that_is_replaced_does_not_connect_again(self, network: RelayNetwork) -> None:
         first = network.started("alice")
         told: list[object] = []
         first.on_disconnected(told.append)
@@ -1110,7 +1114,7 @@ class TestRefusals:
         assert told == [first.problem]
         assert isinstance(error(first.send("x")), Replaced)
 
-    def test_who_contests_an_id_is_told_and_may_wait(self) -> None:
+    def test_a_client_whose_id_is_in_conflict_waits(self) -> None:
         network = RelayNetwork(fails=True)
         first = network.started("alice", dialect=Dialect.ACEBASE)
         second = network.started("alice", dialect=Dialect.ACEBASE)

@@ -296,7 +296,7 @@ def http(data: bytes) -> None:
     # The relay lives: others are served.
     if bystander.connection.ended is None:
         bystander.say("ping")
-        assert "pong" in bystander.heard()
+        assert "pong" in bystander.received()
     relay.stop()
     relay.reactor.close()
 

@@ -88,7 +88,7 @@ def test_a_sender_that_leaves_before_its_body_is_complete_is_401() -> None:
     alice.leave()
     wire.send(b"lo")
     assert wire.response().status == 401
-    assert bobby.heard() == ["disconnect:alice"]
+    assert bobby.received() == ["disconnect:alice"]
 
 
 # Again, where the decision comes later
@@ -164,6 +164,6 @@ def test_only_databases_that_the_token_opens_are_searched(token_file: Path) -> N
     world.peer("worker", "b_data", "&t=two")
     world.peer("secret", "b_data", "&t=two")
     assert world.post("/send?id=worker&t=one", "ping").status == 200
-    assert worker.heard() == ["pong"]
+    assert worker.received() == ["pong"]
     assert world.get("/receive?id=secret&msg=x&t=one").status == 404
     assert world.get("/receive?id=nobody&msg=x&t=one").status == 404

@@ -237,9 +237,9 @@ def test_a_rebound_name_relays_nothing() -> None:
     (alice,) = world.peers("alice")
     target = f"/{DATABASE}/send?id=alice"
     assert world.post(target, "to:alice;boo", host="evil.example").status == 403
-    assert alice.heard() == []
+    assert alice.received() == []
     assert world.post(target, "to:alice;boo", host="localhost").status == 200
-    assert alice.heard() == ["msg:boo"]
+    assert alice.received() == ["msg:boo"]
 
 
 # Origins
@@ -481,14 +481,14 @@ def test_a_token_is_exchanged_without_a_gap(token_file: Path) -> None:
     world.settle()
     assert (status(world, "old"), status(world, "new")) == (200, 200)
     new = join(world, "new", "bobby")
-    assert old.heard() == ["connect:bobby"]
+    assert old.received() == ["connect:bobby"]
 
     token_file.write_text("new\n")
     world.server.reload_tokens()
     world.settle()
     assert (old.close_code, old.close_reason) == (1008, "the token is not valid any more")
     assert new.close_code is None
-    assert new.heard() == ["disconnect:alice"]
+    assert new.received() == ["disconnect:alice"]
     assert (status(world, "old"), status(world, "new")) == (401, 200)
 
 

@@ -10,7 +10,7 @@ import pytest
 from acebase_ipc.http.channel import (
     CLOSE_TIMEOUT,
     MAX_HEADER_LINES,
-    SLICE,
+    PIECE,
     WRITE_BUFFER,
     RelayChannel,
 )
@@ -106,10 +106,10 @@ def test_a_body_of_tiny_chunks_is_parsed_some_in_each_turn() -> None:
     while wire.socket.inbox or next(iter(world.server._site.channels))._input:
         one_turn(world)
         turns += 1
-    assert turns >= 10_000 * 6 // (STEPS_PER_TURN * SLICE)
+    assert turns >= 10_000 * 6 // (STEPS_PER_TURN * PIECE)
     wire.send(chunk(b""))
     assert wire.response().text == "ok"
-    assert bobby.heard() == ["msg:" + "x" * 10_000]
+    assert bobby.received() == ["msg:" + "x" * 10_000]
 
 
 def test_nothing_is_read_while_input_waits() -> None:
@@ -343,10 +343,10 @@ def test_frames_that_come_with_the_upgrade_are_taken() -> None:
     wire = world.connect()
     wire.send(request + client_frame(b"hello") + client_frame(b"ping"))
     alice = Peer("alice", wire)
-    assert bobby.heard() == ["connect:alice", "msg:hello"]
-    assert alice.heard()[-1] == "pong"
+    assert bobby.received() == ["connect:alice", "msg:hello"]
+    assert alice.received()[-1] == "pong"
     alice.say("again")
-    assert bobby.heard() == ["msg:again"]
+    assert bobby.received() == ["msg:again"]
 
 
 def test_frames_that_come_after_a_refused_upgrade_are_not_requests() -> None:

@@ -36,7 +36,7 @@ def join(world: World, target: str, **headers: str) -> int:
 
 def announced(peer: Peer) -> str:
     """The id of the one large message that was announced to *peer* since the last time."""
-    (message,) = peer.heard()
+    (message,) = peer.received()
     assert message.startswith("get:")
     return message.removeprefix("get:")
 
@@ -91,7 +91,7 @@ def test_a_refused_client_is_no_peer() -> None:
     world = World()
     (alice,) = world.peers("alice")
     assert join(world, f"/{DATABASE}/connect?id=bobby&v=2") == 409
-    assert alice.heard() == []
+    assert alice.received() == []
 
 
 @pytest.mark.parametrize("query", ["", "?id=alice&v=1.0.0", "?id=abc"])
@@ -197,7 +197,7 @@ def test_a_token_may_be_raw_or_encoded(token: str, presented: str) -> None:
 def test_a_wrong_token_is_403_for_a_handshake_and_401_else(presented: str) -> None:
     world = World(token="secret")
     alice = Peer("alice", world.upgrade(f"/{DATABASE}/connect?id=alice&v=1&t=secret"))
-    alice.heard()
+    alice.received()
     assert join(world, f"/{DATABASE}/connect?id=bobby&v=1.0.0{presented}") == 403
     for response in (
         world.get(f"/{DATABASE}/clients?{presented}"),
@@ -207,7 +207,7 @@ def test_a_wrong_token_is_403_for_a_handshake_and_401_else(presented: str) -> No
         world.get(f"/receive?id=alice&msg=x{presented}"),
     ):
         assert (response.status, response.text.strip()) == (401, "Unauthorized")
-    assert alice.heard() == []
+    assert alice.received() == []
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
@@ -265,14 +265,14 @@ def test_a_database_may_have_any_name(segment: str, name: str) -> None:
     alice, bobby = world.peers("alice", "bobby", database=segment)
     assert [each.id for each in world.server.get_clients(name)] == ["alice", "bobby"]
     alice.say("hello")
-    assert bobby.heard() == ["msg:hello"]
+    assert bobby.received() == ["msg:hello"]
     assert world.post(f"/{segment}/send?id=alice", "to:bobby;posted").status == OK
-    assert bobby.heard() == ["msg:posted"]
+    assert bobby.received() == ["msg:posted"]
     clients = json.loads(world.get(f"/{segment}/clients").text)
     assert [each["id"] for each in clients] == ["alice", "bobby"]
     bobby.leave()
-    assert alice.heard() == ["disconnect:bobby"]
-    assert other.heard() == []
+    assert alice.received() == ["disconnect:bobby"]
+    assert other.received() == []
 
 
 @pytest.mark.parametrize("name", ["°C", "café"])
@@ -286,7 +286,7 @@ def test_a_name_may_come_in_raw_latin_1_as_node_posts_it(name: str) -> None:
         )
     )
     assert wire.response().status == OK
-    assert alice.heard() == ["pong"]
+    assert alice.received() == ["pong"]
 
 
 @pytest.mark.parametrize("segment", ["x" * 201, "a%00b", "a%0Ab", "%7F", "%C2%85", "%FF", ""])
@@ -310,8 +310,8 @@ def test_databases_with_similar_names_are_apart(one: str, two: str) -> None:
     alice.say("hello")
     carol.say("to:bobby;hello")
     world.post(f"/{one}/send?id=alice", "y" * 20_000)
-    assert bobby.heard()[0] == "msg:hello"
-    assert carol.heard() == david.heard() == []
+    assert bobby.received()[0] == "msg:hello"
+    assert carol.received() == david.received() == []
 
 
 # POST /<db>/send
@@ -337,7 +337,7 @@ def test_a_posted_message_is_relayed_like_any_other(
     peers = world.peers("alice", "bobby", "carol")
     response = world.post(f"/{DATABASE}/send?id=alice", message)
     assert (response.status, response.text) == (OK, "ok")
-    assert {each.id: each.heard() for each in peers} == {
+    assert {each.id: each.received() for each in peers} == {
         each.id: heard.get(each.id, []) for each in peers
     }
 
@@ -360,7 +360,7 @@ def test_a_posted_message_that_is_not_utf8_is_400(message: bytes) -> None:
     response = world.post(f"/{DATABASE}/send?id=alice", message)
     assert response.status == 400
     assert is_one_line(response)
-    assert bobby.heard() == []
+    assert bobby.received() == []
 
 
 @pytest.mark.parametrize("query", ["", "?id=", "?id=bob", "?id=other", "?id=%FF%FF%FF%FF%FF"])
@@ -375,7 +375,7 @@ def test_an_id_that_is_no_peer_of_the_database_is_401(query: str) -> None:
         world.post(f"/unknown_data/send{query}", "hello"),
     ):
         assert (response.status, response.text.strip()) == (401, "Unauthorized")
-    assert bobby.heard() == []
+    assert bobby.received() == []
 
 
 def test_a_peer_that_has_left_is_401() -> None:
@@ -393,7 +393,7 @@ def test_a_post_may_exceed_max_payload_and_others_download_it() -> None:
     assert (response.status, response.text) == (OK, BODY)
     assert response.headers["content-type"].lower().replace(" ", "") == "text/plain;charset=utf-8"
     assert response.headers["content-length"] == str(len(BODY))
-    assert alice.heard() == []
+    assert alice.received() == []
 
 
 @pytest.mark.parametrize(
@@ -418,18 +418,18 @@ def test_a_body_above_max_payload_is_announced_and_others_are_sent(
         target = f"/{DATABASE}/receive?id=bobby&msg={announced(bobby)}"
         assert world.get(target).text == body
     else:
-        assert bobby.heard() == [f"msg:{body}"]
+        assert bobby.received() == [f"msg:{body}"]
 
 
 def test_an_acebase_peer_receives_a_large_body_inline() -> None:
     world = World(max_payload=100, introductions=False)
     alice, bobby = world.peers("alice", "bobby")
     carol = world.peer("carol", query="&dialect=acebase")
-    bobby.heard()
+    bobby.received()
     world.post(f"/{DATABASE}/send?id=alice", "{" + BODY)
-    assert carol.heard() == ["{" + BODY]
+    assert carol.received() == ["{" + BODY]
     assert len(announced(bobby)) > 20
-    assert alice.heard() == ["connect:carol"]
+    assert alice.received() == ["connect:carol"]
 
 
 def test_a_large_message_to_nobody_is_accepted_and_dropped() -> None:
@@ -437,7 +437,7 @@ def test_a_large_message_to_nobody_is_accepted_and_dropped() -> None:
     (alice,) = world.peers("alice")
     for message in [BODY, f"to:nobody;{BODY}"] * 10:
         assert world.post(f"/{DATABASE}/send?id=alice", message).status == OK
-    assert alice.heard() == []
+    assert alice.received() == []
 
 
 def test_posts_one_after_the_other_arrive_in_order_with_the_messages_between() -> None:
@@ -446,7 +446,7 @@ def test_posts_one_after_the_other_arrive_in_order_with_the_messages_between() -
     for number in range(0, 20, 2):
         assert world.post(f"/{DATABASE}/send?id=alice", str(number)).status == OK
         alice.say(str(number + 1))
-    assert bobby.heard() == [f"msg:{each}" for each in range(20)]
+    assert bobby.received() == [f"msg:{each}" for each in range(20)]
 
 
 # GET /<db>/receive
@@ -535,7 +535,7 @@ def test_nobody_else_can_download_a_message() -> None:
         response = world.get(f"/{database}/receive?id={client_id}&msg={message}")
         assert response.status == 404
         assert BODY not in response.text
-    assert alice.heard() == carol.heard() == foreign.heard() == []
+    assert alice.received() == carol.received() == foreign.received() == []
     assert world.get(f"/{DATABASE}/receive?id=bobby&msg={message}").text == BODY
 
 
@@ -580,7 +580,7 @@ def test_a_message_waits_for_message_ttl() -> None:
     _, bobby = world.peers("alice", "bobby")
     world.post(f"/{DATABASE}/send?id=alice", BODY)
     world.post(f"/{DATABASE}/send?id=alice", BODY)
-    first, second = (each.removeprefix("get:") for each in bobby.heard())
+    first, second = (each.removeprefix("get:") for each in bobby.received())
     world.pass_time(8.5)
     assert world.get(f"/{DATABASE}/receive?id=bobby&msg={first}").status == OK
     world.pass_time(3)
@@ -624,7 +624,7 @@ def test_others_are_served_while_a_download_waits_for_its_client() -> None:
     target = f"/{DATABASE}/receive?id=bobby&msg={announced(bobby)}"
     wire.send(f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
     alice.say("hello")
-    assert bobby.heard() == ["msg:hello"]
+    assert bobby.received() == ["msg:hello"]
     assert world.get(f"/{DATABASE}/clients").status == OK
     for _ in range(30):
         wire.read_on(room=50_000)
@@ -663,7 +663,7 @@ def test_a_connection_is_of_use_after_a_download(size: int) -> None:
     _, bobby = world.peers("alice", "bobby")
     for character in "xyz":
         world.post(f"/{DATABASE}/send?id=alice", character * size)
-    messages = [each.removeprefix("get:") for each in bobby.heard()]
+    messages = [each.removeprefix("get:") for each in bobby.received()]
     targets = [f"/{DATABASE}/receive?id=bobby&msg={each}" for each in messages]
     wire = world.connect()
     wire.send(http_request("GET", targets[0]))
@@ -697,8 +697,8 @@ def test_without_a_name_an_unknown_id_is_404_and_an_ambiguous_one_409() -> None:
         assert status == OK or is_one_line(response)
         status = 404 if status == OK else status
         assert world.get(f"/receive?id={client_id}&msg=x").status == status
-    assert one.heard() == ["msg:hello"]
-    assert two.heard() == []
+    assert one.received() == ["msg:hello"]
+    assert two.received() == []
 
 
 # GET /<db>/clients
@@ -779,7 +779,7 @@ def test_a_wrong_method_is_405_with_allow(target: str, right: str) -> None:
         assert right in re.split(", *", response.headers["allow"])
         assert method not in re.split(", *", response.headers["allow"])
         assert is_one_line(response)
-    assert bobby.heard() == []
+    assert bobby.received() == []
 
 
 @pytest.mark.parametrize(
@@ -822,7 +822,7 @@ def test_a_foreign_page_is_refused_on_every_path(target: str, origins: tuple[str
             assert response.status == 403
             assert "access-control-allow-origin" not in response.headers
             assert is_one_line(response)
-    assert alice.heard() == carol.heard() == []
+    assert alice.received() == carol.received() == []
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def test_a_request_may_come_byte_by_byte() -> None:
     _, bobby = world.peers("alice", "bobby")
     wire = world.connect()
     wire.send(*(bytes([each]) for each in http_request("POST", SEND, "漢字 🎉".encode())))
-    assert (wire.response().text, bobby.heard()) == ("ok", ["msg:漢字 🎉"])
+    assert (wire.response().text, bobby.received()) == ("ok", ["msg:漢字 🎉"])
 
 
 @pytest.mark.parametrize("large", [False, True])
@@ -36,10 +36,10 @@ def test_a_chunked_body_is_put_together(large: bool) -> None:
     # Each character but the first is split across chunks.
     pieces = [chunk(bytes([each])) for each in ("x漢字🎉" * (50 if large else 1)).encode()]
     wire.send(CHUNKED, *pieces)
-    assert bobby.heard() == []
+    assert bobby.received() == []
     wire.send(chunk(b""))
     assert wire.response().text == "ok"
-    (message,) = bobby.heard()
+    (message,) = bobby.received()
     if large:
         message_id = message.removeprefix("get:")
         body = world.get(f"/{DATABASE}/receive?id=bobby&msg={message_id}").text
@@ -65,10 +65,10 @@ def test_a_body_that_is_cut_off_is_not_relayed(begun: bytes, end: str) -> None:
     wire = world.connect()
     wire.send(begun)
     getattr(wire, end)()
-    assert bobby.heard() == []
+    assert bobby.received() == []
     assert b"200" not in wire.take()
     assert world.post(SEND, "whole").text == "ok"
-    assert bobby.heard() == ["msg:whole"]
+    assert bobby.received() == ["msg:whole"]
 
 
 def test_the_place_of_a_post_is_the_moment_its_body_is_complete() -> None:
@@ -79,7 +79,7 @@ def test_the_place_of_a_post_is_the_moment_its_body_is_complete() -> None:
     alice.say("meanwhile")
     wire.send(b"ed")
     alice.say("afterwards")
-    assert bobby.heard() == ["msg:meanwhile", "msg:posted", "msg:afterwards"]
+    assert bobby.received() == ["msg:meanwhile", "msg:posted", "msg:afterwards"]
 
 
 def test_requests_may_be_sent_without_waiting_for_answers() -> None:
@@ -91,7 +91,7 @@ def test_requests_may_be_sent_without_waiting_for_answers() -> None:
     *answers, clients = wire.responses()
     assert [each.text for each in answers] == ["ok"] * 5
     assert '"bobby"' in clients.text
-    assert bobby.heard() == [f"msg:{each}" for each in numbers]
+    assert bobby.received() == [f"msg:{each}" for each in numbers]
 
 
 def test_a_body_that_no_endpoint_reads_is_skipped() -> None:
@@ -109,7 +109,7 @@ def test_the_sender_may_leave_before_its_body_is_complete() -> None:
     alice.leave()
     wire.send(b"lo")
     assert wire.response().status == 401
-    assert bobby.heard() == ["disconnect:alice"]
+    assert bobby.received() == ["disconnect:alice"]
 
 
 def test_a_long_body_does_not_delay_others() -> None:
@@ -118,7 +118,7 @@ def test_a_long_body_does_not_delay_others() -> None:
     wire = world.connect()
     wire.send(post_head(10 << 20), *[MEGABYTE] * 5)
     carol.say("to:bobby;hello")
-    assert bobby.heard() == ["msg:hello"]
+    assert bobby.received() == ["msg:hello"]
     wire.send(*[MEGABYTE] * 5)
     assert wire.response().text == "ok"
 
@@ -149,7 +149,7 @@ def test_a_refusal_does_not_wait_for_the_body(
     assert response.headers["connection"] == "close"
     assert "\n" not in response.text.strip()
     assert wire.ended is None
-    assert bobby.heard() == []
+    assert bobby.received() == []
 
 
 def test_max_message_bytes_are_accepted_and_not_one_more() -> None:
@@ -159,7 +159,7 @@ def test_max_message_bytes_are_accepted_and_not_one_more() -> None:
     refused = world.post(SEND, "漢" * 33 + "x")
     assert refused.status == 413
     assert "99" in refused.text
-    assert bobby.heard() == ["msg:" + "漢" * 33]
+    assert bobby.received() == ["msg:" + "漢" * 33]
 
 
 def test_chunks_that_add_up_to_too_much_are_refused_at_once() -> None:
@@ -172,7 +172,7 @@ def test_chunks_that_add_up_to_too_much_are_refused_at_once() -> None:
     assert wire.response().status == 413
     wire.send(chunk(b"more"), chunk(b""))
     assert wire.ended == "closed"
-    assert bobby.heard() == []
+    assert bobby.received() == []
 
 
 def test_the_rest_of_a_refused_body_is_read_and_discarded() -> None:
@@ -186,7 +186,7 @@ def test_the_rest_of_a_refused_body_is_read_and_discarded() -> None:
     wire.send(MEGABYTE)
     assert wire.ended == "closed"  # and not reset, so that the client sees the status
     assert wire.take() == b""
-    assert bobby.heard() == []
+    assert bobby.received() == []
 
 
 def test_what_is_read_of_a_refused_body_is_bounded() -> None:
@@ -218,7 +218,7 @@ def test_a_connection_with_a_refused_request_takes_no_other() -> None:
     wire.send(http_request("POST", SEND, b"much too long") + http_request("POST", SEND, b"hello"))
     assert wire.response().status == 413
     assert wire.ended == "closed"
-    assert bobby.heard() == []
+    assert bobby.received() == []
 
 
 def test_refusals_known_only_from_the_body_keep_the_connection() -> None:
@@ -241,7 +241,7 @@ def test_a_client_that_expects_100_continue_gets_it(expect: str) -> None:
     assert wire.response().status == 100
     wire.send(b"hello")
     assert wire.response().status == 200
-    assert bobby.heard() == ["msg:hello"]
+    assert bobby.received() == ["msg:hello"]
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,7 @@ def test_a_request_has_60_s_to_come_in() -> None:
         slow.send(b"x")
         world.pass_time(1, step=1)
     assert slow.ended is not None
-    assert bobby.heard() == ["msg:" + "x" * 120]
+    assert bobby.received() == ["msg:" + "x" * 120]
 
 
 def test_a_websocket_is_not_bound_by_the_limits_of_http() -> None:
@@ -326,7 +326,7 @@ def test_a_websocket_is_not_bound_by_the_limits_of_http() -> None:
     alice, bobby = world.peers("alice", "bobby")
     world.pass_time(100)
     alice.say("hello")
-    assert bobby.heard() == ["msg:hello"]
+    assert bobby.received() == ["msg:hello"]
 
 
 def test_a_download_may_take_longer_than_a_connection_may_be_idle() -> None:
@@ -334,7 +334,7 @@ def test_a_download_may_take_longer_than_a_connection_may_be_idle() -> None:
     _, bobby = world.peers("alice", "bobby")
     body = "x" * 500_000
     world.post(SEND, body)
-    message_id = bobby.heard()[0].removeprefix("get:")
+    message_id = bobby.received()[0].removeprefix("get:")
     wire = world.connect()
     wire.stop_reading()
     wire.send(http_request("GET", f"/{DATABASE}/receive?id=bobby&msg={message_id}"))
@@ -362,7 +362,7 @@ def test_nonsense_is_400_and_nothing_is_relayed(request_: bytes) -> None:
     wire.send(request_)
     assert wire.take().startswith(b"HTTP/1.1 400 ")
     assert wire.ended == "closed"
-    assert bobby.heard() == []
+    assert bobby.received() == []
 
 
 def test_no_url_is_logged() -> None:

@@ -27,7 +27,7 @@ def full_world(**config: Any) -> tuple[World, Peer, Peer, str]:
 
 def announced(peer: Peer) -> list[str]:
     """The ids of the messages that were announced to *peer* since the last time."""
-    return [each.removeprefix("get:") for each in peer.heard()]
+    return [each.removeprefix("get:") for each in peer.received()]
 
 
 def download(world: World, message_id: str) -> str:
@@ -48,7 +48,7 @@ def test_a_post_waits_for_room_and_goes_on_when_there_is() -> None:
     world, _, bobby, first = full_world()
     wire = post(world, b"y" * 200)
     assert wire.take() == b""
-    assert bobby.heard() == []
+    assert bobby.received() == []
     assert download(world, first) == "x" * 900
     assert wire.response().text == "ok"
     (second,) = announced(bobby)
@@ -67,7 +67,7 @@ def test_a_small_message_does_not_wait() -> None:
     waiting = post(world, b"y" * 200)
     assert post(world, b"small").response().text == "ok"
     assert post(world, b"ping").response().text == "ok"
-    assert (bobby.heard(), alice.heard()) == (["msg:small"], ["pong"])
+    assert (bobby.received(), alice.received()) == (["msg:small"], ["pong"])
     assert waiting.take() == b""
 
 
@@ -77,12 +77,12 @@ def test_a_large_message_that_nobody_downloads_does_not_wait(others_are_paused: 
     if others_are_paused:
         assert post(world, b"y" * 200).take() == b""
     carol, david = world.peers("carol", "david", database="other_data", query="&dialect=acebase")
-    carol.heard()
+    carol.received()
     wire = world.connect()
     wire.send(http_request("POST", "/other_data/send?id=carol", b"{" + b"y" * 500))
     assert wire.response().text == "ok"
-    assert david.heard() == ["{" + "y" * 500]
-    assert alice.heard() == []
+    assert david.received() == ["{" + "y" * 500]
+    assert alice.received() == []
 
 
 def test_a_waiting_post_is_refused_after_30_s() -> None:
@@ -97,7 +97,7 @@ def test_a_waiting_post_is_refused_after_30_s() -> None:
     assert wire.ended == "closed"
     download(world, first)
     world.pass_time(2)
-    assert bobby.heard() == []
+    assert bobby.received() == []
     assert post(world, b"z" * 200).response().status == 200
 
 
@@ -158,7 +158,7 @@ def test_paused_posts_are_served_in_order() -> None:
 def test_a_smaller_message_does_not_overtake_one_that_waits() -> None:
     world, _, bobby, first = full_world()
     large, small = post(world, b"y" * 500), post(world, b"z" * 50)
-    assert (large.take(), small.take(), bobby.heard()) == (b"", b"", [])
+    assert (large.take(), small.take(), bobby.received()) == (b"", b"", [])
     download(world, first)
     assert [download(world, each) for each in announced(bobby)] == ["y" * 500, "z" * 50]
 
@@ -200,7 +200,7 @@ def test_room_is_made_when_a_recipient_leaves() -> None:
     world, _, bobby, _ = full_world()
     carol = world.peer("carol")
     bobby.leave()
-    carol.heard()
+    carol.received()
     wire = post(world, b"y" * 200)
     world.pass_time(2)
     assert wire.response().text == "ok"
@@ -213,7 +213,7 @@ def test_room_is_made_when_a_recipient_leaves_while_a_post_waits() -> None:
     wire = post(world, b"y" * 200)
     assert wire.take() == b""
     bobby.leave()
-    carol.heard()
+    carol.received()
     world.pass_time(2)
     assert wire.response().text == "ok"
     assert len(announced(carol)) == 1
@@ -305,10 +305,10 @@ def test_a_sender_that_leaves_while_it_waits_is_refused() -> None:
     world, alice, bobby, first = full_world()
     wire = post(world, b"y" * 200)
     alice.leave()
-    bobby.heard()
+    bobby.received()
     download(world, first)
     assert wire.response().status == 401
-    assert bobby.heard() == []
+    assert bobby.received() == []
 
 
 def test_a_client_may_send_its_next_request_while_it_waits() -> None:
@@ -318,7 +318,7 @@ def test_a_client_may_send_its_next_request_while_it_waits() -> None:
     assert wire.take() == b""
     download(world, first)
     assert [each.text for each in wire.responses()] == ["ok", "ok"]
-    second, small = bobby.heard()
+    second, small = bobby.received()
     assert second.startswith("get:")
     assert small == "msg:next"
 

@@ -104,7 +104,7 @@ class DocumentedPeer:
         """The next *count* messages."""
         return [await self.next() for _ in range(count)]
 
-    async def heard(self) -> list[str]:
+    async def received(self) -> list[str]:
         """All that the relay had for this peer until it answers a ping."""
         self.tell("ping")
         messages = []

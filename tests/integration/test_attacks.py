@@ -98,7 +98,7 @@ async def test_tokens_are_rotated_on_sighup(tmp_path: Path, peers: Peers) -> Non
         path.write_text("# until all have the new one\nold\nlib* new\n")
         hang_up(relay, 1)
         new = await peers.join(address, "second", t="new")
-        assert await old.heard() == ["connect:second"]
+        assert await old.received() == ["connect:second"]
         with pytest.raises(Refused, match=r"\b403\b"):
             await peers.connect(address, "third", database="museum", t="new")
 
@@ -106,11 +106,11 @@ async def test_tokens_are_rotated_on_sighup(tmp_path: Path, peers: Peers) -> Non
         hang_up(relay, 2)
         assert await old.closed() == Closed(1008, "the token is not valid any more")
         assert (await web.get("/library/clients", t="old")).status == 401
-        assert await new.heard() == ["disconnect:first"]
+        assert await new.received() == ["disconnect:first"]
 
         path.write_text("\n")
         hang_up(relay, 3)
         assert (await web.get("/library/clients", t="new")).status == 200
         relay.wait_for("error", lambda log: "#error] the tokens stay as they are: " in log)
-        assert await new.heard() == []
+        assert await new.received() == []
         assert not re.search(r"\bold\b|\bnew\b", relay.log)

@@ -77,7 +77,7 @@ async def test_a_relay_in_a_tac_file_beside_other_pages(
         first = await peers.connect_to(address, f"{connect}first", "first")
         assert await first.next() == 'welcome:{"maxPayload":16384}'
         second = await peers.connect_to(address, f"{connect}second", "second")
-        assert await second.heard() == ['welcome:{"maxPayload":16384}']
+        assert await second.received() == ['welcome:{"maxPayload":16384}']
         second.tell("hello")
         large = "large " * 10_000
         posted = await web.post(f"{below}/library/send", large, id="second", t="change me")
@@ -230,6 +230,6 @@ async def test_two_servers_in_one_process_know_nothing_of_each_other(
     second = await peers.join(address_of(other), "second")
     second.tell("hello")
 
-    assert await second.heard() == []
-    assert await first.heard() == []
+    assert await second.received() == []
+    assert await first.received() == []
     assert [len(each.get_clients("library")) for each in (one, other)] == [1, 2]

@@ -54,7 +54,7 @@ async def test_the_first_post_of_a_new_process_is_relayed(peers: Peers) -> None:
         assert await Web(fresh.address).post("/library/send", "hello", id="sender") == OK
 
         assert await reader.next() == "msg:hello"
-        assert await sender.heard() == ["connect:reader"]
+        assert await sender.received() == ["connect:reader"]
         await peers.leave()
 
 
@@ -67,10 +67,10 @@ async def test_of_a_post_that_breaks_off_nothing_is_relayed(
     reader = await peers.join(plain.address, "reader")
     with RawClient(plain.address) as broken:
         broken.send(post_head("/library/send?id=sender", framing) + b"3\r\nabc\r\n")
-        await sender.heard()
+        await sender.received()
     assert await Web(plain.address).post("/library/send", "whole", id="sender") == OK
 
-    assert await reader.heard() == ["msg:whole"]
+    assert await reader.received() == ["msg:whole"]
 
 
 # It dies on a database called constructor
@@ -115,12 +115,12 @@ async def test_joins_and_departures_are_announced_within_the_database_only(
     witness = await peers.join(plain.address, "witness", "database-3")
     master = await peers.join(plain.address, "[master]", "database-3")
     master.tell("hello")
-    assert await master.heard() == []
+    assert await master.received() == []
     master.vanish()
 
     assert await witness.take(3) == ["connect:[master]", "msg:hello", "disconnect:[master]"]
-    assert await witness.heard() == []
-    assert [await each.heard() for each in others] == [[], []]
+    assert await witness.received() == []
+    assert [await each.received() for each in others] == [[], []]
 
 
 # A large broadcast can be downloaded only once, by anyone of any database
@@ -136,7 +136,7 @@ async def test_every_recipient_of_a_large_broadcast_and_nobody_else_downloads_it
     web, large = Web(plain.address), "漢字 " * MAX_PAYLOAD
 
     assert await web.post("/library/send", large, id="sender") == OK
-    announced = [(await each.heard())[-1] for each in readers]
+    announced = [(await each.received())[-1] for each in readers]
     assert len(set(announced)) == 1
     message = announced[0].removeprefix("get:")
     for database, thief in [
@@ -150,7 +150,7 @@ async def test_every_recipient_of_a_large_broadcast_and_nobody_else_downloads_it
         assert await web.get("/library/receive", id=each.id, msg=message) == Answer(200, large)
         again = await web.get("/library/receive", id=each.id, msg=message)
         assert again == Answer(200, large)  # for 10 s, as the first may have been lost
-    assert await sender.heard() == [f"connect:{each.id}" for each in readers]
+    assert await sender.received() == [f"connect:{each.id}" for each in readers]
 
 
 # It drops messages above 1 MiB of back pressure
@@ -165,7 +165,7 @@ async def test_a_slow_reader_gets_everything_in_order(plain: RelayProcess, peers
     slow.transport.pauseProducing()
     for message in messages:  # 16 MiB
         sender.tell(message)
-    await sender.heard()
+    await sender.received()
     expected = [f"msg:{message}" for message in messages]
 
     assert await quick.take(len(messages)) == expected
@@ -192,7 +192,7 @@ async def test_max_payload_counts_utf_16_units(
     assert await reader.next() == f"msg:{largest}"
     sender.tell(largest + "x")
     assert (await sender.closed()).code == 1009
-    assert await reader.heard() == ["disconnect:sender"]
+    assert await reader.received() == ["disconnect:sender"]
 
 
 # It garbles characters split across the chunks of a POST
@@ -208,11 +208,11 @@ async def test_characters_split_across_chunks_stay_whole(plain: RelayProcess, pe
         client.send(post_head("/library/send?id=sender", "Transfer-Encoding: chunked"))
         for byte in text.encode():
             client.send(b"1\r\n" + bytes([byte]) + b"\r\n")
-            assert await reader.heard() == []  # so that each byte arrives alone
+            assert await reader.received() == []  # so that each byte arrives alone
         client.send(b"0\r\n\r\n")
         assert client.read_answer() == (200, "ok")
 
-    assert await reader.heard() == [f"msg:{text}"]
+    assert await reader.received() == [f"msg:{text}"]
 
 
 # Its list of clients needs no token
@@ -245,11 +245,11 @@ async def test_databases_and_peers_whose_names_join_to_the_same_are_distinct(
     in_x.tell("to all of x")
     in_x_y.tell("to:worker;for x-y")
     in_x_y.tell("to all of x-y")
-    await in_x.heard()
-    await in_x_y.heard()
+    await in_x.received()
+    await in_x_y.received()
 
-    assert await one.heard() == ["connect:sender", "msg:for x", "msg:to all of x"]
-    assert await two.heard() == ["connect:sender", "msg:for x-y", "msg:to all of x-y"]
+    assert await one.received() == ["connect:sender", "msg:for x", "msg:to all of x"]
+    assert await two.received() == ["connect:sender", "msg:for x-y", "msg:to all of x-y"]
 
 
 # A body may forge disconnect:x
@@ -290,7 +290,7 @@ async def test_an_address_without_its_end_is_refused_and_nothing_is_delivered(
     assert refused.status == 400
     assert await sender.closed() == Closed(1008, refused.text)
     assert await reader.take(2) == ["connect:sender", "disconnect:sender"]
-    assert await reader.heard() == []
+    assert await reader.received() == []
 
 
 # Query values are not decoded and end at the second =

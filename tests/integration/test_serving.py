@@ -95,11 +95,11 @@ async def talk(peers: Peers, address: Address, welcome: str) -> None:
     second.tell("an answer to all")
     second.tell("to:all;and one more")
     assert await first.take(2) == ["msg:an answer to all", "msg:and one more"]
-    assert await second.heard() == []
+    assert await second.received() == []
 
     await second.leave()
     assert await first.next() == "disconnect:second"
-    assert await first.heard() == []
+    assert await first.received() == []
 
 
 @pytest_twisted.ensureDeferred
@@ -122,13 +122,13 @@ async def test_the_peers_of_all_ports_are_in_the_same_databases(
     first = await peers.join(mixed[MIXED[0]], f"from {MIXED[0]}")
     others = [await peers.join(mixed[kind], f"from {kind}") for kind in MIXED[1:]]
 
-    assert await first.heard() == [f"connect:{each.id}" for each in others]
+    assert await first.received() == [f"connect:{each.id}" for each in others]
     for each in others:
         each.tell(f"to:{first.id};here is {each.id}")
         assert await first.next() == f"msg:here is {each.id}"
     first.tell("to all")
     for each in others:
-        assert (await each.heard())[-1] == "msg:to all"
+        assert (await each.received())[-1] == "msg:to all"
 
 
 @pytest.mark.parametrize("kind", ["tcp", *SECURE])
@@ -147,7 +147,7 @@ async def test_a_large_message_is_posted_announced_and_downloaded(
     assert announced.startswith("get:")
     message = announced.removeprefix("get:")
     assert await web.get("/library/receive", id="reader", msg=message) == Answer(200, body)
-    assert await sender.heard() == ["connect:reader"]
+    assert await sender.received() == ["connect:reader"]
 
 
 @pytest.mark.parametrize("kind", ["tcp", *SECURE])
@@ -163,7 +163,7 @@ async def test_a_small_message_is_posted_and_arrives_inline(
     assert await web.post("/library/send", "to:reader;漢", id="sender") == OK
     assert await web.post("/library/send", "ping", id="reader") == OK
     assert await reader.take(2) == ["msg:漢", "pong"]
-    assert await sender.heard() == ["connect:reader"]
+    assert await sender.received() == ["connect:reader"]
 
 
 @pytest_twisted.ensureDeferred

@@ -65,7 +65,7 @@ async def test_what_was_sent_before_arrives_before_the_1001(peers: Peers) -> Non
         messages = [f"{number:05}" * 3000 for number in range(500)]
         for message in messages:
             sender.tell(message)
-        assert await sender.heard() == ["connect:reader"]
+        assert await sender.received() == ["connect:reader"]
         relay.terminate()
         reader.transport.resumeProducing()
 
@@ -86,7 +86,7 @@ async def test_peers_that_do_not_read_or_answer_do_not_hold_it_up(peers: Peers) 
         sender = await peers.join(relay.address, "sender")
         for _ in range(1000):  # more than all buffers of the system hold
             sender.tell("x" * 16_000)
-        assert await sender.heard() == []
+        assert await sender.received() == []
 
         await stop(relay)
 
@@ -112,7 +112,7 @@ async def test_requests_in_progress_do_not_hold_it_up(
         ):
             client = unfinished.enter_context(RawClient(Address(port=port)))
             client.send(begun)
-        assert await sender.heard() == []
+        assert await sender.received() == []
 
         await stop(relay)
 

@@ -52,7 +52,7 @@ async def test_the_right_token_opens_every_path(guarded: RelayProcess, peers: Pe
 
     assert await first.next() == "connect:second"
     assert (await web.post("/library/send", BODY, id="first", t=TOKEN)).status == 200
-    assert await second.heard() == ['welcome:{"maxPayload":16384}', f"msg:{BODY}"]
+    assert await second.received() == ['welcome:{"maxPayload":16384}', f"msg:{BODY}"]
     assert (await web.get("/library/clients", t=TOKEN)).status == 200
     assert (await web.get("/library/clients", bearer=TOKEN)).status == 200
 
@@ -71,7 +71,7 @@ async def test_a_wrong_token_opens_no_path(
     assert await web.get("/library/clients", **query) == UNAUTHORIZED
     assert await web.post("/library/send", BODY, id="inside", **query) == UNAUTHORIZED
     assert await web.get("/library/receive", id="inside", msg="x", **query) == UNAUTHORIZED
-    assert await peer.heard() == []
+    assert await peer.received() == []
 
 
 @pytest_twisted.ensureDeferred

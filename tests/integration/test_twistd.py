@@ -70,7 +70,7 @@ async def test_the_daemon_starts_serves_and_stops(peers: Peers, tmp_path: Path) 
         try:
             (address,) = find_addresses(logfile.read_text())
             peer = await peers.join(address, "first")
-            assert await peer.heard() == []
+            assert await peer.received() == []
         finally:
             os.kill(pid, signal.SIGTERM)
         assert await peer.closed() == Closed(1001, "the server is shutting down")

@@ -157,12 +157,12 @@ def test_a_directed_message_takes_this_way() -> None:
         return Peer(client_id, world.upgrade(target))
 
     master, worker = acebase_peer("[master]"), acebase_peer("abcdefghijklmnopqrstuvwx")
-    master.heard()
+    master.received()
     request = '{"type":"lock-request","from":"abcdefghijklmnopqrstuvwx","to":"[master]"}'
 
     called = calls(lambda: worker.say(f"to:[master];{request}"))
 
-    assert master.heard() == [request]
+    assert master.received() == [request]
     assert_walked(walk(MESSAGE), called)
 
 
@@ -175,7 +175,7 @@ def test_a_large_post_takes_this_way() -> None:
     posting, fetching = world.connect(), world.connect()
 
     called = calls(lambda: posting.send(post[:1000], post[1000:]))
-    (announced,) = recipient.heard()
+    (announced,) = recipient.received()
     message_id = announced.removeprefix("get:")
     get = http_request("GET", f"/{DATABASE}/receive?id={recipient.id}&msg={message_id}")
     called += calls(lambda: fetching.send(get))

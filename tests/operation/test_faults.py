@@ -82,7 +82,7 @@ async def test_no_file_descriptors(peers: Peers, manager: ServiceManager) -> Non
 
         for each in room:
             each.socket.close()
-        assert await first.heard() == []
+        assert await first.received() == []
         third = await peers.join(relay.address, "third")
         assert await first.next() == "connect:third"
         for peer in (first, second, third):
@@ -300,7 +300,7 @@ async def test_clock_jumps_expire_nothing_and_stop_nothing(
             await deferToThread(jump, YEAR)
             slow.send(b"host\r\n\r\n")
             assert slow.read_answer() == (200, "ok")
-            assert await first.heard() == []  # the worker has its session
+            assert await first.received() == []  # the worker has its session
             answer = await Web(address).get("/library/receive", id="first", msg=announced)
             assert answer.text == body
 
@@ -330,7 +330,7 @@ async def test_sigterm_with_a_large_post_and_a_stuck_peer(peers: Peers) -> None:
             sender.tell("x" * 16_000)
         posting.send(post_head("/library/send?id=sender", f"Content-Length: {16 * MIB}"))
         posting.send(b"x" * (8 * MIB))
-        assert await sender.heard() == []
+        assert await sender.received() == []
 
         began = time.monotonic()
         await deferToThread(relay.stop, STOP_SECONDS)
@@ -372,10 +372,10 @@ async def test_peers_that_do_not_read_are_cut_for_memory(
         for _ in range(8):  # of as much as is allowed in all
             for _ in range(MAX_MEMORY // len(text)):
                 sender.tell(text)
-            await sender.heard()
+            await sender.received()
             # Once a second the relay looks at what it needs.
             await deferToThread(manager.wait_for_ticks, 1)
-            cut += sum(each.startswith("disconnect:stuck") for each in await reader.heard())
+            cut += sum(each.startswith("disconnect:stuck") for each in await reader.received())
 
         assert cut == 3
         pattern = re.compile(r"stuck\d is cut: .* exceed max_memory")
@@ -401,5 +401,5 @@ async def test_messages_that_do_not_end_are_cut_for_memory(peers: Peers) -> None
         assert all(each.startswith("disconnect:half") for each in gone)
         pattern = re.compile(r"half\d is cut: .* exceed max_memory")
         relay.wait_for("2 lines", lambda log: len(pattern.findall(log)) >= 2)
-        assert await reader.heard() == []
+        assert await reader.received() == []
         await reader.leave()

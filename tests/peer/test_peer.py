@@ -1,4 +1,4 @@
-"""A member of an AceBase cluster, on a client that is none."""
+"""A peer of an AceBase cluster, on a fake client."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ OTHER = "o" * 24
 
 
 class FakeClient:
-    """A client whose messages are written down, and whose user plays the relay.
+    """A client that records its messages; the test plays the relay.
 
     :ivar sent: recipient and envelope of each message.
     """
@@ -245,7 +245,7 @@ def test_a_greeting_is_answered_with_a_greeting_and_the_subscriptions(joined: Jo
     assert joined.peer.peers == {WORKER}
 
 
-def test_who_joins_learns_the_subscriptions_without_a_greeting(joined: Joined) -> None:
+def test_a_process_that_joins_learns_the_subscriptions_without_a_greeting(joined: Joined) -> None:
     joined.peer.subscribe("users", "value", print)
     joined.client.taken()
     introduction = [
@@ -282,7 +282,7 @@ class TestJoining:
         assert [to for to, _ in self.peer.client.taken()] == [None] * 4
         return self.peer.client
 
-    def test_who_greets_before_the_announcement_was_read_has_received_it(
+    def test_a_process_that_greets_before_the_pong_has_received_the_broadcasts(
         self, client: FakeClient
     ) -> None:
         for each in (WORKER, OTHER):
@@ -292,7 +292,9 @@ class TestJoining:
         assert client.taken() == []
         assert self.peer.peers == {WORKER, OTHER}
 
-    def test_who_was_only_found_may_have_joined_later(self, client: FakeClient) -> None:
+    def test_a_process_that_only_http_reported_may_have_joined_later(
+        self, client: FakeClient
+    ) -> None:
         client.join(WORKER)
         client.join(OTHER)
         client.leave(OTHER)
@@ -300,7 +302,7 @@ class TestJoining:
         client.pong()
         assert [to for to, _ in client.taken()] == [WORKER] * 3
 
-    def test_who_comes_afterwards_is_told(self, client: FakeClient) -> None:
+    def test_a_process_that_joins_afterwards_is_told(self, client: FakeClient) -> None:
         client.pong()
         client.receive(hello(WORKER))
         client.join(OTHER)
@@ -316,7 +318,7 @@ class TestJoining:
         client.pong()
         assert [to for to, _ in client.taken()] == [OTHER] * 3
 
-    def test_a_peer_that_is_stopped_tells_nobody(self, client: FakeClient) -> None:
+    def test_a_peer_that_is_stopped_introduces_itself_no_more(self, client: FakeClient) -> None:
         client.join(WORKER)
         self.peer.stopService()
         client.taken()
@@ -354,7 +356,7 @@ class TestJoining:
 
 def frames_of(sent: bytearray) -> list[str]:
     """The texts that a client has sent after its handshake."""
-    return PlayedServer(TransportOf(sent)).heard()  # type: ignore[arg-type]
+    return PlayedServer(TransportOf(sent)).received()  # type: ignore[arg-type]
 
 
 class TransportOf:
@@ -372,7 +374,7 @@ def test_an_answer_to_a_greeting_is_not_answered(joined: Joined) -> None:
     assert joined.peer.peers == {WORKER}
 
 
-def test_a_peer_takes_leave(joined: Joined) -> None:
+def test_a_peer_tells_that_it_leaves(joined: Joined) -> None:
     joined.client.receive(hello(WORKER))
     joined.client.taken()
 
@@ -483,7 +485,7 @@ def test_the_second_callback_is_not_announced_and_unsubscribing_the_first_not_ei
     joined.peer.unsubscribe("/users")
     unsubscription = {**announcement("users", "value"), "type": "unsubscribe"}
     assert joined.client.taken() == [(None, unsubscription)]
-    # Published clients go on sending.
+    # Node processes keep sending.
     joined.client.receive(event("users", "value", 2))
     assert (len(first), len(second)) == (0, 1)
     joined.client.connect()
@@ -541,7 +543,7 @@ def test_nothing_is_announced_or_taken_back_without_a_connection(joined: Joined)
     assert joined.client.taken() == []
 
 
-def test_what_published_clients_do_not_survive_is_not_sent(joined: Joined) -> None:
+def test_what_ends_processes_of_the_npm_package_is_not_sent(joined: Joined) -> None:
     with pytest.raises(ValueError, match="is none of"):
         joined.peer.subscribe("users", "values", print)
     with pytest.raises(ValueError, match="do not survive"):
@@ -739,7 +741,7 @@ def test_a_cancelled_request_is_forgotten(joined: Joined) -> None:
     assert joined.peer.ignored == 1
 
 
-def test_what_nobody_waits_for_any_more_is_not_sent(joined: Joined) -> None:
+def test_a_request_that_has_ended_is_not_sent(joined: Joined) -> None:
     waiting: list[Deferred[None]] = []
 
     def send(body: str, to: str | None = None) -> Deferred[None]:
@@ -865,7 +867,7 @@ def test_a_request_is_answered_with_what_its_function_returns(joined: Joined) ->
 @pytest.mark.parametrize(
     ("data", "name"), [({"type": "x"}, "x"), ("x", "undefined"), (None, "undefined")]
 )
-def test_unknown_requests_are_answered_like_published_clients_do(
+def test_unknown_requests_are_answered_as_the_npm_package_does(
     joined: Joined, data: Any, name: str
 ) -> None:
     reason = f'Unknown ipc request "{name}"'
@@ -1011,7 +1013,7 @@ def test_a_result_of_earlier_work_does_not_answer_a_new_request_of_the_same_id(
     assert joined.client.taken() == [answer(ok=True, data=2)]
 
 
-def test_who_has_left_gets_no_answer(joined: Joined) -> None:
+def test_a_process_that_has_left_gets_no_answer(joined: Joined) -> None:
     working: dict[str, Deferred[int]] = {}
 
     def slow(data: Any, sender: str) -> Deferred[int]:
@@ -1030,7 +1032,7 @@ def test_who_has_left_gets_no_answer(joined: Joined) -> None:
     assert joined.client.taken() == [answer(ok=True, data=1)]
 
 
-def test_a_function_that_goes_on_although_nobody_waits_answers_nobody(joined: Joined) -> None:
+def test_a_function_that_ignores_its_cancellation_sends_no_answer(joined: Joined) -> None:
     working: Deferred[int] = Deferred(lambda deferred: deferred.callback(1))
     joined.peer.on_request("slow", lambda data, sender: working)
     answered(joined, {"type": "slow"})

@@ -1,4 +1,4 @@
-"""User code does anything with its peer from anywhere it is called."""
+"""User code may do anything with its peer from every call."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def test_anything_can_be_done_from_any_call(
     assert [each for each in failures if not each["log_failure"].check(CancelledError)] == []
 
 
-def test_work_that_ends_other_work_when_it_is_cancelled_answers_nobody() -> None:
+def test_work_that_ends_other_work_when_it_is_cancelled_sends_no_answer() -> None:
     """A new process under the id of one that left would end over a result."""
     scene = Scene()
     first: Deferred[Any] = Deferred(lambda _: second.callback(2))

@@ -63,7 +63,7 @@ def test_a_long_key_is_refused(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["constructor", "/__proto__/", "toString"])
-def test_what_ends_published_clients_is_refused(path: str) -> None:
+def test_what_ends_processes_of_the_npm_package_is_refused(path: str) -> None:
     with pytest.raises(ValueError, match="do not survive"):
         normal_path(path)
 

@@ -72,10 +72,10 @@ def test_max_payload_is_what_a_message_may_have() -> None:
     world = World(max_payload=100)
     alice, bobby = world.peers("alice", "bobby")
     alice.say("x" * 100)
-    assert bobby.heard() == ["msg:" + "x" * 100]
+    assert bobby.received() == ["msg:" + "x" * 100]
     alice.say("x" * 101)
     assert alice.close_code == 1009
-    assert bobby.heard() == ["disconnect:alice"]
+    assert bobby.received() == ["disconnect:alice"]
     assert counts(world)["ProtocolViolated"] == 1
 
 
@@ -91,7 +91,7 @@ def test_max_message_is_what_may_be_posted() -> None:
     assert wire.take() == b""
     wire.send(chunk(b"x"))
     assert wire.response().status == 413
-    assert alice.heard() == ["msg:" + "x" * 91]
+    assert alice.received() == ["msg:" + "x" * 91]
     assert counts(world)["Refused"] == 2
 
 
@@ -107,7 +107,7 @@ def test_max_stored_pauses_a_post_and_refuses_it_after_30_s() -> None:
         assert wire.take() == b""
     world.pass_time(1)
     assert wire.response().status == 503
-    assert len(bobby.heard()) == 1
+    assert len(bobby.received()) == 1
     assert world.server._parts.uploads.reserved == 0
 
 
@@ -119,18 +119,18 @@ def test_max_stored_lets_a_post_go_on_when_there_is_room() -> None:
     wire = world.connect()
     wire.send(http_request("POST", ALICE, message))
     assert wire.take() == b""
-    (announced,) = bobby.heard()
+    (announced,) = bobby.received()
     target = f"/{DATABASE}/receive?id=bobby&msg={announced.removeprefix('get:')}"
     assert len(world.get(target).body) == 40_000
     assert wire.response().status == 200
-    assert len(bobby.heard()) == 1
+    assert len(bobby.received()) == 1
 
 
 def test_message_ttl_is_how_long_a_message_waits() -> None:
     world = World(message_ttl=30, max_payload=100)
     _, bobby = world.peers("alice", "bobby")
     world.post(ALICE, b"to:bobby;" + b"x" * 1000)
-    (announced,) = bobby.heard()
+    (announced,) = bobby.received()
     target = f"/{DATABASE}/receive?id=bobby&msg={announced.removeprefix('get:')}"
     world.pass_time(31)
     assert world.get(target).status == 404
@@ -147,7 +147,7 @@ def test_max_backlog_disconnects_only_the_peer_that_does_not_read() -> None:
         sent += 10_000
     assert bobby.wire.ended == "reset"
     assert 200_000 <= sent <= 300_000  # the transport takes some, too
-    heard = carol.heard()
+    heard = carol.received()
     assert heard.pop() == "disconnect:bobby"
     assert heard == ["msg:" + "x" * 10_000] * (sent // 10_000)
     assert counts(world)["SlowConsumer"] == 1
@@ -159,11 +159,11 @@ def test_session_timeout_is_how_long_a_seat_lasts() -> None:
         world = World(session_timeout=session_timeout)
         alice, worker = world.peers("alice", "worker", query="&dialect=acebase")
         worker.wire.reset()
-        assert (alice.heard() == ["disconnect:worker"]) == (session_timeout == 0)
+        assert (alice.received() == ["disconnect:worker"]) == (session_timeout == 0)
         world.pass_time(session_timeout - 1)
-        assert alice.heard() == []
+        assert alice.received() == []
         world.pass_time(2)
-        assert (alice.heard() == ["disconnect:worker"]) == (session_timeout > 0)
+        assert (alice.received() == ["disconnect:worker"]) == (session_timeout > 0)
 
 
 def test_max_session_queue_is_what_waits_for_one_seat() -> None:
@@ -173,10 +173,10 @@ def test_max_session_queue_is_what_waits_for_one_seat() -> None:
     for _ in range(3):
         alice.say("x" * 9_000)
     world.pass_time(1)
-    assert alice.heard() == []
+    assert alice.received() == []
     alice.say("x" * 9_000)
     world.pass_time(1)
-    assert alice.heard() == ["disconnect:worker"]
+    assert alice.received() == ["disconnect:worker"]
     assert counts(world)["SessionExpired"] == 1
 
 
@@ -195,7 +195,7 @@ def test_max_memory_cuts_the_largest_backlog_first() -> None:
         alice.say("to:large;" + "x" * 10_000)
     world.pass_time(1)
     assert [each.wire.ended for each in (small, large)] == [None, "reset"]
-    assert other.heard() == alice.heard() == ["disconnect:large"]
+    assert other.received() == alice.received() == ["disconnect:large"]
     assert counts(world)["EvictedForMemory"] == 1
     assert len(world.logged("large is cut")) == 1
 
@@ -206,9 +206,9 @@ def test_max_memory_counts_what_is_held_for_a_seat() -> None:
     worker.wire.reset()
     for _ in range(110):
         alice.say("to:worker;" + "x" * 10_000)
-    assert alice.heard() == []
+    assert alice.received() == []
     world.pass_time(2)
-    assert alice.heard() == ["disconnect:worker"]
+    assert alice.received() == ["disconnect:worker"]
     assert alice.wire.ended is None
 
 
@@ -224,7 +224,7 @@ def test_max_memory_counts_what_is_half_received(fragmented: bool) -> None:
             peer.wire.send(client_frame(message)[:-1])
     world.pass_time(1)
     assert sorted(str(each.wire.ended) for each in (bobby, carol)) == ["None", "reset"]
-    assert len(alice.heard()) == 1
+    assert len(alice.received()) == 1
 
 
 def test_max_memory_counts_a_broadcast_once() -> None:
@@ -312,7 +312,7 @@ def test_max_database_connections_bounds_one_database() -> None:
     alice, bobby = world.peers("alice", "bobby")
     assert try_to_join(world, "carol") == 503
     assert try_to_join(world, "carol", "another") == 101
-    assert alice.heard() == bobby.heard() == []
+    assert alice.received() == bobby.received() == []
     assert try_to_join(world, "alice") == 101  # takes the place of its own connection
     assert alice.close_code == 4001
     bobby.leave()
@@ -370,7 +370,7 @@ def test_request_timeout_ends_a_body_that_comes_too_slowly(length: dict[str, str
     wire = world.connect()
     wire.send(http_head("POST", ALICE, **length))
     assert end_of(wire, world, 60, chunk(b"x")) == 30
-    assert alice.heard() == []
+    assert alice.received() == []
     assert counts(world)["RequestTimeout"] == 1
 
 
@@ -388,7 +388,7 @@ def test_request_timeout_ends_a_response_that_is_not_read() -> None:
     world = World(request_timeout=30, message_ttl=5)
     _, bobby = world.peers("alice", "bobby")
     world.post(ALICE, b"to:bobby;" + b"x" * 1_000_000)
-    (announced,) = bobby.heard()
+    (announced,) = bobby.received()
     wire = world.connect()
     wire.stop_reading(1000)
     target = f"/{DATABASE}/receive?id=bobby&msg={announced.removeprefix('get:')}"
@@ -401,7 +401,7 @@ def test_request_timeout_lets_a_response_be_read_slowly() -> None:
     world = World(request_timeout=30)
     _, bobby = world.peers("alice", "bobby")
     world.post(ALICE, b"to:bobby;" + b"x" * 1_000_000)
-    (announced,) = bobby.heard()
+    (announced,) = bobby.received()
     wire = world.connect()
     wire.stop_reading(1000)
     target = f"/{DATABASE}/receive?id=bobby&msg={announced.removeprefix('get:')}"
@@ -449,7 +449,7 @@ def test_keepalive_timeout_is_when_a_peer_is_cut_that_does_not_answer() -> None:
     alice, bobby = world.peers("alice", "bobby")
     alice.answers = False
     assert end_of(alice.wire, world, 60) == pytest.approx(8, abs=1)
-    assert bobby.heard() == ["disconnect:alice"]
+    assert bobby.received() == ["disconnect:alice"]
     assert counts(world)["KeepaliveTimeout"] == 1
 
 
@@ -495,7 +495,7 @@ def test_a_flood_of_bad_input_does_not_fill_the_disk(flood: Callable[[World], No
     kinds = 3  # of events that one bad input may cause: joined, violated, left
     assert len(world.events) - before <= kinds * LINES_PER_PERIOD + 1
     alice.say("to:bobby;still here")
-    assert bobby.heard() == ["msg:still here"]
+    assert bobby.received() == ["msg:still here"]
     world.pass_time(61)
     before = len(world.events)
     flood(world)
@@ -508,7 +508,7 @@ def test_half_open_handshakes_go_and_leave_few_lines() -> None:
     before = len(world.events)
     wires = [world.connect() for _ in range(300)]
     alice.say("to:bobby;still here")
-    assert bobby.heard() == ["msg:still here"]
+    assert bobby.received() == ["msg:still here"]
     world.pass_time(11)
     assert {each.ended for each in wires} == {"reset"}
     assert counts(world)["RequestTimeout"] == 300
@@ -538,9 +538,9 @@ def test_frames_announced_and_never_sent_cost_nothing() -> None:
         liar.wire.send(announced)
     world.pass_time(5)
     assert {each.wire.ended for each in liars} == {None}
-    alice.heard()
+    alice.received()
     alice.say("to:bobby;still here")
-    assert bobby.heard()[-1] == "msg:still here"
+    assert bobby.received()[-1] == "msg:still here"
 
 
 def test_a_hundred_posts_at_once_are_all_relayed_within_the_memory() -> None:
@@ -554,11 +554,11 @@ def test_a_hundred_posts_at_once_are_all_relayed_within_the_memory() -> None:
     reserved = world.server._parts.uploads.reserved
     assert MIB - len(body) <= reserved <= MIB
     alice.say("to:bobby;still here")
-    assert bobby.heard() == ["msg:still here"]
+    assert bobby.received() == ["msg:still here"]
     fetched = 0
     for wire in wires:
         wire.send(request[50_000:])
-        for announced in bobby.heard():
+        for announced in bobby.received():
             target = f"/{DATABASE}/receive?id=bobby&msg={announced.removeprefix('get:')}"
             fetched += world.get(target).status == 200
         assert world.server._parts.uploads.reserved <= MIB

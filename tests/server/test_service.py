@@ -82,9 +82,9 @@ def test_it_listens_on_every_endpoint_and_serves_one_relay() -> None:
     alice = world.peer("alice")
     world.factory = world.reactor.tcpServers[1][1]
     bobby = world.peer("bobby")
-    assert alice.heard() == ["connect:bobby"]
+    assert alice.received() == ["connect:bobby"]
     alice.say("hello")
-    assert bobby.heard() == ["msg:hello"]
+    assert bobby.received() == ["msg:hello"]
 
 
 def test_without_a_port_it_listens_nowhere() -> None:
@@ -250,7 +250,7 @@ def test_what_a_peer_says_after_the_goodbye_is_not_relayed() -> None:
     world.stop()
     alice.say("too late")
     world.pass_time(5)
-    assert "msg:too late" not in bobby.heard()
+    assert "msg:too late" not in bobby.received()
 
 
 def test_after_stopping_nothing_is_left_to_do() -> None:
@@ -294,7 +294,7 @@ def test_a_peer_that_left_is_no_client() -> None:
 
 def test_max_payload_is_told_to_every_peer() -> None:
     wire = World(max_payload=4321).upgrade(f"/{DATABASE}/connect?id=alice&v=1")
-    assert Peer("alice", wire).heard() == ['welcome:{"maxPayload":4321}']
+    assert Peer("alice", wire).received() == ['welcome:{"maxPayload":4321}']
 
 
 @pytest.mark.parametrize(
@@ -313,7 +313,7 @@ def test_the_servers_dialect_outdoes_what_a_peer_asks_for(
     world = World(dialect=dialect, introductions=False, session_timeout=0)
     alice, bobby = world.peers("alice", "bobby", query=asked)
     alice.say('{"a":1}')
-    assert bobby.heard() == [heard]
+    assert bobby.received() == [heard]
 
 
 def test_an_unknown_dialect_is_refused() -> None:
@@ -359,9 +359,9 @@ def test_the_relay_can_be_mounted_below_any_path(path: str) -> None:
     alice, bobby = world.peers("alice", "bobby", database=f"{path}/{DATABASE}")
     assert [each.id for each in world.server.get_clients(DATABASE)] == ["alice", "bobby"]
     alice.say("hello")
-    assert bobby.heard() == ["msg:hello"]
+    assert bobby.received() == ["msg:hello"]
     assert world.post(f"/{path}{SEND}", "漢" * 1000).text == "ok"
-    message_id = bobby.heard()[0].removeprefix("get:")
+    message_id = bobby.received()[0].removeprefix("get:")
     target = f"/{path}/{DATABASE}/receive?id=bobby&msg={message_id}"
     assert world.get(target).text == "漢" * 1000
     world.pass_time(11)
@@ -369,9 +369,9 @@ def test_the_relay_can_be_mounted_below_any_path(path: str) -> None:
     clients = json.loads(world.get(f"/{path}/{DATABASE}/clients").text)
     assert [each["id"] for each in clients] == ["alice", "bobby"]
     assert world.post(f"/{path}/send?id=alice", "ping").text == "ok"
-    assert alice.heard() == ["pong"]
+    assert alice.received() == ["pong"]
     bobby.leave()
-    assert alice.heard() == ["disconnect:bobby"]
+    assert alice.received() == ["disconnect:bobby"]
 
 
 def test_the_rest_of_a_foreign_site_stays_its_own() -> None:
@@ -407,7 +407,7 @@ def test_a_mounted_relay_keeps_its_limits() -> None:
     assert world.post(f"/ipc{SEND}", "x" * 900).status == 200
     assert world.post(f"/ipc{SEND}", "x" * 200).status == 503  # it cannot be paused there
     assert world.post(f"/ipc{SEND}", "to:").status == 400
-    (message,) = bobby.heard()
+    (message,) = bobby.received()
     world.pass_time(62)  # in which the service keeps the time
     target = f"/ipc/{DATABASE}/receive?id=bobby&msg={message.removeprefix('get:')}"
     assert world.get(target).status == 404
@@ -420,7 +420,7 @@ def test_a_mounted_relay_finds_dead_connections_and_says_goodbye() -> None:
     bobby.answers = False
     world.pass_time(35)
     assert bobby.wire.ended == "reset"
-    assert alice.heard() == ["disconnect:bobby"]
+    assert alice.received() == ["disconnect:bobby"]
     assert len(world.stop()) == 1
     assert alice.close_code == 1001
 
@@ -431,14 +431,14 @@ def test_a_body_that_is_cut_off_is_not_relayed_in_a_foreign_site_either() -> Non
     wire = world.connect()
     wire.send(http_head("POST", f"/ipc{SEND}", content_length="10") + b"hello")
     wire.close()
-    assert bobby.heard() == []
+    assert bobby.received() == []
 
 
 def test_a_mounted_relay_requires_the_token() -> None:
     world = mounted(token="secret")
     target = f"/ipc/{DATABASE}/connect?id=alice&v=1"
     assert world.upgrade(target).response().status == 403
-    assert Peer("alice", world.upgrade(f"{target}&t=secret")).heard()
+    assert Peer("alice", world.upgrade(f"{target}&t=secret")).received()
     assert world.get(f"/ipc/{DATABASE}/clients").status == 401
     assert world.get(f"/ipc/{DATABASE}/clients?t=secret").status == 200
 
@@ -570,7 +570,7 @@ def test_a_server_that_was_stopped_starts_again() -> None:
     assert [each.listening for each in world.reactor.ports] == [False, True]
     alice, bobby = world.peers("alice", "bobby")
     alice.say("hello")
-    assert bobby.heard() == ["msg:hello"]
+    assert bobby.received() == ["msg:hello"]
     assert len(world.stop()) == 1
 
 
@@ -616,7 +616,7 @@ def test_an_answer_is_completed_before_its_connection_is_closed() -> None:
     world = World(token="secret", max_payload=100)
     alice, bobby = world.peers("alice", "bobby", query="&t=secret")
     assert world.post(f"{SEND}&t=secret", "x" * 500_000).text == "ok"
-    message_id = bobby.heard()[0].removeprefix("get:")
+    message_id = bobby.received()[0].removeprefix("get:")
     alice.leave()
     wire = world.connect()
     wire.stop_reading(1000)
@@ -633,7 +633,7 @@ def test_a_client_that_does_not_read_its_answer_does_not_delay_the_end() -> None
     world = World(max_payload=100)
     _, bobby = world.peers("alice", "bobby")
     assert world.post(SEND, "x" * 500_000).text == "ok"
-    message_id = bobby.heard()[0].removeprefix("get:")
+    message_id = bobby.received()[0].removeprefix("get:")
     wire = world.connect()
     wire.stop_reading(1000)
     wire.send(http_head("GET", f"/{DATABASE}/receive?id=bobby&msg={message_id}"))

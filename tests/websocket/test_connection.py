@@ -57,7 +57,7 @@ def test_the_welcome_comes_before_what_others_say_at_the_same_time() -> None:
     bobby = world.connect()
     bobby.socket.inbox += upgrade_request(f"/{DATABASE}/connect?id=bobby&v=1.0.0&t=")
     alice.say("hello")  # and the server has both to read in this turn
-    heard = Peer("bobby", bobby).heard()
+    heard = Peer("bobby", bobby).received()
     assert heard[0].startswith("welcome:")
     assert heard[1:] in ([], ["msg:hello"])
 
@@ -66,7 +66,7 @@ def test_a_handshake_may_come_byte_by_byte() -> None:
     world = World()
     wire = world.connect()
     wire.send(*(bytes([each]) for each in upgrade_request(CONNECT)))
-    assert Peer("alice", wire).heard() == ['welcome:{"maxPayload":16384}']
+    assert Peer("alice", wire).received() == ['welcome:{"maxPayload":16384}']
 
 
 def test_others_of_the_same_database_hear_who_came() -> None:
@@ -74,8 +74,8 @@ def test_others_of_the_same_database_hear_who_came() -> None:
     (alice,) = world.peers("alice")
     (other,) = world.peers("other", database="other_data")
     bobby = world.peer("bobby")
-    assert alice.heard() == ["connect:bobby"]
-    assert bobby.heard() == other.heard() == []
+    assert alice.received() == ["connect:bobby"]
+    assert bobby.received() == other.received() == []
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_malformed_handshake_is_refused_with_one_line(header: dict[str, str]) 
     assert response.text
     assert "\n" not in response.text.strip()
     assert wire.ended is not None
-    assert alice.heard() == []
+    assert alice.received() == []
 
 
 def test_a_version_of_websocket_that_is_not_ours_is_told_which_is() -> None:
@@ -117,9 +117,9 @@ def test_a_second_connection_of_an_id_replaces_the_first() -> None:
     again = world.peer("alice")
     assert (alice.close_code, alice.close_reason) == (4001, "replaced")
     assert alice.wire.ended is not None
-    assert bobby.heard() == ["disconnect:alice", "connect:alice"]
+    assert bobby.received() == ["disconnect:alice", "connect:alice"]
     bobby.say("to:alice;hello")
-    assert again.heard() == ["msg:hello"]
+    assert again.received() == ["msg:hello"]
     assert [each.id for each in world.server.get_clients(DATABASE)] == ["bobby", "alice"]
 
 
@@ -128,11 +128,11 @@ def test_what_a_replaced_connection_still_says_is_not_relayed() -> None:
     alice, bobby = world.peers("alice", "bobby")
     alice.answers = False
     world.peer("alice")
-    bobby.heard()
+    bobby.received()
     alice.say("to:bobby;from the grave")
-    assert bobby.heard() == []
+    assert bobby.received() == []
     alice.wire.close()
-    assert bobby.heard() == []
+    assert bobby.received() == []
 
 
 def test_the_same_id_in_another_database_is_another_peer() -> None:
@@ -140,7 +140,7 @@ def test_the_same_id_in_another_database_is_another_peer() -> None:
     alice, bobby = world.peers("alice", "bobby")
     world.peer("alice", database="other_data")
     assert alice.close_code is None
-    assert bobby.heard() == []
+    assert bobby.received() == []
 
 
 # Messages a peer sends
@@ -149,8 +149,8 @@ def test_the_same_id_in_another_database_is_another_peer() -> None:
 def test_ping_is_answered_pong_and_not_relayed() -> None:
     alice, bobby = World().peers("alice", "bobby")
     alice.say("ping")
-    assert alice.heard() == ["pong"]
-    assert bobby.heard() == []
+    assert alice.received() == ["pong"]
+    assert bobby.received() == []
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_who_receives_what(message: str, bodies: dict[str, str]) -> None:
     peers = world.peers("alice", "bobby", "carol")
     (other,) = world.peers("other", database="other_data")
     peers[0].say(message)
-    heard = {each.id: each.heard() for each in (*peers, other)}
+    heard = {each.id: each.received() for each in (*peers, other)}
     assert heard == {
         each.id: [f"msg:{bodies[each.id]}"] if each.id in bodies else [] for each in (*peers, other)
     }
@@ -197,17 +197,17 @@ def test_a_malformed_address_closes_with_1008_and_delivers_nothing(message: str)
     assert alice.close_code == 1008
     assert "to:" in alice.close_reason
     assert alice.wire.ended is not None
-    assert bobby.heard() == ["msg:before", "disconnect:alice"]
+    assert bobby.received() == ["msg:before", "disconnect:alice"]
 
 
 def test_a_peer_may_have_an_id_that_is_not_ascii() -> None:
     world = World()
     alice = world.peer("alice")
     world.peer("%C3%A9l%C3%A8ve")
-    assert alice.heard() == ["connect:élève"]
+    assert alice.received() == ["connect:élève"]
     elev = world.peer("%C3%A9l%C3%A8ve")
     alice.say("to:élève;bonjour")
-    assert elev.heard() == ["msg:bonjour"]
+    assert elev.received() == ["msg:bonjour"]
 
 
 @pytest.mark.parametrize("payload", [b"", b"to:bobby;x", b"ping", bytes(5000)])
@@ -215,7 +215,7 @@ def test_binary_messages_are_ignored(payload: bytes) -> None:
     alice, bobby = World().peers("alice", "bobby")
     alice.send(payload, BINARY)
     alice.say("still here")
-    assert bobby.heard() == ["msg:still here"]
+    assert bobby.received() == ["msg:still here"]
     assert alice.frames() == []
 
 
@@ -236,7 +236,7 @@ def test_invalid_utf8_closes_with_1007(payload: bytes) -> None:
     alice, bobby = World().peers("alice", "bobby")
     alice.send(payload, TEXT)
     assert alice.close_code == 1007
-    assert bobby.heard() == ["disconnect:alice"]
+    assert bobby.received() == ["disconnect:alice"]
 
 
 def test_invalid_utf8_is_recognised_across_fragments() -> None:
@@ -244,7 +244,7 @@ def test_invalid_utf8_is_recognised_across_fragments() -> None:
     alice.send(b"to:bobby;\xc3", TEXT, final=False)
     alice.send(b"x", CONTINUATION)
     assert alice.close_code == 1007
-    assert bobby.heard() == ["disconnect:alice"]
+    assert bobby.received() == ["disconnect:alice"]
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_violations_of_rfc_6455_close_the_connection(frame: bytes, code: int) ->
     alice, bobby = World().peers("alice", "bobby")
     alice.wire.send(client_frame(b"before") + frame + client_frame(b"behind"))
     assert alice.close_code == code
-    assert bobby.heard() == ["msg:before", "disconnect:alice"]
+    assert bobby.received() == ["msg:before", "disconnect:alice"]
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ def test_an_invalid_close_frame_ends_the_connection(payload: bytes) -> None:
     alice.wire.send(client_frame(b"before") + client_frame(payload, CLOSE))
     assert alice.wire.ended == "closed"
     assert alice.close_code in (1002, 1007)
-    assert bobby.heard() == ["msg:before", "disconnect:alice"]
+    assert bobby.received() == ["msg:before", "disconnect:alice"]
 
 
 # However it is cut to pieces
@@ -289,7 +289,7 @@ def test_an_invalid_close_frame_ends_the_connection(payload: bytes) -> None:
 def test_a_message_of_any_length_arrives_whole(size: int) -> None:
     alice, bobby = World(max_payload=100_000).peers("alice", "bobby")
     alice.say("x" * size, "behind")
-    assert bobby.heard() == ["msg:" + "x" * size, "msg:behind"]
+    assert bobby.received() == ["msg:" + "x" * size, "msg:behind"]
 
 
 @pytest.mark.parametrize("piece", [1, 2, 3, 7, 13, 100])
@@ -298,7 +298,7 @@ def test_frames_may_be_cut_anywhere(piece: int) -> None:
     messages = ["first", "漢字 🎉" * 10, "", "x" * 300, "last"]
     data = b"".join(client_frame(each.encode()) for each in messages)
     alice.wire.send(*(data[i : i + piece] for i in range(0, len(data), piece)))
-    assert bobby.heard() == [f"msg:{each}" for each in messages]
+    assert bobby.received() == [f"msg:{each}" for each in messages]
 
 
 @pytest.mark.parametrize("cut", [1, 2, 4, 6, 13, 14, 15, 1000, 19_999])
@@ -306,7 +306,7 @@ def test_a_long_frame_may_be_cut_anywhere(cut: int) -> None:
     alice, bobby = World(max_payload=20_000).peers("alice", "bobby")
     data = client_frame(b"y" * 20_000)
     alice.wire.send(data[:cut], data[cut:] + client_frame(b"behind"))
-    assert bobby.heard() == ["msg:" + "y" * 20_000, "msg:behind"]
+    assert bobby.received() == ["msg:" + "y" * 20_000, "msg:behind"]
 
 
 def test_messages_may_be_fragmented() -> None:
@@ -316,10 +316,10 @@ def test_messages_may_be_fragmented() -> None:
     alice.send(whole[:1], TEXT, final=False)
     alice.send(b"", CONTINUATION, final=False)
     alice.send(whole[1:14], CONTINUATION, final=False)  # which ends amidst a character
-    assert bobby.heard() == ["msg:before"]
+    assert bobby.received() == ["msg:before"]
     alice.send(whole[14:], CONTINUATION)
     alice.say("behind")
-    assert bobby.heard() == ["msg:漢字🎉", "msg:behind"]
+    assert bobby.received() == ["msg:漢字🎉", "msg:behind"]
 
 
 def test_a_ping_amidst_fragments_is_answered_at_once() -> None:
@@ -328,7 +328,7 @@ def test_a_ping_amidst_fragments_is_answered_at_once() -> None:
     alice.send(b"now", PING)
     assert alice.frames() == [Frame(PONG, b"now")]
     alice.send(b"late", CONTINUATION)
-    assert bobby.heard() == ["msg:late"]
+    assert bobby.received() == ["msg:late"]
 
 
 def test_a_message_in_pieces_that_never_ends_is_not_relayed() -> None:
@@ -336,7 +336,7 @@ def test_a_message_in_pieces_that_never_ends_is_not_relayed() -> None:
     alice.send(b"begun", TEXT, final=False)
     alice.wire.send(client_frame(b"more", CONTINUATION)[:-1])
     alice.wire.close()
-    assert bobby.heard() == ["disconnect:alice"]
+    assert bobby.received() == ["disconnect:alice"]
 
 
 # Sizes
@@ -359,10 +359,10 @@ def test_max_payload_counts_utf16_units_prefix_included(body: str, fragments: in
     alice, bobby = fits
     _say_in(alice, body, fragments)
     assert alice.close_code is None
-    assert bobby.heard() == ["msg:" + body.removeprefix("to:bobby;")]
+    assert bobby.received() == ["msg:" + body.removeprefix("to:bobby;")]
     _say_in(alice, exceeds, fragments)
     assert alice.close_code == 1009
-    assert bobby.heard() == ["disconnect:alice"]
+    assert bobby.received() == ["disconnect:alice"]
 
 
 def _say_in(peer: Peer, message: str, fragments: int) -> None:
@@ -383,7 +383,7 @@ def test_a_frame_that_announces_too_much_closes_with_1009_at_once(length: int) -
         head = b"\x81\xff" + length.to_bytes(8, "big")
     alice.wire.send(client_frame(b"before") + head + b"mask")
     assert alice.close_code == 1009
-    assert bobby.heard() == ["msg:before", "disconnect:alice"]
+    assert bobby.received() == ["msg:before", "disconnect:alice"]
 
 
 def test_fragments_that_add_up_to_too_much_close_with_1009_at_once() -> None:
@@ -391,19 +391,19 @@ def test_fragments_that_add_up_to_too_much_close_with_1009_at_once() -> None:
     alice.send(b"x" * 200, TEXT, final=False)
     alice.send(b"x" * 200, CONTINUATION, final=False)
     assert alice.close_code == 1009
-    assert bobby.heard() == ["disconnect:alice"]
+    assert bobby.received() == ["disconnect:alice"]
 
 
 def test_ten_thousand_cjk_characters_pass_with_the_default() -> None:
     alice, bobby = World().peers("alice", "bobby")
     alice.say("漢" * 10_000)
-    assert bobby.heard() == ["msg:" + "漢" * 10_000]
+    assert bobby.received() == ["msg:" + "漢" * 10_000]
 
 
 def test_what_is_relayed_to_a_peer_may_exceed_max_payload_by_its_prefix() -> None:
     alice, bobby = World(max_payload=100).peers("alice", "bobby")
     alice.say("x" * 100)
-    assert bobby.heard() == ["msg:" + "x" * 100]
+    assert bobby.received() == ["msg:" + "x" * 100]
 
 
 # Messages a peer receives, by dialect
@@ -428,10 +428,10 @@ def test_bodies_are_rendered_in_the_receivers_dialect(
     alice, bobby = world.peers("alice", "bobby")
     carol = world.peer("carol", query="&dialect=acebase")
     for each in (alice, bobby):
-        each.heard()
+        each.received()
     alice.say(prefix + body)
-    assert bobby.heard() == ([] if prefix == "to:carol;" else [documented])
-    assert carol.heard() == ([] if prefix == "to:bobby;" else [acebase])
+    assert bobby.received() == ([] if prefix == "to:carol;" else [documented])
+    assert carol.received() == ([] if prefix == "to:bobby;" else [acebase])
 
 
 def test_an_acebase_peer_is_known_by_its_handshake() -> None:
@@ -439,9 +439,9 @@ def test_an_acebase_peer_is_known_by_its_handshake() -> None:
     target = f"/{DATABASE}/connect?v=1.0.0&id=abcdefghijklmnopqrstuvwx&t=undefined"
     worker = Peer("abcdefghijklmnopqrstuvwx", world.upgrade(target))
     (alice,) = world.peers("alice")
-    worker.heard()
+    worker.received()
     alice.say('{"a":1}')
-    assert worker.heard() == ['{"a":1}']
+    assert worker.received() == ['{"a":1}']
 
 
 def test_an_acebase_peer_is_known_from_its_first_envelope_on() -> None:
@@ -450,15 +450,15 @@ def test_an_acebase_peer_is_known_from_its_first_envelope_on() -> None:
     bobby.say('{"a":1}')
     alice.say("to:alice;" + ENVELOPE)
     bobby.say('{"a":2}')
-    assert alice.heard() == ['msg:{"a":1}', ENVELOPE, '{"a":2}']
-    assert bobby.heard() == []
+    assert alice.received() == ['msg:{"a":1}', ENVELOPE, '{"a":2}']
+    assert bobby.received() == []
 
 
 def test_the_dialect_of_the_query_outdoes_an_envelope() -> None:
     world = acebase_world()
     (alice,) = world.peers("alice", query="&dialect=documented")
     alice.say("to:alice;" + ENVELOPE)
-    assert alice.heard() == ["msg:" + ENVELOPE]
+    assert alice.received() == ["msg:" + ENVELOPE]
 
 
 # Order
@@ -469,8 +469,8 @@ def test_messages_arrive_in_the_order_sent() -> None:
     alice, bobby, carol = world.peers("alice", "bobby", "carol")
     for first in range(0, 300, 3):
         alice.say(f"to:bobby;{first}", f"{first + 1}", f"to:bobby;{first + 2}")
-    assert bobby.heard() == [f"msg:{each}" for each in range(300)]
-    assert carol.heard() == [f"msg:{each}" for each in range(1, 300, 3)]
+    assert bobby.received() == [f"msg:{each}" for each in range(300)]
+    assert carol.received() == [f"msg:{each}" for each in range(1, 300, 3)]
 
 
 def test_a_pong_comes_after_what_was_sent_before_it() -> None:
@@ -514,7 +514,7 @@ def test_frames_of_one_turn_leave_in_one_write() -> None:
     alice, bobby = World().peers("alice", "bobby")
     writes = len(bobby.wire.socket.sent)
     alice.say(*(f"to:bobby;{each}" for each in range(100)))
-    assert len(bobby.heard()) == 100
+    assert len(bobby.received()) == 100
     assert len(bobby.wire.socket.sent) == writes + 1
 
 
@@ -536,9 +536,9 @@ def test_others_hear_exactly_once_that_a_peer_went(end: Callable[[Peer], object]
     alice, bobby, carol = world.peers("alice", "bobby", "carol")
     (other,) = world.peers("other", database="other_data")
     end(alice)
-    assert bobby.heard() == carol.heard() == ["disconnect:alice"]
+    assert bobby.received() == carol.received() == ["disconnect:alice"]
     world.pass_time(40)
-    assert bobby.heard() == carol.heard() == other.heard() == []
+    assert bobby.received() == carol.received() == other.received() == []
     assert alice.wire.ended is not None
     assert [each.id for each in world.server.get_clients(DATABASE)] == ["bobby", "carol"]
 
@@ -554,7 +554,7 @@ def test_a_close_frame_is_answered_and_the_connection_closed() -> None:
 def test_what_comes_behind_a_close_frame_is_not_relayed() -> None:
     alice, bobby = World().peers("alice", "bobby")
     alice.wire.send(client_frame(close_payload(1000), CLOSE) + client_frame(b"behind"))
-    assert bobby.heard() == ["disconnect:alice"]
+    assert bobby.received() == ["disconnect:alice"]
 
 
 def test_a_peer_that_does_not_answer_our_close_frame_is_dropped() -> None:
@@ -565,7 +565,7 @@ def test_a_peer_that_does_not_answer_our_close_frame_is_dropped() -> None:
     assert alice.close_code == 1008
     world.pass_time(5)
     assert alice.wire.ended is not None
-    assert bobby.heard() == ["disconnect:alice"]
+    assert bobby.received() == ["disconnect:alice"]
 
 
 # Keepalive
@@ -580,7 +580,7 @@ def test_a_silent_peer_is_pinged_and_stays_if_it_answers() -> None:
     world.pass_time(2)
     assert [each.opcode for each in alice.frames()] == [PING]
     world.pass_time(9)
-    assert alice.heard() == ["disconnect:bobby"]
+    assert alice.received() == ["disconnect:bobby"]
     world.pass_time(100)
     assert alice.wire.ended is None
     assert [each.opcode for each in alice.frames()] == [PING] * 4
@@ -593,10 +593,10 @@ def test_a_half_open_connection_is_found_within_35_s() -> None:
     alice.answers = False
     world.pass_time(33)
     assert alice.wire.ended is None
-    assert bobby.heard() == []
+    assert bobby.received() == []
     world.pass_time(2)
     assert alice.wire.ended == "reset"
-    assert bobby.heard() == ["disconnect:alice"]
+    assert bobby.received() == ["disconnect:alice"]
 
 
 @pytest.mark.parametrize(
@@ -651,10 +651,10 @@ def test_frames_for_a_full_transport_wait_in_order() -> None:
     alice.say(*_numbered(range(50)))
     alice.say(*_numbered(range(50, 100)), "to:carol;last")
     heard = [f"msg:{each}" for each in _numbered(range(100))]
-    assert bobby.heard() == heard  # and nobody waits for carol
-    assert carol.heard() == []
+    assert bobby.received() == heard  # and nobody waits for carol
+    assert carol.received() == []
     carol.wire.read_on()
-    assert carol.heard() == [*heard, "msg:last"]
+    assert carol.received() == [*heard, "msg:last"]
 
 
 def test_a_peer_that_reads_slowly_gets_everything_in_order() -> None:
@@ -665,9 +665,9 @@ def test_a_peer_that_reads_slowly_gets_everything_in_order() -> None:
     for number in range(60):
         alice.say(*_numbered(range(number, number + 1)))
         carol.wire.read_on(room=7777)
-        heard += carol.heard()
+        heard += carol.received()
     carol.wire.read_on()
-    assert heard + carol.heard() == [f"msg:{each}" for each in _numbered(range(60))]
+    assert heard + carol.received() == [f"msg:{each}" for each in _numbered(range(60))]
 
 
 def test_a_slow_peer_is_served_again_like_the_others() -> None:
@@ -676,11 +676,11 @@ def test_a_slow_peer_is_served_again_like_the_others() -> None:
     for _ in range(3):
         carol.wire.stop_reading()
         alice.say(*_numbered(range(20)))
-        assert carol.heard() == []
+        assert carol.received() == []
         carol.wire.read_on()
-        assert len(carol.heard()) == 20
+        assert len(carol.received()) == 20
         alice.say("now")
-        assert carol.heard() == ["msg:now"]
+        assert carol.received() == ["msg:now"]
 
 
 def test_a_peer_beyond_max_backlog_is_cut_and_nobody_else() -> None:
@@ -691,11 +691,11 @@ def test_a_peer_beyond_max_backlog_is_cut_and_nobody_else() -> None:
     assert carol.wire.ended is None
     alice.say(*_numbered(range(25, 50)))
     assert carol.wire.ended == "reset"
-    heard = bobby.heard()
+    heard = bobby.received()
     assert heard.count("disconnect:carol") == 1
     heard.remove("disconnect:carol")
     assert heard == [f"msg:{each}" for each in _numbered(range(50))]
-    assert alice.heard() == ["disconnect:carol"]
+    assert alice.received() == ["disconnect:carol"]
     assert world.logged("carol")
     assert not world.logged("xxx")
 
@@ -707,8 +707,8 @@ def test_two_peers_beyond_max_backlog_are_both_cut() -> None:
     david.wire.stop_reading()
     alice.say(*_numbered(range(30)))
     assert (carol.wire.ended, david.wire.ended) == ("reset", "reset")
-    assert sorted(alice.heard()) == ["disconnect:carol", "disconnect:david"]
-    heard = [each for each in bobby.heard() if each.startswith("msg:")]
+    assert sorted(alice.received()) == ["disconnect:carol", "disconnect:david"]
+    heard = [each for each in bobby.received() if each.startswith("msg:")]
     assert heard == [f"msg:{each}" for each in _numbered(range(30))]
 
 
@@ -720,7 +720,7 @@ def test_max_backlog_is_a_peers_own() -> None:
     alice.say(*_numbered(range(25)))
     for each in others:
         each.wire.read_on()
-        assert len(each.heard()) == 25
+        assert len(each.received()) == 25
 
 
 @pytest.mark.parametrize("max_backlog", [1, 1000])
@@ -733,9 +733,9 @@ def test_a_message_of_any_legal_size_goes_into_an_empty_backlog(max_backlog: int
     world.post(f"/{DATABASE}/send?id=alice", body)
     assert carol.wire.ended is None
     carol.wire.read_on()
-    assert carol.heard() == [body]
+    assert carol.received() == [body]
     alice.say("behind")
-    assert carol.heard() == ["msg:behind"]
+    assert carol.received() == ["msg:behind"]
 
 
 def test_a_peer_that_does_not_read_can_still_speak() -> None:
@@ -744,7 +744,7 @@ def test_a_peer_that_does_not_read_can_still_speak() -> None:
     carol.wire.stop_reading()
     alice.say(*_numbered(range(20)))
     carol.say("to:alice;I can")
-    assert alice.heard() == ["msg:I can"]
+    assert alice.received() == ["msg:I can"]
 
 
 def test_a_pong_waits_behind_the_frames_of_a_full_transport_or_before_them() -> None:
@@ -766,11 +766,11 @@ def test_a_full_peer_that_leaves_takes_its_backlog_along() -> None:
     alice, bobby, carol = world.peers("alice", "bobby", "carol")
     carol.wire.stop_reading()
     alice.say(*_numbered(range(50)))
-    bobby.heard()
+    bobby.received()
     carol.wire.reset()
-    assert bobby.heard() == ["disconnect:carol"]
+    assert bobby.received() == ["disconnect:carol"]
     again = world.peer("carol")
-    assert again.heard() == []
+    assert again.received() == []
 
 
 # Our own mistakes
@@ -797,10 +797,10 @@ def test_an_error_of_ours_closes_with_1011_and_is_logged(monkeypatch: pytest.Mon
     assert "mistake" not in alice.close_reason
     assert alice.wire.ended is not None
     assert any("a mistake of ours" in each for each in world.failures)
-    assert bobby.heard() == ["msg:before", "disconnect:alice"]
+    assert bobby.received() == ["msg:before", "disconnect:alice"]
     assert bobby.wire.ended is None
     bobby.say("to:bobby;I go on")
-    assert bobby.heard() == ["msg:I go on"]
+    assert bobby.received() == ["msg:I go on"]
 
 
 def test_an_error_in_a_fragmented_message_closes_with_1011(
@@ -829,7 +829,7 @@ def test_an_error_while_joining_closes_with_1011_and_leaves_no_peer(
     assert any("a mistake of ours" in each for each in world.failures)
     assert [each.id for each in world.server.get_clients(DATABASE)] == ["bobby"]
     bobby.say("hello")
-    assert peer.heard() == []
+    assert peer.received() == []
 
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)

@@ -1,7 +1,7 @@
 """Calling user code: callbacks, and the Deferreds that users hold.
 
 A user's function may do anything with the client that calls it: send, cancel, stop it,
-start it again. So one rule holds for every such call: the client first brings its own
+start it again. So one rule holds for each such call: the client first brings its own
 state in order and only then calls, and no call is made while another one runs.
 """
 

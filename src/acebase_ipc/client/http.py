@@ -120,7 +120,7 @@ class _Bounded:
 
 @implementer(IAgentEndpointFactory)
 class _OneEndpoint:
-    """The relay's endpoint for every URI."""
+    """The relay's endpoint for each URI."""
 
     def __init__(self, endpoint: IStreamClientEndpoint) -> None:
         self._endpoint = endpoint

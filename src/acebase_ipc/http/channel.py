@@ -25,7 +25,7 @@ MAX_HEAD: Final = 16 * KIB
 MAX_HEADER_LINES: Final = 100
 """As in h2o and Apache httpd; browsers and proxies together send about 40."""
 
-SLICE: Final = 512
+PIECE: Final = 512
 """Bytes of a head or a chunked body that are parsed in one step: at most 128 header lines
 or 85 chunks. Other bodies cost nothing to parse."""
 
@@ -143,10 +143,10 @@ class RelayChannel(BadRequestChannel):
             self._input_size = 0
             return data
         data = self._input.popleft()
-        if len(data) > SLICE:
-            self._input.appendleft(data[SLICE:])
-        self._input_size -= min(SLICE, len(data))
-        return data[:SLICE]
+        if len(data) > PIECE:
+            self._input.appendleft(data[PIECE:])
+        self._input_size -= min(PIECE, len(data))
+        return data[:PIECE]
 
     def _put_back(self, data: bytes) -> None:
         if data and self.phase is not Phase.CLOSING:

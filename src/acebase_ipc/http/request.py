@@ -18,13 +18,13 @@ from twisted.web.server import Request
 from acebase_ipc.http.admission import Caller
 from acebase_ipc.http.errors import RequestTooLarge
 from acebase_ipc.http.responses import Refusals
-from acebase_ipc.rotation import Rotation
 from acebase_ipc.http.upload import UploadAdmission
 from acebase_ipc.protocol.errors import RequestRefused
 from acebase_ipc.relay.errors import Overloaded
 from acebase_ipc.relay.events import Observer, OversizedMessage
 from acebase_ipc.relay.limits import KIB, MIB
 from acebase_ipc.relay.peers import Peer
+from acebase_ipc.rotation import Rotation
 
 DISCARD: Final = 64 * MIB
 """Bytes of a refused body that are read, so that the client sees the status:

@@ -1,6 +1,6 @@
-"""Which of the two kinds of client a peer is.
+"""The two kinds of clients, and how to tell which kind a peer is.
 
-Published AceBase clients deviate from the protocol's documentation: they read
+The npm package acebase deviates from the protocol's documentation: it reads
 envelopes without a ``msg:`` before them and cannot download large messages.
 A peer's dialect is a property of its connection. It is decided by the server's
 option, else by the query of the handshake, else by the handshake's
@@ -40,7 +40,7 @@ _ENVELOPE_HEAD = 512
 
 
 def has_acebase_fingerprint(raw_query: bytes, client_id: str) -> bool:
-    """Whether a handshake is a published client's: ``v``, ``id``, ``t`` in this order
+    """Whether a handshake is of the npm package acebase: ``v``, ``id``, ``t`` in this order
     (the documentation has ``id`` first), and an id that such clients generate."""
     return bool(_FINGERPRINT.fullmatch(raw_query) and _ACEBASE_ID.fullmatch(client_id))
 

@@ -29,7 +29,7 @@ class UnsupportedVersion(RequestRefused):
 
 
 class InvalidClientId(RequestRefused):
-    """The client's id cannot be used; 500 because published clients look for it."""
+    """The client's id cannot be used; 500, which the npm package acebase looks for."""
 
     status = HTTPStatus.INTERNAL_SERVER_ERROR
 

@@ -108,8 +108,8 @@ def parse(message: bytes) -> tuple[bytes | Audience, bytes]:
 def render(body: bytes, dialect: Dialect) -> bytes:
     """The message that brings *body* to a peer of *dialect*.
 
-    Published clients read only what starts with ``{``. Whatever else a peer
-    sends is marked ``msg:`` for them, too, so that nobody can forge a
+    The npm package acebase reads only messages that start with ``{``. All others are
+    marked ``msg:`` for acebase peers, too, so that no peer can forge a
     ``disconnect:`` or ``pong``.
     """
     if dialect is ACEBASE and body.startswith(b"{"):

@@ -134,7 +134,7 @@ class MessageDropped(PeerEvent):
 class OversizedMessage(PeerEvent):
     """A message that a peer has posted exceeds ``max_message``: it is lost.
 
-    The npm package acebase ignores the status 413 and tells nobody.
+    The npm package acebase ignores the status 413, so no process learns of it.
     """
 
     severity: ClassVar[Severity] = Severity.WARNING

@@ -24,7 +24,7 @@ def hello(about: Peer) -> bytes:
 class Introductions:
     """Greets acebase peers on each other's behalf.
 
-    :param enabled: whether it does; otherwise nobody is introduced.
+    :param enabled: whether it does; otherwise no peer is introduced.
     """
 
     def __init__(self, delivery: Delivery, enabled: bool) -> None:
@@ -34,7 +34,7 @@ class Introductions:
     def introduce(self, newcomer: Peer) -> None:
         """Introduce *newcomer* and each other acebase peer of its database to each other.
 
-        A peer that has said goodbye is not introduced.
+        A peer that has broadcast ``bye`` is not introduced.
         """
         if not self._enabled or not newcomer.is_introduced:
             return

@@ -41,7 +41,7 @@ class Connection(Protocol):
         """Send *message* after all sent before, at the latest at the end of this turn."""
 
     def send_text(self, text: bytes) -> None:
-        """Send a message with this *text*, as :meth:`send` does, which nobody else receives."""
+        """Send a message with this *text*, as :meth:`send` does, for this peer alone."""
 
     def reclaim(self) -> list[Message]:
         """Give back the last messages taken: those not yet handed to the transport."""

@@ -77,7 +77,7 @@ class MessageQueue:
     def discard_if(self, unwanted: Callable[[object], bool]) -> int:
         """Drop the messages whose sender is *unwanted*.
 
-        The sender of a message that was addressed to nobody is ``None``.
+        The sender of a broadcast is ``None``.
 
         :returns: how many were dropped.
         """

@@ -108,7 +108,7 @@ class Router:
             self._detect_dialect(sender, body)
         if sender.dialect is ACEBASE and body.startswith(BYE_START):
             if not is_from(body, sender.client_id):
-                # The npm package acebase says goodbye for every peer it sees disconnect; a
+                # The npm package acebase sends a bye for each peer it sees disconnect; a
                 # late one would destroy the subscriptions of a peer that has come back.
                 self._drop(sender.database.name, sender.client_id, DropReason.FOREIGN_BYE)
                 return False

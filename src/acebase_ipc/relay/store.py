@@ -104,7 +104,7 @@ class MessageStore:
         """Begin a download; the caller has to :meth:`finish` or :meth:`abandon` it.
 
         A recipient has one download of a message at a time: an earlier one, whose
-        connection may be broken without anybody knowing, is interrupted.
+        connection may be broken unnoticed, is interrupted.
 
         :raises NotFound: if no such message waits for this peer.
         """
@@ -198,7 +198,7 @@ class MessageStore:
         return True
 
     def _settle(self, message_id: str, message: StoredMessage) -> None:
-        """Free or mark a message that nobody reads and that nobody waits for."""
+        """Free or mark a message without readers and recipients."""
         if message.readers:
             return
         if not message.entries:

@@ -188,7 +188,7 @@ class AceBaseIPCServer(Service):
             )
         for path in config.secret_files:
             if os.path.exists(path) and os.stat(path).st_mode & stat.S_IROTH:
-                log.warn("{path} holds a secret and is readable by everybody", path=path)
+                log.warn("{path} holds a secret and is readable by all users", path=path)
 
     # Stopping
 

@@ -118,7 +118,7 @@ class MemoryPeer:
                 return max_payload
         raise HandshakeRefused(b"".join(each.payload for each in first))
 
-    def heard(self) -> list[str]:
+    def received(self) -> list[str]:
         """The text messages that have come since the last time."""
         return [each.text for each in self.frames() if each.opcode == Opcode.TEXT]
 
@@ -183,7 +183,7 @@ class AceBaseMemoryPeer(MemoryPeer):
         >>> with MemoryRelay() as relay:
         ...     worker, master = relay.join_acebase("worker"), relay.join_acebase("[master]")
         ...     worker.say_envelope("request", to="[master]", id="r1", data={})
-        ...     print(master.heard()[-1])
+        ...     print(master.received()[-1])
         {"type":"request","from":"worker","to":"[master]","id":"r1","data":{}}
         """
         addressed = {} if to is None else {"to": to}
@@ -193,7 +193,7 @@ class AceBaseMemoryPeer(MemoryPeer):
 
     def envelopes(self) -> list[dict[str, Any]]:
         """The envelopes that have come since the last time; other messages are left out."""
-        return [json.loads(each) for each in self.heard() if each.startswith("{")]
+        return [json.loads(each) for each in self.received() if each.startswith("{")]
 
 
 class HandshakeRefused(Exception):

@@ -284,7 +284,7 @@ class MemoryReactor(MemoryReactorClock):
     # The end
 
     def close(self) -> None:
-        """Close all sockets and forget all timers, without telling anybody."""
+        """Close all sockets and forget all timers, without notice."""
         self.removeAll()
         for call in self.getDelayedCalls():
             call.cancel()

@@ -58,7 +58,7 @@ class MemoryRelay:
     >>> with MemoryRelay() as relay:
     ...     alice, bob = relay.join("alice"), relay.join("bobby")
     ...     bob.say("to:alice;hello")
-    ...     print(alice.heard())
+    ...     print(alice.received())
     ['connect:bobby', 'msg:hello']
 
     :param reactor: the network and the clock, if something else shares them.
@@ -208,10 +208,10 @@ class MemoryRelay:
     def join_all(
         self, *client_ids: str, database: str = DATABASE, token: str = "none", query: str = ""
     ) -> list[MemoryPeer]:
-        """Documented peers that have heard of each other."""
+        """Documented peers that know of each other."""
         peers = [self.join(each, database, token=token, query=query) for each in client_ids]
         for each in peers:
-            each.heard()
+            each.received()
         return peers
 
     def join_acebase(

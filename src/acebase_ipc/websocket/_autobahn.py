@@ -189,7 +189,7 @@ _LEAN: Final[dict[str, Any]] = {
     "maskServerFrames": False,
     "serveFlashSocketPolicy": False,
     "flashSocketPolicy": "",
-    "allowedOrigins": ("*",),  # checked for every path before the upgrade
+    "allowedOrigins": ("*",),  # checked for each path before the upgrade
     "allowedOriginsPatterns": tuple(wildcards2patterns(["*"])),
     "allowNullOrigin": True,
     "maxConnections": 0,

@@ -441,7 +441,7 @@ class WebSocketConnection(WebSocketServerProtocol):
             self.flush()
 
     def send_text(self, text: bytes) -> None:
-        """Send a message that nobody else receives."""
+        """Send a message for this peer alone."""
         batch = self._batch
         if not batch:
             self.factory.coalescer.flush_soon(self)

@@ -761,7 +761,7 @@ def test_a_request_that_has_ended_is_not_sent(joined: Joined) -> None:
 def test_there_is_an_end_of_the_processes_that_are_known(
     joined: Joined, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("acebase_ipc.peer.peer.MAX_PEERS", 2)
+    monkeypatch.setattr("acebase_ipc.peer.introductions.MAX_PEERS", 2)
     for each in (WORKER, OTHER, "invented1"):
         joined.client.receive(hello(each))
     assert joined.peer.peers == {WORKER, OTHER}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -229,3 +230,16 @@ def test_what_is_encoded_decodes_to_the_same(value: Any) -> None:
 def test_nothing_that_a_peer_sends_raises(value: Any) -> None:
     decode(value)
     decode_dates(value)
+
+
+def test_long_keys_of_a_mapped_value_take_no_memory_for_their_paths() -> None:
+    value: Any = 1
+    for _ in range(100):
+        value = {"k" * 100_000: value}
+    tracemalloc.start()
+    try:
+        assert decode({"val": value, "map": {"a/b": "date"}}) == value
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 5_000_000  # the paths together have 500 MB

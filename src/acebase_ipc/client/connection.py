@@ -22,6 +22,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from acebase_ipc.client.answer import Answer, read_answer
 from acebase_ipc.client.errors import (
     ClosedAsTooLarge,
     ConnectionFailed,
@@ -31,7 +32,6 @@ from acebase_ipc.client.errors import (
     ProtocolError,
     TLSFailed,
     closed,
-    refused,
 )
 from acebase_ipc.websocket._autobahn import NullLogger, exceeded_message_size
 
@@ -57,21 +57,9 @@ MAX_FRAGMENTS = 65_536
 """Frames that a message may have: each takes some 50 bytes beside its payload, and an empty
 one counts as nothing. Relays send a message in one frame, proxies split it at some KiB."""
 
-MAX_HEAD = 64 * 1024
-"""Bytes that the head of an answer may have: relays send less than 1 KiB."""
-
-MAX_STATUS = len(b"HTTP/1.1 101")
-
-MAX_REFUSAL = 1024
-"""Bytes of a refusal's text that are read: the relay sends one line."""
-
 CLOSE_NORMAL = 1000
 CLOSE_NO_STATUS = 1005  # stands for a close frame without a code
 
-_HTTP = b"HTTP/1."
-_STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})")
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})[ \t]*(?:\r\n|\Z)", re.IGNORECASE)
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _QUOTED = re.compile(r'.*?\("(.*)"\)', re.DOTALL)
 
 log = Logger()
@@ -132,35 +120,12 @@ class ClientConnection(WebSocketClientProtocol):
 
     def _read_head(self, head: bytearray, data: bytes) -> None:
         head += data
-        if self._is_refusal(bytes(head), complete=False):
-            return
-        self._head = None
-        super().dataReceived(bytes(head))
-
-    def _is_refusal(self, answer: bytes, complete: bool) -> bool:
-        """Whether the answer is no upgrade, and is handled or incomplete.
-
-        The text of a refusal is read, too: it tells one 409 from another.
-        """
-        head, found, body = answer.partition(b"\r\n\r\n")
-        status = _STATUS.match(head)
-        if status is None:
-            if found or not _HTTP.startswith(head[: len(_HTTP)]) or len(head) > MAX_STATUS:
-                self.fail(NotARelay("it does not speak HTTP"))
-            return True
-        if len(head) > MAX_HEAD:
-            self.fail(NotARelay("its answer is too long"))
-            return True
-        if not found:
-            return True
-        if status[1] == b"101":
-            return False
-        length = _LENGTH.search(head)
-        wanted = min(int(length[1]), MAX_REFUSAL) if length else 0
-        if complete or len(body) >= wanted:
-            text = body[:wanted].decode("utf-8", "replace").partition("\n")[0]
-            self.fail(refused(int(status[1]), _CONTROLS.sub(" ", text).strip()))
-        return True
+        answer = read_answer(bytes(head))
+        if isinstance(answer, ConnectionProblem):
+            self.fail(answer)
+        elif answer is Answer.UPGRADE:
+            self._head = None
+            super().dataReceived(bytes(head))
 
     def onOpen(self) -> None:
         """The WebSocket is open; the welcome comes next."""
@@ -340,7 +305,8 @@ class ClientConnection(WebSocketClientProtocol):
         self._stop_waiting()
         self._lost = reason.value
         if self._head is not None and self._problem is None:
-            self._is_refusal(bytes(self._head), complete=True)
+            answer = read_answer(bytes(self._head), complete=True)
+            self._problem = answer if isinstance(answer, ConnectionProblem) else None
         if isinstance(reason.value, SSL.Error):
             reason = Failure(TransportLost())  # Autobahn does not understand all of these
         try:

@@ -20,7 +20,8 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer
 from zope.interface import implementer
 
-from acebase_ipc.client.connection import CLOSE_TIMEOUT, MAX_HEAD
+from acebase_ipc.client.answer import MAX_HEAD
+from acebase_ipc.client.connection import CLOSE_TIMEOUT
 from acebase_ipc.client.errors import RelayOverloaded, RequestFailed, RequestUnanswered, denied
 from acebase_ipc.client.url import RelayURL
 

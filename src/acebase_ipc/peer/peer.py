@@ -58,6 +58,7 @@ from acebase_ipc.client.service import (
     random_id,
 )
 from acebase_ipc.errors import ConfigError
+from acebase_ipc.peer.introductions import Introductions
 from acebase_ipc.peer.requests import Answer, Answers, PendingRequests, check_times
 from acebase_ipc.peer.subscriptions import (
     Callback,
@@ -79,7 +80,6 @@ from acebase_ipc.protocol.envelopes import (
     Request,
     Result,
     bye,
-    hello,
     notification,
     parse,
     request,
@@ -88,7 +88,6 @@ from acebase_ipc.protocol.envelopes import (
     unsubscribe,
 )
 from acebase_ipc.protocol.messages import utf8_size
-from acebase_ipc.relay.limits import Limits
 
 log = Logger()
 
@@ -97,9 +96,6 @@ DEFAULT_TIMEOUT: Final = 30.0
 
 DEFAULT_GRACE: Final = 1.0
 """Seconds for an application's answer after AceBase's own that a request is unknown."""
-
-MAX_PEERS: Final = Limits().max_database_connections
-"""Processes that a peer knows at a time: as many as a relay accepts in one database."""
 
 INTERNAL_NOTIFICATIONS: Final = frozenset(
     {
@@ -196,17 +192,15 @@ class AceBasePeer(Service):
         )
         self._reactor = reactor
         self.ignored = 0
-        self._peers: set[str] = set()
-        self._greeting: object | None = None  # while the broadcast greeting is on its way
-        self._unreached: set[str] = set()
         self._callouts = Callouts()
         self._subscriptions = Subscriptions()
+        self._introductions = Introductions(self.id, self.client, self._subscriptions, self._send)
         self._notified: dict[object, tuple[Notified, bool]] = {}
         self._pending = PendingRequests(self._callouts, self._clock)
         self._answers = Answers(self._callouts, self.id, self.client.send)
-        self.client.on_connected(self._connected)
+        self.client.on_connected(self._introductions.announce)
         self.client.on_message(self._received)
-        self.client.on_peer_joined(self._joined)
+        self.client.on_peer_joined(self._introductions.joined)
         self.client.on_peer_left(self._left)
 
     @property
@@ -217,7 +211,7 @@ class AceBasePeer(Service):
     @property
     def peers(self) -> frozenset[str]:
         """The ids of the AceBase processes that have greeted and not left."""
-        return frozenset(self._peers)
+        return frozenset(self._introductions.known)
 
     def _clock(self) -> IReactorTime:
         if self._reactor is None:
@@ -238,9 +232,7 @@ class AceBasePeer(Service):
         :returns: a Deferred that fires when the connection has ended.
         """
         super().stopService()
-        self._peers.clear()
-        self._unreached.clear()
-        self._greeting = None
+        self._introductions.clear()
         with self._callouts:
             self._pending.cancel()
             self._answers.cancel()
@@ -384,40 +376,8 @@ class AceBasePeer(Service):
 
     # What the relay sends
 
-    def _connected(self) -> None:
-        # Also after a session was resumed: that is not known here, and processes that know
-        # a subscription ignore it. Not every relay introduces peers to each other.
-        greeting = self._greeting = object()
-        self._unreached.clear()
-        # The ping goes first: when it is answered, every peer that was reported until then
-        # was connected before the relay read the broadcasts, and has received them.
-        reached = self.client.ping()
-        self._send(hello(self.id))
-        for path, event in self._subscriptions:
-            self._send(subscribe(self.id, path, event))
-        reached.addBoth(self._greeted_all, greeting)
-
-    def _greeted_all(self, _: object, greeting: object) -> None:
-        if self._greeting is not greeting:
-            return
-        self._greeting = None
-        # A peer whose connection only HTTP has reported may have connected later.
-        unreached, self._unreached = self._unreached, set()
-        if self.client.connected:
-            for peer in sorted(unreached - self._peers):
-                self._introduce(peer)
-
-    def _joined(self, peer: str) -> None:
-        # Processes of the npm package do not greet when they join. Where the relay does
-        # not do it for them, this is how they learn the subscriptions.
-        if self._greeting is not None:
-            self._unreached.add(peer)
-        elif peer not in self._peers:
-            self._introduce(peer)
-
     def _left(self, peer: str) -> None:
-        self._peers.discard(peer)
-        self._unreached.discard(peer)
+        self._introductions.left(peer)
         with self._callouts:
             self._pending.leave(peer)
             self._answers.leave(peer)
@@ -433,8 +393,9 @@ class AceBasePeer(Service):
 
     def _handle(self, envelope: Envelope, size: int) -> None:
         match envelope:
-            case Hello():
-                self._greeted(envelope)
+            case Hello(sender):
+                if not self._introductions.greeted(envelope):
+                    self._ignore(f"the greeting of {sender}: there are too many")
             case Bye(sender):
                 self._left(sender)
             case Event():
@@ -466,21 +427,6 @@ class AceBasePeer(Service):
         if notified is None or (internal and not takes_internal):
             return None
         return notified(data, sender)
-
-    def _greeted(self, greeting: Hello) -> None:
-        if greeting.sender == self.id:
-            return
-        if len(self._peers) >= MAX_PEERS and greeting.sender not in self._peers:
-            self._ignore(f"the greeting of {greeting.sender}: there are too many")
-            return
-        self._peers.add(greeting.sender)
-        if greeting.to != self.id and self._greeting is None:
-            self._introduce(greeting.sender)
-
-    def _introduce(self, peer: str) -> None:
-        self._send(hello(self.id, peer), peer)
-        for path, event in self._subscriptions:
-            self._send(subscribe(self.id, path, event, peer), peer)
 
     def _ignore(self, what: str) -> None:
         self.ignored += 1

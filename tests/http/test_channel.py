@@ -221,6 +221,16 @@ def test_a_slow_request_behind_a_whole_one_has_a_deadline() -> None:
     assert counted(world, "RequestTimeout") == 1
 
 
+def test_a_request_that_has_begun_is_not_idle() -> None:
+    world = World(request_timeout=10, http_idle=5)
+    wire = world.connect()
+    wire.send(HEALTH + b"GET /hea")
+    world.pass_time(9)
+    assert wire.ended is None
+    world.pass_time(2)
+    assert wire.ended is not None
+
+
 def test_a_slow_request_behind_one_that_waits_has_a_deadline() -> None:
     world = World(token="secret", request_timeout=10)
     for _ in range(10):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from twisted.web.resource import Resource
+from twisted.web.server import Site
 
 from tests.fakes import DATABASE, World, chunk, http_head, http_request
 
@@ -371,3 +373,44 @@ def test_no_url_is_logged() -> None:
     world.get(f"/{DATABASE}/clients?t=another-secret")
     world.get("/unknown-path?t=a-secret-token")
     assert world.logged("secret") == world.logged("GET") == []
+
+
+# Stopping
+
+
+def test_stopping_ends_idle_connections_and_admits_nothing() -> None:
+    world = World()
+    idle, begun = world.connect(), world.connect()
+    begun.send(CLIENTS + CLIENTS[:-2])
+    assert begun.response().status == 200
+    stopped = world.stop()
+    assert idle.ended == "closed"
+    assert stopped == []
+    begun.send(b"\r\n")
+    assert begun.response().status == 503
+    assert begun.ended == "closed"
+    world.pass_time(0.5)
+    assert len(stopped) == 1
+
+
+def test_stopping_aborts_what_does_not_end() -> None:
+    world = World()
+    world.peers("alice")
+    wire = world.connect()
+    wire.send(post_head(5) + b"hel")
+    stopped = world.stop()
+    world.pass_time(3)
+    assert wire.ended == "reset"
+    assert len(stopped) == 1
+
+
+def test_a_stopped_relay_in_a_foreign_site_admits_nothing_until_it_starts_again() -> None:
+    world = World(port=None)
+    root = Resource()
+    root.putChild(b"ipc", world.server.resource())
+    world.factory = Site(root, reactor=world.reactor)
+    world.stop()
+    assert world.get("/ipc/healthz").status == 503
+    assert world.upgrade(f"/ipc/{DATABASE}/connect?id=alice&v=1").response().status == 503
+    world.server.start()
+    assert world.get("/ipc/healthz").status == 200

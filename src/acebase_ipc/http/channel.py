@@ -109,10 +109,9 @@ class RelayChannel(BadRequestChannel):
         """Parse *data*, or keep it until other connections had their turns."""
         if self.phase in (Phase.CLOSING, Phase.ENDED):
             return
-        if self.phase is Phase.IDLE:
-            self._enter(Phase.RECEIVING, self.site.request_timeout)
         self._input.append(data)
         self._input_size += len(data)
+        self._begin_receiving()
         if self._can_parse():
             self.site.rotation.start(self)
         self._read_while_nothing_waits()
@@ -152,6 +151,12 @@ class RelayChannel(BadRequestChannel):
         if data and self.phase is not Phase.CLOSING:
             self._input.appendleft(data)
             self._input_size += len(data)
+            self._begin_receiving()
+
+    def _begin_receiving(self) -> None:
+        """Give the client time for a request of which something was received."""
+        if self.phase is Phase.IDLE and self._input:
+            self._enter(Phase.RECEIVING, self.site.request_timeout)
 
     def setLineMode(self, extra: bytes = b"") -> None:
         """Parse the next request after the others; *extra* is what was read of it."""
@@ -238,9 +243,9 @@ class RelayChannel(BadRequestChannel):
         """Wait for the next request, or parse what has been received of it."""
         self._head_size = 0
         self._enter(Phase.IDLE, self.site.http_idle)
+        self.persistent = self.persistent and not self.site.is_closing
         super().requestDone(request)
-        if self._input:
-            self._enter(Phase.RECEIVING, self.site.request_timeout)
+        self._begin_receiving()
         self._go_on()
 
     def hold(self) -> None:

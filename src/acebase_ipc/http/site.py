@@ -106,6 +106,11 @@ class RelaySite(Site):
             self._closing.callback(None)
 
     @property
+    def is_closing(self) -> bool:
+        """Whether each connection ends with the answer that is being made."""
+        return self._closing is not None
+
+    @property
     def memory(self) -> int:
         """Bytes that the connections hold, beside bodies."""
         return sum(each.memory for each in self.channels)
@@ -142,8 +147,6 @@ class RelaySite(Site):
         for channel in tuple(self.channels):
             if channel.phase in PARSING - {Phase.RECEIVING}:
                 channel.close()
-            else:
-                channel.persistent = False
         if not self.channels:
             return succeed(None)
 

@@ -1,4 +1,4 @@
-"""Clients in memory: of a :class:`~tests.fakes.World`, or of a server that a test plays."""
+"""Clients in memory: of a relay in memory, or of a server that a test plays."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from acebase_ipc import IPCClient
-from tests.fakes import CLOSE, DATABASE, TEXT, Wire, World, close_payload
-from tests.wire import masked
+from acebase_ipc.testing import DATABASE, MemoryConnection, MemoryRelay, Opcode, close_payload
+from acebase_ipc.testing.frames import apply_mask
 
 URL = "ws://127.0.0.1:9163"
 
@@ -226,28 +226,28 @@ class Network:
 
 
 class RelayNetwork(Network):
-    """The network of the relay in a :class:`~tests.fakes.World`."""
+    """The network of the relay in a :class:`~acebase_ipc.testing.MemoryRelay`."""
 
-    def __init__(self, world: World | None = None, **config: Any) -> None:
-        self.world = world or World(**config)
-        super().__init__(self.world.reactor)
-        self.wires: list[Wire] = []
+    def __init__(self, relay: MemoryRelay | None = None, **config: Any) -> None:
+        self.relay = relay or MemoryRelay(**config)
+        super().__init__(self.relay.reactor)
+        self.wires: list[MemoryConnection] = []
 
     def prepare(self, transport: Transport) -> None:
         """Connect it to the relay."""
-        wire = self.world.connect()
+        wire = self.relay.connect()
         self.wires.append(wire)
-        wire.reader = transport.receive
-        transport.take = wire.socket.inbox.extend
+        wire.on_data = transport.receive
+        transport.take = lambda data: wire.send(bytes(data), settle=False)
 
         def left(reason: Exception) -> None:
-            wire.socket.left = "closed" if isinstance(reason, ConnectionDone) else "reset"
+            (wire.close if isinstance(reason, ConnectionDone) else wire.cut)()
 
         transport.on_end = left
 
     def others_turn(self) -> bool:
         """Let the relay do what it can."""
-        self.world.settle()
+        self.relay.settle()
         for wire, transport in zip(self.wires, self.transports, strict=True):
             if wire.ended is not None:
                 transport.lose(ConnectionDone() if wire.ended == "closed" else ConnectionLost())
@@ -256,9 +256,9 @@ class RelayNetwork(Network):
     def pass_time(self, seconds: float, step: float = 0.5) -> None:
         """Let *seconds* pass, for the relay and for its clients."""
         self.settle()
-        end = self.world.now + seconds
-        while self.world.now < end:
-            self.world.pass_time(min(step, end - self.world.now))
+        end = self.relay.now + seconds
+        while self.relay.now < end:
+            self.relay.pass_time(min(step, end - self.relay.now))
             self.settle()
 
     def websocket(self, client: IPCClient) -> Transport:
@@ -270,7 +270,7 @@ class RelayNetwork(Network):
     def cut(self, client: IPCClient) -> None:
         """Let the network lose the client's WebSocket; both ends notice."""
         transport = self.websocket(client)
-        self.wires[self.transports.index(transport)].socket.left = "reset"
+        self.wires[self.transports.index(transport)].cut()
         transport.lose()
         self.settle()
 
@@ -312,7 +312,7 @@ class PlayedServer:
         for each in texts:
             self.send(each.encode())
 
-    def send(self, payload: bytes, opcode: int = TEXT, fin: bool = True) -> None:
+    def send(self, payload: bytes, opcode: int = Opcode.TEXT, fin: bool = True) -> None:
         """Send a frame."""
         size = len(payload)
         head = bytes([size]) if size < 126 else b"\x7e" + size.to_bytes(2, "big")
@@ -322,7 +322,7 @@ class PlayedServer:
 
     def close(self, code: int, reason: str = "") -> None:
         """Send a close frame."""
-        self.send(close_payload(code, reason), CLOSE)
+        self.send(close_payload(code, reason), Opcode.CLOSE)
 
     def frames(self) -> list[tuple[int, bytes]]:
         """Opcode and payload of each frame that has come since the last time."""
@@ -335,10 +335,10 @@ class PlayedServer:
                 size = int.from_bytes(data[2:start], "big")
             key, payload = data[start : start + 4], data[start + 4 : start + 4 + size]
             assert len(payload) == size, "a frame is cut off"
-            frames.append((data[0] & 0x0F, masked(payload, key)))
+            frames.append((data[0] & 0x0F, apply_mask(payload, key)))
             data = data[start + 4 + size :]
         return frames
 
     def received(self) -> list[str]:
         """The texts that have come since the last time."""
-        return [payload.decode() for opcode, payload in self.frames() if opcode == TEXT]
+        return [payload.decode() for opcode, payload in self.frames() if opcode == Opcode.TEXT]

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+from acebase_ipc.testing import MemoryConnection, MemoryPeer, MemoryRelay, Opcode, parse_responses
 from bench.attacks.bad_input import BAD_INPUT, CLOSED, BadInput
 from bench.attacks.peers import upgrade
-from tests.fakes import CLOSE, Peer, Wire, World, parse_responses
 
 TOKEN = "the-right-token"
 
 
-def answer(world: World, bad: BadInput) -> int:
+def answer(relay: MemoryRelay, bad: BadInput) -> int:
     """The status or close code with which *bad* is answered."""
-    wire = world.connect()
+    wire = relay.connect()
     wire.send(bad.data)
-    world.pass_time(2)  # from the eleventh wrong token on the answer is late
+    relay.pass_time(2)  # from the eleventh wrong token on the answer is late
     if not bad.frames:
         data = wire.take()
         return next(parse_responses(data)).status if data else CLOSED
-    peer = Peer("mallory", wire)
+    peer = MemoryPeer("mallory", wire)
     wire.send(bad.frames)
-    return next((each.close_code for each in peer.frames() if each.opcode == CLOSE), CLOSED)
+    return next((each.close_code for each in peer.frames() if each.opcode == Opcode.CLOSE), CLOSED)
 
 
-def talks(one: Peer, other: Peer) -> bool:
+def talks(one: MemoryPeer, other: MemoryPeer) -> bool:
     """Whether a message gets through."""
     other.received()
     one.say(f"to:{other.id};still here")
@@ -31,10 +31,12 @@ def talks(one: Peer, other: Peer) -> bool:
 
 def test_bad_input_is_refused() -> None:
     """A World fails the test if it has a traceback in its log."""
-    worlds = {True: World(token=TOKEN), False: World()}
+    worlds = {True: MemoryRelay(token=TOKEN), False: MemoryRelay()}
     pairs = {
-        guarded: world.peers("honest-one", "honest-other", database="honest", query=f"&t={TOKEN}")
-        for guarded, world in worlds.items()
+        guarded: relay.join_all(
+            "honest-one", "honest-other", database="honest", query=f"&t={TOKEN}"
+        )
+        for guarded, relay in worlds.items()
     }
     wrong = []
     for bad in BAD_INPUT:
@@ -46,7 +48,7 @@ def test_bad_input_is_refused() -> None:
 
 def test_what_is_not_bad_is_not_refused() -> None:
     """Else a relay that refuses everything would pass."""
-    world = World(token=TOKEN)
-    wire: Wire = world.connect()
+    relay = MemoryRelay(token=TOKEN)
+    wire: MemoryConnection = relay.connect()
     wire.send(upgrade(f"/honest/connect?id=mallory&v=1.0.0&t={TOKEN}"))
-    assert talks(Peer("mallory", wire), world.peer("honest", "honest", f"&t={TOKEN}"))
+    assert talks(MemoryPeer("mallory", wire), relay.join("honest", "honest", query=f"&t={TOKEN}"))

@@ -7,7 +7,7 @@ from twisted.logger import capturedLogs
 
 from acebase_ipc.relay.work import Work
 from acebase_ipc.rotation import SLICE, TURN, Rotation
-from tests.fakes import MemoryNetwork
+from acebase_ipc.testing import MemoryReactor
 
 STEPS_PER_TURN = TURN // SLICE
 
@@ -35,20 +35,20 @@ class Steps:
         self._done.append(f"{self._name} aborted")
 
 
-def turn(clock: MemoryNetwork) -> None:
+def turn(clock: MemoryReactor) -> None:
     """One turn of the reactor."""
     clock.advance(0)
 
 
 def test_a_task_that_is_alone_begins_at_once() -> None:
     done: list[str] = []
-    rotation = Rotation(MemoryNetwork(), Work())
+    rotation = Rotation(MemoryReactor(), Work())
     rotation.start(Steps("a", 3, done))
     assert done == ["a"]
 
 
 def test_tasks_take_turns() -> None:
-    clock, done = MemoryNetwork(), list[str]()
+    clock, done = MemoryReactor(), list[str]()
     rotation = Rotation(clock, Work())
     for name in "abc":
         rotation.add(Steps(name, 2, done))
@@ -57,7 +57,7 @@ def test_tasks_take_turns() -> None:
 
 
 def test_a_turn_has_a_bounded_number_of_steps_and_the_rest_follows() -> None:
-    clock, done = MemoryNetwork(), list[str]()
+    clock, done = MemoryReactor(), list[str]()
     rotation = Rotation(clock, Work())
     rotation.start(Steps("greedy", 10 * STEPS_PER_TURN, done))
     for turns in range(1, 11):
@@ -68,7 +68,7 @@ def test_a_turn_has_a_bounded_number_of_steps_and_the_rest_follows() -> None:
 
 
 def test_many_that_begin_in_one_turn_share_its_steps() -> None:
-    clock, done = MemoryNetwork(), list[str]()
+    clock, done = MemoryReactor(), list[str]()
     rotation = Rotation(clock, Work())
     for number in range(100):
         rotation.start(Steps(str(number), 1, done))
@@ -79,7 +79,7 @@ def test_many_that_begin_in_one_turn_share_its_steps() -> None:
 
 
 def test_a_task_is_in_the_rotation_once() -> None:
-    clock, done = MemoryNetwork(), list[str]()
+    clock, done = MemoryReactor(), list[str]()
     rotation = Rotation(clock, Work())
     task = Steps("a", 1, done)
     for _ in range(3):
@@ -89,7 +89,7 @@ def test_a_task_is_in_the_rotation_once() -> None:
 
 
 def test_a_task_that_has_ended_does_no_more_steps() -> None:
-    clock, done = MemoryNetwork(), list[str]()
+    clock, done = MemoryReactor(), list[str]()
     rotation = Rotation(clock, Work())
     one, other = Steps("a", 5, done), Steps("b", 1, done)
     rotation.add(one)
@@ -102,7 +102,7 @@ def test_a_task_that_has_ended_does_no_more_steps() -> None:
 
 
 def test_a_step_for_many_receivers_counts_as_several() -> None:
-    clock, done = MemoryNetwork(), list[str]()
+    clock, done = MemoryReactor(), list[str]()
     rotation = Rotation(clock, Work())
 
     class Broadcast(Steps):
@@ -119,7 +119,7 @@ def test_a_step_for_many_receivers_counts_as_several() -> None:
 
 @pytest.mark.parametrize("begins", ["start", "add"])
 def test_a_task_that_fails_does_not_end_the_others(begins: str) -> None:
-    clock, done = MemoryNetwork(), list[str]()
+    clock, done = MemoryReactor(), list[str]()
     rotation = Rotation(clock, Work())
     broken, other = Steps("broken", 1, done), Steps("other", 1, done)
     broken.fails = True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import IntEnum
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -14,10 +13,11 @@ from twisted.python.failure import Failure
 from acebase_ipc.relay.memory import MemoryBudget
 from acebase_ipc.relay.work import Work
 from acebase_ipc.rotation import Rotation
+from acebase_ipc.testing import Frame, Opcode, close_payload, server_frames
 from acebase_ipc.websocket.factory import WebSocketFactory
 from acebase_ipc.websocket.fastpath import WebSocketConnection
 
-KEY = bytes.fromhex("37fa213d")  # RFC 6455, section 5.7
+# RFC 6455, section 5.7
 
 UPGRADE = (
     b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -26,100 +26,6 @@ UPGRADE = (
 
 BIG = 1 << 20
 """Bytes that a message may have where no limit is tested."""
-
-
-class Opcode(IntEnum):
-    """What a frame is (RFC 6455, section 11.8)."""
-
-    CONTINUATION = 0
-    TEXT = 1
-    BINARY = 2
-    CLOSE = 8
-    PING = 9
-    PONG = 10
-
-
-class Form(IntEnum):
-    """How a frame tells its length: in how many bits."""
-
-    BITS_7 = 7
-    BITS_16 = 16
-    BITS_64 = 64
-
-
-def shortest_form(length: int) -> Form:
-    """The form that RFC 6455 demands."""
-    return Form.BITS_7 if length < 126 else Form.BITS_16 if length < 65536 else Form.BITS_64
-
-
-def masked(payload: bytes, key: bytes) -> bytes:
-    """*payload* with the mask *key* put on, or taken off: every fourth byte at a time."""
-    result = bytearray(payload)
-    for turn in range(4):
-        table = bytes(byte ^ key[turn] for byte in range(256))
-        result[turn::4] = result[turn::4].translate(table)
-    return bytes(result)
-
-
-def client_frame(
-    payload: bytes = b"",
-    opcode: int = Opcode.TEXT,
-    *,
-    fin: bool = True,
-    rsv: int = 0,
-    key: bytes | None = KEY,
-    form: Form | None = None,
-    length: int | None = None,
-) -> bytes:
-    """A frame from a client; by default a whole text.
-
-    :param key: the mask; ``None`` for an unmasked frame, which no client may send.
-    :param form: how the length is told; by default as RFC 6455 demands.
-    :param length: what the frame says of its length, if that is not the payload's.
-    """
-    length = len(payload) if length is None else length
-    form = shortest_form(length) if form is None else form
-    mask_bit = 0 if key is None else 0x80
-    head = bytes((0x80 * fin | rsv << 4 | opcode,))
-    if form is Form.BITS_7:
-        head += bytes((mask_bit | length,))
-    elif form is Form.BITS_16:
-        head += bytes((mask_bit | 126,)) + length.to_bytes(2, "big")
-    else:
-        head += bytes((mask_bit | 127,)) + length.to_bytes(8, "big")
-    return head + (payload if key is None else key + masked(payload, key))
-
-
-def ping(payload: bytes = b"") -> bytes:
-    """A ping from a client."""
-    return client_frame(payload, Opcode.PING)
-
-
-def close(code: int | None = None, reason: bytes = b"") -> bytes:
-    """A close frame from a client."""
-    return client_frame(b"" if code is None else code.to_bytes(2, "big") + reason, Opcode.CLOSE)
-
-
-def server_frames(data: bytes) -> list[tuple[Opcode, bytes]]:
-    """The opcode and payload of each of a server's whole frames."""
-    frames = []
-    while data:
-        form, start = data[1], 2
-        assert form < 0x80, "a server does not mask"
-        if form >= 126:
-            start = 4 if form == 126 else 10
-        length = int.from_bytes(data[2:start], "big") if form >= 126 else form
-        assert shortest_form(length) == {126: 16, 127: 64}.get(form, 7)
-        assert data[0] & 0xF0 == 0x80, "a server sends whole frames"
-        assert len(data) >= start + length, f"a frame is cut off: {data!r}"
-        frames.append((Opcode(data[0] & 0x0F), data[start : start + length]))
-        data = data[start + length :]
-    return frames
-
-
-def closed_with(code: int, reason: bytes) -> tuple[Opcode, bytes]:
-    """A server's close frame."""
-    return Opcode.CLOSE, code.to_bytes(2, "big") + reason
 
 
 class MemoryTransport:
@@ -243,7 +149,7 @@ class Recorder(WebSocketConnection):
         self.calls.append(("closing", code))
 
     @property
-    def frames(self) -> list[tuple[Opcode, bytes]]:
+    def frames(self) -> list[Frame]:
         """What it has written since the handshake."""
         return server_frames(self.transport.written)
 
@@ -304,3 +210,8 @@ def connect(factory: Any) -> Any:
 def lose(protocol: Any) -> None:
     """Let the connection of *protocol* end."""
     protocol.connectionLost(Failure(ConnectionDone()))
+
+
+def closed_with(code: int, reason: bytes) -> Frame:
+    """A server's close frame."""
+    return Frame(Opcode.CLOSE, close_payload(code, reason))

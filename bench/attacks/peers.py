@@ -10,6 +10,9 @@ from collections.abc import Iterable, Iterator
 from typing import Self
 from urllib.parse import quote
 
+from acebase_ipc.testing import client_frame
+from acebase_ipc.testing.frames import NO_MASK
+
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="  # RFC 6455, section 1.3
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 
@@ -38,14 +41,7 @@ def frame(payload: bytes, opcode: int = TEXT, length: int | None = None) -> byte
 
     :param length: the length to announce, if that is not the payload's.
     """
-    size = len(payload) if length is None else length
-    if size < 126:
-        head = bytes([0x80 | size])
-    elif size < 1 << 16:
-        head = b"\xfe" + size.to_bytes(2, "big")
-    else:
-        head = b"\xff" + size.to_bytes(8, "big")
-    return bytes([0x80 | opcode]) + head + bytes(4) + payload
+    return client_frame(payload, opcode, length=length, mask=NO_MASK)
 
 
 def insecure_tls() -> ssl.SSLContext:

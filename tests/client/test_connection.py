@@ -31,8 +31,8 @@ from acebase_ipc.client.errors import (
     TLSFailed,
     TokenRejected,
 )
+from acebase_ipc.testing import Opcode
 from tests.clients import Network, PlayedServer
-from tests.fakes import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT
 
 
 class Played:
@@ -207,7 +207,7 @@ class TestClosing:
         played.server.close(code, "why")
         if ends:
             played.settle()
-            assert played.server.frames() == [(CLOSE, b"\x03\xe8")]
+            assert played.server.frames() == [(Opcode.CLOSE, b"\x03\xe8")]
             played.server.transport.lose(ConnectionDone())
         played.network.pass_time(0 if ends else 5)
         assert type(played.client.problem) is kind
@@ -215,7 +215,7 @@ class TestClosing:
 
     def test_a_close_frame_may_say_nothing(self) -> None:
         played = Played().welcomed()
-        played.server.send(b"", CLOSE)
+        played.server.send(b"", Opcode.CLOSE)
         played.server.transport.lose(ConnectionDone())
         played.settle()
         assert "(1005 '')" in str(played.client.problem)
@@ -228,7 +228,7 @@ class TestClosing:
         pinged.addErrback(lambda failure: failure.trap(client_errors.NotConnected))
         assert not sent.called
         assert pinged.called
-        assert [opcode for opcode, _ in played.server.frames()] == [CLOSE]
+        assert [opcode for opcode, _ in played.server.frames()] == [Opcode.CLOSE]
         played.server.transport.lose()
         played.again().accept()
         played.server.say('welcome:{"maxPayload":100}')
@@ -247,7 +247,7 @@ class TestClosing:
         ("payload", "opcode", "kind", "says"),
         [
             (b"msg:\xff", 1, ProtocolError, "UTF-8"),
-            (b"", CONTINUATION, ProtocolError, "1002"),
+            (b"", Opcode.CONTINUATION, ProtocolError, "1002"),
             (b"msg:" + b"x" * 2021, 1, ClosedAsTooLarge, "exceeds 1000 bytes"),
         ],
     )
@@ -264,7 +264,7 @@ class TestClosing:
     def test_an_unknown_message_is_ignored(self) -> None:
         played = Played().welcomed()
         played.server.say("news:x", "pong", 'welcome:{"maxPayload":1}', "msg:1")
-        played.server.send(b"msg:2", BINARY)
+        played.server.send(b"msg:2", Opcode.BINARY)
         played.settle()
         assert played.heard == ["1"]
         assert played.client.connected
@@ -276,7 +276,7 @@ class TestSilence:
         played.network.pass_time(24.5)
         assert played.server.frames() == []
         played.network.pass_time(0.5)
-        assert played.server.frames() == [(PING, b"")]
+        assert played.server.frames() == [(Opcode.PING, b"")]
         played.network.pass_time(10)
         assert played.client.connected
         played.network.pass_time(0.5)
@@ -285,15 +285,15 @@ class TestSilence:
 
     def test_anything_that_arrives_is_a_sign_of_life(self) -> None:
         played = Played().welcomed()
-        for sign in (PONG, PING):
+        for sign in (Opcode.PONG, Opcode.PING):
             played.network.pass_time(30)
-            assert (PING, b"") in played.server.frames()
+            assert (Opcode.PING, b"") in played.server.frames()
             played.server.send(b"", sign)
             played.network.pass_time(24)
-            assert (PING, b"") not in played.server.frames()
+            assert (Opcode.PING, b"") not in played.server.frames()
             played.network.pass_time(1)
-            assert (PING, b"") in played.server.frames()
-            played.server.send(b"", PONG)
+            assert (Opcode.PING, b"") in played.server.frames()
+            played.server.send(b"", Opcode.PONG)
             played.settle()
         assert played.client.connected
 
@@ -301,7 +301,7 @@ class TestSilence:
         played = Played().welcomed()
         played.network.pass_time(26)
         played.network.reactor.advance(20)
-        played.server.send(b"", PONG)
+        played.server.send(b"", Opcode.PONG)
         played.network.pass_time(1)
         assert played.client.connected
 
@@ -349,7 +349,7 @@ class TestHoldingBack:
         (download,) = (each for each in played.network.transports if b"/receive?" in each.sent)
         assert download.reason is not None
         played.settle()
-        assert played.server.frames()[-1] == (CLOSE, b"\x03\xe8")
+        assert played.server.frames()[-1] == (Opcode.CLOSE, b"\x03\xe8")
         played.server.close(1000)
         played.server.transport.lose(ConnectionDone())
         played.settle()
@@ -502,10 +502,10 @@ class TestHTTP:
         played.server.say("get:1", "msg:2")
         played.settle()
         for delay in (60, 1, 60, 4, 59):
-            played.server.send(b"", PING)
+            played.server.send(b"", Opcode.PING)
             assert played.heard == []
             for _ in range(delay):
-                played.server.send(b"", PING)
+                played.server.send(b"", Opcode.PING)
                 played.network.pass_time(1)
         played.network.pass_time(1)
         assert played.heard == ["2"]
@@ -657,17 +657,17 @@ class TestFaultsOfOthers:
         played = Played().welcomed()
         transport = played.server.transport
         for payload in (b"first", b"second"):
-            played.server.send(payload, PING)
+            played.server.send(payload, Opcode.PING)
         played.settle()
-        assert played.server.frames() == [(PONG, b"first"), (PONG, b"second")]
+        assert played.server.frames() == [(Opcode.PONG, b"first"), (Opcode.PONG, b"second")]
         transport.room = 0
         for number in range(1000):
-            played.server.send(b"%d" % number, PING)
+            played.server.send(b"%d" % number, Opcode.PING)
         played.settle()
-        assert played.server.frames() == [(PONG, b"0")]
+        assert played.server.frames() == [(Opcode.PONG, b"0")]
         transport.drain()
         played.settle()
-        assert played.server.frames() == [(PONG, b"999")]
+        assert played.server.frames() == [(Opcode.PONG, b"999")]
 
     @pytest.mark.parametrize("payload", [b"", b"x"])
     def test_a_message_of_too_many_frames_ends_the_connection(
@@ -676,9 +676,9 @@ class TestFaultsOfOthers:
         monkeypatch.setattr("acebase_ipc.client.connection.MAX_FRAGMENTS", 100)
         played = Played().welcomed()
         for last in (98, 99):
-            played.server.send(b"msg:", TEXT, fin=False)
+            played.server.send(b"msg:", Opcode.TEXT, fin=False)
             for number in range(last + 1):
-                played.server.send(payload, CONTINUATION, fin=number == last)
+                played.server.send(payload, Opcode.CONTINUATION, fin=number == last)
             played.settle()
         assert played.heard == [payload.decode() * 99]
         assert isinstance(played.client.problem, ClosedAsTooLarge)
@@ -733,7 +733,7 @@ class TestFaultsOfOthers:
         large.addErrback(failures.append)
         for _ in range(30):
             assert not after.called
-            played.server.send(b"", PING)  # it lives
+            played.server.send(b"", Opcode.PING)  # it lives
             played.network.pass_time(1)
         assert isinstance(failures[0].value, client_errors.PingTimeout)
         assert after.called

@@ -316,7 +316,7 @@ def test_anything_can_be_done_from_any_call(
         assert stopped.called
         assert [each for each in scene.pending if not each.called] == []
         assert_idle(scene.alice)
-        assert len(scene.network.world.server.get_clients("shop_data")) == 1
+        assert len(scene.network.relay.server.get_clients("shop_data")) == 1
     failures = [each for each in events if each["log_level"] is LogLevel.critical]
     assert failures == []
 

@@ -39,8 +39,8 @@ from acebase_ipc.client.errors import (
 )
 from acebase_ipc.client.reconnect import retry_delay
 from acebase_ipc.relay.limits import Limits
+from acebase_ipc.testing import DATABASE
 from tests.clients import URL, Network, RelayNetwork
-from tests.fakes import DATABASE
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ class TestJoining:
         assert client.connected
         assert client.problem is None
         assert result(client.when_connected()) is None
-        (known,) = network.world.server.get_clients(DATABASE)
+        (known,) = network.relay.server.get_clients(DATABASE)
         assert known.id == client.id
 
     def test_it_makes_itself_an_id(self, network: RelayNetwork) -> None:
@@ -107,7 +107,7 @@ class TestJoining:
         assert result(again) is None
         assert client.id == client_id
         assert client.problem is None
-        assert [each.id for each in network.world.server.get_clients(DATABASE)] == [client_id]
+        assert [each.id for each in network.relay.server.get_clients(DATABASE)] == [client_id]
 
     def test_any_name_and_id_is_legal(self) -> None:
         network = RelayNetwork()
@@ -124,8 +124,8 @@ class TestJoining:
     def test_it_says_its_dialect(self, network: RelayNetwork) -> None:
         network.started("alice")
         network.started("bobby", dialect=Dialect.ACEBASE)
-        assert network.world.logged("alice joined as documented peer")
-        assert network.world.logged("bobby joined as acebase peer")
+        assert network.relay.logged("alice joined as documented peer")
+        assert network.relay.logged("bobby joined as acebase peer")
 
     def test_acebase_peers_get_envelopes_of_any_size_as_they_are(
         self, network: RelayNetwork
@@ -162,7 +162,7 @@ class TestJoining:
         client = network.started()
         client.startService()
         network.settle()
-        assert len(network.world.server.get_clients(DATABASE)) == 1
+        assert len(network.relay.server.get_clients(DATABASE)) == 1
 
 
 def network_below(url: str) -> IPCClient:
@@ -473,7 +473,7 @@ class TestReceiving:
     def test_an_error_of_a_callback_is_logged_and_affects_nothing_else(
         self, network: RelayNetwork
     ) -> None:
-        network = RelayNetwork(fails=True)
+        network = RelayNetwork(expect_errors=True)
         alice, bobby = network.started("alice"), network.started("bobby")
 
         def fails(text: str) -> None:
@@ -709,14 +709,14 @@ class TestEnding:
         assert isinstance(error(waiting), ClientStopped)
         network.refuses = False
         network.pass_time(60)
-        assert network.world.server.get_clients(DATABASE) == ()
+        assert network.relay.server.get_clients(DATABASE) == ()
 
     def test_it_can_be_stopped_amid_connecting(self, network: RelayNetwork) -> None:
         client = network.client()
         client.startService()
         assert result(client.stopService()) is None
         network.pass_time(60)
-        assert network.world.server.get_clients(DATABASE) == ()
+        assert network.relay.server.get_clients(DATABASE) == ()
 
     def test_it_can_be_stopped_amid_the_handshake(self, network: RelayNetwork) -> None:
         client = network.client()
@@ -752,7 +752,7 @@ class TestEnding:
         network.settle()
         network.start(client)
         assert client.connected
-        assert [each.id for each in network.world.server.get_clients(DATABASE)] == ["alice"]
+        assert [each.id for each in network.relay.server.get_clients(DATABASE)] == ["alice"]
 
 
 class TestStartingWhileItIsStopped:
@@ -858,14 +858,14 @@ class TestConnectingAgain:
         alice.on_connected(alice.stopService)
         network.start(alice)
         assert isinstance(error(waits), ClientStopped)
-        assert network.world.server.get_clients(DATABASE) == ()
+        assert network.relay.server.get_clients(DATABASE) == ()
 
     def test_it_can_be_stopped_as_soon_as_it_is_disconnected(self, network: RelayNetwork) -> None:
         alice = network.started("alice")
         alice.on_disconnected(lambda problem: alice.stopService())
         network.cut(alice)
         network.pass_time(60)
-        assert network.world.server.get_clients(DATABASE) == ()
+        assert network.relay.server.get_clients(DATABASE) == ()
 
     def test_it_waits_longer_each_time(self, network: RelayNetwork) -> None:
         network.refuses = True
@@ -873,7 +873,7 @@ class TestConnectingAgain:
         connect = network.connect
 
         def count(factory: Any) -> Deferred[Any]:
-            tried.append(network.world.now)
+            tried.append(network.relay.now)
             return connect(factory)
 
         network.connect = count  # type: ignore[method-assign]
@@ -1063,7 +1063,7 @@ class TestRefusals:
         network.settle()
         assert result(stopped) is None
         network.pass_time(60)
-        assert network.world.server.get_clients(DATABASE) == ()
+        assert network.relay.server.get_clients(DATABASE) == ()
 
     def test_a_token_opens_every_way_and_is_nowhere_to_be_seen(self) -> None:
         network = RelayNetwork(token="s3cret", max_payload=100)
@@ -1078,7 +1078,7 @@ class TestRefusals:
             wrong = network.started("carol", token="s3cret!")
             assert isinstance(wrong.problem, TokenRejected)
             network.cut(alice)
-        lines = [eventAsText(each) for each in (*events, *network.world.events)]
+        lines = [eventAsText(each) for each in (*events, *network.relay.log)]
         assert [line for line in lines if "gives up" in line]
         for client in (alice, bobby, wrong):
             lines += [repr(client), str(client.problem), repr(client._link.connection)]
@@ -1097,7 +1097,7 @@ class TestRefusals:
 
     def test_a_relay_that_shuts_down_is_tried_again(self, network: RelayNetwork) -> None:
         client = network.started()
-        network.world.stop()
+        network.relay.stop()
         network.settle()
         assert isinstance(client.problem, RelayShutDown)
         assert not client.failed
@@ -1115,7 +1115,7 @@ class TestRefusals:
         assert isinstance(error(first.send("x")), Replaced)
 
     def test_a_client_whose_id_is_in_conflict_waits(self) -> None:
-        network = RelayNetwork(fails=True)
+        network = RelayNetwork(expect_errors=True)
         first = network.started("alice", dialect=Dialect.ACEBASE)
         second = network.started("alice", dialect=Dialect.ACEBASE)
         assert first.failed

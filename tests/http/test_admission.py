@@ -16,7 +16,16 @@ from acebase_ipc.http.tokens import Tokens
 from acebase_ipc.protocol.errors import RequestRefused
 from acebase_ipc.protocol.handshake import Handshake
 from acebase_ipc.relay.errors import Overloaded
-from tests.fakes import DATABASE, Peer, Wire, World, chunk, http_head, http_request, upgrade_request
+from acebase_ipc.testing import (
+    DATABASE,
+    MemoryConnection,
+    MemoryPeer,
+    MemoryRelay,
+    chunk,
+    http_head,
+    http_request,
+    upgrade_request,
+)
 from tests.http.test_auth import asked
 
 SEND = f"/{DATABASE}/send?id=alice&t=secret"
@@ -32,7 +41,7 @@ class CountedTokens(Tokens):
         return super().allow(database, presented)
 
 
-def count_checks(world: World) -> CountedTokens:
+def count_checks(world: MemoryRelay) -> CountedTokens:
     """Let *world* count from now on how often it checks a token."""
     tokens = CountedTokens(world.server.config.rules())
     world.server._access.tokens = tokens
@@ -59,8 +68,8 @@ def token_file(tmp_path: Path) -> Path:
     ],
 )
 def test_a_post_is_admitted_once(pieces: list[bytes]) -> None:
-    world = World(token="secret")
-    world.peers("alice", "bobby", query="&t=secret")
+    world = MemoryRelay(token="secret")
+    world.join_all("alice", "bobby", query="&t=secret")
     tokens = count_checks(world)
     wire = world.connect()
     wire.send(*pieces)
@@ -70,8 +79,8 @@ def test_a_post_is_admitted_once(pieces: list[bytes]) -> None:
 
 
 def test_a_post_in_a_foreign_site_is_admitted_once() -> None:
-    world = World(token="secret")
-    world.peers("alice", "bobby", query="&t=secret")
+    world = MemoryRelay(token="secret")
+    world.join_all("alice", "bobby", query="&t=secret")
     root = Resource()
     root.putChild(b"ipc", world.server.resource())
     world.factory = Site(root, reactor=world.reactor)
@@ -81,8 +90,8 @@ def test_a_post_in_a_foreign_site_is_admitted_once() -> None:
 
 
 def test_a_sender_that_leaves_before_its_body_is_complete_is_401() -> None:
-    world = World()
-    alice, bobby = world.peers("alice", "bobby")
+    world = MemoryRelay()
+    alice, bobby = world.join_all("alice", "bobby")
     wire = world.connect()
     wire.send(http_head("POST", SEND, content_length="5"), b"hel")
     alice.leave()
@@ -94,10 +103,10 @@ def test_a_sender_that_leaves_before_its_body_is_complete_is_401() -> None:
 # Again, where the decision comes later
 
 
-def conflicting(world: World, token: str) -> tuple[Peer, Wire]:
+def conflicting(world: MemoryRelay, token: str) -> tuple[MemoryPeer, MemoryConnection]:
     """A silent holder of an id that is in conflict, and a newcomer that waits for the check."""
     target = f"/{DATABASE}/connect?v=1.0.0&id=[master]&t={token}"
-    first, holder = (Peer("[master]", world.upgrade(target)) for _ in range(2))
+    first, holder = (MemoryPeer("[master]", world.upgrade(target)) for _ in range(2))
     assert first.close_code == 4001
     holder.answers = False
     newcomer = world.connect()
@@ -108,7 +117,7 @@ def conflicting(world: World, token: str) -> tuple[Peer, Wire]:
 
 def test_a_newcomer_is_admitted_after_the_check_of_a_silent_holder(token_file: Path) -> None:
     token_file.write_text("old\nnew\n")
-    world = World(token_file=str(token_file))
+    world = MemoryRelay(token_file=str(token_file))
     _, newcomer = conflicting(world, "new")
     world.pass_time(3)
     assert newcomer.take().startswith(b"HTTP/1.1 101 ")
@@ -116,7 +125,7 @@ def test_a_newcomer_is_admitted_after_the_check_of_a_silent_holder(token_file: P
 
 def test_a_token_revoked_during_the_check_is_refused(token_file: Path) -> None:
     token_file.write_text("old\nnew\n")
-    world = World(token_file=str(token_file))
+    world = MemoryRelay(token_file=str(token_file))
     holder, newcomer = conflicting(world, "new")
     token_file.write_text("new\n")
     world.server.reload_tokens()
@@ -159,10 +168,10 @@ def test_room_used_up_during_the_check_is_refused() -> None:
 
 def test_only_databases_that_the_token_opens_are_searched(token_file: Path) -> None:
     token_file.write_text("a_* one\nb_* two\n")
-    world = World(token_file=str(token_file))
-    worker = world.peer("worker", "a_data", "&t=one")
-    world.peer("worker", "b_data", "&t=two")
-    world.peer("secret", "b_data", "&t=two")
+    world = MemoryRelay(token_file=str(token_file))
+    worker = world.join("worker", "a_data", query="&t=one")
+    world.join("worker", "b_data", query="&t=two")
+    world.join("secret", "b_data", query="&t=two")
     assert world.post("/send?id=worker&t=one", "ping").status == 200
     assert worker.received() == ["pong"]
     assert world.get("/receive?id=secret&msg=x&t=one").status == 404

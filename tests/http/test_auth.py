@@ -23,8 +23,16 @@ from acebase_ipc.http.tokens import FREE_FAILURES, Rule, Tokens
 from acebase_ipc.protocol.errors import RequestRefused
 from acebase_ipc.relay.errors import NotAPeer
 from acebase_ipc.relay.events import Refused, RelayEvent, TokenGuessing
+from acebase_ipc.testing import (
+    DATABASE,
+    MemoryConnection,
+    MemoryPeer,
+    MemoryRelay,
+    http_head,
+    http_request,
+    upgrade_request,
+)
 from tests.certificates import make_certificate
-from tests.fakes import DATABASE, Peer, Wire, World, http_head, http_request, upgrade_request
 
 SECRET = "s3cret"
 ORIGIN = "https://app.example"
@@ -223,22 +231,22 @@ def test_allow_host_adds_a_name(host: bytes) -> None:
     ],
 )
 def test_a_rebound_name_is_refused_on_every_path(target: str) -> None:
-    world = World()
-    world.peer("alice")
+    relay = MemoryRelay()
+    relay.join("alice")
     for method in ("GET", "POST", "OPTIONS"):
         body = b"ping" if method == "POST" else b""
-        assert world.request(method, target, body, host="evil.example:9163").status == 403
-        assert world.request(method, target, body, host="localhost:9163").status != 403
-    assert world.upgrade(target, host="evil.example").response().status == 403
+        assert relay.request(method, target, body, host="evil.example:9163").status == 403
+        assert relay.request(method, target, body, host="localhost:9163").status != 403
+    assert relay.upgrade(target, host="evil.example").response().status == 403
 
 
 def test_a_rebound_name_relays_nothing() -> None:
-    world = World()
-    (alice,) = world.peers("alice")
+    relay = MemoryRelay()
+    (alice,) = relay.join_all("alice")
     target = f"/{DATABASE}/send?id=alice"
-    assert world.post(target, "to:alice;boo", host="evil.example").status == 403
+    assert relay.post(target, "to:alice;boo", host="evil.example").status == 403
     assert alice.received() == []
-    assert world.post(target, "to:alice;boo", host="localhost").status == 200
+    assert relay.post(target, "to:alice;boo", host="localhost").status == 200
     assert alice.received() == ["msg:boo"]
 
 
@@ -274,10 +282,10 @@ def test_an_origin_is_refused(origins: tuple[str, ...], origin: bytes) -> None:
 
 
 def test_a_token_does_not_help_a_foreign_page() -> None:
-    world = World(token=SECRET)
+    relay = MemoryRelay(token=SECRET)
     target = f"/{DATABASE}/clients?t={SECRET}"
-    assert world.get(target).status == 200
-    assert world.get(target, origin="https://evil.example").status == 403
+    assert relay.get(target).status == 200
+    assert relay.get(target, origin="https://evil.example").status == 403
 
 
 # Health
@@ -285,9 +293,9 @@ def test_a_token_does_not_help_a_foreign_page() -> None:
 
 @pytest.mark.parametrize("config", [{}, {"token": SECRET}])
 def test_health_needs_no_token_and_discloses_nothing(config: dict[str, Any]) -> None:
-    world = World(**config)
-    world.peer("alice", query=f"&t={SECRET}")
-    response = world.get("/healthz")
+    relay = MemoryRelay(**config)
+    relay.join("alice", query=f"&t={SECRET}")
+    response = relay.get("/healthz")
     assert (response.status, response.text) == (200, "ok")
     assert set(response.headers) == {
         "server",
@@ -296,8 +304,8 @@ def test_health_needs_no_token_and_discloses_nothing(config: dict[str, Any]) -> 
         "content-length",
         "cache-control",
     }
-    assert world.get("/healthz", origin="https://evil.example").status == 403
-    assert world.post("/healthz", b"").status == 405
+    assert relay.get("/healthz", origin="https://evil.example").status == 403
+    assert relay.post("/healthz", b"").status == 405
 
 
 # Headers are bytes
@@ -325,8 +333,8 @@ def test_health_needs_no_token_and_discloses_nothing(config: dict[str, Any]) -> 
     ],
 )
 def test_a_header_that_is_not_utf8_is_no_failure(line: str, header: str) -> None:
-    world = World(token=SECRET)  # fails the test if a traceback is logged
-    wire = world.connect()
+    relay = MemoryRelay(token=SECRET)  # fails the test if a traceback is logged
+    wire = relay.connect()
     wire.send(f"{line}\r\n{header}\r\n\r\npong".encode("latin-1"))
     assert 400 <= next(iter(wire.responses())).status < 500
 
@@ -405,51 +413,51 @@ def test_guessing_is_logged_once_a_minute_and_counted_each_time() -> None:
     assert gate.reports.count(Refused("192.0.2.1", 403, "Unauthorized")) == 15 * FREE_FAILURES
 
 
-def guess(world: World, count: int = FREE_FAILURES) -> None:
+def guess(relay: MemoryRelay, count: int = FREE_FAILURES) -> None:
     for _ in range(count):
-        assert world.get(f"/{DATABASE}/clients?t=wrong").status == 401
+        assert relay.get(f"/{DATABASE}/clients?t=wrong").status == 401
 
 
 def test_a_late_answer_is_that_of_a_handshake() -> None:
-    world = World(token=SECRET)
-    guess(world)
-    wire = world.upgrade(f"/{DATABASE}/connect?id=alice&v=1&t=wrong")
-    world.pass_time(FAILURE_DELAY - 0.1)
+    relay = MemoryRelay(token=SECRET)
+    guess(relay)
+    wire = relay.upgrade(f"/{DATABASE}/connect?id=alice&v=1&t=wrong")
+    relay.pass_time(FAILURE_DELAY - 0.1)
     assert wire.take() == b""
-    world.pass_time(0.1)
+    relay.pass_time(0.1)
     assert wire.response().status == 403
-    world.peer("alice", query=f"&t={SECRET}")
+    relay.join("alice", query=f"&t={SECRET}")
 
 
 @pytest.mark.parametrize("early", [0, 5])
 def test_a_late_answer_to_a_post_comes_whenever_the_body_does(early: int) -> None:
-    world = World(token=SECRET)
-    guess(world)
-    wire = world.connect()
+    relay = MemoryRelay(token=SECRET)
+    guess(relay)
+    wire = relay.connect()
     request = http_request("POST", f"/{DATABASE}/send?id=alice&t=wrong", b"a body")
     wire.send(request[: len(request) - early])
-    world.pass_time(FAILURE_DELAY - 0.1)
+    relay.pass_time(FAILURE_DELAY - 0.1)
     assert wire.take() == b""
-    world.pass_time(0.1)
+    relay.pass_time(0.1)
     assert wire.response().status == 401
     wire.send(request[len(request) - early :])
     assert wire.ended == "closed"
 
 
-@pytest.mark.parametrize("end", [Wire.close, Wire.reset])
-def test_a_client_may_leave_before_a_late_answer(end: Callable[[Wire], None]) -> None:
-    world = World(token=SECRET)  # fails the test if a traceback is logged
-    guess(world)
+@pytest.mark.parametrize("end", [MemoryConnection.close, MemoryConnection.reset])
+def test_a_client_may_leave_before_a_late_answer(end: Callable[[MemoryConnection], None]) -> None:
+    relay = MemoryRelay(token=SECRET)  # fails the test if a traceback is logged
+    guess(relay)
     for request in (
         http_head("GET", f"/{DATABASE}/clients"),
         upgrade_request(f"/{DATABASE}/connect?id=alice&v=1"),
         http_request("POST", f"/{DATABASE}/send?id=alice", b"a body"),
     ):
-        wire = world.connect()
+        wire = relay.connect()
         wire.send(request)
         end(wire)
-    world.pass_time(FAILURE_DELAY)
-    guess(world, 0)
+    relay.pass_time(FAILURE_DELAY)
+    guess(relay, 0)
 
 
 # Rotation
@@ -462,47 +470,47 @@ def token_file(tmp_path: Path) -> Path:
     return path
 
 
-def join(world: World, token: str, client_id: str, database: str = DATABASE) -> Peer:
-    return world.peer(client_id, database, query=f"&t={token}")
+def join(relay: MemoryRelay, token: str, client_id: str, database: str = DATABASE) -> MemoryPeer:
+    return relay.join(client_id, database, query=f"&t={token}")
 
 
-def status(world: World, token: str, database: str = DATABASE) -> int:
-    return world.get(f"/{database}/clients?t={token}").status
+def status(relay: MemoryRelay, token: str, database: str = DATABASE) -> int:
+    return relay.get(f"/{database}/clients?t={token}").status
 
 
 def test_a_token_is_exchanged_without_a_gap(token_file: Path) -> None:
     token_file.write_text("old\n")
-    world = World(token_file=str(token_file))
-    old = join(world, "old", "alice")
-    assert status(world, "new") == 401
+    relay = MemoryRelay(token_file=str(token_file))
+    old = join(relay, "old", "alice")
+    assert status(relay, "new") == 401
 
     token_file.write_text("# until Monday\nold\nnew\n")
-    world.server.reload_tokens()
-    world.settle()
-    assert (status(world, "old"), status(world, "new")) == (200, 200)
-    new = join(world, "new", "bobby")
+    relay.server.reload_tokens()
+    relay.settle()
+    assert (status(relay, "old"), status(relay, "new")) == (200, 200)
+    new = join(relay, "new", "bobby")
     assert old.received() == ["connect:bobby"]
 
     token_file.write_text("new\n")
-    world.server.reload_tokens()
-    world.settle()
+    relay.server.reload_tokens()
+    relay.settle()
     assert (old.close_code, old.close_reason) == (1008, "the token is not valid any more")
     assert new.close_code is None
     assert new.received() == ["disconnect:alice"]
-    assert (status(world, "old"), status(world, "new")) == (401, 200)
+    assert (status(relay, "old"), status(relay, "new")) == (401, 200)
 
 
 def test_a_connection_ends_with_what_its_token_opens(token_file: Path) -> None:
     token_file.write_text("shop_* one\nother one\n* two\n")
-    world = World(token_file=str(token_file))
-    peers = [join(world, "one", "alice"), join(world, "one", "alice", "other")]
-    peers.append(join(world, "two", "bobby", "other"))
+    relay = MemoryRelay(token_file=str(token_file))
+    peers = [join(relay, "one", "alice"), join(relay, "one", "alice", "other")]
+    peers.append(join(relay, "two", "bobby", "other"))
 
     token_file.write_text("shop_* one\n* two\n")
-    world.server.reload_tokens()
-    world.settle()
+    relay.server.reload_tokens()
+    relay.settle()
     assert [each.close_code for each in peers] == [None, 1008, None]
-    assert status(world, "one", "other") == 401
+    assert status(relay, "one", "other") == 401
 
 
 def break_bytes(path: Path) -> None:
@@ -518,28 +526,28 @@ def test_a_file_that_cannot_be_used_changes_nothing(
     token_file: Path, spoil: Callable[[Path], None]
 ) -> None:
     token_file.write_text("old\n")
-    world = World(token_file=str(token_file))
-    alice = join(world, "old", "alice")
+    relay = MemoryRelay(token_file=str(token_file))
+    alice = join(relay, "old", "alice")
     spoil(token_file)
     with capturedLogs() as events:
-        world.server.reload_tokens()
-    world.settle()
+        relay.server.reload_tokens()
+    relay.settle()
     (line,) = [eventAsText(each) for each in events]
     assert "#error] the tokens stay as they are: " in line
     assert "new" not in line
     assert alice.close_code is None
-    assert (status(world, "old"), status(world, "new")) == (200, 401)
+    assert (status(relay, "old"), status(relay, "new")) == (200, 401)
 
 
 def test_a_reload_without_a_file_changes_nothing() -> None:
     configs: list[dict[str, Any]] = [{}, {"token": SECRET}]
     for config in configs:
-        world = World(**config)
-        alice = join(world, SECRET, "alice")
-        world.server.reload_tokens()
-        world.settle()
+        relay = MemoryRelay(**config)
+        alice = join(relay, SECRET, "alice")
+        relay.server.reload_tokens()
+        relay.settle()
         assert alice.close_code is None
-        assert status(world, SECRET) == 200
+        assert status(relay, SECRET) == 200
 
 
 # No token is disclosed
@@ -547,40 +555,40 @@ def test_a_reload_without_a_file_changes_nothing() -> None:
 
 def test_no_token_is_disclosed(token_file: Path) -> None:
     token_file.write_text(f"{SECRET}\nshop_* {SECRET}2\n")
-    world = World(token_file=str(token_file))
+    relay = MemoryRelay(token_file=str(token_file))
     presented = (SECRET, f"{SECRET}2", f"{SECRET}3")
     answers = []
     for each in presented:
         for method in ("GET", "POST", "HEAD", "DELETE"):
-            wire = world.connect()
+            wire = relay.connect()
             wire.send(http_request(method, f"/{DATABASE}/clients?t={each}", b""))
             wire.send(http_request(method, f"/{DATABASE}/{each}?t={each}", b""))
             wire.send(http_head(method, f"/{DATABASE}/connect?t={each}", authorization=each))
             answers.append(wire.take())
-    world.pass_time(70)
-    world.server.reload_tokens()
+    relay.pass_time(70)
+    relay.server.reload_tokens()
     assert len(answers) == 12
     assert not any(SECRET.encode() in each for each in answers)
-    assert world.logged(SECRET) == []
-    assert SECRET not in repr(world.server.config)
-    assert SECRET not in repr(vars(world.server))
+    assert relay.logged(SECRET) == []
+    assert SECRET not in repr(relay.server.config)
+    assert SECRET not in repr(vars(relay.server))
 
 
 def test_the_own_site_writes_no_access_log() -> None:
-    world = World()
-    before = len(world.events)
-    assert world.get("/healthz").status == 200
-    assert len(world.events) == before
+    relay = MemoryRelay()
+    before = len(relay.log)
+    assert relay.get("/healthz").status == 200
+    assert len(relay.log) == before
 
 
 def test_in_a_foreign_site_tokens_open_the_same_databases() -> None:
-    world = World(port=None, token=SECRET)
+    relay = MemoryRelay(port=None, token=SECRET)
     root = Resource()
-    root.putChild(b"ipc", world.server.resource())
-    world.factory = Site(root, reactor=world.reactor)
-    assert world.get(f"/ipc/{DATABASE}/clients?t=wrong").status == 401
-    assert world.get(f"/ipc/{DATABASE}/clients?t={SECRET}").status == 200
-    assert world.get("/ipc/healthz").status == 200
+    root.putChild(b"ipc", relay.server.resource())
+    relay.port = relay.reactor.listenTCP(8080, Site(root, reactor=relay.reactor))
+    assert relay.get(f"/ipc/{DATABASE}/clients?t=wrong").status == 401
+    assert relay.get(f"/ipc/{DATABASE}/clients?t={SECRET}").status == 200
+    assert relay.get("/ipc/healthz").status == 200
 
 
 # Files that everybody can read
@@ -592,8 +600,8 @@ def test_a_token_file_readable_by_everybody_is_warned_of(
 ) -> None:
     token_file.write_text(SECRET)
     token_file.chmod(mode)
-    world = World(token_file=str(token_file))
-    assert bool(world.logged(str(token_file), "readable by everybody", "#warn]")) == warned
+    relay = MemoryRelay(token_file=str(token_file))
+    assert bool(relay.logged(str(token_file), "readable by everybody", "#warn]")) == warned
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o604, True)])
@@ -601,6 +609,6 @@ def test_a_key_readable_by_everybody_is_warned_of(tmp_path: Path, mode: int, war
     certificate = make_certificate(tmp_path)
     certificate.key.chmod(mode)
     endpoint = f"ssl:0:privateKey={certificate.key}:certKey={certificate.certificate}"
-    world = World(endpoints=(endpoint,))
-    assert bool(world.logged(str(certificate.key), "readable by everybody", "#warn]")) == warned
-    assert not world.logged(str(certificate.certificate), "readable by everybody")
+    relay = MemoryRelay(endpoints=(endpoint,))
+    assert bool(relay.logged(str(certificate.key), "readable by everybody", "#warn]")) == warned
+    assert not relay.logged(str(certificate.certificate), "readable by everybody")

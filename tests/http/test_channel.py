@@ -17,19 +17,19 @@ from acebase_ipc.http.channel import (
 from acebase_ipc.relay.limits import KIB, MIB
 from acebase_ipc.rotation import SLICE, TURN
 from acebase_ipc.server.logging import LogObserver
-from acebase_ipc.websocket import _autobahn
-from acebase_ipc.websocket._autobahn import BadRequestChannel
-from tests.fakes import (
+from acebase_ipc.testing import (
     DATABASE,
-    Peer,
-    Wire,
-    World,
+    MemoryConnection,
+    MemoryPeer,
+    MemoryRelay,
     chunk,
     client_frame,
     http_head,
     http_request,
     upgrade_request,
 )
+from acebase_ipc.websocket import _autobahn
+from acebase_ipc.websocket._autobahn import BadRequestChannel
 
 SEND = f"/{DATABASE}/send?id=alice"
 HEALTH = http_request("GET", "/healthz")
@@ -38,20 +38,20 @@ SHORTEST = b"GET / HTTP/1.1\r\n\r\n"
 STEPS_PER_TURN = TURN // SLICE
 
 
-def counted(world: World, kind: str) -> int:
+def counted(relay: MemoryRelay, kind: str) -> int:
     """How often an event was reported."""
-    observer = world.server.observer
+    observer = relay.server.observer
     assert isinstance(observer, LogObserver)
     return observer.counts[kind]
 
 
-def one_turn(world: World) -> None:
+def one_turn(relay: MemoryRelay) -> None:
     """Let the server read what is there, and do what belongs to one turn."""
-    with world._running():
-        world._turn()
+    with relay._running():
+        relay._turn()
 
 
-def statuses(wire: Wire) -> int:
+def statuses(wire: MemoryConnection) -> int:
     """How many answers have come since the last time."""
     return wire.take().count(b"HTTP/1.1 ")
 
@@ -60,51 +60,51 @@ def statuses(wire: Wire) -> int:
 
 
 def test_pipelined_requests_are_answered_some_in_each_turn() -> None:
-    world = World()
-    wire = world.connect()
+    relay = MemoryRelay()
+    wire = relay.connect()
     wire.socket.inbox += SHORTEST * 1000
     answers = []
     for _ in range(10):
-        one_turn(world)
+        one_turn(relay)
         answers.append(statuses(wire))
     assert STEPS_PER_TURN - 1 <= max(answers) <= 2 * STEPS_PER_TURN
-    world.settle()
+    relay.settle()
     assert sum(answers) + statuses(wire) == 1000
 
 
 def test_connections_are_served_in_rotation() -> None:
-    world = World()
-    *greedy, wire = (world.connect() for _ in range(4))
+    relay = MemoryRelay()
+    *greedy, wire = (relay.connect() for _ in range(4))
     for each in greedy:
         each.socket.inbox += SHORTEST * 1000
-    one_turn(world)
+    one_turn(relay)
     wire.socket.inbox += HEALTH
     for _ in range(3):
-        one_turn(world)
+        one_turn(relay)
     assert statuses(wire) == 1
     assert all(0 < statuses(each) < 100 for each in greedy)
 
 
 def test_many_connections_with_a_request_each_share_the_turns() -> None:
-    world = World()
-    wires = [world.connect() for _ in range(50)]
+    relay = MemoryRelay()
+    wires = [relay.connect() for _ in range(50)]
     for each in wires:
         each.socket.inbox += HEALTH
-    one_turn(world)
+    one_turn(relay)
     assert sum(map(statuses, wires)) <= 2 * STEPS_PER_TURN
-    world.settle()
+    relay.settle()
     assert sum(map(statuses, wires)) >= 50 - 2 * STEPS_PER_TURN
 
 
 def test_a_body_of_tiny_chunks_is_parsed_some_in_each_turn() -> None:
-    world = World()
-    _, bobby = world.peers("alice", "bobby")
-    wire = world.connect()
+    relay = MemoryRelay()
+    _, bobby = relay.join_all("alice", "bobby")
+    wire = relay.connect()
     wire.send(http_head("POST", SEND, transfer_encoding="chunked"))
     wire.socket.inbox += chunk(b"x") * 10_000
     turns = 0
-    while wire.socket.inbox or next(iter(world.server._site.channels))._input:
-        one_turn(world)
+    while wire.unread or next(iter(relay.server._site.channels))._input:
+        one_turn(relay)
         turns += 1
     assert turns >= 10_000 * 6 // (STEPS_PER_TURN * PIECE)
     wire.send(chunk(b""))
@@ -113,13 +113,13 @@ def test_a_body_of_tiny_chunks_is_parsed_some_in_each_turn() -> None:
 
 
 def test_nothing_is_read_while_input_waits() -> None:
-    world = World()
-    wire = world.connect()
+    relay = MemoryRelay()
+    wire = relay.connect()
     wire.socket.inbox += SHORTEST * 20_000
-    before = len(wire.socket.inbox)
+    before = len(wire.unread)
     for _ in range(10):
-        one_turn(world)
-    assert before - len(wire.socket.inbox) == 64 * KIB  # one read
+        one_turn(relay)
+    assert before - len(wire.unread) == 64 * KIB  # one read
     wire.reset()
 
 
@@ -127,20 +127,20 @@ def test_nothing_is_read_while_input_waits() -> None:
 
 
 def test_no_request_is_answered_while_answers_are_unread() -> None:
-    world = World()
-    wire = world.connect()
+    relay = MemoryRelay()
+    wire = relay.connect()
     wire.stop_reading()
     wire.send(SHORTEST * 5_000)
-    unread = 5_000 * len(SHORTEST) - len(wire.socket.inbox)
+    unread = 5_000 * len(SHORTEST) - len(wire.unread)
     assert unread <= 128 * KIB
-    assert world.server._site.memory <= WRITE_BUFFER + 128 * KIB
-    wire.read_on()
+    assert relay.server._site.memory <= WRITE_BUFFER + 128 * KIB
+    wire.resume_reading()
     assert statuses(wire) == 5_000
 
 
 def test_headers_that_nothing_reads_are_not_kept() -> None:
-    world = World()
-    wires = [world.connect() for _ in range(100)]
+    relay = MemoryRelay()
+    wires = [relay.connect() for _ in range(100)]
     head = http_head("GET", "/healthz", content_length="1")[:-2]
     head += b"".join(b"x%d: %s\r\n" % (each, b"y" * 100) for each in range(90)) + b"\r\n"
     tracemalloc.start()
@@ -156,20 +156,20 @@ def test_headers_that_nothing_reads_are_not_kept() -> None:
 
 @pytest.mark.parametrize(("lines", "accepted"), [(90, True), (MAX_HEADER_LINES + 1, False)])
 def test_the_number_of_headers_is_bounded(lines: int, accepted: bool) -> None:
-    wire = World().connect()
+    wire = MemoryRelay().connect()
     wire.send(HEALTH[:-2] + b"x: y\r\n" * lines + b"\r\n")
     assert wire.response().status == (200 if accepted else 431)
 
 
 def test_connections_that_hold_more_than_their_share_are_ended() -> None:
-    world = World(max_memory=8 * MIB)
-    greedy = [world.connect() for _ in range(20)]
+    relay = MemoryRelay(max_memory=8 * MIB)
+    greedy = [relay.connect() for _ in range(20)]
     for each in greedy:
         each.stop_reading()
         each.send(SHORTEST * 2_000)
-    honest = world.connect()
-    world.pass_time(2)
-    assert world.server._site.memory <= MIB
+    honest = relay.connect()
+    relay.pass_time(2)
+    assert relay.server._site.memory <= MIB
     assert 0 < sum(each.ended is None for each in greedy) <= MIB // WRITE_BUFFER
     honest.send(HEALTH)
     assert honest.response().status == 200
@@ -179,15 +179,15 @@ def test_connections_that_hold_more_than_their_share_are_ended() -> None:
 
 
 def test_a_client_that_reads_no_last_answer_is_aborted() -> None:
-    world = World()
-    wire = world.connect()
+    relay = MemoryRelay()
+    wire = relay.connect()
     wire.stop_reading()
     wire.send(http_request("GET", "/healthz", connection="close"))
-    world.pass_time(CLOSE_TIMEOUT - 1)
+    relay.pass_time(CLOSE_TIMEOUT - 1)
     assert wire.ended is None
-    world.pass_time(2)
+    relay.pass_time(2)
     assert wire.ended == "reset"
-    assert world.server._site.channels == set()
+    assert relay.server._site.channels == set()
 
 
 @pytest.mark.parametrize(
@@ -201,52 +201,52 @@ def test_a_client_that_reads_no_last_answer_is_aborted() -> None:
     ],
 )
 def test_every_close_has_a_deadline(data: bytes) -> None:
-    world = World()
-    wire = world.connect()
+    relay = MemoryRelay()
+    wire = relay.connect()
     wire.stop_reading()
     wire.send(data)
-    world.pass_time(CLOSE_TIMEOUT + 1)
+    relay.pass_time(CLOSE_TIMEOUT + 1)
     assert wire.ended is not None
 
 
 def test_a_slow_request_behind_a_whole_one_has_a_deadline() -> None:
-    world = World(request_timeout=10, http_idle=5)
-    wire = world.connect()
+    relay = MemoryRelay(request_timeout=10, http_idle=5)
+    wire = relay.connect()
     wire.send(HEALTH + b"GET /hea")
     assert wire.response().status == 200
     for _ in range(11):
         wire.send(b"x")
-        world.pass_time(1)
+        relay.pass_time(1)
     assert wire.ended is not None
-    assert counted(world, "RequestTimeout") == 1
+    assert counted(relay, "RequestTimeout") == 1
 
 
 def test_a_request_that_has_begun_is_not_idle() -> None:
-    world = World(request_timeout=10, http_idle=5)
-    wire = world.connect()
+    relay = MemoryRelay(request_timeout=10, http_idle=5)
+    wire = relay.connect()
     wire.send(HEALTH + b"GET /hea")
-    world.pass_time(9)
+    relay.pass_time(9)
     assert wire.ended is None
-    world.pass_time(2)
+    relay.pass_time(2)
     assert wire.ended is not None
 
 
 def test_a_slow_request_behind_one_that_waits_has_a_deadline() -> None:
-    world = World(token="secret", request_timeout=10)
+    relay = MemoryRelay(token="secret", request_timeout=10)
     for _ in range(10):
-        world.get(f"/{DATABASE}/clients?t=wrong")
-    wire = world.connect()
+        relay.get(f"/{DATABASE}/clients?t=wrong")
+    wire = relay.connect()
     wire.send(http_request("GET", f"/{DATABASE}/clients?t=wrong"))
     wire.send(b"GET /hea")
-    world.pass_time(3)
+    relay.pass_time(3)
     assert wire.response().status == 401
-    world.pass_time(11)
+    relay.pass_time(11)
     assert wire.ended is not None
 
 
 def test_the_system_probes_an_idle_connection() -> None:
-    world = World()
-    wire = world.connect()
+    relay = MemoryRelay()
+    wire = relay.connect()
     assert wire.socket.options[socket.SOL_SOCKET, socket.SO_KEEPALIVE] == 1
 
 
@@ -270,9 +270,9 @@ def test_the_system_probes_an_idle_connection() -> None:
 def test_what_cannot_be_parsed_is_answered_with_a_line_and_reported(
     data: bytes, status: int
 ) -> None:
-    world = World()  # fails the test if a traceback is logged
-    world.peers("alice")
-    wire = world.connect()
+    relay = MemoryRelay()  # fails the test if a traceback is logged
+    relay.join_all("alice")
+    wire = relay.connect()
     wire.send(data + HEALTH)
     response = wire.response()
     assert response.status == status
@@ -280,7 +280,7 @@ def test_what_cannot_be_parsed_is_answered_with_a_line_and_reported(
     assert "\n" not in response.text
     assert response.headers["connection"] == "close"
     assert wire.ended == "closed"
-    assert counted(world, "Refused") == 1
+    assert counted(relay, "Refused") == 1
 
 
 def test_whatever_the_parser_raises_is_400(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,11 +288,11 @@ def test_whatever_the_parser_raises_is_400(monkeypatch: pytest.MonkeyPatch) -> N
         raise ZeroDivisionError
 
     monkeypatch.setattr(RelayChannel, "allHeadersReceived", fail)
-    world = World()
-    wire = world.connect()
+    relay = MemoryRelay()
+    wire = relay.connect()
     wire.send(HEALTH)
     assert wire.response().status == 400
-    assert world.logged("400", "ZeroDivisionError")
+    assert relay.logged("400", "ZeroDivisionError")
 
 
 def test_without_twisteds_private_method_its_bare_refusal_remains(
@@ -300,26 +300,26 @@ def test_without_twisteds_private_method_its_bare_refusal_remains(
 ) -> None:
     assert _autobahn.REFUSES_BAD_REQUESTS
     monkeypatch.delattr(BadRequestChannel, "_respondToBadRequestAndDisconnect")
-    world = World()
-    world.peers("alice")
-    wire = world.connect()
+    relay = MemoryRelay()
+    relay.join_all("alice")
+    wire = relay.connect()
     wire.send(http_head("POST", SEND, transfer_encoding="chunked") + b"size\r\n")
     assert wire.response().status == 400
     assert wire.ended == "closed"
-    assert counted(world, "Refused") == 1
+    assert counted(relay, "Refused") == 1
 
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_message_above_max_message_is_warned_of(chunked: bool) -> None:
-    world = World(max_message=100)
-    world.peers("alice")
-    wire = world.connect()
+    relay = MemoryRelay(max_message=100)
+    relay.join_all("alice")
+    wire = relay.connect()
     if chunked:
         wire.send(http_head("POST", SEND, transfer_encoding="chunked"), chunk(b"x" * 101))
     else:
         wire.send(http_head("POST", SEND, content_length="101"))
     assert wire.response().status == 413
-    (line,) = world.logged("#warn]", DATABASE, "alice", "max_message", "100 bytes")
+    (line,) = relay.logged("#warn]", DATABASE, "alice", "max_message", "100 bytes")
     assert "is lost" in line
 
 
@@ -327,32 +327,32 @@ def test_a_message_above_max_message_is_warned_of(chunked: bool) -> None:
 
 
 def test_a_request_in_absolute_form_is_answered() -> None:
-    world = World()
-    assert world.get("http://127.0.0.1:9163/healthz").text == "ok"
-    assert world.get("http://localhost/healthz", host="evil.example").text == "ok"
-    assert world.get("http://evil.example/healthz").status == 403
+    relay = MemoryRelay()
+    assert relay.get("http://127.0.0.1:9163/healthz").text == "ok"
+    assert relay.get("http://localhost/healthz", host="evil.example").text == "ok"
+    assert relay.get("http://evil.example/healthz").status == 403
 
 
 def test_a_websocket_may_be_asked_for_in_absolute_form() -> None:
-    world = World()
-    Peer("alice", world.upgrade(f"http://localhost/{DATABASE}/connect?id=alice&v=1"))
-    assert [each.id for each in world.server.get_clients(DATABASE)] == ["alice"]
+    relay = MemoryRelay()
+    MemoryPeer("alice", relay.upgrade(f"http://localhost/{DATABASE}/connect?id=alice&v=1"))
+    assert [each.id for each in relay.server.get_clients(DATABASE)] == ["alice"]
 
 
 def test_an_upgrade_over_http_1_0_is_505() -> None:
-    wire = World().connect()
+    wire = MemoryRelay().connect()
     request = upgrade_request(f"/{DATABASE}/connect?id=alice&v=1")
     wire.send(request.replace(b"HTTP/1.1", b"HTTP/1.0"))
     assert wire.response().status == 505
 
 
 def test_frames_that_come_with_the_upgrade_are_taken() -> None:
-    world = World()
-    (bobby,) = world.peers("bobby")
+    relay = MemoryRelay()
+    (bobby,) = relay.join_all("bobby")
     request = upgrade_request(f"/{DATABASE}/connect?id=alice&v=1")
-    wire = world.connect()
+    wire = relay.connect()
     wire.send(request + client_frame(b"hello") + client_frame(b"ping"))
-    alice = Peer("alice", wire)
+    alice = MemoryPeer("alice", wire)
     assert bobby.received() == ["connect:alice", "msg:hello"]
     assert alice.received()[-1] == "pong"
     alice.say("again")
@@ -360,8 +360,8 @@ def test_frames_that_come_with_the_upgrade_are_taken() -> None:
 
 
 def test_frames_that_come_after_a_refused_upgrade_are_not_requests() -> None:
-    world = World()
-    wire = world.connect()
+    relay = MemoryRelay()
+    wire = relay.connect()
     wire.send(upgrade_request("/db/connect?id=alice&v=1", sec_websocket_key="short") + HEALTH)
     assert wire.response().status == 400
     assert wire.ended == "closed"

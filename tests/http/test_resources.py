@@ -10,7 +10,15 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.fakes import DATABASE, START, Peer, Response, Wire, World, http_request
+from acebase_ipc.testing import (
+    DATABASE,
+    START,
+    MemoryConnection,
+    MemoryPeer,
+    MemoryRelay,
+    Response,
+    http_request,
+)
 
 OK = HTTPStatus.OK
 TOKEN = "c2VjcmV0=="
@@ -24,17 +32,17 @@ def is_one_line(response: Response) -> bool:
     return plain and bool(response.text.strip()) and "\n" not in response.text.strip()
 
 
-def join(world: World, target: str, **headers: str) -> int:
+def join(relay: MemoryRelay, target: str, **headers: str) -> int:
     """Try to connect; returns the status."""
-    wire = world.upgrade(target, **headers)
-    response = wire.response() if wire.socket.sent[0][9:12] != b"101" else None
+    wire = relay.upgrade(target, **headers)
+    response = wire.response() if wire.writes[0][9:12] != b"101" else None
     if response is None:
         return 101
     assert is_one_line(response)
     return response.status
 
 
-def announced(peer: Peer) -> str:
+def announced(peer: MemoryPeer) -> str:
     """The id of the one large message that was announced to *peer* since the last time."""
     (message,) = peer.received()
     assert message.startswith("get:")
@@ -61,14 +69,14 @@ WRONG = {"token": "t=wrong", "version": "v=2.0.0", "id": "id=abc"}
 def test_a_handshake_is_checked_in_this_order(
     wrong: tuple[str, ...], status: int, text: str
 ) -> None:
-    world = World(token=TOKEN)
+    relay = MemoryRelay(token=TOKEN)
     pairs = {**RIGHT, **{each: WRONG[each] for each in wrong}}
-    response = world.upgrade(f"/{DATABASE}/connect?{'&'.join(pairs.values())}").responses()[0]
+    response = relay.upgrade(f"/{DATABASE}/connect?{'&'.join(pairs.values())}").responses()[0]
     assert response.status == status
     if status != 101:
         assert response.text.strip() == text
         assert is_one_line(response)
-    assert len(world.server.get_clients(DATABASE)) == (status == 101)
+    assert len(relay.server.get_clients(DATABASE)) == (status == 101)
 
 
 @pytest.mark.parametrize("wrong", [(), ("version", "id"), ("token", "version", "id")])
@@ -77,27 +85,27 @@ def test_a_foreign_page_is_refused_before_version_and_id_are_looked_at(
 ) -> None:
     pairs = {**RIGHT, **{each: WRONG[each] for each in wrong}}
     target = f"/{DATABASE}/connect?{'&'.join(pairs.values())}"
-    assert join(World(token=TOKEN), target, origin="https://evil.example") == 403
+    assert join(MemoryRelay(token=TOKEN), target, origin="https://evil.example") == 403
 
 
 def test_the_limit_on_connections_comes_last() -> None:
-    world = World(max_database_connections=1)
-    world.peers("alice")
-    assert join(world, f"/{DATABASE}/connect?id=abc&v=1") == 500
-    assert join(world, f"/{DATABASE}/connect?id=bobby&v=1") == 503
+    relay = MemoryRelay(max_database_connections=1)
+    relay.join_all("alice")
+    assert join(relay, f"/{DATABASE}/connect?id=abc&v=1") == 500
+    assert join(relay, f"/{DATABASE}/connect?id=bobby&v=1") == 503
 
 
 def test_a_refused_client_is_no_peer() -> None:
-    world = World()
-    (alice,) = world.peers("alice")
-    assert join(world, f"/{DATABASE}/connect?id=bobby&v=2") == 409
+    relay = MemoryRelay()
+    (alice,) = relay.join_all("alice")
+    assert join(relay, f"/{DATABASE}/connect?id=bobby&v=2") == 409
     assert alice.received() == []
 
 
 @pytest.mark.parametrize("query", ["", "?id=alice&v=1.0.0", "?id=abc"])
 @pytest.mark.parametrize("headers", [{}, {"upgrade": "h2c", "connection": "Upgrade"}])
 def test_connect_without_upgrade_is_426(query: str, headers: dict[str, str]) -> None:
-    response = World().get(f"/{DATABASE}/connect{query}", **headers)
+    response = MemoryRelay().get(f"/{DATABASE}/connect{query}", **headers)
     assert response.status == 426
     assert response.headers["upgrade"].lower() == "websocket"
     assert is_one_line(response)
@@ -105,17 +113,17 @@ def test_connect_without_upgrade_is_426(query: str, headers: dict[str, str]) -> 
 
 @pytest.mark.parametrize("upgrade", ["WebSocket", "websocket", "WEBSOCKET"])
 def test_upgrade_is_recognised_in_any_case(upgrade: str) -> None:
-    assert join(World(), f"/{DATABASE}/connect?id=alice&v=1", upgrade=upgrade) == 101
+    assert join(MemoryRelay(), f"/{DATABASE}/connect?id=alice&v=1", upgrade=upgrade) == 101
 
 
 @pytest.mark.parametrize("v", ["v=1", "v=1.0.0", "v=1.99.3", "v=%31%2E0", "v=2&v=1.0", "v=1."])
 def test_a_version_with_major_1_is_accepted(v: str) -> None:
-    assert join(World(), f"/{DATABASE}/connect?id=alice&{v}&t=") == 101
+    assert join(MemoryRelay(), f"/{DATABASE}/connect?id=alice&{v}&t=") == 101
 
 
 @pytest.mark.parametrize("v", ["", "v", "v=", "v=2.0.0", "v=0.1", "v=10.0", "v=1&v=2", "V=1.0"])
 def test_another_version_is_409(v: str) -> None:
-    assert join(World(), f"/{DATABASE}/connect?id=alice&{v}&t=") == 409
+    assert join(MemoryRelay(), f"/{DATABASE}/connect?id=alice&{v}&t=") == 409
 
 
 @pytest.mark.parametrize(
@@ -139,9 +147,9 @@ def test_another_version_is_409(v: str) -> None:
     ],
 )
 def test_an_id_is_percent_decoded(raw: str, client_id: str) -> None:
-    world = World()
-    assert join(world, f"/{DATABASE}/connect?id={raw}&v=1.0.0&t=") == 101
-    assert [each.id for each in world.server.get_clients(DATABASE)] == [client_id]
+    relay = MemoryRelay()
+    assert join(relay, f"/{DATABASE}/connect?id={raw}&v=1.0.0&t=") == 101
+    assert [each.id for each in relay.server.get_clients(DATABASE)] == [client_id]
 
 
 @pytest.mark.parametrize(
@@ -163,9 +171,9 @@ def test_an_id_is_percent_decoded(raw: str, client_id: str) -> None:
     ],
 )
 def test_an_id_that_cannot_be_used_is_500(client_id: str) -> None:
-    world = World()
-    assert join(world, f"/{DATABASE}/connect?{client_id}&v=1.0.0") == 500
-    assert world.server.get_clients(DATABASE) == ()
+    relay = MemoryRelay()
+    assert join(relay, f"/{DATABASE}/connect?{client_id}&v=1.0.0") == 500
+    assert relay.server.get_clients(DATABASE) == ()
 
 
 # Tokens
@@ -186,25 +194,25 @@ def test_an_id_that_cannot_be_used_is_500(client_id: str) -> None:
     ],
 )
 def test_a_token_may_be_raw_or_encoded(token: str, presented: str) -> None:
-    world = World(token=token)
-    assert join(world, f"/{DATABASE}/connect?id=alice&v=1.0.0&t={presented}") == 101
-    assert world.get(f"/{DATABASE}/clients?t={presented}").status == OK
+    relay = MemoryRelay(token=token)
+    assert join(relay, f"/{DATABASE}/connect?id=alice&v=1.0.0&t={presented}") == 101
+    assert relay.get(f"/{DATABASE}/clients?t={presented}").status == OK
 
 
 @pytest.mark.parametrize(
     "presented", ["", "&t=", "&t=secre", "&t=secrets", "&t=Secret", "&t=secret&t=", "&T=secret"]
 )
 def test_a_wrong_token_is_403_for_a_handshake_and_401_else(presented: str) -> None:
-    world = World(token="secret")
-    alice = Peer("alice", world.upgrade(f"/{DATABASE}/connect?id=alice&v=1&t=secret"))
+    relay = MemoryRelay(token="secret")
+    alice = MemoryPeer("alice", relay.upgrade(f"/{DATABASE}/connect?id=alice&v=1&t=secret"))
     alice.received()
-    assert join(world, f"/{DATABASE}/connect?id=bobby&v=1.0.0{presented}") == 403
+    assert join(relay, f"/{DATABASE}/connect?id=bobby&v=1.0.0{presented}") == 403
     for response in (
-        world.get(f"/{DATABASE}/clients?{presented}"),
-        world.get(f"/{DATABASE}/receive?id=alice&msg=x{presented}"),
-        world.post(f"/{DATABASE}/send?id=alice{presented}", "hello"),
-        world.post(f"/send?id=alice{presented}", "hello"),
-        world.get(f"/receive?id=alice&msg=x{presented}"),
+        relay.get(f"/{DATABASE}/clients?{presented}"),
+        relay.get(f"/{DATABASE}/receive?id=alice&msg=x{presented}"),
+        relay.post(f"/{DATABASE}/send?id=alice{presented}", "hello"),
+        relay.post(f"/send?id=alice{presented}", "hello"),
+        relay.get(f"/receive?id=alice&msg=x{presented}"),
     ):
         assert (response.status, response.text.strip()) == (401, "Unauthorized")
     assert alice.received() == []
@@ -212,27 +220,27 @@ def test_a_wrong_token_is_403_for_a_handshake_and_401_else(presented: str) -> No
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
 def test_a_token_may_come_as_a_bearer(scheme: str) -> None:
-    world = World(token=TOKEN)
+    relay = MemoryRelay(token=TOKEN)
     authorization = f"{scheme} {TOKEN}"
-    assert join(world, f"/{DATABASE}/connect?id=alice&v=1", authorization=authorization) == 101
-    assert world.get(f"/{DATABASE}/clients", authorization=authorization).status == OK
-    sent = world.post(f"/{DATABASE}/send?id=alice", "ping", authorization=authorization)
+    assert join(relay, f"/{DATABASE}/connect?id=alice&v=1", authorization=authorization) == 101
+    assert relay.get(f"/{DATABASE}/clients", authorization=authorization).status == OK
+    sent = relay.post(f"/{DATABASE}/send?id=alice", "ping", authorization=authorization)
     assert sent.status == OK
 
 
 @pytest.mark.parametrize("authorization", ["Bearer wrong", "Bearer", f"Basic {TOKEN}", TOKEN])
 def test_a_wrong_bearer_is_refused(authorization: str) -> None:
-    world = World(token=TOKEN)
-    assert join(world, f"/{DATABASE}/connect?id=alice&v=1", authorization=authorization) == 403
-    assert world.get(f"/{DATABASE}/clients", authorization=authorization).status == 401
+    relay = MemoryRelay(token=TOKEN)
+    assert join(relay, f"/{DATABASE}/connect?id=alice&v=1", authorization=authorization) == 403
+    assert relay.get(f"/{DATABASE}/clients", authorization=authorization).status == 401
 
 
 @pytest.mark.parametrize("presented", ["", "&t=", "&t=undefined", "&t=whatever"])
 def test_without_a_configured_token_any_is_accepted(presented: str) -> None:
-    world = World()
-    assert join(world, f"/{DATABASE}/connect?id=alice&v=1.0.0{presented}") == 101
-    assert world.get(f"/{DATABASE}/clients?{presented}").status == OK
-    assert world.post(f"/{DATABASE}/send?id=alice{presented}", "ping").status == OK
+    relay = MemoryRelay()
+    assert join(relay, f"/{DATABASE}/connect?id=alice&v=1.0.0{presented}") == 101
+    assert relay.get(f"/{DATABASE}/clients?{presented}").status == OK
+    assert relay.post(f"/{DATABASE}/send?id=alice{presented}", "ping").status == OK
 
 
 # Database names
@@ -260,15 +268,15 @@ def test_without_a_configured_token_any_is_accepted(presented: str) -> None:
     ],
 )
 def test_a_database_may_have_any_name(segment: str, name: str) -> None:
-    world = World()
-    (other,) = world.peers("other", database="other_data")
-    alice, bobby = world.peers("alice", "bobby", database=segment)
-    assert [each.id for each in world.server.get_clients(name)] == ["alice", "bobby"]
+    relay = MemoryRelay()
+    (other,) = relay.join_all("other", database="other_data")
+    alice, bobby = relay.join_all("alice", "bobby", database=segment)
+    assert [each.id for each in relay.server.get_clients(name)] == ["alice", "bobby"]
     alice.say("hello")
     assert bobby.received() == ["msg:hello"]
-    assert world.post(f"/{segment}/send?id=alice", "to:bobby;posted").status == OK
+    assert relay.post(f"/{segment}/send?id=alice", "to:bobby;posted").status == OK
     assert bobby.received() == ["msg:posted"]
-    clients = json.loads(world.get(f"/{segment}/clients").text)
+    clients = json.loads(relay.get(f"/{segment}/clients").text)
     assert [each["id"] for each in clients] == ["alice", "bobby"]
     bobby.leave()
     assert alice.received() == ["disconnect:bobby"]
@@ -277,9 +285,9 @@ def test_a_database_may_have_any_name(segment: str, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["°C", "café"])
 def test_a_name_may_come_in_raw_latin_1_as_node_posts_it(name: str) -> None:
-    world = World()
-    (alice,) = world.peers("alice", database=quote(name))
-    wire = world.connect()
+    relay = MemoryRelay()
+    (alice,) = relay.join_all("alice", database=quote(name))
+    wire = relay.connect()
     wire.send(
         http_request("POST", "/NAME/send?id=alice", b"ping").replace(
             b"NAME", name.encode("latin-1")
@@ -291,12 +299,12 @@ def test_a_name_may_come_in_raw_latin_1_as_node_posts_it(name: str) -> None:
 
 @pytest.mark.parametrize("segment", ["x" * 201, "a%00b", "a%0Ab", "%7F", "%C2%85", "%FF", ""])
 def test_a_name_that_no_database_can_have_is_refused(segment: str) -> None:
-    world = World()
-    assert join(world, f"/{segment}/connect?id=alice&v=1") == 400
+    relay = MemoryRelay()
+    assert join(relay, f"/{segment}/connect?id=alice&v=1") == 400
     for response in (
-        world.get(f"/{segment}/clients"),
-        world.post(f"/{segment}/send?id=alice", "hello"),
-        world.get(f"/{segment}/receive?id=alice&msg=x"),
+        relay.get(f"/{segment}/clients"),
+        relay.post(f"/{segment}/send?id=alice", "hello"),
+        relay.get(f"/{segment}/receive?id=alice&msg=x"),
     ):
         assert response.status == 400
         assert is_one_line(response)
@@ -304,12 +312,12 @@ def test_a_name_that_no_database_can_have_is_refused(segment: str) -> None:
 
 @pytest.mark.parametrize(("one", "two"), [("x", "x-y"), ("shop", "Shop"), ("x", "x%20")])
 def test_databases_with_similar_names_are_apart(one: str, two: str) -> None:
-    world = World()
-    alice, bobby = world.peers("alice", "bobby", database=one)
-    carol, david = world.peers("carol", "david", database=two)
+    relay = MemoryRelay()
+    alice, bobby = relay.join_all("alice", "bobby", database=one)
+    carol, david = relay.join_all("carol", "david", database=two)
     alice.say("hello")
     carol.say("to:bobby;hello")
-    world.post(f"/{one}/send?id=alice", "y" * 20_000)
+    relay.post(f"/{one}/send?id=alice", "y" * 20_000)
     assert bobby.received()[0] == "msg:hello"
     assert carol.received() == david.received() == []
 
@@ -333,9 +341,9 @@ def test_databases_with_similar_names_are_apart(one: str, two: str) -> None:
 def test_a_posted_message_is_relayed_like_any_other(
     message: str, heard: dict[str, list[str]]
 ) -> None:
-    world = World()
-    peers = world.peers("alice", "bobby", "carol")
-    response = world.post(f"/{DATABASE}/send?id=alice", message)
+    relay = MemoryRelay()
+    peers = relay.join_all("alice", "bobby", "carol")
+    response = relay.post(f"/{DATABASE}/send?id=alice", message)
     assert (response.status, response.text) == (OK, "ok")
     assert {each.id: each.received() for each in peers} == {
         each.id: heard.get(each.id, []) for each in peers
@@ -344,20 +352,20 @@ def test_a_posted_message_is_relayed_like_any_other(
 
 @pytest.mark.parametrize("message", ["to:", "to:bobby", "to:;hello", "to:" + "x" * 300])
 def test_a_posted_message_with_a_malformed_address_is_400(message: str) -> None:
-    world = World(max_payload=100)
-    alice, bobby = world.peers("alice", "bobby")
-    response = world.post(f"/{DATABASE}/send?id=alice", message)
+    relay = MemoryRelay(max_payload=100)
+    alice, bobby = relay.join_all("alice", "bobby")
+    response = relay.post(f"/{DATABASE}/send?id=alice", message)
     assert response.status == 400
     assert is_one_line(response)
     assert alice.frames() == bobby.frames() == []
-    assert alice.wire.ended is None
+    assert alice.connection.ended is None
 
 
 @pytest.mark.parametrize("message", [b"\xff", b"hello \xc3", b"x" * 200 + b"\xed\xa0\x80"])
 def test_a_posted_message_that_is_not_utf8_is_400(message: bytes) -> None:
-    world = World(max_payload=100)
-    _, bobby = world.peers("alice", "bobby")
-    response = world.post(f"/{DATABASE}/send?id=alice", message)
+    relay = MemoryRelay(max_payload=100)
+    _, bobby = relay.join_all("alice", "bobby")
+    response = relay.post(f"/{DATABASE}/send?id=alice", message)
     assert response.status == 400
     assert is_one_line(response)
     assert bobby.received() == []
@@ -365,31 +373,31 @@ def test_a_posted_message_that_is_not_utf8_is_400(message: bytes) -> None:
 
 @pytest.mark.parametrize("query", ["", "?id=", "?id=bob", "?id=other", "?id=%FF%FF%FF%FF%FF"])
 def test_an_id_that_is_no_peer_of_the_database_is_401(query: str) -> None:
-    world = World()
-    _, bobby = world.peers("alice", "bobby")
-    world.peers("other", database="other_data")
+    relay = MemoryRelay()
+    _, bobby = relay.join_all("alice", "bobby")
+    relay.join_all("other", database="other_data")
     separator = "&" if query else "?"
     for response in (
-        world.post(f"/{DATABASE}/send{query}", "hello"),
-        world.get(f"/{DATABASE}/receive{query}{separator}msg=x"),
-        world.post(f"/unknown_data/send{query}", "hello"),
+        relay.post(f"/{DATABASE}/send{query}", "hello"),
+        relay.get(f"/{DATABASE}/receive{query}{separator}msg=x"),
+        relay.post(f"/unknown_data/send{query}", "hello"),
     ):
         assert (response.status, response.text.strip()) == (401, "Unauthorized")
     assert bobby.received() == []
 
 
 def test_a_peer_that_has_left_is_401() -> None:
-    world = World()
-    alice, _ = world.peers("alice", "bobby")
+    relay = MemoryRelay()
+    alice, _ = relay.join_all("alice", "bobby")
     alice.leave()
-    assert world.post(f"/{DATABASE}/send?id=alice", "hello").status == 401
+    assert relay.post(f"/{DATABASE}/send?id=alice", "hello").status == 401
 
 
 def test_a_post_may_exceed_max_payload_and_others_download_it() -> None:
-    world = World(max_payload=100)
-    alice, bobby = world.peers("alice", "bobby")
-    assert world.post(f"/{DATABASE}/send?id=alice", BODY).status == OK
-    response = world.get(f"/{DATABASE}/receive?id=bobby&msg={announced(bobby)}")
+    relay = MemoryRelay(max_payload=100)
+    alice, bobby = relay.join_all("alice", "bobby")
+    assert relay.post(f"/{DATABASE}/send?id=alice", BODY).status == OK
+    response = relay.get(f"/{DATABASE}/receive?id=bobby&msg={announced(bobby)}")
     assert (response.status, response.text) == (OK, BODY)
     assert response.headers["content-type"].lower().replace(" ", "") == "text/plain;charset=utf-8"
     assert response.headers["content-length"] == str(len(BODY))
@@ -411,40 +419,40 @@ def test_a_post_may_exceed_max_payload_and_others_download_it() -> None:
 def test_a_body_above_max_payload_is_announced_and_others_are_sent(
     body: str, large: bool, prefix: str
 ) -> None:
-    world = World(max_payload=100)
-    _, bobby = world.peers("alice", "bobby")
-    world.post(f"/{DATABASE}/send?id=alice", prefix + body)
+    relay = MemoryRelay(max_payload=100)
+    _, bobby = relay.join_all("alice", "bobby")
+    relay.post(f"/{DATABASE}/send?id=alice", prefix + body)
     if large:
         target = f"/{DATABASE}/receive?id=bobby&msg={announced(bobby)}"
-        assert world.get(target).text == body
+        assert relay.get(target).text == body
     else:
         assert bobby.received() == [f"msg:{body}"]
 
 
 def test_an_acebase_peer_receives_a_large_body_inline() -> None:
-    world = World(max_payload=100, introductions=False)
-    alice, bobby = world.peers("alice", "bobby")
-    carol = world.peer("carol", query="&dialect=acebase")
+    relay = MemoryRelay(max_payload=100, introductions=False)
+    alice, bobby = relay.join_all("alice", "bobby")
+    carol = relay.join("carol", query="&dialect=acebase")
     bobby.received()
-    world.post(f"/{DATABASE}/send?id=alice", "{" + BODY)
+    relay.post(f"/{DATABASE}/send?id=alice", "{" + BODY)
     assert carol.received() == ["{" + BODY]
     assert len(announced(bobby)) > 20
     assert alice.received() == ["connect:carol"]
 
 
 def test_a_large_message_to_nobody_is_accepted_and_dropped() -> None:
-    world = World(max_payload=100, max_stored=1000)
-    (alice,) = world.peers("alice")
+    relay = MemoryRelay(max_payload=100, max_stored=1000)
+    (alice,) = relay.join_all("alice")
     for message in [BODY, f"to:nobody;{BODY}"] * 10:
-        assert world.post(f"/{DATABASE}/send?id=alice", message).status == OK
+        assert relay.post(f"/{DATABASE}/send?id=alice", message).status == OK
     assert alice.received() == []
 
 
 def test_posts_one_after_the_other_arrive_in_order_with_the_messages_between() -> None:
-    world = World()
-    alice, bobby = world.peers("alice", "bobby")
+    relay = MemoryRelay()
+    alice, bobby = relay.join_all("alice", "bobby")
     for number in range(0, 20, 2):
-        assert world.post(f"/{DATABASE}/send?id=alice", str(number)).status == OK
+        assert relay.post(f"/{DATABASE}/send?id=alice", str(number)).status == OK
         alice.say(str(number + 1))
     assert bobby.received() == [f"msg:{each}" for each in range(20)]
 
@@ -454,218 +462,218 @@ def test_posts_one_after_the_other_arrive_in_order_with_the_messages_between() -
 
 @pytest.mark.parametrize("key", ["msg", "msgId"])
 def test_each_recipient_can_download_a_message_and_repeat_that_for_10_s(key: str) -> None:
-    world = World(max_payload=100)
-    world.peers("alice", "bobby", "carol")
-    _, bobby, carol = world.peers("alice", "bobby", "carol")
-    world.post(f"/{DATABASE}/send?id=alice", BODY)
+    relay = MemoryRelay(max_payload=100)
+    relay.join_all("alice", "bobby", "carol")
+    _, bobby, carol = relay.join_all("alice", "bobby", "carol")
+    relay.post(f"/{DATABASE}/send?id=alice", BODY)
     for peer in (bobby, carol):
         target = f"/{DATABASE}/receive?id={peer.id}&{key}={announced(peer)}"
-        assert world.get(target).text == BODY
-        world.pass_time(9)
-        assert world.get(target).text == BODY  # the first may have been lost on its way
-        world.pass_time(2)
-        again = world.get(target)
+        assert relay.get(target).text == BODY
+        relay.pass_time(9)
+        assert relay.get(target).text == BODY  # the first may have been lost on its way
+        relay.pass_time(2)
+        again = relay.get(target)
         assert again.status == 404
         assert is_one_line(again)
 
 
-def begin_download(world: World, target: str, room: int = 0) -> Wire:
+def begin_download(relay: MemoryRelay, target: str, room: int = 0) -> MemoryConnection:
     """A download of which *room* bytes are read."""
-    wire = world.connect()
+    wire = relay.connect()
     wire.stop_reading(room)
     wire.send(http_request("GET", target))
     return wire
 
 
 def test_of_several_downloads_at_once_a_peer_gets_one() -> None:
-    world = World()
-    _, bobby = world.peers("alice", "bobby")
-    world.post(f"/{DATABASE}/send?id=alice", "x" * 2_000_000)
+    relay = MemoryRelay()
+    _, bobby = relay.join_all("alice", "bobby")
+    relay.post(f"/{DATABASE}/send?id=alice", "x" * 2_000_000)
     target = f"/{DATABASE}/receive?id=bobby&msg={announced(bobby)}"
-    wires = [begin_download(world, target) for _ in range(5)]
+    wires = [begin_download(relay, target) for _ in range(5)]
     assert [each.ended for each in wires] == ["reset"] * 4 + [None]
-    wires[-1].read_on()
+    wires[-1].resume_reading()
     assert wires[-1].response().text == "x" * 2_000_000
 
 
 def test_downloads_share_their_body() -> None:
     """What each holds of its own is bounded by what the transport buffers."""
-    world = World()
+    relay = MemoryRelay()
     names = [f"peer{each}" for each in range(20)]
-    _, *peers = world.peers("alice", *names)
+    _, *peers = relay.join_all("alice", *names)
     body = b"x" * 4_000_000
-    world.post(f"/{DATABASE}/send?id=alice", body)
+    relay.post(f"/{DATABASE}/send?id=alice", body)
     targets = [f"/{DATABASE}/receive?id={each.id}&msg={announced(each)}" for each in peers]
     tracemalloc.start()
     try:
-        wires = [begin_download(world, each) for each in targets]
+        wires = [begin_download(relay, each) for each in targets]
         held, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert held < 20 * 300_000
     for each in wires:
-        each.read_on()
+        each.resume_reading()
         assert each.response().body == body
 
 
 def test_a_body_counts_until_its_last_download_has_ended() -> None:
-    world = World(message_ttl=10)
-    _, bobby = world.peers("alice", "bobby")
-    world.post(f"/{DATABASE}/send?id=alice", "x" * 2_000_000)
+    relay = MemoryRelay(message_ttl=10)
+    _, bobby = relay.join_all("alice", "bobby")
+    relay.post(f"/{DATABASE}/send?id=alice", "x" * 2_000_000)
     target = f"/{DATABASE}/receive?id=bobby&msg={announced(bobby)}"
-    wire = begin_download(world, target)
-    world.pass_time(12)
-    assert world.get(target).status == 404
-    assert world.server._context.store.stored == 2_000_000
+    wire = begin_download(relay, target)
+    relay.pass_time(12)
+    assert relay.get(target).status == 404
+    assert relay.server._context.store.stored == 2_000_000
     wire.reset()
-    assert world.server._context.store.stored == 0
+    assert relay.server._context.store.stored == 0
 
 
 def test_nobody_else_can_download_a_message() -> None:
-    world = World(max_payload=100)
-    alice, bobby, carol = world.peers("alice", "bobby", "carol")
-    (foreign,) = world.peers("bobby", database="other_data")
-    world.post(f"/{DATABASE}/send?id=alice", f"to:bobby;{BODY}")
+    relay = MemoryRelay(max_payload=100)
+    alice, bobby, carol = relay.join_all("alice", "bobby", "carol")
+    (foreign,) = relay.join_all("bobby", database="other_data")
+    relay.post(f"/{DATABASE}/send?id=alice", f"to:bobby;{BODY}")
     message = announced(bobby)
     for database, client_id in [
         (DATABASE, "alice"),
         (DATABASE, "carol"),
         ("other_data", "bobby"),
     ]:
-        response = world.get(f"/{database}/receive?id={client_id}&msg={message}")
+        response = relay.get(f"/{database}/receive?id={client_id}&msg={message}")
         assert response.status == 404
         assert BODY not in response.text
     assert alice.received() == carol.received() == foreign.received() == []
-    assert world.get(f"/{DATABASE}/receive?id=bobby&msg={message}").text == BODY
+    assert relay.get(f"/{DATABASE}/receive?id=bobby&msg={message}").text == BODY
 
 
 @pytest.mark.parametrize("query", ["", "&msg=", "&msg=unknown", "&msg=%FF", "&msgId=unknown"])
 def test_an_unknown_message_is_404(query: str) -> None:
-    world = World()
-    world.peers("alice")
-    response = world.get(f"/{DATABASE}/receive?id=alice{query}")
+    relay = MemoryRelay()
+    relay.join_all("alice")
+    response = relay.get(f"/{DATABASE}/receive?id=alice{query}")
     assert response.status == 404
     assert is_one_line(response)
 
 
 def test_ids_of_messages_are_unguessable() -> None:
-    world = World(max_payload=100)
-    _, bobby = world.peers("alice", "bobby")
+    relay = MemoryRelay(max_payload=100)
+    _, bobby = relay.join_all("alice", "bobby")
     messages = set()
     for _ in range(20):
-        world.post(f"/{DATABASE}/send?id=alice", BODY)
+        relay.post(f"/{DATABASE}/send?id=alice", BODY)
         messages.add(announced(bobby))
     assert len(messages) == 20
     assert all(re.fullmatch(r"[\w-]{22,}", each, re.ASCII) for each in messages)
 
 
 def test_a_message_is_gone_60_s_after_it_was_announced() -> None:
-    world = World(max_payload=100)
-    _, bobby = world.peers("alice", "bobby")
-    world.post(f"/{DATABASE}/send?id=alice", BODY)
+    relay = MemoryRelay(max_payload=100)
+    _, bobby = relay.join_all("alice", "bobby")
+    relay.post(f"/{DATABASE}/send?id=alice", BODY)
     first = announced(bobby)
-    world.pass_time(30)
-    world.post(f"/{DATABASE}/send?id=alice", BODY)
+    relay.pass_time(30)
+    relay.post(f"/{DATABASE}/send?id=alice", BODY)
     second = announced(bobby)
-    world.pass_time(29)
+    relay.pass_time(29)
     # A download that is not complete does not prolong it.
-    assert world.get(f"/{DATABASE}/clients").status == OK
-    world.pass_time(2)
-    assert world.get(f"/{DATABASE}/receive?id=bobby&msg={first}").status == 404
-    assert world.get(f"/{DATABASE}/receive?id=bobby&msg={second}").status == OK
+    assert relay.get(f"/{DATABASE}/clients").status == OK
+    relay.pass_time(2)
+    assert relay.get(f"/{DATABASE}/receive?id=bobby&msg={first}").status == 404
+    assert relay.get(f"/{DATABASE}/receive?id=bobby&msg={second}").status == OK
 
 
 def test_a_message_waits_for_message_ttl() -> None:
-    world = World(max_payload=100, message_ttl=10)
-    _, bobby = world.peers("alice", "bobby")
-    world.post(f"/{DATABASE}/send?id=alice", BODY)
-    world.post(f"/{DATABASE}/send?id=alice", BODY)
+    relay = MemoryRelay(max_payload=100, message_ttl=10)
+    _, bobby = relay.join_all("alice", "bobby")
+    relay.post(f"/{DATABASE}/send?id=alice", BODY)
+    relay.post(f"/{DATABASE}/send?id=alice", BODY)
     first, second = (each.removeprefix("get:") for each in bobby.received())
-    world.pass_time(8.5)
-    assert world.get(f"/{DATABASE}/receive?id=bobby&msg={first}").status == OK
-    world.pass_time(3)
-    assert world.get(f"/{DATABASE}/receive?id=bobby&msg={second}").status == 404
+    relay.pass_time(8.5)
+    assert relay.get(f"/{DATABASE}/receive?id=bobby&msg={first}").status == OK
+    relay.pass_time(3)
+    assert relay.get(f"/{DATABASE}/receive?id=bobby&msg={second}").status == 404
 
 
 def test_a_message_goes_with_its_recipient() -> None:
-    world = World(max_payload=100)
-    _, bobby = world.peers("alice", "bobby")
-    world.post(f"/{DATABASE}/send?id=alice", BODY)
+    relay = MemoryRelay(max_payload=100)
+    _, bobby = relay.join_all("alice", "bobby")
+    relay.post(f"/{DATABASE}/send?id=alice", BODY)
     message = announced(bobby)
     bobby.leave()
-    world.peer("bobby")
-    assert world.get(f"/{DATABASE}/receive?id=bobby&msg={message}").status == 404
+    relay.join("bobby")
+    assert relay.get(f"/{DATABASE}/receive?id=bobby&msg={message}").status == 404
 
 
 def test_a_message_survives_its_sender() -> None:
-    world = World(max_payload=100)
-    alice, bobby = world.peers("alice", "bobby")
-    world.post(f"/{DATABASE}/send?id=alice", BODY)
+    relay = MemoryRelay(max_payload=100)
+    alice, bobby = relay.join_all("alice", "bobby")
+    relay.post(f"/{DATABASE}/send?id=alice", BODY)
     message = announced(bobby)
     alice.leave()
-    assert world.get(f"/{DATABASE}/receive?id=bobby&msg={message}").text == BODY
+    assert relay.get(f"/{DATABASE}/receive?id=bobby&msg={message}").text == BODY
 
 
 def test_a_large_download_comes_whole() -> None:
-    world = World()
-    _, bobby = world.peers("alice", "bobby")
+    relay = MemoryRelay()
+    _, bobby = relay.join_all("alice", "bobby")
     body = "漢字🎉x" * 100_000  # 1.1 MB
-    world.post(f"/{DATABASE}/send?id=alice", body)
-    assert world.get(f"/{DATABASE}/receive?id=bobby&msg={announced(bobby)}").text == body
+    relay.post(f"/{DATABASE}/send?id=alice", body)
+    assert relay.get(f"/{DATABASE}/receive?id=bobby&msg={announced(bobby)}").text == body
 
 
 def test_others_are_served_while_a_download_waits_for_its_client() -> None:
-    world = World()
-    alice, bobby = world.peers("alice", "bobby")
+    relay = MemoryRelay()
+    alice, bobby = relay.join_all("alice", "bobby")
     body = "x" * 2_000_000
-    world.post(f"/{DATABASE}/send?id=alice", body)
-    wire = world.connect()
+    relay.post(f"/{DATABASE}/send?id=alice", body)
+    wire = relay.connect()
     wire.stop_reading()
     target = f"/{DATABASE}/receive?id=bobby&msg={announced(bobby)}"
     wire.send(f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
     alice.say("hello")
     assert bobby.received() == ["msg:hello"]
-    assert world.get(f"/{DATABASE}/clients").status == OK
+    assert relay.get(f"/{DATABASE}/clients").status == OK
     for _ in range(30):
-        wire.read_on(room=50_000)
-    wire.read_on()
+        wire.resume_reading(room=50_000)
+    wire.resume_reading()
     assert wire.response().text == body
 
 
 @pytest.mark.parametrize(("size", "read"), [(2_000_000, 0), (2_000_000, 300_000), (20_000, 1000)])
 def test_a_broken_download_may_be_repeated(size: int, read: int) -> None:
-    world = World()
-    _, bobby = world.peers("alice", "bobby")
+    relay = MemoryRelay()
+    _, bobby = relay.join_all("alice", "bobby")
     body = "x" * size
-    world.post(f"/{DATABASE}/send?id=alice", body)
+    relay.post(f"/{DATABASE}/send?id=alice", body)
     target = f"/{DATABASE}/receive?id=bobby&msg={announced(bobby)}"
     for _ in range(3):
-        begin_download(world, target, read).reset()
-        world.pass_time(3)
-    assert world.get(target).text == body
+        begin_download(relay, target, read).reset()
+        relay.pass_time(3)
+    assert relay.get(target).text == body
 
 
 def test_a_download_that_breaks_in_the_kernels_buffer_may_be_repeated() -> None:
     """All of it was written, though the client has not read it."""
-    world = World()
-    _, bobby = world.peers("alice", "bobby")
-    world.post(f"/{DATABASE}/send?id=alice", "x" * 300_000)
+    relay = MemoryRelay()
+    _, bobby = relay.join_all("alice", "bobby")
+    relay.post(f"/{DATABASE}/send?id=alice", "x" * 300_000)
     target = f"/{DATABASE}/receive?id=bobby&msg={announced(bobby)}"
-    wire = world.connect()
+    wire = relay.connect()
     wire.send(http_request("GET", target))
     wire.reset()
-    assert world.get(target).text == "x" * 300_000
+    assert relay.get(target).text == "x" * 300_000
 
 
 @pytest.mark.parametrize("size", [200, 100_000, 700_000])
 def test_a_connection_is_of_use_after_a_download(size: int) -> None:
-    world = World(max_payload=100)
-    _, bobby = world.peers("alice", "bobby")
+    relay = MemoryRelay(max_payload=100)
+    _, bobby = relay.join_all("alice", "bobby")
     for character in "xyz":
-        world.post(f"/{DATABASE}/send?id=alice", character * size)
+        relay.post(f"/{DATABASE}/send?id=alice", character * size)
     messages = [each.removeprefix("get:") for each in bobby.received()]
     targets = [f"/{DATABASE}/receive?id=bobby&msg={each}" for each in messages]
-    wire = world.connect()
+    wire = relay.connect()
     wire.send(http_request("GET", targets[0]))
     assert wire.response().text == "x" * size
     wire.send(b"".join(http_request("GET", each) for each in (*targets, f"/{DATABASE}/clients")))
@@ -679,24 +687,24 @@ def test_a_connection_is_of_use_after_a_download(size: int) -> None:
 
 
 def test_the_database_need_not_be_named_if_the_id_is_unique() -> None:
-    world = World(max_payload=100)
-    _, bobby = world.peers("alice", "bobby")
-    world.peers("other", database="other_data")
-    response = world.post("/send?id=alice", f"to:bobby;{BODY}")
+    relay = MemoryRelay(max_payload=100)
+    _, bobby = relay.join_all("alice", "bobby")
+    relay.join_all("other", database="other_data")
+    response = relay.post("/send?id=alice", f"to:bobby;{BODY}")
     assert (response.status, response.text) == (OK, "ok")
-    assert world.get(f"/receive?id=bobby&msg={announced(bobby)}").text == BODY
+    assert relay.get(f"/receive?id=bobby&msg={announced(bobby)}").text == BODY
 
 
 def test_without_a_name_an_unknown_id_is_404_and_an_ambiguous_one_409() -> None:
-    world = World()
-    one, _ = world.peers("alice", "bobby")
-    two, _ = world.peers("alice", "carol", database="other_data")
+    relay = MemoryRelay()
+    one, _ = relay.join_all("alice", "bobby")
+    two, _ = relay.join_all("alice", "carol", database="other_data")
     for client_id, status in [("nobody", 404), ("", 404), ("alice", 409), ("bobby", 200)]:
-        response = world.post(f"/send?id={client_id}", "hello")
+        response = relay.post(f"/send?id={client_id}", "hello")
         assert response.status == status
         assert status == OK or is_one_line(response)
         status = 404 if status == OK else status
-        assert world.get(f"/receive?id={client_id}&msg=x").status == status
+        assert relay.get(f"/receive?id={client_id}&msg=x").status == status
     assert one.received() == ["msg:hello"]
     assert two.received() == []
 
@@ -705,13 +713,13 @@ def test_without_a_name_an_unknown_id_is_404_and_an_ambiguous_one_409() -> None:
 
 
 def test_clients_are_listed_with_the_time_they_connected() -> None:
-    world = World()
-    world.pass_time(1.5)
-    world.peers("alice")
-    world.pass_time(2)
-    world.peers(quote("élève"))
-    world.peers("other", database="other_data")
-    response = world.get(f"/{DATABASE}/clients")
+    relay = MemoryRelay()
+    relay.pass_time(1.5)
+    relay.join_all("alice")
+    relay.pass_time(2)
+    relay.join_all(quote("élève"))
+    relay.join_all("other", database="other_data")
+    response = relay.get(f"/{DATABASE}/clients")
     assert response.status == OK
     assert response.headers["content-type"].startswith("application/json")
     assert json.loads(response.text) == [
@@ -721,11 +729,11 @@ def test_clients_are_listed_with_the_time_they_connected() -> None:
 
 
 def test_a_database_without_clients_has_an_empty_list() -> None:
-    world = World()
-    (alice,) = world.peers("alice")
+    relay = MemoryRelay()
+    (alice,) = relay.join_all("alice")
     alice.leave()
     for name in (DATABASE, "never_seen"):
-        response = world.get(f"/{name}/clients")
+        response = relay.get(f"/{name}/clients")
         assert (response.status, response.text) == (OK, "[]")
 
 
@@ -752,9 +760,9 @@ def test_a_database_without_clients_has_an_empty_list() -> None:
     ],
 )
 def test_an_unknown_path_is_404(target: str) -> None:
-    world = World()
+    relay = MemoryRelay()
     for method, body in [("GET", b""), ("POST", b"body"), ("DELETE", b""), ("PUT", b"body")]:
-        response = world.request(method, target, body)
+        response = relay.request(method, target, body)
         assert response.status == 404
         assert is_one_line(response)
 
@@ -771,10 +779,10 @@ def test_an_unknown_path_is_404(target: str) -> None:
     ],
 )
 def test_a_wrong_method_is_405_with_allow(target: str, right: str) -> None:
-    world = World()
-    _, bobby = world.peers("alice", "bobby")
+    relay = MemoryRelay()
+    _, bobby = relay.join_all("alice", "bobby")
     for method in {"GET", "POST", "PUT", "DELETE", "PATCH", "BREW"} - {right}:
-        response = world.request(method, target, b"hello" if method != "GET" else b"")
+        response = relay.request(method, target, b"hello" if method != "GET" else b"")
         assert response.status == 405
         assert right in re.split(", *", response.headers["allow"])
         assert method not in re.split(", *", response.headers["allow"])
@@ -786,7 +794,7 @@ def test_a_wrong_method_is_405_with_allow(target: str, right: str) -> None:
     "target", [f"/{DATABASE}/clients", f"/{DATABASE}/nothing", f"/{DATABASE}/send?id=alice"]
 )
 def test_a_head_request_is_answered_without_a_body(target: str) -> None:
-    wire = World().connect()
+    wire = MemoryRelay().connect()
     wire.send(f"HEAD {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
     head, end, body = wire.take().partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 ")
@@ -814,11 +822,11 @@ PATHS = [
 @pytest.mark.parametrize("target", PATHS)
 @pytest.mark.parametrize("origins", [(), (ORIGIN,)])
 def test_a_foreign_page_is_refused_on_every_path(target: str, origins: tuple[str, ...]) -> None:
-    world = World(allow_origins=origins)
-    alice, carol = world.peers("alice", "carol")
+    relay = MemoryRelay(allow_origins=origins)
+    alice, carol = relay.join_all("alice", "carol")
     for method in ("GET", "POST", "OPTIONS", "DELETE"):
         for origin in ("https://evil.example", "null"):
-            response = world.request(method, target, b"x" * (method == "POST"), origin=origin)
+            response = relay.request(method, target, b"x" * (method == "POST"), origin=origin)
             assert response.status == 403
             assert "access-control-allow-origin" not in response.headers
             assert is_one_line(response)
@@ -838,11 +846,11 @@ def test_a_foreign_page_is_refused_on_every_path(target: str, origins: tuple[str
     ],
 )
 def test_an_allowed_page_may_send_and_read_answers(configured: str, origin: str) -> None:
-    world = World(allow_origins=(configured, "https://another.example"))
-    world.peers("alice")
+    relay = MemoryRelay(allow_origins=(configured, "https://another.example"))
+    relay.join_all("alice")
     for response in (
-        world.get(f"/{DATABASE}/clients", origin=origin),
-        world.post(f"/{DATABASE}/send?id=alice", "ping", origin=origin),
+        relay.get(f"/{DATABASE}/clients", origin=origin),
+        relay.post(f"/{DATABASE}/send?id=alice", "ping", origin=origin),
     ):
         assert response.status == OK
         assert response.headers["access-control-allow-origin"] == origin
@@ -851,8 +859,8 @@ def test_an_allowed_page_may_send_and_read_answers(configured: str, origin: str)
 
 @pytest.mark.parametrize("configured", [ORIGIN, "*"])
 def test_an_allowed_page_may_connect(configured: str) -> None:
-    world = World(allow_origins=(configured,))
-    assert join(world, f"/{DATABASE}/connect?id=alice&v=1", origin=ORIGIN) == 101
+    relay = MemoryRelay(allow_origins=(configured,))
+    assert join(relay, f"/{DATABASE}/connect?id=alice&v=1", origin=ORIGIN) == 101
 
 
 @pytest.mark.parametrize(
@@ -866,17 +874,17 @@ def test_an_allowed_page_may_connect(configured: str) -> None:
     ],
 )
 def test_an_origin_must_match_as_a_whole(origin: str) -> None:
-    world = World(allow_origins=(ORIGIN,))
-    assert world.get(f"/{DATABASE}/clients", origin=origin).status == 403
-    assert join(world, f"/{DATABASE}/connect?id=alice&v=1", origin=origin) == 403
+    relay = MemoryRelay(allow_origins=(ORIGIN,))
+    assert relay.get(f"/{DATABASE}/clients", origin=origin).status == 403
+    assert join(relay, f"/{DATABASE}/connect?id=alice&v=1", origin=origin) == 403
 
 
 def test_a_page_hears_why_it_was_refused() -> None:
-    world = World(allow_origins=(ORIGIN,))
+    relay = MemoryRelay(allow_origins=(ORIGIN,))
     for response in (
-        world.post(f"/{DATABASE}/send?id=nobody", "hello", origin=ORIGIN),
-        world.get(f"/{DATABASE}/send", origin=ORIGIN),
-        world.get("/nothing", origin=ORIGIN),
+        relay.post(f"/{DATABASE}/send?id=nobody", "hello", origin=ORIGIN),
+        relay.get(f"/{DATABASE}/send", origin=ORIGIN),
+        relay.get("/nothing", origin=ORIGIN),
     ):
         assert response.status in (401, 404, 405)
         assert response.headers["access-control-allow-origin"] == ORIGIN
@@ -892,8 +900,8 @@ def test_a_page_hears_why_it_was_refused() -> None:
     ],
 )
 def test_a_preflight_is_answered(target: str, method: str) -> None:
-    world = World(allow_origins=(ORIGIN,), token=TOKEN)
-    response = world.request(
+    relay = MemoryRelay(allow_origins=(ORIGIN,), token=TOKEN)
+    response = relay.request(
         "OPTIONS",
         target,
         origin=ORIGIN,
@@ -909,15 +917,15 @@ def test_a_preflight_is_answered(target: str, method: str) -> None:
 
 
 def test_options_without_an_origin_tell_the_methods() -> None:
-    response = World().request("OPTIONS", f"/{DATABASE}/send")
+    response = MemoryRelay().request("OPTIONS", f"/{DATABASE}/send")
     assert response.status in (200, 204)
     assert "POST" in re.split(", *", response.headers["allow"])
     assert "access-control-allow-origin" not in response.headers
 
 
 def test_a_client_without_an_origin_gets_no_cors_headers() -> None:
-    world = World(allow_origins=("*",))
-    response = world.get(f"/{DATABASE}/clients")
+    relay = MemoryRelay(allow_origins=("*",))
+    response = relay.get(f"/{DATABASE}/clients")
     assert not [each for each in response.headers if each.startswith("access-control")]
 
 
@@ -925,10 +933,10 @@ def test_a_client_without_an_origin_gets_no_cors_headers() -> None:
 
 
 def test_tls_at_a_proxy_with_a_small_max_payload_is_warned_of_once() -> None:
-    world = World()
+    relay = MemoryRelay()
     for _ in range(2):
-        join(world, f"/{DATABASE}/connect?id=alice&v=1", x_forwarded_proto="https")
-    (line,) = world.logged("16 MiB")
+        join(relay, f"/{DATABASE}/connect?id=alice&v=1", x_forwarded_proto="https")
+    (line,) = relay.logged("16 MiB")
     assert "16384" in line
 
 
@@ -936,6 +944,6 @@ def test_tls_at_a_proxy_with_a_small_max_payload_is_warned_of_once() -> None:
     ("max_payload", "headers"), [(16 << 20, {"x_forwarded_proto": "https"}), (None, {})]
 )
 def test_there_is_no_warning_without_need(max_payload: int | None, headers: dict[str, str]) -> None:
-    world = World(max_payload=max_payload)
-    assert join(world, f"/{DATABASE}/connect?id=alice&v=1", **headers) == 101
-    assert world.logged("16 MiB") == []
+    relay = MemoryRelay(max_payload=max_payload)
+    assert join(relay, f"/{DATABASE}/connect?id=alice&v=1", **headers) == 101
+    assert relay.logged("16 MiB") == []

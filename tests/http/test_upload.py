@@ -11,33 +11,42 @@ from acebase_ipc.http.upload import STORE_TIMEOUT, UploadAdmission
 from acebase_ipc.protocol.errors import RequestRefused
 from acebase_ipc.relay.limits import Limits
 from acebase_ipc.relay.store import ENTRY_SIZE, MessageStore
-from tests.fakes import DATABASE, MemoryNetwork, Peer, Wire, World, chunk, http_head, http_request
+from acebase_ipc.testing import (
+    DATABASE,
+    MemoryConnection,
+    MemoryPeer,
+    MemoryReactor,
+    MemoryRelay,
+    chunk,
+    http_head,
+    http_request,
+)
 
 SEND = f"/{DATABASE}/send?id=alice"
 
 
-def full_world(**config: Any) -> tuple[World, Peer, Peer, str]:
+def full_world(**config: Any) -> tuple[MemoryRelay, MemoryPeer, MemoryPeer, str]:
     """A World, alice, bobby, and the id of a message to bobby that takes all room but 100 bytes."""
     limits = {"max_payload": 10, "max_message": 1000, "max_stored": 1000 + ENTRY_SIZE, **config}
-    world = World(**limits)
-    alice, bobby = world.peers("alice", "bobby")
+    world = MemoryRelay(**limits)
+    alice, bobby = world.join_all("alice", "bobby")
     assert world.post(SEND, "x" * 900).status == 200
     return world, alice, bobby, announced(bobby)[0]
 
 
-def announced(peer: Peer) -> list[str]:
+def announced(peer: MemoryPeer) -> list[str]:
     """The ids of the messages that were announced to *peer* since the last time."""
     return [each.removeprefix("get:") for each in peer.received()]
 
 
-def download(world: World, message_id: str) -> str:
+def download(world: MemoryRelay, message_id: str) -> str:
     """Download a message as bobby."""
     response = world.get(f"/{DATABASE}/receive?id=bobby&msg={message_id}")
     assert response.status == 200
     return response.text
 
 
-def post(world: World, body: bytes) -> Wire:
+def post(world: MemoryRelay, body: bytes) -> MemoryConnection:
     """Begin to POST as alice."""
     wire = world.connect()
     wire.send(http_request("POST", SEND, body))
@@ -76,7 +85,7 @@ def test_a_large_message_that_nobody_downloads_does_not_wait(others_are_paused: 
     world, alice, _, _ = full_world(introductions=False)
     if others_are_paused:
         assert post(world, b"y" * 200).take() == b""
-    carol, david = world.peers("carol", "david", database="other_data", query="&dialect=acebase")
+    carol, david = world.join_all("carol", "david", database="other_data", query="&dialect=acebase")
     carol.received()
     wire = world.connect()
     wire.send(http_request("POST", "/other_data/send?id=carol", b"{" + b"y" * 500))
@@ -112,9 +121,9 @@ def test_a_waiting_body_is_not_read(chunked: bool) -> None:
         wire.send(http_head("POST", SEND, content_length="300") + b"y" * 200)
         rest = b"z" * 100
     wire.send(rest)
-    assert wire.socket.inbox == rest
+    assert wire.unread == rest
     download(world, first)
-    assert wire.socket.inbox == b""
+    assert wire.unread == b""
     assert wire.response().text == "ok"
     (second,) = announced(bobby)
     assert download(world, second) == "y" * 200 + "z" * 100
@@ -198,7 +207,7 @@ def test_room_is_made_when_a_message_expires() -> None:
 
 def test_room_is_made_when_a_recipient_leaves() -> None:
     world, _, bobby, _ = full_world()
-    carol = world.peer("carol")
+    carol = world.join("carol")
     bobby.leave()
     carol.received()
     wire = post(world, b"y" * 200)
@@ -209,7 +218,7 @@ def test_room_is_made_when_a_recipient_leaves() -> None:
 
 def test_room_is_made_when_a_recipient_leaves_while_a_post_waits() -> None:
     world, _, bobby, _ = full_world()
-    carol = world.peer("carol")
+    carol = world.join("carol")
     wire = post(world, b"y" * 200)
     assert wire.take() == b""
     bobby.leave()
@@ -220,9 +229,9 @@ def test_room_is_made_when_a_recipient_leaves_while_a_post_waits() -> None:
 
 
 def test_a_message_for_several_makes_room_when_all_have_it() -> None:
-    world = World(max_payload=10, max_stored=1000)
-    world.peers("alice", "bobby", "carol")
-    bobby, carol = world.peers("bobby", "carol")
+    world = MemoryRelay(max_payload=10, max_stored=1000)
+    world.join_all("alice", "bobby", "carol")
+    bobby, carol = world.join_all("bobby", "carol")
     world.post(SEND, "x" * 900)
     ((first,), _) = announced(bobby), announced(carol)
     wire = post(world, b"y" * 200)
@@ -233,8 +242,8 @@ def test_a_message_for_several_makes_room_when_all_have_it() -> None:
 
 
 def test_a_message_of_any_legal_size_goes_where_there_is_nothing_else() -> None:
-    world = World(max_payload=10, max_message=1000, max_stored=1)
-    _, bobby = world.peers("alice", "bobby")
+    world = MemoryRelay(max_payload=10, max_message=1000, max_stored=1)
+    _, bobby = world.join_all("alice", "bobby")
     for _ in range(3):
         assert world.post(SEND, "x" * 1000).status == 200
         (message_id,) = announced(bobby)
@@ -247,8 +256,8 @@ def test_a_message_of_any_legal_size_goes_where_there_is_nothing_else() -> None:
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_that_is_coming_in_takes_its_room(chunked: bool) -> None:
-    world = World(max_payload=10, max_stored=1000)
-    _, bobby = world.peers("alice", "bobby")
+    world = MemoryRelay(max_payload=10, max_stored=1000)
+    _, bobby = world.join_all("alice", "bobby")
     wire = world.connect()
     if chunked:
         wire.send(http_head("POST", SEND, transfer_encoding="chunked"), chunk(b"x" * 900))
@@ -267,8 +276,8 @@ def test_a_body_that_is_coming_in_takes_its_room(chunked: bool) -> None:
 
 
 def test_a_chunked_body_of_any_legal_size_goes_where_there_is_nothing_else() -> None:
-    world = World(max_payload=10, max_message=1000, max_stored=1)
-    _, bobby = world.peers("alice", "bobby")
+    world = MemoryRelay(max_payload=10, max_message=1000, max_stored=1)
+    _, bobby = world.join_all("alice", "bobby")
     wire = world.connect()
     wire.send(http_head("POST", SEND, transfer_encoding="chunked"), *[chunk(b"x" * 100)] * 10)
     wire.send(chunk(b""))
@@ -278,8 +287,8 @@ def test_a_chunked_body_of_any_legal_size_goes_where_there_is_nothing_else() -> 
 
 @pytest.mark.parametrize("end", ["close", "reset"])
 def test_the_room_of_a_body_that_is_cut_off_is_free_again(end: str) -> None:
-    world = World(max_payload=10, max_stored=1000)
-    _, bobby = world.peers("alice", "bobby")
+    world = MemoryRelay(max_payload=10, max_stored=1000)
+    _, bobby = world.join_all("alice", "bobby")
     for _ in range(3):
         wire = world.connect()
         wire.send(http_head("POST", SEND, content_length="900") + b"x" * 500)
@@ -294,8 +303,8 @@ def test_the_room_of_a_body_that_is_cut_off_is_free_again(end: str) -> None:
 
 @pytest.mark.parametrize("refused", ["to:;" + "x" * 500, "x" * 500 + "\udcff"])
 def test_the_room_of_a_message_that_is_refused_is_free_again(refused: str) -> None:
-    world = World(max_payload=10, max_stored=1000)
-    world.peers("alice", "bobby")
+    world = MemoryRelay(max_payload=10, max_stored=1000)
+    world.join_all("alice", "bobby")
     for _ in range(5):
         assert world.post(SEND, refused.encode(errors="surrogateescape")).status == 400
     assert world.post(SEND, "x" * 1000).status == 200
@@ -360,7 +369,7 @@ class Uploads:
     """An UploadAdmission in whose store there is no room, and *count* paused uploads."""
 
     def __init__(self, count: int) -> None:
-        self.clock = MemoryNetwork()
+        self.clock = MemoryReactor()
         self.store = CountingStore(60)
         self.blocker = self.store.put("db", b"x" * 1000, [b"reader"], 0)
         self.done: list[str] = []
@@ -410,8 +419,8 @@ def test_paused_uploads_are_resumed_later_and_at_the_same_cost_each(count: int) 
 
 def test_a_burst_of_complete_posts_is_relayed_when_there_is_room() -> None:
     """More of them than there may be calls within each other."""
-    world = World(max_payload=10, max_stored=100_000)
-    _, bobby = world.peers("alice", "bobby")
+    world = MemoryRelay(max_payload=10, max_stored=100_000)
+    _, bobby = world.join_all("alice", "bobby")
     world.post(SEND, "x" * 100_000)
     (first,) = announced(bobby)
     count = sys.getrecursionlimit() // 3

@@ -13,7 +13,7 @@ from types import FrameType
 import pytest
 
 import acebase_ipc
-from tests.fakes import DATABASE, Peer, World, http_request
+from acebase_ipc.testing import DATABASE, MemoryPeer, MemoryRelay, http_request
 from tests.test_floors import MAY_IMPORT
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -150,11 +150,11 @@ def assert_walked(steps: list[Step], called: list[Step]) -> None:
 
 
 def test_a_directed_message_takes_this_way() -> None:
-    world = World()
+    relay = MemoryRelay()
 
-    def acebase_peer(client_id: str) -> Peer:
+    def acebase_peer(client_id: str) -> MemoryPeer:
         target = f"/{DATABASE}/connect?v=1.0.0&id={client_id}&t=undefined"
-        return Peer(client_id, world.upgrade(target))
+        return MemoryPeer(client_id, relay.upgrade(target))
 
     master, worker = acebase_peer("[master]"), acebase_peer("abcdefghijklmnopqrstuvwx")
     master.received()
@@ -167,12 +167,12 @@ def test_a_directed_message_takes_this_way() -> None:
 
 
 def test_a_large_post_takes_this_way() -> None:
-    world = World()
-    sender, recipient = world.peers("docum1", "docum2")
+    relay = MemoryRelay()
+    sender, recipient = relay.join_all("docum1", "docum2")
     body = "x" * LARGE
     message = f"to:{recipient.id};{body}".encode()
     post = http_request("POST", f"/{DATABASE}/send?id={sender.id}", message)
-    posting, fetching = world.connect(), world.connect()
+    posting, fetching = relay.connect(), relay.connect()
 
     called = calls(lambda: posting.send(post[:1000], post[1000:]))
     (announced,) = recipient.received()

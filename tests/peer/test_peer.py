@@ -48,8 +48,8 @@ from acebase_ipc.protocol.envelopes import (
     result,
 )
 from acebase_ipc.protocol.values import PathReference
+from acebase_ipc.testing import DATABASE
 from tests.clients import URL, PlayedServer, RelayNetwork
-from tests.fakes import DATABASE
 
 ME = "p" * 24
 WORKER = "w" * 24

@@ -16,7 +16,9 @@ from acebase_ipc.protocol.frames import (
     split,
     text_frame,
 )
-from tests.wire import BIG, KEY, Form, Opcode, client_frame, masked, ping
+from acebase_ipc.testing import LengthForm, Opcode, client_frame, ping_frame
+from acebase_ipc.testing.frames import MASK, apply_mask
+from tests.wire import BIG
 
 TEXTS = [
     b"",
@@ -76,28 +78,28 @@ def test_a_frame_tells_its_length_in_the_shortest_form(length: int, header: str)
 
 def test_pipelined_texts_are_taken_at_once() -> None:
     stream = b"".join(map(client_frame, TEXTS))
-    assert split(stream, BIG, masked) == (TEXTS, b"", None)
+    assert split(stream, BIG, apply_mask) == (TEXTS, b"", None)
 
 
 @given(st.text(max_size=70), st.binary(min_size=4, max_size=4))
 def test_any_text_is_unmasked_with_any_key(text: str, key: bytes) -> None:
     payload = text.encode()
-    assert split(client_frame(payload, key=key), BIG, masked) == ([payload], b"", None)
+    assert split(client_frame(payload, mask=key), BIG, apply_mask) == ([payload], b"", None)
 
 
 def test_unmasking_the_example_of_the_rfc() -> None:
     frame = bytes.fromhex("818537fa213d7f9f4d5158")  # RFC 6455, section 5.7
-    assert split(frame, BIG, masked) == ([b"Hello"], b"", None)
+    assert split(frame, BIG, apply_mask) == ([b"Hello"], b"", None)
 
 
 def test_every_text_has_a_mask_of_its_own() -> None:
-    stream = client_frame(b"one", key=b"\0\0\0\0") + client_frame(b"two", key=b"\xff\x01\x02\x03")
-    assert split(stream, BIG, masked)[0] == [b"one", b"two"]
+    stream = client_frame(b"one", mask=b"\0\0\0\0") + client_frame(b"two", mask=b"\xff\x01\x02\x03")
+    assert split(stream, BIG, apply_mask)[0] == [b"one", b"two"]
 
 
 def take(stream: bytes, cut: int) -> list[bytes]:
     """The texts of *stream*, if it comes in two pieces."""
-    texts, rest, partial = split(stream[:cut], BIG, masked)
+    texts, rest, partial = split(stream[:cut], BIG, apply_mask)
     if partial is not None:
         assert rest == b""
         end = cut + partial.missing
@@ -107,7 +109,7 @@ def take(stream: bytes, cut: int) -> list[bytes]:
         rest, cut = b"", end
     else:
         assert rest == b"" or may_become_text(rest)
-    more, rest, partial = split(rest + stream[cut:], BIG, masked)
+    more, rest, partial = split(rest + stream[cut:], BIG, apply_mask)
     assert (rest, partial) == (b"", None)
     return texts + more
 
@@ -123,7 +125,7 @@ def test_a_stream_may_be_cut_anywhere() -> None:
 @pytest.mark.parametrize("length", [0, 1, 125, 126, 1023, 1024, 65535, 65536])
 def test_sizes_at_which_the_form_or_the_way_changes(length: int) -> None:
     stream = client_frame(b"x" * length) + client_frame(b"behind")
-    assert split(stream, BIG, masked) == ([b"x" * length, b"behind"], b"", None)
+    assert split(stream, BIG, apply_mask) == ([b"x" * length, b"behind"], b"", None)
 
 
 def test_long_payloads_are_unmasked_by_what_is_given() -> None:
@@ -131,7 +133,7 @@ def test_long_payloads_are_unmasked_by_what_is_given() -> None:
 
     def unmask_long(payload: bytes, key: bytes) -> bytes:
         lengths.append(len(payload))
-        return masked(payload, key)
+        return apply_mask(payload, key)
 
     split(b"".join(client_frame(b"x" * length) for length in (1023, 1024, 1025)), BIG, unmask_long)
     assert lengths == [1024, 1025]
@@ -140,22 +142,22 @@ def test_long_payloads_are_unmasked_by_what_is_given() -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        ping(b"hi"),
+        ping_frame(b"hi"),
         client_frame(b"\x03\xe8", Opcode.CLOSE),
         client_frame(b"\0\xff", Opcode.BINARY),
         client_frame(b"rest", Opcode.CONTINUATION),
-        client_frame(b"begin", fin=False),
+        client_frame(b"begin", final=False),
         client_frame(b"deflated", rsv=4),
         client_frame(b"reserved", rsv=1),
         client_frame(b"reserved", opcode=3),
-        client_frame(b"unmasked, and long enough", key=None),
-        client_frame(b"x" * 126, key=None),
-        client_frame(b"x" * 65536, key=None),
-        client_frame(b"short", form=Form.BITS_16),
-        client_frame(b"x" * 125, form=Form.BITS_16),
-        client_frame(b"short", form=Form.BITS_64),
-        client_frame(b"x" * 65535, form=Form.BITS_64),
-        client_frame(length=1 << 63, form=Form.BITS_64),
+        client_frame(b"unmasked, and long enough", mask=None),
+        client_frame(b"x" * 126, mask=None),
+        client_frame(b"x" * 65536, mask=None),
+        client_frame(b"short", form=LengthForm.BITS_16),
+        client_frame(b"x" * 125, form=LengthForm.BITS_16),
+        client_frame(b"short", form=LengthForm.BITS_64),
+        client_frame(b"x" * 65535, form=LengthForm.BITS_64),
+        client_frame(length=1 << 63, form=LengthForm.BITS_64),
         client_frame(b"x" * (BIG + 1)),
         client_frame(length=BIG + 1),
         *(client_frame(text) for text, _ in INVALID_UTF8),
@@ -165,7 +167,7 @@ def test_long_payloads_are_unmasked_by_what_is_given() -> None:
 def test_whatever_is_not_a_whole_legal_text_is_left(other: bytes) -> None:
     behind = client_frame(b"behind")
     before = client_frame(b"before")
-    assert split(before + other + behind, BIG, masked) == ([b"before"], other + behind, None)
+    assert split(before + other + behind, BIG, apply_mask) == ([b"before"], other + behind, None)
     assert not may_become_text(other)
 
 
@@ -173,13 +175,13 @@ def test_whatever_is_not_a_whole_legal_text_is_left(other: bytes) -> None:
 def test_the_limit_is_of_bytes_and_inclusive(text: str) -> None:
     payload = (text * 300).encode()
     frame, size = client_frame(payload), len(payload)
-    assert split(frame, size, masked)[0] == [payload]
-    assert split(frame, size - 1, masked) == ([], frame, None)
+    assert split(frame, size, apply_mask)[0] == [payload]
+    assert split(frame, size - 1, apply_mask) == ([], frame, None)
 
 
 def test_a_long_invalid_text_is_left() -> None:
     frame = client_frame(b"x" * 2000 + b"\xff")
-    assert split(frame, BIG, masked) == ([], frame, None)
+    assert split(frame, BIG, apply_mask) == ([], frame, None)
 
 
 # A text that has come in part
@@ -188,7 +190,7 @@ def test_a_long_invalid_text_is_left() -> None:
 def begin(text: bytes) -> PartialText:
     """*text* of which only the header has come."""
     header = client_frame(text)[: -len(text)]
-    texts, rest, partial = split(header, BIG, masked)
+    texts, rest, partial = split(header, BIG, apply_mask)
     assert (texts, rest) == ([], b"")
     assert partial is not None
     assert (partial.missing, partial.received, partial.raw) == (len(text), 0, header)
@@ -197,7 +199,7 @@ def begin(text: bytes) -> PartialText:
 
 def test_a_text_that_comes_byte_by_byte() -> None:
     text = "añ日😀".encode() * 3
-    body = masked(text, KEY)
+    body = apply_mask(text, MASK)
     partial = begin(text)
     for index in range(len(text)):
         assert partial.missing == len(text) - index
@@ -210,7 +212,7 @@ def test_a_text_that_comes_byte_by_byte() -> None:
 
 @given(st.text(min_size=1).map(str.encode), st.lists(st.integers(1, 9), min_size=1))
 def test_the_mask_goes_on_whatever_the_pieces(text: bytes, sizes: list[int]) -> None:
-    body = masked(text, KEY)
+    body = apply_mask(text, MASK)
     partial = begin(text)
     while partial.missing:
         size = sizes[partial.received % len(sizes)]
@@ -222,7 +224,7 @@ def test_the_mask_goes_on_whatever_the_pieces(text: bytes, sizes: list[int]) -> 
 @pytest.mark.parametrize(("invalid", "index"), INVALID_UTF8)
 def test_invalid_text_is_found_with_the_byte_that_makes_it_so(invalid: bytes, index: int) -> None:
     text = "日😀".encode() + invalid
-    body = masked(text, KEY)
+    body = apply_mask(text, MASK)
     partial = begin(text)
     valid = [partial.feed(body[each : each + 1]) for each in range(len(text))]
     assert valid.index(False) == len(text) - len(invalid) + index
@@ -234,7 +236,7 @@ def test_invalid_text_is_found_as_early_as_autobahn_finds_it() -> None:
         for tail in product(inner, repeat=2):
             text = bytes((lead, *tail)) + b"aaa"
             validator = Utf8Validator()
-            partial = PartialText(b"", bytes(4), len(text), masked)
+            partial = PartialText(b"", bytes(4), len(text), apply_mask)
             for byte in text[:-3]:
                 valid = partial.feed(bytes((byte,)))
                 assert valid == validator.validate(bytes((byte,)))[0], text.hex(" ")
@@ -244,8 +246,8 @@ def test_invalid_text_is_found_as_early_as_autobahn_finds_it() -> None:
 
 def test_the_beginning_of_a_text_is_checked_at_once() -> None:
     frame = client_frame(b"\xff and more")
-    assert split(frame[:6], BIG, masked)[1] == b""
-    assert split(frame[:7], BIG, masked) == ([], frame[:7], None)
+    assert split(frame[:6], BIG, apply_mask)[1] == b""
+    assert split(frame[:7], BIG, apply_mask) == ([], frame[:7], None)
 
 
 def test_the_beginning_of_a_long_text_is_unmasked_by_what_is_given() -> None:
@@ -262,7 +264,7 @@ def test_every_beginning_of_a_header_may_become_a_text(length: int) -> None:
     header = client_frame(length=length)
     for size in range(1, len(header)):
         assert may_become_text(header[:size]), f"{size} bytes"
-        assert split(header[:size], BIG, masked) == ([], header[:size], None)
+        assert split(header[:size], BIG, apply_mask) == ([], header[:size], None)
     assert not may_become_text(header)
 
 

@@ -12,13 +12,12 @@ from twisted.internet.address import IPv4Address
 from acebase_ipc.http.site import SURPLUS
 from acebase_ipc.relay.limits import KIB, MIB, Limits
 from acebase_ipc.server.logging import LINES_PER_PERIOD, LogObserver
-from tests.fakes import (
+from acebase_ipc.testing import (
     DATABASE,
-    PING,
-    TEXT,
-    Peer,
-    Wire,
-    World,
+    MemoryConnection,
+    MemoryPeer,
+    MemoryRelay,
+    Opcode,
     chunk,
     client_frame,
     http_head,
@@ -31,29 +30,31 @@ SOMEWHERE = IPv4Address("TCP", "192.0.2.1", 50000)
 ALICE = f"/{DATABASE}/send?id=alice"
 
 
-def counts(world: World) -> Counter[str]:
+def counts(relay: MemoryRelay) -> Counter[str]:
     """How often each kind of event was reported."""
-    observer = world.server.observer
+    observer = relay.server.observer
     assert isinstance(observer, LogObserver)
     return observer.counts
 
 
 def try_to_join(
-    world: World, client_id: str, database: str = DATABASE, host: str = "127.0.0.1"
+    relay: MemoryRelay, client_id: str, database: str = DATABASE, host: str = "127.0.0.1"
 ) -> int:
     """The status with which a handshake is answered; who joins stays."""
-    wire = world.connect(host)
+    wire = relay.connect(host)
     wire.send(upgrade_request(f"/{database}/connect?id={client_id}&v=1"))
     return int(wire.take().split(b" ", 2)[1])
 
 
-def end_of(wire: Wire, world: World, seconds: float, drip: bytes = b"") -> float | None:
+def end_of(
+    wire: MemoryConnection, relay: MemoryRelay, seconds: float, drip: bytes = b""
+) -> float | None:
     """After how many seconds the server has ended *wire*, if at all; *drip* is sent each second."""
-    begin = world.now
-    while world.now < begin + seconds:
-        world.pass_time(1)
+    begin = relay.now
+    while relay.now < begin + seconds:
+        relay.pass_time(1)
         if wire.ended is not None:
-            return world.now - begin
+            return relay.now - begin
         if drip:
             wire.send(drip)
     return None
@@ -69,200 +70,200 @@ def test_every_limit_is_tested() -> None:
 
 
 def test_max_payload_is_what_a_message_may_have() -> None:
-    world = World(max_payload=100)
-    alice, bobby = world.peers("alice", "bobby")
+    relay = MemoryRelay(max_payload=100)
+    alice, bobby = relay.join_all("alice", "bobby")
     alice.say("x" * 100)
     assert bobby.received() == ["msg:" + "x" * 100]
     alice.say("x" * 101)
     assert alice.close_code == 1009
     assert bobby.received() == ["disconnect:alice"]
-    assert counts(world)["ProtocolViolated"] == 1
+    assert counts(relay)["ProtocolViolated"] == 1
 
 
 def test_max_message_is_what_may_be_posted() -> None:
-    world = World(max_message=100)
-    alice, _ = world.peers("alice", "bobby")
-    assert world.post(ALICE, b"to:alice;" + b"x" * 91).status == 200
-    wire = world.connect()
+    relay = MemoryRelay(max_message=100)
+    alice, _ = relay.join_all("alice", "bobby")
+    assert relay.post(ALICE, b"to:alice;" + b"x" * 91).status == 200
+    wire = relay.connect()
     wire.send(http_head("POST", ALICE, content_length="101"))
     assert wire.response().status == 413  # before any of it has come
-    wire = world.connect()
+    wire = relay.connect()
     wire.send(http_head("POST", ALICE, transfer_encoding="chunked"), chunk(b"x" * 100))
     assert wire.take() == b""
     wire.send(chunk(b"x"))
     assert wire.response().status == 413
     assert alice.received() == ["msg:" + "x" * 91]
-    assert counts(world)["Refused"] == 2
+    assert counts(relay)["Refused"] == 2
 
 
 def test_max_stored_pauses_a_post_and_refuses_it_after_30_s() -> None:
-    world = World(max_stored=50_000, max_payload=100)
-    _, bobby = world.peers("alice", "bobby")
+    relay = MemoryRelay(max_stored=50_000, max_payload=100)
+    _, bobby = relay.join_all("alice", "bobby")
     message = b"to:bobby;" + b"x" * 40_000
-    assert world.post(ALICE, message).status == 200
-    wire = world.connect()
+    assert relay.post(ALICE, message).status == 200
+    wire = relay.connect()
     wire.send(http_request("POST", ALICE, message))
     for _ in range(29):
-        world.pass_time(1)
+        relay.pass_time(1)
         assert wire.take() == b""
-    world.pass_time(1)
+    relay.pass_time(1)
     assert wire.response().status == 503
     assert len(bobby.received()) == 1
-    assert world.server._parts.uploads.reserved == 0
+    assert relay.server._parts.uploads.reserved == 0
 
 
 def test_max_stored_lets_a_post_go_on_when_there_is_room() -> None:
-    world = World(max_stored=50_000, max_payload=100)
-    _, bobby = world.peers("alice", "bobby")
+    relay = MemoryRelay(max_stored=50_000, max_payload=100)
+    _, bobby = relay.join_all("alice", "bobby")
     message = b"to:bobby;" + b"x" * 40_000
-    assert world.post(ALICE, message).status == 200
-    wire = world.connect()
+    assert relay.post(ALICE, message).status == 200
+    wire = relay.connect()
     wire.send(http_request("POST", ALICE, message))
     assert wire.take() == b""
     (announced,) = bobby.received()
     target = f"/{DATABASE}/receive?id=bobby&msg={announced.removeprefix('get:')}"
-    assert len(world.get(target).body) == 40_000
+    assert len(relay.get(target).body) == 40_000
     assert wire.response().status == 200
     assert len(bobby.received()) == 1
 
 
 def test_message_ttl_is_how_long_a_message_waits() -> None:
-    world = World(message_ttl=30, max_payload=100)
-    _, bobby = world.peers("alice", "bobby")
-    world.post(ALICE, b"to:bobby;" + b"x" * 1000)
+    relay = MemoryRelay(message_ttl=30, max_payload=100)
+    _, bobby = relay.join_all("alice", "bobby")
+    relay.post(ALICE, b"to:bobby;" + b"x" * 1000)
     (announced,) = bobby.received()
     target = f"/{DATABASE}/receive?id=bobby&msg={announced.removeprefix('get:')}"
-    world.pass_time(31)
-    assert world.get(target).status == 404
-    assert counts(world)["MessageDropped"] == 1
+    relay.pass_time(31)
+    assert relay.get(target).status == 404
+    assert counts(relay)["MessageDropped"] == 1
 
 
 def test_max_backlog_disconnects_only_the_peer_that_does_not_read() -> None:
-    world = World(max_backlog=200_000)
-    alice, bobby, carol = world.peers("alice", "bobby", "carol")
-    bobby.wire.stop_reading()
+    relay = MemoryRelay(max_backlog=200_000)
+    alice, bobby, carol = relay.join_all("alice", "bobby", "carol")
+    bobby.connection.stop_reading()
     sent = 0
-    while bobby.wire.ended is None:
+    while bobby.connection.ended is None:
         alice.say("x" * 10_000)
         sent += 10_000
-    assert bobby.wire.ended == "reset"
+    assert bobby.connection.ended == "reset"
     assert 200_000 <= sent <= 300_000  # the transport takes some, too
     heard = carol.received()
     assert heard.pop() == "disconnect:bobby"
     assert heard == ["msg:" + "x" * 10_000] * (sent // 10_000)
-    assert counts(world)["SlowConsumer"] == 1
-    assert len(world.logged("bobby is cut")) == 1
+    assert counts(relay)["SlowConsumer"] == 1
+    assert len(relay.logged("bobby is cut")) == 1
 
 
 def test_session_timeout_is_how_long_a_seat_lasts() -> None:
     for session_timeout in (0, 5):
-        world = World(session_timeout=session_timeout)
-        alice, worker = world.peers("alice", "worker", query="&dialect=acebase")
-        worker.wire.reset()
+        relay = MemoryRelay(session_timeout=session_timeout)
+        alice, worker = relay.join_all("alice", "worker", query="&dialect=acebase")
+        worker.connection.reset()
         assert (alice.received() == ["disconnect:worker"]) == (session_timeout == 0)
-        world.pass_time(session_timeout - 1)
+        relay.pass_time(session_timeout - 1)
         assert alice.received() == []
-        world.pass_time(2)
+        relay.pass_time(2)
         assert (alice.received() == ["disconnect:worker"]) == (session_timeout > 0)
 
 
 def test_max_session_queue_is_what_waits_for_one_seat() -> None:
-    world = World(max_session_queue=30_000)
-    alice, worker = world.peers("alice", "worker", query="&dialect=acebase")
-    worker.wire.reset()
+    relay = MemoryRelay(max_session_queue=30_000)
+    alice, worker = relay.join_all("alice", "worker", query="&dialect=acebase")
+    worker.connection.reset()
     for _ in range(3):
         alice.say("x" * 9_000)
-    world.pass_time(1)
+    relay.pass_time(1)
     assert alice.received() == []
     alice.say("x" * 9_000)
-    world.pass_time(1)
+    relay.pass_time(1)
     assert alice.received() == ["disconnect:worker"]
-    assert counts(world)["SessionExpired"] == 1
+    assert counts(relay)["SessionExpired"] == 1
 
 
 # Memory of all together
 
 
 def test_max_memory_cuts_the_largest_backlog_first() -> None:
-    world = World(max_memory=2 * MIB)
+    relay = MemoryRelay(max_memory=2 * MIB)
     names = ("alice", "small", "large", "other")
-    alice, small, large, other = world.peers(*names)
-    small.wire.stop_reading()
-    large.wire.stop_reading()
+    alice, small, large, other = relay.join_all(*names)
+    small.connection.stop_reading()
+    large.connection.stop_reading()
     for _ in range(50):
         alice.say("to:small;" + "x" * 10_000)
     for _ in range(190):
         alice.say("to:large;" + "x" * 10_000)
-    world.pass_time(1)
-    assert [each.wire.ended for each in (small, large)] == [None, "reset"]
+    relay.pass_time(1)
+    assert [each.connection.ended for each in (small, large)] == [None, "reset"]
     assert other.received() == alice.received() == ["disconnect:large"]
-    assert counts(world)["EvictedForMemory"] == 1
-    assert len(world.logged("large is cut")) == 1
+    assert counts(relay)["EvictedForMemory"] == 1
+    assert len(relay.logged("large is cut")) == 1
 
 
 def test_max_memory_counts_what_is_held_for_a_seat() -> None:
-    world = World(max_memory=MIB, max_session_queue=10 * MIB)
-    alice, worker = world.peers("alice", "worker", query="&dialect=acebase")
-    worker.wire.reset()
+    relay = MemoryRelay(max_memory=MIB, max_session_queue=10 * MIB)
+    alice, worker = relay.join_all("alice", "worker", query="&dialect=acebase")
+    worker.connection.reset()
     for _ in range(110):
         alice.say("to:worker;" + "x" * 10_000)
     assert alice.received() == []
-    world.pass_time(2)
+    relay.pass_time(2)
     assert alice.received() == ["disconnect:worker"]
-    assert alice.wire.ended is None
+    assert alice.connection.ended is None
 
 
 @pytest.mark.parametrize("fragmented", [False, True])
 def test_max_memory_counts_what_is_half_received(fragmented: bool) -> None:
-    world = World(max_memory=MIB, max_payload=MIB)
-    alice, bobby, carol = world.peers("alice", "bobby", "carol")
+    relay = MemoryRelay(max_memory=MIB, max_payload=MIB)
+    alice, bobby, carol = relay.join_all("alice", "bobby", "carol")
     message = b"x" * (MIB - 100)
     for peer in (bobby, carol):
         if fragmented:
-            peer.send(message, TEXT, final=False)
+            peer.send(message, Opcode.TEXT, final=False)
         else:
-            peer.wire.send(client_frame(message)[:-1])
-    world.pass_time(1)
-    assert sorted(str(each.wire.ended) for each in (bobby, carol)) == ["None", "reset"]
+            peer.connection.send(client_frame(message)[:-1])
+    relay.pass_time(1)
+    assert sorted(str(each.connection.ended) for each in (bobby, carol)) == ["None", "reset"]
     assert len(alice.received()) == 1
 
 
 def test_max_memory_counts_a_broadcast_once() -> None:
     # Ten queues of 3 MB share their messages; each transport has a copy of 64 KiB.
-    world = World(max_memory=4 * MIB)
-    alice, *others = world.peers("alice", *[f"peer{each}" for each in range(10)])
+    relay = MemoryRelay(max_memory=4 * MIB)
+    alice, *others = relay.join_all("alice", *[f"peer{each}" for each in range(10)])
     for each in others:
-        each.wire.stop_reading()
+        each.connection.stop_reading()
     for _ in range(300):
         alice.say("x" * 10_000)
-    world.pass_time(2)
-    assert [each.wire.ended for each in others] == [None] * 10
+    relay.pass_time(2)
+    assert [each.connection.ended for each in others] == [None] * 10
 
 
 def test_max_memory_is_reserved_for_posts_in_part() -> None:
-    world = World(max_memory=4 * MIB, max_payload=100)
-    world.peers("alice", "bobby")
-    wires = [world.connect() for _ in range(100)]
+    relay = MemoryRelay(max_memory=4 * MIB, max_payload=100)
+    relay.join_all("alice", "bobby")
+    wires = [relay.connect() for _ in range(100)]
     for wire in wires:
         wire.send(http_head("POST", ALICE, content_length="500000") + b"to:bobby;")
-    assert world.server._parts.uploads.reserved == 2 * 500_000
+    assert relay.server._parts.uploads.reserved == 2 * 500_000
     for wire in wires[:2]:
         wire.reset()
-    assert world.server._parts.uploads.reserved == 2 * 500_000  # the next two
+    assert relay.server._parts.uploads.reserved == 2 * 500_000  # the next two
 
 
 @pytest.mark.parametrize("where", ["elsewhere", "for the master"])
 def test_max_memory_cuts_nobody_whose_end_frees_nothing(where: str) -> None:
-    world = core.Core(max_memory=MIB, max_session_queue=MIB)
-    workers = [world.join_acebase("a" * 24, f"db{each}") for each in range(2)]
-    innocent = world.join("innocent", database="another")
+    relay = core.Core(max_memory=MIB, max_session_queue=MIB)
+    workers = [relay.join_acebase("a" * 24, f"db{each}") for each in range(2)]
+    innocent = relay.join("innocent", database="another")
     if where == "elsewhere":
-        world.relay.memory.register(lambda: 2 * MIB)
+        relay.relay.memory.register(lambda: 2 * MIB)
     else:
         for worker in workers:
             for _ in range(60):
                 worker.says("to:[master];{" + "x" * 10_000)
-    world.relay.delivery.enforce_memory_limit()
+    relay.relay.delivery.enforce_memory_limit()
     assert not innocent.connection.aborted
 
 
@@ -270,77 +271,77 @@ def test_max_memory_cuts_nobody_whose_end_frees_nothing(where: str) -> None:
 
 
 def test_max_connections_bounds_the_peers() -> None:
-    world = World(max_connections=3)
-    peers = world.peers("alice", "bobby", "carol")
-    response = world.upgrade(f"/{DATABASE}/connect?id=daisy&v=1").response()
+    relay = MemoryRelay(max_connections=3)
+    peers = relay.join_all("alice", "bobby", "carol")
+    response = relay.upgrade(f"/{DATABASE}/connect?id=daisy&v=1").response()
     assert (response.status, response.text) == (503, "Too many connections: try again later")
-    assert counts(world)["Refused"] == 1
+    assert counts(relay)["Refused"] == 1
     peers[0].leave()
-    assert try_to_join(world, "daisy") == 101
+    assert try_to_join(relay, "daisy") == 101
 
 
 def test_max_connections_bounds_those_that_have_not_asked_yet() -> None:
-    world = World(max_connections=3)
-    wires = [world.connect() for _ in range(3)]
-    assert world.get(f"/{DATABASE}/clients").status == 503
-    assert counts(world)["Refused"] == 1
+    relay = MemoryRelay(max_connections=3)
+    wires = [relay.connect() for _ in range(3)]
+    assert relay.get(f"/{DATABASE}/clients").status == 503
+    assert counts(relay)["Refused"] == 1
     wires[0].close()
-    assert world.get(f"/{DATABASE}/clients").status == 200
+    assert relay.get(f"/{DATABASE}/clients").status == 200
 
 
 def test_max_connections_counts_websockets_and_http_together() -> None:
-    world = World(max_connections=3)
-    world.peers("alice", "bobby")
-    wire = world.connect()
-    assert try_to_join(world, "carol") == 503
-    assert world.post(ALICE, b"ping").status == 503
+    relay = MemoryRelay(max_connections=3)
+    relay.join_all("alice", "bobby")
+    wire = relay.connect()
+    assert try_to_join(relay, "carol") == 503
+    assert relay.post(ALICE, b"ping").status == 503
     wire.close()
-    assert try_to_join(world, "carol") == 101
+    assert try_to_join(relay, "carol") == 101
 
 
 def test_max_connections_leaves_room_for_a_health_check() -> None:
-    world = World(max_connections=2)
-    world.peers("alice", "bobby")
-    idle = [world.connect() for _ in range(2 * SURPLUS)]
-    response = world.get("/healthz")
+    relay = MemoryRelay(max_connections=2)
+    relay.join_all("alice", "bobby")
+    idle = [relay.connect() for _ in range(2 * SURPLUS)]
+    response = relay.get("/healthz")
     assert (response.status, response.headers["connection"]) == (200, "close")
     assert sum(each.ended is None for each in idle) < SURPLUS  # the oldest made way
 
 
 def test_max_database_connections_bounds_one_database() -> None:
-    world = World(max_database_connections=2)
-    alice, bobby = world.peers("alice", "bobby")
-    assert try_to_join(world, "carol") == 503
-    assert try_to_join(world, "carol", "another") == 101
+    relay = MemoryRelay(max_database_connections=2)
+    alice, bobby = relay.join_all("alice", "bobby")
+    assert try_to_join(relay, "carol") == 503
+    assert try_to_join(relay, "carol", "another") == 101
     assert alice.received() == bobby.received() == []
-    assert try_to_join(world, "alice") == 101  # takes the place of its own connection
+    assert try_to_join(relay, "alice") == 101  # takes the place of its own connection
     assert alice.close_code == 4001
     bobby.leave()
-    assert try_to_join(world, "carol") == 101
+    assert try_to_join(relay, "carol") == 101
 
 
 def test_max_address_connections_bounds_one_address() -> None:
-    world = World(max_address_connections=2)
-    alice, _ = world.peers("alice", "bobby")
-    assert try_to_join(world, "carol") == 503
-    assert try_to_join(world, "carol", host="127.0.0.2") == 101
+    relay = MemoryRelay(max_address_connections=2)
+    alice, _ = relay.join_all("alice", "bobby")
+    assert try_to_join(relay, "carol") == 503
+    assert try_to_join(relay, "carol", host="127.0.0.2") == 101
     alice.leave()
-    assert try_to_join(world, "daisy") == 101
-    assert try_to_join(world, "emily") == 503
+    assert try_to_join(relay, "daisy") == 101
+    assert try_to_join(relay, "emily") == 503
 
 
 def test_max_address_connections_is_off_unless_set() -> None:
-    world = World()
-    assert [try_to_join(world, f"peer{each}") for each in range(50)] == [101] * 50
+    relay = MemoryRelay()
+    assert [try_to_join(relay, f"peer{each}") for each in range(50)] == [101] * 50
 
 
 def test_max_databases_bounds_them() -> None:
-    world = World(max_databases=2)
-    one, _ = world.peer("alice", "one"), world.peer("alice", "two")
-    assert try_to_join(world, "alice", "three") == 503
-    assert try_to_join(world, "bobby", "two") == 101
+    relay = MemoryRelay(max_databases=2)
+    one, _ = relay.join("alice", "one"), relay.join("alice", "two")
+    assert try_to_join(relay, "alice", "three") == 503
+    assert try_to_join(relay, "bobby", "two") == 101
     one.leave()
-    assert try_to_join(world, "alice", "three") == 101
+    assert try_to_join(relay, "alice", "three") == 101
 
 
 # Times
@@ -348,84 +349,84 @@ def test_max_databases_bounds_them() -> None:
 
 @pytest.mark.parametrize("drip", [b"", b"x", b"x-y: z\r\n"])
 def test_handshake_timeout_ends_who_does_not_complete_a_request(drip: bytes) -> None:
-    world = World(handshake_timeout=7)
-    wire = world.connect()
+    relay = MemoryRelay(handshake_timeout=7)
+    wire = relay.connect()
     wire.send(b"GET /healthz HTTP/1.1\r\n" if drip else b"")
-    assert end_of(wire, world, 60, drip) == 7
+    assert end_of(wire, relay, 60, drip) == 7
     assert wire.take() == b""
-    assert counts(world)["RequestTimeout"] == 1
+    assert counts(relay)["RequestTimeout"] == 1
 
 
 def test_handshake_timeout_does_not_end_a_peer() -> None:
-    world = World(handshake_timeout=7)
-    alice = world.peer("alice")
-    world.pass_time(10)
-    assert alice.wire.ended is None
+    relay = MemoryRelay(handshake_timeout=7)
+    alice = relay.join("alice")
+    relay.pass_time(10)
+    assert alice.connection.ended is None
 
 
 @pytest.mark.parametrize("length", [{"content_length": "1000"}, {"transfer_encoding": "chunked"}])
 def test_request_timeout_ends_a_body_that_comes_too_slowly(length: dict[str, str]) -> None:
-    world = World(request_timeout=30)
-    (alice,) = world.peers("alice")
-    wire = world.connect()
+    relay = MemoryRelay(request_timeout=30)
+    (alice,) = relay.join_all("alice")
+    wire = relay.connect()
     wire.send(http_head("POST", ALICE, **length))
-    assert end_of(wire, world, 60, chunk(b"x")) == 30
+    assert end_of(wire, relay, 60, chunk(b"x")) == 30
     assert alice.received() == []
-    assert counts(world)["RequestTimeout"] == 1
+    assert counts(relay)["RequestTimeout"] == 1
 
 
 def test_request_timeout_holds_for_later_requests_of_a_connection() -> None:
-    world = World(request_timeout=30)
-    wire = world.connect()
+    relay = MemoryRelay(request_timeout=30)
+    wire = relay.connect()
     wire.send(http_request("GET", "/healthz"))
     assert wire.response().status == 200
-    world.pass_time(10)
+    relay.pass_time(10)
     wire.send(b"GET /healthz HTTP/1.1\r\n")
-    assert end_of(wire, world, 60, b"x-y: z\r\n") == 30
+    assert end_of(wire, relay, 60, b"x-y: z\r\n") == 30
 
 
 def test_request_timeout_ends_a_response_that_is_not_read() -> None:
-    world = World(request_timeout=30, message_ttl=5)
-    _, bobby = world.peers("alice", "bobby")
-    world.post(ALICE, b"to:bobby;" + b"x" * 1_000_000)
+    relay = MemoryRelay(request_timeout=30, message_ttl=5)
+    _, bobby = relay.join_all("alice", "bobby")
+    relay.post(ALICE, b"to:bobby;" + b"x" * 1_000_000)
     (announced,) = bobby.received()
-    wire = world.connect()
+    wire = relay.connect()
     wire.stop_reading(1000)
     target = f"/{DATABASE}/receive?id=bobby&msg={announced.removeprefix('get:')}"
     wire.send(http_request("GET", target))
-    assert end_of(wire, world, 60) == 30
-    assert bobby.wire.ended is None
+    assert end_of(wire, relay, 60) == 30
+    assert bobby.connection.ended is None
 
 
 def test_request_timeout_lets_a_response_be_read_slowly() -> None:
-    world = World(request_timeout=30)
-    _, bobby = world.peers("alice", "bobby")
-    world.post(ALICE, b"to:bobby;" + b"x" * 1_000_000)
+    relay = MemoryRelay(request_timeout=30)
+    _, bobby = relay.join_all("alice", "bobby")
+    relay.post(ALICE, b"to:bobby;" + b"x" * 1_000_000)
     (announced,) = bobby.received()
-    wire = world.connect()
+    wire = relay.connect()
     wire.stop_reading(1000)
     target = f"/{DATABASE}/receive?id=bobby&msg={announced.removeprefix('get:')}"
     wire.send(http_request("GET", target))
     for _ in range(4):
-        world.pass_time(20)
-        wire.read_on(300_000)
+        relay.pass_time(20)
+        wire.resume_reading(300_000)
     assert len(wire.response().body) == 1_000_000
-    wire.read_on()
+    wire.resume_reading()
     for _ in range(3):  # and then its time is over
-        world.pass_time(15)
+        relay.pass_time(15)
         wire.send(http_request("GET", "/healthz"))
         assert wire.response().status == 200
 
 
 def test_http_idle_ends_a_connection_that_is_not_used() -> None:
-    world = World(http_idle=17)
-    wire = world.connect()
+    relay = MemoryRelay(http_idle=17)
+    wire = relay.connect()
     for _ in range(3):  # as clients do that keep it for reuse
         wire.send(http_request("GET", "/healthz"))
         assert wire.response().status == 200
-        world.pass_time(15)
+        relay.pass_time(15)
     assert wire.ended is None
-    world.pass_time(2)
+    relay.pass_time(2)
     assert wire.ended == "closed"
 
 
@@ -433,52 +434,52 @@ def test_http_idle_ends_a_connection_that_is_not_used() -> None:
 
 
 def test_keepalive_interval_is_when_a_silent_peer_is_pinged() -> None:
-    world = World(keepalive_interval=5, keepalive_timeout=3)
-    alice = world.peer("alice")
-    world.pass_time(4)
+    relay = MemoryRelay(keepalive_interval=5, keepalive_timeout=3)
+    alice = relay.join("alice")
+    relay.pass_time(4)
     assert alice.frames() == []
-    world.pass_time(1.5)
-    assert [each.opcode for each in alice.frames()] == [PING]
-    world.pass_time(60)
+    relay.pass_time(1.5)
+    assert [each.opcode for each in alice.frames()] == [Opcode.PING]
+    relay.pass_time(60)
     assert 10 <= len(alice.frames()) <= 12
-    assert alice.wire.ended is None
+    assert alice.connection.ended is None
 
 
 def test_keepalive_timeout_is_when_a_peer_is_cut_that_does_not_answer() -> None:
-    world = World(keepalive_interval=5, keepalive_timeout=3)
-    alice, bobby = world.peers("alice", "bobby")
+    relay = MemoryRelay(keepalive_interval=5, keepalive_timeout=3)
+    alice, bobby = relay.join_all("alice", "bobby")
     alice.answers = False
-    assert end_of(alice.wire, world, 60) == pytest.approx(8, abs=1)
+    assert end_of(alice.connection, relay, 60) == pytest.approx(8, abs=1)
     assert bobby.received() == ["disconnect:alice"]
-    assert counts(world)["KeepaliveTimeout"] == 1
+    assert counts(relay)["KeepaliveTimeout"] == 1
 
 
 # Floods
 
 
-def bad_tokens(world: World) -> None:
-    world.connect().send(http_request("GET", f"/{DATABASE}/clients?t=wrong"))
+def bad_tokens(relay: MemoryRelay) -> None:
+    relay.connect().send(http_request("GET", f"/{DATABASE}/clients?t=wrong"))
 
 
-def bad_handshakes(world: World) -> None:
-    world.upgrade("/another/connect?id=x&v=1&t=right")
+def bad_handshakes(relay: MemoryRelay) -> None:
+    relay.upgrade("/another/connect?id=x&v=1&t=right")
 
 
-def bad_paths(world: World) -> None:
-    world.get("/nothing")
+def bad_paths(relay: MemoryRelay) -> None:
+    relay.get("/nothing")
 
 
-def bad_lines(world: World) -> None:
-    world.connect().send(b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n")
+def bad_lines(relay: MemoryRelay) -> None:
+    relay.connect().send(b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n")
 
 
-def bad_bodies(world: World) -> None:
-    wire = world.connect()
+def bad_bodies(relay: MemoryRelay) -> None:
+    wire = relay.connect()
     wire.send(http_head("POST", ALICE, transfer_encoding="chunked") + b"no size\r\n")
 
 
-def bad_messages(world: World) -> None:
-    peer = Peer("mallory", world.upgrade("/another/connect?id=mallory&v=1&t=right"))
+def bad_messages(relay: MemoryRelay) -> None:
+    peer = MemoryPeer("mallory", relay.upgrade("/another/connect?id=mallory&v=1&t=right"))
     peer.say("to:")
 
 
@@ -486,40 +487,40 @@ FLOODS = [bad_tokens, bad_handshakes, bad_paths, bad_lines, bad_bodies, bad_mess
 
 
 @pytest.mark.parametrize("flood", FLOODS, ids=lambda flood: str(flood.__name__))
-def test_a_flood_of_bad_input_does_not_fill_the_disk(flood: Callable[[World], None]) -> None:
-    world = World(token="right")
-    alice, bobby = world.peers("alice", "bobby", query="&t=right")
-    before = len(world.events)
+def test_a_flood_of_bad_input_does_not_fill_the_disk(flood: Callable[[MemoryRelay], None]) -> None:
+    relay = MemoryRelay(token="right")
+    alice, bobby = relay.join_all("alice", "bobby", query="&t=right")
+    before = len(relay.log)
     for _ in range(200):
-        flood(world)
+        flood(relay)
     kinds = 3  # of events that one bad input may cause: joined, violated, left
-    assert len(world.events) - before <= kinds * LINES_PER_PERIOD + 1
+    assert len(relay.log) - before <= kinds * LINES_PER_PERIOD + 1
     alice.say("to:bobby;still here")
     assert bobby.received() == ["msg:still here"]
-    world.pass_time(61)
-    before = len(world.events)
-    flood(world)
-    assert len(world.events) - before <= 2 * kinds + 1
+    relay.pass_time(61)
+    before = len(relay.log)
+    flood(relay)
+    assert len(relay.log) - before <= 2 * kinds + 1
 
 
 def test_half_open_handshakes_go_and_leave_few_lines() -> None:
-    world = World()
-    alice, bobby = world.peers("alice", "bobby")
-    before = len(world.events)
-    wires = [world.connect() for _ in range(300)]
+    relay = MemoryRelay()
+    alice, bobby = relay.join_all("alice", "bobby")
+    before = len(relay.log)
+    wires = [relay.connect() for _ in range(300)]
     alice.say("to:bobby;still here")
     assert bobby.received() == ["msg:still here"]
-    world.pass_time(11)
+    relay.pass_time(11)
     assert {each.ended for each in wires} == {"reset"}
-    assert counts(world)["RequestTimeout"] == 300
-    assert len(world.events) - before <= LINES_PER_PERIOD
-    assert world.server._parts.site.channels == set()
+    assert counts(relay)["RequestTimeout"] == 300
+    assert len(relay.log) - before <= LINES_PER_PERIOD
+    assert relay.server._parts.site.channels == set()
 
 
 def test_endless_headers_are_refused_when_they_are_too_many() -> None:
-    world = World()
+    relay = MemoryRelay()
     for line in (b"x-y: z\r\n", b"x" * 1000, b"x-y: " + b"z" * 1000 + b"\r\n", b" folded\r\n"):
-        wire = world.connect()
+        wire = relay.connect()
         wire.send(b"GET /healthz HTTP/1.1\r\nx: y\r\n")
         sent = 0
         while wire.ended is None:
@@ -530,28 +531,28 @@ def test_endless_headers_are_refused_when_they_are_too_many() -> None:
 
 
 def test_frames_announced_and_never_sent_cost_nothing() -> None:
-    world = World(max_memory=MIB, max_payload=MIB)
-    alice, bobby = world.peers("alice", "bobby")
+    relay = MemoryRelay(max_memory=MIB, max_payload=MIB)
+    alice, bobby = relay.join_all("alice", "bobby")
     announced = client_frame(b"x" * (MIB - 1))[:14]
-    liars = world.peers(*[f"liar{each}" for each in range(20)])
+    liars = relay.join_all(*[f"liar{each}" for each in range(20)])
     for liar in liars:
-        liar.wire.send(announced)
-    world.pass_time(5)
-    assert {each.wire.ended for each in liars} == {None}
+        liar.connection.send(announced)
+    relay.pass_time(5)
+    assert {each.connection.ended for each in liars} == {None}
     alice.received()
     alice.say("to:bobby;still here")
     assert bobby.received()[-1] == "msg:still here"
 
 
 def test_a_hundred_posts_at_once_are_all_relayed_within_the_memory() -> None:
-    world = World(max_memory=4 * MIB, max_stored=4 * MIB, max_payload=100)
-    alice, bobby = world.peers("alice", "bobby")
-    wires = [world.connect() for _ in range(100)]
+    relay = MemoryRelay(max_memory=4 * MIB, max_stored=4 * MIB, max_payload=100)
+    alice, bobby = relay.join_all("alice", "bobby")
+    wires = [relay.connect() for _ in range(100)]
     body = b"to:bobby;" + b"x" * 100_000
     request = http_request("POST", ALICE, body)
     for wire in wires:
         wire.send(request[:50_000])
-    reserved = world.server._parts.uploads.reserved
+    reserved = relay.server._parts.uploads.reserved
     assert MIB - len(body) <= reserved <= MIB
     alice.say("to:bobby;still here")
     assert bobby.received() == ["msg:still here"]
@@ -560,8 +561,8 @@ def test_a_hundred_posts_at_once_are_all_relayed_within_the_memory() -> None:
         wire.send(request[50_000:])
         for announced in bobby.received():
             target = f"/{DATABASE}/receive?id=bobby&msg={announced.removeprefix('get:')}"
-            fetched += world.get(target).status == 200
-        assert world.server._parts.uploads.reserved <= MIB
+            fetched += relay.get(target).status == 200
+        assert relay.server._parts.uploads.reserved <= MIB
     assert fetched == 100
     assert [wire.response().status for wire in wires] == [200] * 100
-    assert world.server._parts.uploads.reserved == 0
+    assert relay.server._parts.uploads.reserved == 0

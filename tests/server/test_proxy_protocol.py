@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
 from acebase_ipc.server.proxy_protocol import MAX_V1, V2_PREFIX, Header, parse_header
-from tests.fakes import World, http_head
+from acebase_ipc.testing import MemoryRelay, http_head
 
 IPV4 = (IPv4Address("TCP", "192.0.2.1", 1111), IPv4Address("TCP", "192.0.2.2", 2222))
 IPV6 = (IPv6Address("TCP", "2001:db8::1", 1111), IPv6Address("TCP", "2001:db8::2", 2222))
@@ -99,31 +99,31 @@ def test_any_bytes_are_a_header_or_none_or_wrong(data: bytes) -> None:
 @pytest.mark.parametrize("size", [1, 5, 12, 1000])
 @pytest.mark.parametrize("data", [each[0] for each in HEADERS])
 def test_a_relay_serves_whatever_the_header_and_its_pieces(data: bytes, size: int) -> None:
-    world = World(endpoints=("haproxy:tcp:9163:interface=127.0.0.1",))
-    wire = world.connect()
+    relay = MemoryRelay(endpoints=("haproxy:tcp:9163:interface=127.0.0.1",))
+    wire = relay.connect()
     request = data + http_head("GET", "/healthz")
     wire.send(*(request[start : start + size] for start in range(0, len(request), size)))
     assert wire.response().text == "ok"
 
 
 def test_the_log_shows_the_clients_address() -> None:
-    world = World(endpoints=("haproxy:tcp:9163:interface=127.0.0.1",))
-    world.connect().send(HEADERS[0][0] + http_head("GET", "/nothing"))
-    assert world.logged("192.0.2.1", "404")
+    relay = MemoryRelay(endpoints=("haproxy:tcp:9163:interface=127.0.0.1",))
+    relay.connect().send(HEADERS[0][0] + http_head("GET", "/nothing"))
+    assert relay.logged("192.0.2.1", "404")
 
 
 def test_a_connection_without_a_header_is_closed_and_reported() -> None:
-    world = World(endpoints=("haproxy:tcp:9163:interface=127.0.0.1",))
-    wire = world.connect()
+    relay = MemoryRelay(endpoints=("haproxy:tcp:9163:interface=127.0.0.1",))
+    wire = relay.connect()
     wire.send(http_head("GET", "/healthz"))
     assert wire.ended == "reset"
     assert wire.take() == b""
-    assert world.logged("is refused: 400 no PROXY header")
+    assert relay.logged("is refused: 400 no PROXY header")
 
 
 def test_a_connection_whose_header_does_not_come_is_closed_in_time() -> None:
-    world = World(endpoints=("haproxy:tcp:9163:interface=127.0.0.1",), handshake_timeout=5)
-    wire = world.connect()
+    relay = MemoryRelay(endpoints=("haproxy:tcp:9163:interface=127.0.0.1",), handshake_timeout=5)
+    wire = relay.connect()
     wire.send(b"PROXY ")
-    world.pass_time(7)
+    relay.pass_time(7)
     assert wire.ended is not None

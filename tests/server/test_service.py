@@ -17,18 +17,18 @@ from twisted.web.server import Request, Site
 from acebase_ipc import AceBaseIPCServer, AceBaseIPCServerConfig, Client, ConfigError, Dialect
 from acebase_ipc.server.logging import LINES_PER_PERIOD, PERIOD
 from acebase_ipc.server.service import State
-from tests.fakes import (
-    CLOSE,
+from acebase_ipc.testing import (
     DATABASE,
     START,
-    ListeningPort,
-    MemoryNetwork,
-    Peer,
-    World,
+    Frame,
+    MemoryPeer,
+    MemoryReactor,
+    MemoryRelay,
+    Opcode,
     http_head,
-    text,
     upgrade_request,
 )
+from tests.fakes import ListeningPort
 
 SEND = f"/{DATABASE}/send?id=alice"
 
@@ -37,34 +37,34 @@ SEND = f"/{DATABASE}/send?id=alice"
 
 
 def test_it_listens_on_loopback_unless_told_otherwise() -> None:
-    world = World()
+    world = MemoryRelay()
     ((port, _, _, interface),) = world.reactor.tcpServers
     assert (port, interface) == (9163, "127.0.0.1")
 
 
 def test_it_listens_where_it_is_told_to() -> None:
-    world = World(host="192.0.2.7", port=1234)
+    world = MemoryRelay(host="192.0.2.7", port=1234)
     ((port, _, _, interface),) = world.reactor.tcpServers
     assert (port, interface) == (1234, "192.0.2.7")
 
 
 def test_many_may_connect_at_once() -> None:
-    world = World()
+    world = MemoryRelay()
     ((_, _, backlog, _),) = world.reactor.tcpServers
     assert backlog == 1024
 
 
 def test_what_a_flood_left_out_of_the_log_is_told_without_another_event() -> None:
-    world = World()
+    world = MemoryRelay()
     with capturedLogs() as logged:
         for _ in range(LINES_PER_PERIOD):
-            world.peer("worker1").leave()
+            world.join("worker1").leave()
         world.pass_time(PERIOD + 1, step=1)
     texts = [eventAsText(each, includeTimestamp=False, includeSystem=False) for each in logged]
     assert not any("were left out" in each for each in texts)
     with capturedLogs() as logged:
         for _ in range(LINES_PER_PERIOD + 2):
-            world.peer("worker1").leave()
+            world.join("worker1").leave()
         world.pass_time(PERIOD + 1, step=1)
     texts = [eventAsText(each, includeTimestamp=False, includeSystem=False) for each in logged]
     assert texts[-2:] == [
@@ -74,27 +74,28 @@ def test_what_a_flood_left_out_of_the_log_is_told_without_another_event() -> Non
 
 
 def test_it_listens_on_every_endpoint_and_serves_one_relay() -> None:
-    world = World(endpoints=("tcp:1000:interface=127.0.0.1", "tcp:2000:interface=\\:\\:1"))
+    world = MemoryRelay(endpoints=("tcp:1000:interface=127.0.0.1", "tcp:2000:interface=\\:\\:1"))
     assert [(port, at) for port, _, _, at in world.reactor.tcpServers] == [
         (1000, "127.0.0.1"),
         (2000, "::1"),
     ]
-    alice = world.peer("alice")
-    world.factory = world.reactor.tcpServers[1][1]
-    bobby = world.peer("bobby")
+    alice = world.join("alice")
+    world.port = world.reactor.ports[1]
+    bobby = world.join("bobby")
     assert alice.received() == ["connect:bobby"]
     alice.say("hello")
     assert bobby.received() == ["msg:hello"]
 
 
 def test_without_a_port_it_listens_nowhere() -> None:
-    assert World(port=None).reactor.ports == []
+    assert MemoryRelay(port=None).reactor.ports == []
 
 
 def test_a_taken_port_fails_the_start() -> None:
-    world = World(fails=True, taken=[9163])
-    (failure,) = world.started
-    assert isinstance(failure, Failure)
+    world = MemoryRelay(expect_errors=True, reactor=MemoryReactor(taken=[9163]))
+    failures: list[Failure] = []
+    world.starting.addErrback(failures.append)
+    (failure,) = failures
     assert failure.check(CannotListenError)
 
 
@@ -103,14 +104,14 @@ def test_a_taken_port_fails_the_start() -> None:
 )
 def test_an_endpoint_that_cannot_be_used_is_a_config_error(endpoint: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        AceBaseIPCServer(AceBaseIPCServerConfig(endpoints=(endpoint,)), MemoryNetwork())
+        AceBaseIPCServer(AceBaseIPCServerConfig(endpoints=(endpoint,)), MemoryReactor())
     assert repr(endpoint) in str(raised.value)
 
 
 def test_a_passphrase_is_in_no_error() -> None:
     endpoint = "pfx:1:path=/does/not/exist.pfx:passphrase=open\\:sesame"
     with pytest.raises(ConfigError) as raised:
-        AceBaseIPCServer(AceBaseIPCServerConfig(endpoints=(endpoint,)), MemoryNetwork())
+        AceBaseIPCServer(AceBaseIPCServerConfig(endpoints=(endpoint,)), MemoryReactor())
     assert "exist.pfx" in str(raised.value)
     assert "sesame" not in str(raised.value)
 
@@ -119,7 +120,7 @@ def test_a_passphrase_is_in_no_error() -> None:
 
 
 def test_it_logs_where_it_listens_and_how() -> None:
-    world = World(max_payload=1234, token="a-secret-token", port=1000)
+    world = MemoryRelay(max_payload=1234, token="a-secret-token", port=1000)
     assert world.logged("127.0.0.1:1000")
     assert world.logged("token", "not required") == []
     assert world.logged("token", "required", "1234", "configured")
@@ -127,7 +128,7 @@ def test_it_logs_where_it_listens_and_how() -> None:
 
 
 def test_it_logs_that_there_is_no_token_and_the_default_of_max_payload() -> None:
-    assert World().logged("not required", "16384", "default")
+    assert MemoryRelay().logged("not required", "16384", "default")
 
 
 @pytest.mark.parametrize(
@@ -143,8 +144,8 @@ def test_it_logs_that_there_is_no_token_and_the_default_of_max_payload() -> None
 def test_it_warns_of_ports_that_are_open_to_the_network(
     host: str, token: str | None, warnings: list[str]
 ) -> None:
-    world = World(host=host, token=token)
-    warned = [eventAsText(each) for each in world.events if each["log_level"].name == "warn"]
+    world = MemoryRelay(host=host, token=token)
+    warned = [eventAsText(each) for each in world.log if each["log_level"].name == "warn"]
     assert len(warned) == len(warnings)
     assert all(any(each in line for line in warned) for each in warnings)
 
@@ -154,75 +155,79 @@ def test_it_warns_of_ports_that_are_open_to_the_network(
 
 @pytest.mark.parametrize(("max_session_queue", "warned"), [(1000, False), (1001, True)])
 def test_it_warns_if_more_is_held_than_may_be_unread(max_session_queue: int, warned: bool) -> None:
-    world = World(max_backlog=1000, max_session_queue=max_session_queue)
+    world = MemoryRelay(max_backlog=1000, max_session_queue=max_session_queue)
     assert bool(world.logged("max_session_queue exceeds max_backlog")) == warned
 
 
 def test_stopping_says_goodbye_to_every_peer() -> None:
-    world = World()
-    peers = [*world.peers("alice", "bobby"), *world.peers("alice", database="other_data")]
-    stopped = world.stop()
+    world = MemoryRelay()
+    peers = [*world.join_all("alice", "bobby"), *world.join_all("alice", database="other_data")]
+    stopped: list[object] = []
+    world.stop().addBoth(stopped.append)
     assert len(stopped) == 1
     assert not isinstance(stopped[0], Failure)
     assert not any(each.listening for each in world.reactor.ports)
     for each in peers:
         assert each.close_code == 1001
         assert each.close_reason
-        assert each.wire.ended is not None
+        assert each.connection.ended is not None
 
 
 def test_stopping_delivers_what_was_sent_before() -> None:
-    world = World()
-    alice, bobby = world.peers("alice", "bobby")
-    bobby.wire.stop_reading()
+    world = MemoryRelay()
+    alice, bobby = world.join_all("alice", "bobby")
+    bobby.connection.stop_reading()
     messages = [f"{number} {'x' * 10_000}" for number in range(100)]
     alice.say(*messages)
-    stopped = world.stop()
+    stopped: list[object] = []
+    world.stop().addBoth(stopped.append)
     assert stopped == []
     world.pass_time(0.5)
-    bobby.wire.read_on()
+    bobby.connection.resume_reading()
     *before, close = bobby.frames()
     bodies = [each for each in before if each.payload.startswith(b"msg:")]
-    assert bodies == [text(f"msg:{each}") for each in messages]
-    assert (close.opcode, close.close_code) == (CLOSE, 1001)
+    assert bodies == [Frame.from_text(f"msg:{each}") for each in messages]
+    assert (close.opcode, close.close_code) == (Opcode.CLOSE, 1001)
     assert len(stopped) == 1
 
 
 @pytest.mark.parametrize("reads", [True, False])
 def test_stopping_ends_in_time_with_a_peer_that_never_answers(reads: bool) -> None:
-    world = World()
-    alice, bobby, carol = world.peers("alice", "bobby", "carol")
+    world = MemoryRelay()
+    alice, bobby, carol = world.join_all("alice", "bobby", "carol")
     carol.answers = False
     if not reads:
-        carol.wire.stop_reading()
+        carol.connection.stop_reading()
         alice.say(*["x" * 10_000] * 50)
-    stopped = world.stop()
+    stopped: list[object] = []
+    world.stop().addBoth(stopped.append)
     assert (alice.close_code, bobby.close_code) == (1001, 1001)
-    assert alice.wire.ended is not None
+    assert alice.connection.ended is not None
     assert stopped == []
     world.pass_time(5)
-    assert carol.wire.ended is not None
+    assert carol.connection.ended is not None
     assert len(stopped) == 1
     assert not isinstance(stopped[0], Failure)
 
 
 def test_stopping_ends_in_time_with_a_peer_that_closes_and_does_not_read() -> None:
-    world = World()
-    peer, other = world.peers("worker1", "worker2")
-    peer.wire.stop_reading()
+    world = MemoryRelay()
+    peer, other = world.join_all("worker1", "worker2")
+    peer.connection.stop_reading()
     for _ in range(20):
         other.say(f"to:worker1;{'x' * 16000}")
     peer.leave()
-    assert peer.wire.ended is None
-    stopped = world.stop()
+    assert peer.connection.ended is None
+    stopped: list[object] = []
+    world.stop().addBoth(stopped.append)
     world.pass_time(5)
-    assert peer.wire.ended is not None
+    assert peer.connection.ended is not None
     assert len(stopped) == 1
 
 
 def test_a_mistake_each_second_does_not_end_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World(fails=True, keepalive_interval=5, keepalive_timeout=2)
-    peer = world.peer("worker1")
+    world = MemoryRelay(expect_errors=True, keepalive_interval=5, keepalive_timeout=2)
+    peer = world.join("worker1")
     peer.answers = False
     relay = world.server._parts.relay
 
@@ -232,20 +237,20 @@ def test_a_mistake_each_second_does_not_end_the_rest(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(relay, "expire", fail)
     with capturedLogs() as logged:
         world.pass_time(8, step=1)
-    assert peer.wire.ended
+    assert peer.connection.ended
     assert any("a task of each second failed" in str(each.get("log_format")) for each in logged)
 
 
 def test_stopping_without_peers_is_done_at_once() -> None:
-    world = World()
+    world = MemoryRelay()
     idle = world.connect()
     assert idle.ended is None
-    assert len(world.stop()) == 1
+    assert world.stop().called
 
 
 def test_what_a_peer_says_after_the_goodbye_is_not_relayed() -> None:
-    world = World()
-    alice, bobby = world.peers("alice", "bobby")
+    world = MemoryRelay()
+    alice, bobby = world.join_all("alice", "bobby")
     alice.answers = bobby.answers = False
     world.stop()
     alice.say("too late")
@@ -254,8 +259,8 @@ def test_what_a_peer_says_after_the_goodbye_is_not_relayed() -> None:
 
 
 def test_after_stopping_nothing_is_left_to_do() -> None:
-    world = World()
-    alice, _ = world.peers("alice", "bobby")
+    world = MemoryRelay()
+    alice, _ = world.join_all("alice", "bobby")
     world.post(SEND, "x" * 20_000)
     alice.say("hello")
     world.stop()
@@ -268,10 +273,10 @@ def test_after_stopping_nothing_is_left_to_do() -> None:
 
 
 def test_get_clients_returns_frozen_values() -> None:
-    world = World()
-    world.peers("alice")
+    world = MemoryRelay()
+    world.join_all("alice")
     world.pass_time(2.5)
-    world.peers("bobby")
+    world.join_all("bobby")
     clients = world.server.get_clients(DATABASE)
     assert clients == (
         Client("alice", DATABASE, START * 1000),
@@ -283,8 +288,8 @@ def test_get_clients_returns_frozen_values() -> None:
 
 
 def test_a_peer_that_left_is_no_client() -> None:
-    world = World()
-    alice, _ = world.peers("alice", "bobby")
+    world = MemoryRelay()
+    alice, _ = world.join_all("alice", "bobby")
     alice.leave()
     assert [each.id for each in world.server.get_clients(DATABASE)] == ["bobby"]
 
@@ -293,8 +298,8 @@ def test_a_peer_that_left_is_no_client() -> None:
 
 
 def test_max_payload_is_told_to_every_peer() -> None:
-    wire = World(max_payload=4321).upgrade(f"/{DATABASE}/connect?id=alice&v=1")
-    assert Peer("alice", wire).received() == ['welcome:{"maxPayload":4321}']
+    wire = MemoryRelay(max_payload=4321).upgrade(f"/{DATABASE}/connect?id=alice&v=1")
+    assert MemoryPeer("alice", wire).received() == ['welcome:{"maxPayload":4321}']
 
 
 @pytest.mark.parametrize(
@@ -310,14 +315,14 @@ def test_max_payload_is_told_to_every_peer() -> None:
 def test_the_servers_dialect_outdoes_what_a_peer_asks_for(
     dialect: Dialect | None, asked: str, heard: str
 ) -> None:
-    world = World(dialect=dialect, introductions=False, session_timeout=0)
-    alice, bobby = world.peers("alice", "bobby", query=asked)
+    world = MemoryRelay(dialect=dialect, introductions=False, session_timeout=0)
+    alice, bobby = world.join_all("alice", "bobby", query=asked)
     alice.say('{"a":1}')
     assert bobby.received() == [heard]
 
 
 def test_an_unknown_dialect_is_refused() -> None:
-    response = World().upgrade(f"/{DATABASE}/connect?id=alice&v=1&dialect=klingon").response()
+    response = MemoryRelay().upgrade(f"/{DATABASE}/connect?id=alice&v=1&dialect=klingon").response()
     assert response.status == 400
     assert "dialect" in response.text
 
@@ -334,9 +339,9 @@ class Page(Resource):
         return b"a page"
 
 
-def mounted(path: str = "ipc", **config: Any) -> World:
+def mounted(path: str = "ipc", **config: Any) -> MemoryRelay:
     """A relay that is a part of a foreign Site."""
-    world = World(port=None, **config)
+    world = MemoryRelay(port=None, **config)
     root = Resource()
     root.putChild(b"page", Page())
     parent = root
@@ -349,14 +354,14 @@ def mounted(path: str = "ipc", **config: Any) -> World:
     parent.putChild(last.encode(), resource)
     site = Site(root, reactor=world.reactor)
     site.log = lambda request: None  # type: ignore[method-assign]
-    world.factory = site
+    world.port = world.reactor.listenTCP(8080, site)
     return world
 
 
 @pytest.mark.parametrize("path", ["ipc", "a/b"])
 def test_the_relay_can_be_mounted_below_any_path(path: str) -> None:
     world = mounted(path, max_payload=100)
-    alice, bobby = world.peers("alice", "bobby", database=f"{path}/{DATABASE}")
+    alice, bobby = world.join_all("alice", "bobby", database=f"{path}/{DATABASE}")
     assert [each.id for each in world.server.get_clients(DATABASE)] == ["alice", "bobby"]
     alice.say("hello")
     assert bobby.received() == ["msg:hello"]
@@ -402,7 +407,7 @@ def test_a_mounted_relay_refuses_what_any_does(
 
 def test_a_mounted_relay_keeps_its_limits() -> None:
     world = mounted(max_payload=10, max_message=1000, max_stored=1000)
-    _, bobby = world.peers("alice", "bobby", database=f"ipc/{DATABASE}")
+    _, bobby = world.join_all("alice", "bobby", database=f"ipc/{DATABASE}")
     assert world.post(f"/ipc{SEND}", "x" * 1001).status == 413
     assert world.post(f"/ipc{SEND}", "x" * 900).status == 200
     assert world.post(f"/ipc{SEND}", "x" * 200).status == 503  # it cannot be paused there
@@ -416,18 +421,18 @@ def test_a_mounted_relay_keeps_its_limits() -> None:
 
 def test_a_mounted_relay_finds_dead_connections_and_says_goodbye() -> None:
     world = mounted()
-    alice, bobby = world.peers("alice", "bobby", database=f"ipc/{DATABASE}")
+    alice, bobby = world.join_all("alice", "bobby", database=f"ipc/{DATABASE}")
     bobby.answers = False
     world.pass_time(35)
-    assert bobby.wire.ended == "reset"
+    assert bobby.connection.ended == "reset"
     assert alice.received() == ["disconnect:bobby"]
-    assert len(world.stop()) == 1
+    assert world.stop().called
     assert alice.close_code == 1001
 
 
 def test_a_body_that_is_cut_off_is_not_relayed_in_a_foreign_site_either() -> None:
     world = mounted()
-    _, bobby = world.peers("alice", "bobby", database=f"ipc/{DATABASE}")
+    _, bobby = world.join_all("alice", "bobby", database=f"ipc/{DATABASE}")
     wire = world.connect()
     wire.send(http_head("POST", f"/ipc{SEND}", content_length="10") + b"hello")
     wire.close()
@@ -438,7 +443,7 @@ def test_a_mounted_relay_requires_the_token() -> None:
     world = mounted(token="secret")
     target = f"/ipc/{DATABASE}/connect?id=alice&v=1"
     assert world.upgrade(target).response().status == 403
-    assert Peer("alice", world.upgrade(f"{target}&t=secret")).received()
+    assert MemoryPeer("alice", world.upgrade(f"{target}&t=secret")).received()
     assert world.get(f"/ipc/{DATABASE}/clients").status == 401
     assert world.get(f"/ipc/{DATABASE}/clients?t=secret").status == 200
 
@@ -473,8 +478,8 @@ def late(monkeypatch: pytest.MonkeyPatch) -> LateEndpoint:
     return endpoint
 
 
-def make_server(**config: Any) -> tuple[AceBaseIPCServer, MemoryNetwork]:
-    reactor = MemoryNetwork()
+def make_server(**config: Any) -> tuple[AceBaseIPCServer, MemoryReactor]:
+    reactor = MemoryReactor()
     server = AceBaseIPCServer(AceBaseIPCServerConfig(**config), reactor, clock=reactor.seconds)
     return server, reactor
 
@@ -561,23 +566,23 @@ def test_stop_does_not_wait_for_a_port_that_opens_later(late: LateEndpoint, open
 
 
 def test_a_server_that_was_stopped_starts_again() -> None:
-    world = World()
-    alice = world.peer("alice")
+    world = MemoryRelay()
+    alice = world.join("alice")
     world.stop()
     assert alice.close_code == 1001
     with world._running():
         assert outcome(world.server.start()) == [None]
     assert [each.listening for each in world.reactor.ports] == [False, True]
-    alice, bobby = world.peers("alice", "bobby")
+    alice, bobby = world.join_all("alice", "bobby")
     alice.say("hello")
     assert bobby.received() == ["msg:hello"]
-    assert len(world.stop()) == 1
+    assert world.stop().called
 
 
 def test_a_defect_while_it_stops_does_not_keep_it_from_stopping(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    world = World(fails=True)
+    world = MemoryRelay(expect_errors=True)
     idle = world.connect()
 
     def fail(code: int, reason: str) -> None:
@@ -587,14 +592,15 @@ def test_a_defect_while_it_stops_does_not_keep_it_from_stopping(
     assert world.stop() == [None]
     assert idle.ended == "closed"
     assert world.server.state is State.STOPPED
-    assert any("closing failed" in each for each in world.failures)
+    assert any("closing failed" in each for each in world.errors)
 
 
 def test_start_while_it_stops_is_an_error() -> None:
-    world = World()
-    peer = world.peer("alice")
+    world = MemoryRelay()
+    peer = world.join("alice")
     peer.answers = False
-    stopped = world.stop()
+    stopped: list[object] = []
+    world.stop().addBoth(stopped.append)
     assert stopped == []
     (failure,) = outcome(world.server.start())
     assert failure.check(RuntimeError)
@@ -603,41 +609,43 @@ def test_start_while_it_stops_is_an_error() -> None:
 
 
 def test_stopping_closes_idle_http_connections() -> None:
-    world = World()
+    world = MemoryRelay()
     silent, used = world.connect(), world.connect()
     used.send(http_head("GET", "/healthz"))
     assert used.response().status == 200
-    assert len(world.stop()) == 1
+    assert world.stop().called
     assert [silent.ended, used.ended] == ["closed", "closed"]
     assert world.server.state is State.STOPPED
 
 
 def test_an_answer_is_completed_before_its_connection_is_closed() -> None:
-    world = World(token="secret", max_payload=100)
-    alice, bobby = world.peers("alice", "bobby", query="&t=secret")
+    world = MemoryRelay(token="secret", max_payload=100)
+    alice, bobby = world.join_all("alice", "bobby", query="&t=secret")
     assert world.post(f"{SEND}&t=secret", "x" * 500_000).text == "ok"
     message_id = bobby.received()[0].removeprefix("get:")
     alice.leave()
     wire = world.connect()
     wire.stop_reading(1000)
     wire.send(http_head("GET", f"/{DATABASE}/receive?id=bobby&msg={message_id}&t=secret"))
-    stopped = world.stop()
+    stopped: list[object] = []
+    world.stop().addBoth(stopped.append)
     assert (wire.ended, stopped) == (None, [])
-    wire.read_on()
+    wire.resume_reading()
     assert wire.response().text == "x" * 500_000
     assert wire.ended == "closed"
     assert len(stopped) == 1
 
 
 def test_a_client_that_does_not_read_its_answer_does_not_delay_the_end() -> None:
-    world = World(max_payload=100)
-    _, bobby = world.peers("alice", "bobby")
+    world = MemoryRelay(max_payload=100)
+    _, bobby = world.join_all("alice", "bobby")
     assert world.post(SEND, "x" * 500_000).text == "ok"
     message_id = bobby.received()[0].removeprefix("get:")
     wire = world.connect()
     wire.stop_reading(1000)
     wire.send(http_head("GET", f"/{DATABASE}/receive?id=bobby&msg={message_id}"))
-    stopped = world.stop()
+    stopped: list[object] = []
+    world.stop().addBoth(stopped.append)
     world.pass_time(5)
     assert wire.ended == "reset"
     assert len(stopped) == 1
@@ -647,7 +655,7 @@ def test_a_client_that_does_not_read_its_answer_does_not_delay_the_end() -> None
 @pytest.mark.parametrize("after", [0, 5])
 def test_a_foreign_site_is_refused_while_the_server_does_not_run(after: float) -> None:
     world = mounted()
-    alice = world.peer("alice", database=f"ipc/{DATABASE}")
+    alice = world.join("alice", database=f"ipc/{DATABASE}")
     alice.answers = False
     wire = world.connect()
     world.stop()
@@ -667,10 +675,10 @@ def test_a_foreign_site_is_refused_while_the_server_does_not_run(after: float) -
 
 
 def test_a_client_whose_conflict_is_decided_after_the_stop_is_refused() -> None:
-    world = World()
+    world = MemoryRelay()
     master = f"/{DATABASE}/connect?v=1&id=[master]&t="
-    Peer("[master]", world.upgrade(master))
-    holder = Peer("[master]", world.upgrade(master))  # the first one answers its close frame
+    MemoryPeer("[master]", world.upgrade(master))
+    holder = MemoryPeer("[master]", world.upgrade(master))  # the first one answers its close frame
     holder.answers = False
     newcomer = world.upgrade(master)
     assert newcomer.take() == b""

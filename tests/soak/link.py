@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from acebase_ipc.testing import FrameReader, client_frame
+
 TIMEOUT = 30.0
 """Deadline in seconds for one answer on a busy machine."""
 
@@ -35,18 +37,8 @@ class Port:
 
 
 def frame(payload: bytes, opcode: int = TEXT) -> bytes:
-    """A masked frame."""
-    size = len(payload)
-    if size < 126:
-        head = bytes((0x80 | opcode, 0x80 | size))
-    elif size < 1 << 16:
-        head = bytes((0x80 | opcode, 0xFE)) + size.to_bytes(2, "big")
-    else:
-        head = bytes((0x80 | opcode, 0xFF)) + size.to_bytes(8, "big")
-    key = os.urandom(4)
-    mask = int.from_bytes((key * (size // 4 + 1))[:size], "big")
-    masked = int.from_bytes(payload, "big") ^ mask
-    return head + key + masked.to_bytes(size, "big")
+    """A frame with a random mask."""
+    return client_frame(payload, opcode, mask=os.urandom(4))
 
 
 class Link(asyncio.Protocol):
@@ -72,6 +64,7 @@ class Link(asyncio.Protocol):
         self.pings = self.pongs = 0
         self._target = target
         self._data = bytearray()
+        self._reader = FrameReader()
         self._transport: Any = None
 
     @classmethod
@@ -128,21 +121,9 @@ class Link(asyncio.Protocol):
         self.ended.set()
 
     def _take_frames(self) -> None:
-        data, start = self._data, 0
-        while len(data) - start >= 2:
-            length, begin = data[start + 1], start + 2
-            if length == 126:
-                begin = start + 4
-                length = int.from_bytes(data[start + 2 : begin], "big")
-            elif length == 127:
-                begin = start + 10
-                length = int.from_bytes(data[start + 2 : begin], "big")
-            if len(data) < begin + length:
-                break
-            opcode, payload = data[start] & 15, bytes(data[begin : begin + length])
-            start = begin + length
+        data, self._data = bytes(self._data), bytearray()
+        for opcode, payload in self._reader.feed(data):
             self._take(opcode, payload)
-        del data[:start]
 
     def _take(self, opcode: int, payload: bytes) -> None:
         if opcode == TEXT:

@@ -13,6 +13,7 @@ from acebase_ipc.protocol.frames import MAX_TEXTS
 from acebase_ipc.protocol.messages import Message
 from acebase_ipc.relay.limits import KIB, MIB
 from acebase_ipc.rotation import SLICE, TURN
+from acebase_ipc.testing import Opcode, client_frame, close_frame, ping_frame, server_frames
 from acebase_ipc.websocket._autobahn import CLOSE_TIMEOUT
 from acebase_ipc.websocket.epoll import BUFFER
 from acebase_ipc.websocket.fastpath import (
@@ -27,16 +28,11 @@ from tests.wire import (
     BIG,
     UPGRADE,
     MemoryTransport,
-    Opcode,
     Recorder,
     RecorderFactory,
-    client_frame,
-    close,
     closed_with,
     connect,
     lose,
-    ping,
-    server_frames,
 )
 
 ABOUT_A_SLICE = SLICE + 2 * MAX_TEXTS
@@ -99,15 +95,15 @@ def test_many_texts_are_relayed_in_slices_in_order(
 
 KINDS = {
     "texts": client_frame(b"x"),
-    "pings": ping(),
-    "pings with payload": ping(b"?"),
+    "pings": ping_frame(),
+    "pings with payload": ping_frame(b"?"),
     "pongs": client_frame(b"", Opcode.PONG),
     "pongs with payload": client_frame(b"!", Opcode.PONG),
-    "fragments": client_frame(b"", Opcode.CONTINUATION, fin=False),
-    "pings between fragments": ping(),
+    "fragments": client_frame(b"", Opcode.CONTINUATION, final=False),
+    "pings between fragments": ping_frame(),
     "pongs between fragments": client_frame(b"", Opcode.PONG),
     "binary messages": client_frame(b"", Opcode.BINARY),
-    "texts and pings": client_frame(b"x") + ping(),
+    "texts and pings": client_frame(b"x") + ping_frame(),
 }
 FRAGMENTED = {"fragments", "pings between fragments", "pongs between fragments"}
 
@@ -119,7 +115,7 @@ def test_no_kind_of_frame_costs_more_than_a_slice_in_a_turn(
     frame = KINDS[kind]
     peer = connect(factory)
     if kind in FRAGMENTED:
-        peer.dataReceived(client_frame(b"x", fin=False))
+        peer.dataReceived(client_frame(b"x", final=False))
     taken = 0
     # Each frame that is taken calls one of these.
     for name in ("received", "received_binary", "onPing", "onPong", "onMessageFrameBegin"):
@@ -209,7 +205,7 @@ def test_what_arrives_while_work_is_postponed_comes_after_it(
 ) -> None:
     """As over TLS, where a read may be passed on in several pieces."""
     peer = connect(factory)
-    stream = numbered(3000) + ping(b"?")
+    stream = numbered(3000) + ping_frame(b"?")
     for start in range(0, len(stream), 5000):
         peer.dataReceived(stream[start : start + 5000])
     assert len(peer.heard) <= ABOUT_A_SLICE + MAX_TEXTS
@@ -230,7 +226,7 @@ def test_a_connection_that_ends_relays_nothing_of_what_is_postponed(
     factory: RecorderFactory, clock: TurnClock, end: str
 ) -> None:
     peer, other = connect(factory), connect(factory)
-    peer.dataReceived(numbered(3000) + close(1001))
+    peer.dataReceived(numbered(3000) + close_frame(1001))
     other.dataReceived(numbered(1000))
     heard = len(peer.heard)
     ENDS[end](peer)
@@ -248,7 +244,7 @@ def test_a_close_behind_postponed_texts_comes_after_them(
     factory: RecorderFactory, clock: TurnClock
 ) -> None:
     peer = connect(factory)
-    peer.dataReceived(numbered(3000) + close(1000) + client_frame(b"late"))
+    peer.dataReceived(numbered(3000) + close_frame(1000) + client_frame(b"late"))
     clock.turn(100)
     assert peer.heard == texts(3000)
     assert peer.frames == [closed_with(1000, b"")]
@@ -294,7 +290,7 @@ def test_pongs_to_a_client_that_reads_nothing_do_not_grow(
     peer = full(factory)
     unsent = peer.unsent
     for number in range(1000):
-        peer.dataReceived(ping(b"%d" % number) * 3)
+        peer.dataReceived(ping_frame(b"%d" % number) * 3)
         clock.turn()
     assert peer.transport.writes == []
     assert peer.unsent == unsent
@@ -355,7 +351,7 @@ def test_a_client_that_closes_still_gets_the_slices(
     peer.transport.room = 0
     peer.send(Message(large))
     clock.turn()
-    peer.dataReceived(close(1000))
+    peer.dataReceived(close_frame(1000))
     assert not peer.transport.ended
     for _ in range(10):
         peer.transport.drain_to(0)
@@ -399,8 +395,8 @@ def test_everything_that_a_connection_holds_is_counted(clock: TurnClock) -> None
     lose(half)
     assert held() == before
     fragments = connect(factory)
-    fragments.dataReceived(client_frame(b"xx", fin=False))
-    fragments.dataReceived(client_frame(b"", Opcode.CONTINUATION, fin=False) * 10)
+    fragments.dataReceived(client_frame(b"xx", final=False))
+    fragments.dataReceived(client_frame(b"", Opcode.CONTINUATION, final=False) * 10)
     assert fragments.memory == 2 + 11 * FRAGMENT_OVERHEAD == held() - before
     fragments.dataReceived(client_frame(b"", Opcode.CONTINUATION))
     assert fragments.memory == 0
@@ -417,9 +413,9 @@ def test_a_message_of_endless_fragments_is_refused(
     factory: RecorderFactory, clock: TurnClock
 ) -> None:
     peer = connect(factory)
-    peer.dataReceived(client_frame(b"x", fin=False))
+    peer.dataReceived(client_frame(b"x", final=False))
     for _ in range(MAX_FRAGMENTS // 64 + 1):
-        peer.dataReceived(client_frame(b"", Opcode.CONTINUATION, fin=False) * 64)
+        peer.dataReceived(client_frame(b"", Opcode.CONTINUATION, final=False) * 64)
         clock.turn(3)
     assert peer.localCloseCode == 1009
     assert peer._fragments <= MAX_FRAGMENTS + 200
@@ -428,7 +424,7 @@ def test_a_message_of_endless_fragments_is_refused(
 HOLDERS: dict[str, Callable[[Any, TurnClock], object]] = {
     "half a text": lambda peer, clock: peer.dataReceived(client_frame(b"x" * MIB)[:-1]),
     "half a message in fragments": lambda peer, clock: peer.dataReceived(
-        client_frame(b"x" * MIB, fin=False)
+        client_frame(b"x" * MIB, final=False)
     ),
     "an unread message": lambda peer, clock: peer.send(Message(b"x" * MIB)),
     "unread small messages": lambda peer, clock: [
@@ -463,7 +459,7 @@ def test_a_client_that_closes_and_stays_is_ended(
     factory: RecorderFactory, clock: TurnClock
 ) -> None:
     for peer in (connect(factory), full(factory)):
-        peer.dataReceived(close(1000))
+        peer.dataReceived(close_frame(1000))
         assert peer.calls == [("closing", 1000)]  # told at once
         clock.advance(CLOSE_TIMEOUT)
         assert peer.transport.aborted
@@ -482,7 +478,7 @@ def test_a_client_that_trickles_does_not_move_the_deadline(
 
 def test_what_arrives_after_the_end_is_not_kept(factory: RecorderFactory) -> None:
     peer = connect(factory)
-    peer.dataReceived(close(1000))
+    peer.dataReceived(close_frame(1000))
     for _ in range(100):
         peer.dataReceived(client_frame(b"x" * 1000)[:-1])
     assert len(peer.data) < 1000

@@ -17,6 +17,7 @@ from twisted.logger import LogEvent, LogLevel, capturedLogs, formatEvent
 
 from acebase_ipc.protocol.frames import text_frame
 from acebase_ipc.protocol.messages import Message
+from acebase_ipc.testing import LengthForm, Opcode, client_frame, close_frame, ping_frame
 from acebase_ipc.websocket import _autobahn
 from acebase_ipc.websocket._autobahn import CLOSE_TIMEOUT
 from acebase_ipc.websocket.coalescing import BUSY
@@ -24,17 +25,12 @@ from acebase_ipc.websocket.fastpath import BATCH, STATE_OPEN, WebSocketConnectio
 from tests.wire import (
     BIG,
     UPGRADE,
-    Form,
     MemoryTransport,
-    Opcode,
     Recorder,
     RecorderFactory,
-    client_frame,
-    close,
     closed_with,
     connect,
     lose,
-    ping,
 )
 
 A, B, C = (Message(text) for text in (b"a", b"b", b"c"))
@@ -104,10 +100,10 @@ STREAM = b"".join(
         ONE,
         client_frame("日本語".encode()),
         client_frame(),
-        ping(b"?"),
-        client_frame(b"frag", fin=False),
-        ping(b"between"),
-        client_frame("mé".encode()[:2], Opcode.CONTINUATION, fin=False),
+        ping_frame(b"?"),
+        client_frame(b"frag", final=False),
+        ping_frame(b"between"),
+        client_frame("mé".encode()[:2], Opcode.CONTINUATION, final=False),
         client_frame("é".encode()[1:] + b"nt", Opcode.CONTINUATION),
         client_frame(b"\xff\x00", Opcode.BINARY),
         client_frame(b"x" * 126),
@@ -154,7 +150,7 @@ def test_what_looks_like_a_text_within_a_frame_is_none(
     factory: RecorderFactory, opcode: Opcode
 ) -> None:
     peer = connect(factory)
-    frame = client_frame(ONE, opcode, key=bytes(4))
+    frame = client_frame(ONE, opcode, mask=bytes(4))
     peer.dataReceived(frame[:6])
     peer.dataReceived(frame[6:] + TWO)
     assert peer.heard == (["two"] if opcode is PING else [b"binary", "two"])
@@ -196,7 +192,7 @@ def test_a_message_of_the_largest_size_is_heard_and_a_larger_one_closes(
         if fragments == 1:
             stream = client_frame(data)
         else:
-            stream = client_frame(data[:-1], fin=False)
+            stream = client_frame(data[:-1], final=False)
             stream += client_frame(data[-1:], Opcode.CONTINUATION)
         middle = len(stream) // pieces
         peer.dataReceived(stream[:middle])
@@ -215,39 +211,39 @@ def test_a_message_that_would_be_too_large_closes_with_its_header(factory: Recor
 
 
 VIOLATIONS = {
-    "a frame that is not masked": (client_frame(b"hi", key=None), 1002),
-    "an empty frame that is not masked": (client_frame(b"", key=None), 1002),
+    "a frame that is not masked": (client_frame(b"hi", mask=None), 1002),
+    "an empty frame that is not masked": (client_frame(b"", mask=None), 1002),
     "RSV1": (client_frame(b"hi", rsv=4), 1002),
     "RSV2": (client_frame(b"hi", rsv=2), 1002),
     "RSV3": (client_frame(b"hi", rsv=1), 1002),
     **{f"opcode {n}": (client_frame(b"hi", n), 1002) for n in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)},
-    "5 bytes in the 16-bit form": (client_frame(b"short", form=Form.BITS_16), 1002),
-    "125 bytes in the 16-bit form": (client_frame(b"x" * 125, form=Form.BITS_16), 1002),
-    "5 bytes in the 64-bit form": (client_frame(b"short", form=Form.BITS_64), 1002),
-    "126 bytes in the 64-bit form": (client_frame(b"x" * 126, form=Form.BITS_64), 1002),
-    "65535 bytes in the 64-bit form": (client_frame(b"x" * 65535, form=Form.BITS_64), 1002),
-    "a length above 2**63": (client_frame(length=1 << 63, form=Form.BITS_64), 1002),
-    "a ping in fragments": (client_frame(b"hi", PING, fin=False), 1002),
-    "a close frame in fragments": (client_frame(b"\x03\xe8", Opcode.CLOSE, fin=False), 1002),
-    "a ping of 126 bytes": (ping(b"x" * 126), 1002),
-    "a close frame of 126 bytes": (close(1000, b"x" * 124), 1002),
+    "5 bytes in the 16-bit form": (client_frame(b"short", form=LengthForm.BITS_16), 1002),
+    "125 bytes in the 16-bit form": (client_frame(b"x" * 125, form=LengthForm.BITS_16), 1002),
+    "5 bytes in the 64-bit form": (client_frame(b"short", form=LengthForm.BITS_64), 1002),
+    "126 bytes in the 64-bit form": (client_frame(b"x" * 126, form=LengthForm.BITS_64), 1002),
+    "65535 bytes in the 64-bit form": (client_frame(b"x" * 65535, form=LengthForm.BITS_64), 1002),
+    "a length above 2**63": (client_frame(length=1 << 63, form=LengthForm.BITS_64), 1002),
+    "a ping in fragments": (client_frame(b"hi", PING, final=False), 1002),
+    "a close frame in fragments": (client_frame(b"\x03\xe8", Opcode.CLOSE, final=False), 1002),
+    "a ping of 126 bytes": (ping_frame(b"x" * 126), 1002),
+    "a close frame of 126 bytes": (close_frame(1000, b"x" * 124), 1002),
     "a close frame of 1 byte": (client_frame(b"\x03", Opcode.CLOSE), 1002),
     **{
-        f"close code {code}": (close(code), 1002)
+        f"close code {code}": (close_frame(code), 1002)
         for code in (0, 999, 1004, 1005, 1006, 1014, 1015, 1016, 1100, 2999, 5000, 65535)
     },
-    "a close reason that is not UTF-8": (close(1000, b"\xff"), 1007),
-    "a close reason that ends in a character": (close(1000, b"\xe2\x82"), 1007),
+    "a close reason that is not UTF-8": (close_frame(1000, b"\xff"), 1007),
+    "a close reason that ends in a character": (close_frame(1000, b"\xe2\x82"), 1007),
     "a continuation of nothing": (client_frame(b"hi", Opcode.CONTINUATION), 1002),
     "the end of nothing": (client_frame(b"", Opcode.CONTINUATION), 1002),
-    "a text within a message": (client_frame(b"a", fin=False) + ONE, 1002),
+    "a text within a message": (client_frame(b"a", final=False) + ONE, 1002),
     "a binary within a message": (
-        client_frame(b"a", fin=False) + client_frame(b"b", Opcode.BINARY),
+        client_frame(b"a", final=False) + client_frame(b"b", Opcode.BINARY),
         1002,
     ),
     "a character cut off": (client_frame(b"abc\xe2\x82"), 1007),
     "a character cut off by a text's end": (
-        client_frame(b"\xe2", fin=False) + client_frame(b"\x82", Opcode.CONTINUATION),
+        client_frame(b"\xe2", final=False) + client_frame(b"\x82", Opcode.CONTINUATION),
         1007,
     ),
     **{
@@ -267,7 +263,7 @@ VIOLATIONS = {
     },
     "invalid UTF-8 in a long text": (client_frame(b"x" * 1500 + b"\xff" + b"x" * 99), 1007),
     "invalid UTF-8 in a second fragment": (
-        client_frame("é".encode(), fin=False) + client_frame(b"\xe9", Opcode.CONTINUATION),
+        client_frame("é".encode(), final=False) + client_frame(b"\xe9", Opcode.CONTINUATION),
         1007,
     ),
 }
@@ -299,7 +295,7 @@ def test_a_zero_length_message(factory: RecorderFactory) -> None:
     assert peer.heard == ["", "", ""]
 
 
-@pytest.mark.parametrize("data", [ONE, ONE[:1], ONE[:4], ONE[:-1], ping(), b"\x82"])
+@pytest.mark.parametrize("data", [ONE, ONE[:1], ONE[:4], ONE[:-1], ping_frame(), b"\x82"])
 def test_whatever_comes_is_a_sign_of_life(factory: RecorderFactory, data: bytes) -> None:
     peer = connect(factory)
     factory.ticks = 34
@@ -326,7 +322,7 @@ def test_nothing_that_follows_a_message_that_fails_is_relayed(
 ) -> None:
     peer, other = connect(factory), connect(factory)
     peer.on_text = fail_at(b"one")
-    stream = ONE + TWO + ping(b"?") + THREE
+    stream = ONE + TWO + ping_frame(b"?") + THREE
     other.send(A)
     peer.dataReceived(stream[:cut])
     peer.dataReceived(stream[cut:])
@@ -343,7 +339,7 @@ def test_the_answer_to_a_close_for_a_failure_ends_the_connection(
 ) -> None:
     peer = connect(factory)
     peer.on_text = fail_at(b"one")
-    peer.dataReceived(ONE + TWO + close(1011))
+    peer.dataReceived(ONE + TWO + close_frame(1011))
     assert (peer.transport.aborted, peer.wasClean) == (True, True)
     assert len(lines(logged, LogLevel.critical)) == 1
 
@@ -372,7 +368,7 @@ def test_a_failure_closes_after_what_was_sent(
     [
         (client_frame(b"?", Opcode.BINARY), "received_binary"),
         (client_frame(b"?", Opcode.PONG), "received_pong"),
-        (client_frame(b"?", fin=False) + client_frame(b"", Opcode.CONTINUATION), "received"),
+        (client_frame(b"?", final=False) + client_frame(b"", Opcode.CONTINUATION), "received"),
     ],
 )
 def test_a_failure_elsewhere_closes_too(
@@ -424,7 +420,7 @@ def test_a_failure_of_the_listener_at_the_end_is_logged_and_ends_nothing_else(
         peer.close(1001, "")
         assert peer.frames == [closed_with(1001, b"")]
     elif when == "the peer's close":
-        peer.dataReceived(close(1000))
+        peer.dataReceived(close_frame(1000))
         assert peer.frames == [closed_with(1000, b"")]
     lose(peer)
     assert peer not in factory.connections
@@ -437,7 +433,7 @@ def test_a_failure_of_the_listener_at_the_end_is_logged_and_ends_nothing_else(
 def test_what_comes_after_our_close_is_not_heard_but_the_answer_is(
     factory: RecorderFactory,
 ) -> None:
-    stream = ONE + TWO + client_frame(b"", Opcode.BINARY) + close(4001) + THREE
+    stream = ONE + TWO + client_frame(b"", Opcode.BINARY) + close_frame(4001) + THREE
     for cut in range(len(stream) + 1):
         peer = connect(factory)
         peer.on_text = lambda text, peer=peer: peer.close(4001, "replaced")
@@ -481,7 +477,7 @@ def test_the_peers_close_is_answered_with_its_code(
     factory: RecorderFactory, code: int | None
 ) -> None:
     peer = connect(factory)
-    peer.dataReceived(close(code) + ONE)
+    peer.dataReceived(close_frame(code) + ONE)
     payload = b"" if code is None else code.to_bytes(2, "big")
     assert peer.frames == [(Opcode.CLOSE, payload)]
     assert peer.transport.disconnecting
@@ -598,7 +594,7 @@ def test_autobahns_own_frames_keep_their_place(factory: RecorderFactory, clock: 
     peer.send(A)
     peer.send_ping(b"1")
     peer.send(B)
-    peer.dataReceived(ping(b"2"))
+    peer.dataReceived(ping_frame(b"2"))
     peer.send(C)
     peer.close(1001, "")
     peer.send(A)
@@ -616,7 +612,7 @@ def test_autobahns_own_frames_keep_their_place(factory: RecorderFactory, clock: 
 def test_answers_to_pings_keep_their_place(factory: RecorderFactory, clock: Clock) -> None:
     peer = connect(factory)
     peer.on_text = lambda text: peer.send(Message(text))
-    peer.dataReceived(ONE + ping(b"?") + TWO + close(1000))
+    peer.dataReceived(ONE + ping_frame(b"?") + TWO + close_frame(1000))
     clock.advance(0)
     assert peer.frames == [(TEXT, b"one"), (PONG, b"?"), (TEXT, b"two"), closed_with(1000, b"")]
 
@@ -637,7 +633,7 @@ def test_a_peer_that_closes_while_frames_wait_gets_them_before_the_answer(
     peer = connect(factory)
     peer.send(A)
     peer.send(B)
-    peer.dataReceived(close(1000))
+    peer.dataReceived(close_frame(1000))
     clock.advance(0)
     assert peer.frames == [(TEXT, b"a"), (TEXT, b"b"), closed_with(1000, b"")]
     assert peer.transport.disconnecting
@@ -683,7 +679,7 @@ def test_what_is_sent_to_a_connection_that_ends_can_be_reclaimed(
     elif end == "abort":
         peer.abort()
     else:
-        peer.dataReceived(close(1000))
+        peer.dataReceived(close_frame(1000))
     peer.transport.writes.clear()
     peer.send(A)
     clock.advance(0)
@@ -714,7 +710,9 @@ def test_an_aborted_connection_is_silent_for_the_rest_of_the_data(
 ) -> None:
     peer = connect(factory)
     peer.on_text = lambda text: peer.abort()
-    peer.dataReceived(ONE + TWO + ping() + close(1000) + client_frame(b"", key=None) + THREE)
+    peer.dataReceived(
+        ONE + TWO + ping_frame() + close_frame(1000) + client_frame(b"", mask=None) + THREE
+    )
     assert peer.heard == ["one"]
     assert peer.transport.writes == []
 
@@ -831,7 +829,7 @@ def test_an_open_connection_keeps_little(clock: Clock) -> None:
     assert not let_go & set(vars(peer))
     assert not set(WebSocketServerProtocol.CONFIG_ATTRS) & set(vars(peer))
     # What it needs again is made then.
-    peer.dataReceived(client_frame("é".encode(), fin=False))
+    peer.dataReceived(client_frame("é".encode(), final=False))
     peer.dataReceived(client_frame(b"", Opcode.CONTINUATION))
     assert peer.heard == ["é"]
 
@@ -877,8 +875,8 @@ def receive_long_texts() -> None:
         for start in range(0, len(stream), size):
             peer.dataReceived(stream[start : start + size])
         assert peer.heard == texts
-        peer.dataReceived(client_frame("é".encode(), fin=False))
-        peer.dataReceived(client_frame(b"x" * 2000, Opcode.CONTINUATION) + ping(b"?"))
+        peer.dataReceived(client_frame("é".encode(), final=False))
+        peer.dataReceived(client_frame(b"x" * 2000, Opcode.CONTINUATION) + ping_frame(b"?"))
         assert peer.heard[-1] == "é" + "x" * 2000
         assert peer.frames == [(PONG, b"?")]
         peer.dataReceived(client_frame(b"x" * 1500 + b"\xff" + b"x" * 1500)[:-1000])

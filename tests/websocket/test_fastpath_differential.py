@@ -12,20 +12,16 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from acebase_ipc.protocol.messages import Message
-from acebase_ipc.websocket.fastpath import FEED, WebSocketConnection
-from tests.wire import (
-    Form,
-    MemoryTransport,
+from acebase_ipc.testing import (
+    LengthForm,
     Opcode,
-    Recorder,
-    RecorderFactory,
     client_frame,
-    close,
-    connect,
-    lose,
-    ping,
+    close_frame,
+    ping_frame,
     server_frames,
 )
+from acebase_ipc.websocket.fastpath import FEED, WebSocketConnection
+from tests.wire import MemoryTransport, Recorder, RecorderFactory, connect, lose
 
 SHORT_LIMIT, LONG_LIMIT = 130, 2100
 
@@ -187,15 +183,15 @@ almost_texts = st.tuples(texts, spoils, texts, st.booleans()).map(
 keys = st.one_of(st.binary(min_size=4, max_size=4), st.just(bytes(4)))
 payloads = st.one_of(texts, texts, texts, almost_texts)
 
-whole = st.builds(client_frame, payloads, st.just(Opcode.TEXT), key=keys)
-binary = st.builds(client_frame, st.binary(max_size=5), st.just(Opcode.BINARY), key=keys)
+whole = st.builds(client_frame, payloads, st.just(Opcode.TEXT), mask=keys)
+binary = st.builds(client_frame, st.binary(max_size=5), st.just(Opcode.BINARY), mask=keys)
 controls = st.builds(
-    client_frame, st.binary(max_size=6), st.sampled_from([Opcode.PING, Opcode.PONG]), key=keys
+    client_frame, st.binary(max_size=6), st.sampled_from([Opcode.PING, Opcode.PONG]), mask=keys
 )
 closes = st.one_of(
-    st.just(close()),
+    st.just(close_frame()),
     st.builds(
-        close,
+        close_frame,
         st.one_of(
             st.sampled_from([1000, 1001, 1005, 1011, 1016, 3000, 4999]), st.integers(0, 65535)
         ),
@@ -213,7 +209,7 @@ def fragments(draw: st.DrawFn) -> bytes:
     stream = b""
     for start, end in zip([0, *cuts], [*cuts, len(payload)], strict=True):
         fin = end == len(payload) and draw(st.integers(0, 9)) > 0
-        stream += client_frame(payload[start:end], opcode, fin=fin, key=draw(keys))
+        stream += client_frame(payload[start:end], opcode, final=fin, mask=draw(keys))
         stream += draw(st.one_of(st.just(b""), controls))
         opcode = Opcode.CONTINUATION
     return stream
@@ -223,13 +219,15 @@ def fragments(draw: st.DrawFn) -> bytes:
 def anything(draw: st.DrawFn) -> bytes:
     """A frame with whatever header; most break a rule."""
     payload = draw(st.one_of(texts, st.binary(max_size=8)))
-    forms = [each for each in Form if len(payload) < 1 << each and (each > 7 or len(payload) < 126)]
+    forms = [
+        each for each in LengthForm if len(payload) < 1 << each and (each > 7 or len(payload) < 126)
+    ]
     return client_frame(
         payload,
         draw(st.integers(0, 15)),
-        fin=draw(st.booleans()),
+        final=draw(st.booleans()),
         rsv=draw(st.sampled_from([0, 0, 0, 1, 2, 4, 7])),
-        key=draw(st.one_of(keys, keys, st.none())),
+        mask=draw(st.one_of(keys, keys, st.none())),
         form=draw(st.sampled_from(forms)),
     )
 
@@ -270,40 +268,43 @@ def test_any_frames_in_any_pieces(pieces: list[bytes], limit: int) -> None:
 
 # Certain frames in all pieces
 
-BEFORE, BEHIND = client_frame(b"echo 1"), client_frame(b"echo 2") + ping(b"?") + close(1000)
+BEFORE, BEHIND = (
+    client_frame(b"echo 1"),
+    client_frame(b"echo 2") + ping_frame(b"?") + close_frame(1000),
+)
 
 CASES = {
     "texts": client_frame("日本".encode()) + client_frame() + client_frame("😀".encode()),
-    "fragments": client_frame(b"echo ", fin=False)
-    + ping()
-    + client_frame("é".encode()[:1], Opcode.CONTINUATION, fin=False)
+    "fragments": client_frame(b"echo ", final=False)
+    + ping_frame()
+    + client_frame("é".encode()[:1], Opcode.CONTINUATION, final=False)
     + client_frame("é".encode()[1:], Opcode.CONTINUATION),
     "the 16-bit form": client_frame(b"x" * 126),
     "more than allowed": client_frame(b"x" * 131),
     "our close": client_frame(b"leave"),
     "our close, then a violation": client_frame(b"leave") + client_frame(b"\xff"),
-    "the peer's close": close(4000, "bye 日".encode()) + client_frame(b"late"),
-    "a bad close": close(1005),
+    "the peer's close": close_frame(4000, "bye 日".encode()) + client_frame(b"late"),
+    "a bad close": close_frame(1005),
     "a close of one byte": client_frame(b"\x03", Opcode.CLOSE),
-    "a close that is not UTF-8": close(1000, b"\xff"),
-    "not masked": client_frame(b"hi", key=None),
+    "a close that is not UTF-8": close_frame(1000, b"\xff"),
+    "not masked": client_frame(b"hi", mask=None),
     "RSV": client_frame(b"hi", rsv=1),
     "a reserved opcode": client_frame(b"hi", 3),
     "a reserved control opcode": client_frame(b"hi", 11),
-    "not the shortest of 16 bits": client_frame(b"short", form=Form.BITS_16),
-    "not the shortest of 64 bits": client_frame(b"short", form=Form.BITS_64),
-    "a length of 2**63": client_frame(length=1 << 63, form=Form.BITS_64),
-    "a control frame in fragments": client_frame(b"hi", Opcode.PING, fin=False),
-    "a control frame in the 16-bit form": client_frame(b"hi", Opcode.PING, form=Form.BITS_16),
+    "not the shortest of 16 bits": client_frame(b"short", form=LengthForm.BITS_16),
+    "not the shortest of 64 bits": client_frame(b"short", form=LengthForm.BITS_64),
+    "a length of 2**63": client_frame(length=1 << 63, form=LengthForm.BITS_64),
+    "a control frame in fragments": client_frame(b"hi", Opcode.PING, final=False),
+    "a control frame in the 16-bit form": client_frame(b"hi", Opcode.PING, form=LengthForm.BITS_16),
     "a continuation of nothing": client_frame(b"hi", Opcode.CONTINUATION),
-    "a message within a message": client_frame(b"a", fin=False) + client_frame(b"b"),
+    "a message within a message": client_frame(b"a", final=False) + client_frame(b"b"),
     "a text that ends in a character": client_frame(b"a\xe2\x82"),
     "a lone continuation byte": client_frame(b"a\x80b"),
     "an overlong form": client_frame(b"a\xe0\x80\x80b"),
     "half a surrogate": client_frame(b"a\xed\xa0\x80b"),
     "above all characters": client_frame(b"a\xf4\x90\x80\x80b"),
     "invalid twice": client_frame(b"a\xffb\xffc"),
-    "invalid in a fragment": client_frame(b"a", fin=False)
+    "invalid in a fragment": client_frame(b"a", final=False)
     + client_frame(b"\xff", Opcode.CONTINUATION),
 }
 

@@ -14,18 +14,10 @@ from twisted.logger import LogLevel, capturedLogs
 from twisted.python.failure import Failure
 
 from acebase_ipc.protocol.messages import Message
+from acebase_ipc.testing import Opcode, client_frame, close_frame, server_frames
 from acebase_ipc.websocket import _autobahn
 from tests.tcp import HandReactor
-from tests.wire import (
-    BIG,
-    UPGRADE,
-    Opcode,
-    RecorderFactory,
-    client_frame,
-    close,
-    closed_with,
-    server_frames,
-)
+from tests.wire import BIG, UPGRADE, RecorderFactory, closed_with
 
 A, B, C = (Message(text) for text in (b"a", b"b", b"c"))
 LONG = Message(b"x" * 200_000)
@@ -256,7 +248,7 @@ def test_a_peer_that_closes_while_frames_wait_gets_all_of_them(line: Line) -> No
     line.socket.room = 10
     line.peer.send(LONG)
     line.reactor.turn()
-    line.client.sendall(close(1000))
+    line.client.sendall(close_frame(1000))
     line.peer.send(A)
     line.reactor.turn()
     line.socket.room = float("inf")
@@ -275,7 +267,7 @@ def test_a_close_of_ours_waits_behind_all_frames(line: Line) -> None:
     line.socket.room = float("inf")
     expected = framed(LONG, A) + b"\x88\x0c\x03\xe9going away"
     assert line.read(len(expected)) == expected
-    line.client.sendall(close(1001))
+    line.client.sendall(close_frame(1001))
     line.reactor.turn_until(lambda: line.ended)
     assert line.peer.calls[-1] == ("closing", 1001)
 
@@ -344,7 +336,7 @@ def test_a_connection_that_closes_can_be_aborted(line: Line) -> None:
     line.socket.room = 10
     line.peer.send(LONG)
     line.reactor.turn()
-    line.client.sendall(close(1000))
+    line.client.sendall(close_frame(1000))
     line.reactor.turn_until(lambda: line.transport.disconnecting)
     line.reactor.turn()
     assert not line.ended
@@ -359,7 +351,7 @@ def test_a_connection_that_closes_is_not_watched_any_more(line: Line) -> None:
     line.peer.send(LONG)
     line.reactor.turn()
     assert len(line.reactor.getReaders()) == 1
-    line.client.sendall(close(1000))
+    line.client.sendall(close_frame(1000))
     line.reactor.turn_until(lambda: line.transport.disconnecting)
     assert line.reactor.getReaders() == []
 

@@ -18,18 +18,11 @@ from acebase_ipc.relay.peers import SessionState
 from acebase_ipc.relay.relay import Relay
 from acebase_ipc.relay.router import Router
 from acebase_ipc.relay.sessions import Sessions
+from acebase_ipc.testing import Opcode, client_frame, close_frame, server_frames
 from acebase_ipc.websocket.connection import CHECK, PeerConnection, Surroundings
 from acebase_ipc.websocket.connections import PeerConnections
 from acebase_ipc.websocket.fastpath import WebSocketConnection
-from tests.wire import (
-    UPGRADE,
-    MemoryTransport,
-    Opcode,
-    client_frame,
-    close,
-    lose,
-    server_frames,
-)
+from tests.wire import UPGRADE, MemoryTransport, lose
 
 DATABASE = "shop_data"
 
@@ -109,7 +102,7 @@ def test_a_connection_that_is_full_after_its_welcome_keeps_what_follows(network:
 
 def test_the_close_of_the_other_end_ends_the_membership_at_once(network: Network) -> None:
     alice, bobby = network.connect("alice"), network.connect("bobby")
-    alice.dataReceived(close(1000))
+    alice.dataReceived(close_frame(1000))
     assert network.ids == ["bobby"]
     network.clock.advance(0)
     assert "disconnect:alice" in heard(bobby)
@@ -152,7 +145,7 @@ CALLS: dict[str, tuple[type, str, Callable[[Any], object]]] = {
         lambda alice: alice.dataReceived(client_frame(b"x", Opcode.BINARY)),
     ),
     "room": (Delivery, "drain", lambda alice: alice.resumeProducing()),
-    "its close": (Sessions, "lost", lambda alice: alice.dataReceived(close(1000))),
+    "its close": (Sessions, "lost", lambda alice: alice.dataReceived(close_frame(1000))),
     "our close": (Sessions, "lost", lambda alice: alice.close(1001, "")),
     "its end": (Sessions, "lost", lose),
     "a refusal": (

@@ -21,6 +21,13 @@ def hello(about: Peer) -> bytes:
     return b'{"type":"hello","from":' + json_string(about.client_id) + b"}"
 
 
+def _introduction(about: Peer) -> Message:
+    """The message that introduces *about*: made once, however many receive it."""
+    if about.introduction is None:
+        about.introduction = Message(hello(about))
+    return about.introduction
+
+
 class Introductions:
     """Greets acebase peers on each other's behalf.
 
@@ -38,8 +45,8 @@ class Introductions:
         """
         if not self._enabled or not newcomer.is_introduced:
             return
-        about_newcomer = Message(hello(newcomer))
+        about_newcomer = _introduction(newcomer)
         for other in newcomer.database.peers.values():
             if other is not newcomer and other.is_introduced:
                 self._delivery.send(other, about_newcomer)
-                self._delivery.send(newcomer, Message(hello(other)))
+                self._delivery.send(newcomer, _introduction(other))

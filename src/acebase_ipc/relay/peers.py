@@ -81,6 +81,7 @@ class Peer:
     :ivar connected: when that was opened, in milliseconds since 1970.
     :ivar said_bye: whether it has told the others that it is leaving.
     :ivar queue: what waits for it.
+    :ivar introduction: the message that introduces it to others, once one was made.
     """
 
     __slots__ = (
@@ -91,6 +92,7 @@ class Peer:
         "dialect",
         "dialect_settled",
         "id",
+        "introduction",
         "queue",
         "said_bye",
         "state",
@@ -114,6 +116,7 @@ class Peer:
         self.said_bye = False
         self.state = SessionState.CONNECTED
         self.queue = MessageQueue(budget)
+        self.introduction: Message | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.client_id} of {self.database.name}>"

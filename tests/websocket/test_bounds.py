@@ -16,15 +16,8 @@ from acebase_ipc.rotation import SLICE, TURN
 from acebase_ipc.testing import Opcode, client_frame, close_frame, ping_frame, server_frames
 from acebase_ipc.websocket._autobahn import CLOSE_TIMEOUT
 from acebase_ipc.websocket.epoll import BUFFER
-from acebase_ipc.websocket.fastpath import (
-    CONTROL,
-    FEED,
-    FRAGMENT_OVERHEAD,
-    MAX_FRAGMENTS,
-    OPEN_TIMEOUT,
-    STATE_OPEN,
-    TEXT,
-)
+from acebase_ipc.websocket.fastpath import OPEN_TIMEOUT, STATE_OPEN
+from acebase_ipc.websocket.incoming import CONTROL, FEED, FRAGMENT_OVERHEAD, MAX_FRAGMENTS, TEXT
 from acebase_ipc.websocket.slices import SLICE_BYTES
 from tests.wire import (
     BIG,
@@ -136,7 +129,7 @@ def test_no_kind_of_frame_costs_more_than_a_turn(
         setattr(peer, name, count)
     peer.dataReceived(frame * (BUFFER // 4 // len(frame)))
     most = taken
-    while peer._postponed is not None:
+    while peer._incoming is not None and peer._incoming.is_postponed:
         before = taken
         clock.turn()
         most = max(most, taken - before)
@@ -149,7 +142,7 @@ def test_a_broadcast_to_many_is_work_for_each_of_them(
     factory: RecorderFactory, clock: TurnClock, use_private: bool
 ) -> None:
     # What Autobahn is fed at a time it parses to the end.
-    most = TURN + 2 * 1000 + (0 if use_private else 1000 * FEED // len(client_frame(b"9")))
+    most = TURN + SLICE + 2 * 1000 + (0 if use_private else 1000 * FEED // len(client_frame(b"9")))
     peer = connect(factory)
 
     def broadcast(text: bytes) -> None:
@@ -163,7 +156,7 @@ def test_a_broadcast_to_many_is_work_for_each_of_them(
         before = factory.work.units
         clock.turn()
         assert 0 < factory.work.units - before <= most
-    while peer._postponed is not None:
+    while peer._incoming is not None and peer._incoming.is_postponed:
         clock.turn()
     assert peer.heard == texts(count)
 
@@ -426,7 +419,7 @@ def test_a_message_of_endless_fragments_is_refused(
         peer.dataReceived(client_frame(b"", Opcode.CONTINUATION, final=False) * 64)
         clock.turn(3)
     assert peer.localCloseCode == 1009
-    assert peer._fragments <= MAX_FRAGMENTS + 200
+    assert peer.memory <= (MAX_FRAGMENTS + 200) * FRAGMENT_OVERHEAD
 
 
 HOLDERS: dict[str, Callable[[Any, TurnClock], object]] = {

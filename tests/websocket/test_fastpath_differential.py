@@ -20,7 +20,8 @@ from acebase_ipc.testing import (
     ping_frame,
     server_frames,
 )
-from acebase_ipc.websocket.fastpath import FEED, WebSocketConnection
+from acebase_ipc.websocket.fastpath import WebSocketConnection
+from acebase_ipc.websocket.incoming import FEED
 from tests.wire import MemoryTransport, Recorder, RecorderFactory, connect, lose
 
 SHORT_LIMIT, LONG_LIMIT = 130, 2100

@@ -20,10 +20,8 @@ import socket
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from autobahn import websocket
 from autobahn.twisted.websocket import WebSocketServerProtocol
 from autobahn.util import encode_truncate
-from autobahn.websocket.xormasker import create_xor_masker
 from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from twisted.internet.protocol import connectionDone
 from twisted.internet.tcp import Server
@@ -33,46 +31,24 @@ from zope.interface import implementer
 
 from acebase_ipc.addresses import format_address
 from acebase_ipc.protocol.frames import (
-    PING,
-    PartialText,
     frame_payload,
-    may_become_text,
     split,
-    take_control,
     text_frame,
-    unmask,
 )
 from acebase_ipc.protocol.messages import Message
 from acebase_ipc.relay.limits import KIB
 from acebase_ipc.rotation import SLICE
 from acebase_ipc.websocket import _autobahn
 from acebase_ipc.websocket.factory import WebSocketFactory
+from acebase_ipc.websocket.incoming import FEED, MAX_FRAGMENTS, TEXT, Incoming, unmask_long
 from acebase_ipc.websocket.slices import SLICE_BYTES, Slices
 
 BATCH = 64 * KIB
 """Bytes collected for one write; as many as Twisted's transports buffer before they
 pause a producer (``FileDescriptor.bufferSize``)."""
 
-FEED = 512
-"""Bytes that Autobahn is fed at a time: up to 85 frames, 2 ms."""
-
-MIN_FEED = 16
-"""The same for a client whose frames have caused more than a slice of work: two frames."""
-
-TEXT = 4
-"""Units of work of a text message."""
-
-CONTROL = 2
-"""Units of work of a ping or pong that is recognised here."""
-
 FRAME = 16
 """Units of work of a frame that Autobahn parses: it takes about 25 microseconds."""
-
-MAX_FRAGMENTS = 4096
-"""Frames that a message may be made of; each takes about 100 bytes, however short."""
-
-FRAGMENT_OVERHEAD = 100
-"""Bytes that a fragment occupies beside its payload."""
 
 OPEN_TIMEOUT = 10.0
 """Seconds within which an accepted handshake has to become an open WebSocket."""
@@ -90,17 +66,6 @@ STATE_CLOSED = WebSocketServerProtocol.STATE_CLOSED
 _CLOSING = {WebSocketServerProtocol.STATE_CLOSING, STATE_CLOSED}
 
 log = Logger()
-
-
-def unmask_natively(payload: bytes, key: bytes) -> bytes:
-    """Remove the mask *key* from a *payload* by Autobahn's native code."""
-    unmasked: bytes = create_xor_masker(key, len(payload)).process(payload)
-    return unmasked
-
-
-unmask_long = unmask_natively if getattr(websocket, "USES_NVX", False) else unmask
-"""Removes the mask of payloads of 1 KiB and more. Without its native code Autobahn takes
-100 times as long."""
 
 
 class Listener(Protocol):
@@ -153,16 +118,12 @@ class WebSocketConnection(WebSocketServerProtocol):
     next_check = 0
     last_flush = 0.0
 
-    _between_messages = False
     _paused = False  # whether the transport has told us to pause
+    feed_size = FEED  # bytes that Autobahn is fed at a time
+
     _direct: socket.socket | None = None  # the socket, while the transport is empty
     _batched_bytes = 0
-    _partial: PartialText | None = None
-    _head = b""  # the beginning of a text's header
-    _fragments = 0
-    _fragment_bytes = 0
-    _feed_size = FEED
-    _postponed: tuple[list[bytes], bytes] | None = None
+    _incoming: Incoming | None = None
     _pong: bytes | None = None  # the payload of a ping to answer when there is room
     _slices: Slices | None = None
     _socket: socket.socket | None = None
@@ -184,6 +145,7 @@ class WebSocketConnection(WebSocketServerProtocol):
     def connectionMade(self) -> None:
         """The handshake begins; it has a deadline, even if an error interrupts it."""
         self._set_deadline(OPEN_TIMEOUT)
+        self._incoming = Incoming(self, between_messages=False)
         super().connectionMade()
 
     def onOpen(self) -> None:
@@ -200,7 +162,7 @@ class WebSocketConnection(WebSocketServerProtocol):
             self.factory.opened(self)
             self.listener.opened(self)
         except Exception:
-            self._crash("opening a connection")
+            self.crash("opening a connection")
         self.flush()  # so that the first message leaves in one write with the 101
 
     # Receiving
@@ -212,26 +174,25 @@ class WebSocketConnection(WebSocketServerProtocol):
         coalescer = factory.coalescer
         coalescer.receiving = True
         try:
-            if self._postponed is not None:
-                texts, rest = self._postponed
-                self._postponed = texts, rest + data
-            elif self._between_messages:
-                texts, rest, partial = split(data, factory.max_message_bytes, unmask_long)
-                if rest or partial is not None:
-                    self._go_on(self._relay(texts), rest, partial)
-                elif len(texts) == 1 and self.state == STATE_OPEN:
-                    self.listener.received(texts[0])
-                elif texts := self._relay(texts):
-                    self._postpone(texts, b"")
+            incoming = self._incoming
+            if incoming is not None:
+                incoming.receive(data)
             else:
-                self._go_on([], data, None)
+                texts, rest, partial = split(data, factory.max_message_bytes, unmask_long)
+                if not rest and partial is None and len(texts) == 1 and self.state == STATE_OPEN:
+                    self.listener.received(texts[0])  # as nearly always
+                else:
+                    left = self.relay(texts)
+                    if left or rest or partial is not None:
+                        incoming = self._incoming = Incoming(self, between_messages=True)
+                        incoming.go_on(left, rest, partial)
         except Exception:
-            self._crash("receiving")
+            self.crash("receiving")
         finally:
             coalescer.receiving = False
         coalescer.flush_idle()
 
-    def _relay(self, texts: list[bytes]) -> list[bytes]:
+    def relay(self, texts: list[bytes]) -> list[bytes]:
         """Pass *texts* to the listener; returns those that exceed a slice of work."""
         work = self.factory.work
         end = work.units + SLICE
@@ -245,147 +206,62 @@ class WebSocketConnection(WebSocketServerProtocol):
                 if work.units >= end:
                     break
         except Exception:
-            self._crash("receiving a message")
+            self.crash("receiving a message")
             waiting = iter(())
         work.units += TEXT * len(texts)
         return list(waiting)
 
-    def _go_on(self, texts: list[bytes], data: bytes, partial: PartialText | None) -> None:
-        """Deal with the rest of what has arrived, up to a slice of work.
-
-        :param texts: messages that exceed the slice already.
-        :param data: bytes after them.
-        :param partial: the text in the middle of which the bytes have ended.
-        """
-        work = self.factory.work
-        end = work.units + SLICE
-        while True:
-            if partial is not None:
-                self._partial = partial
-                self._between_messages = False
-                self.factory.hold(self, partial.received)
-            if self.state == STATE_CLOSED:
-                return
-            if texts or (data and work.units >= end):
-                self._postpone(texts, data)
-                return
-            if not data:
-                return
-            if self._between_messages:
-                texts, data, partial = self._take(data)
-            else:
-                data = self._resume(data)
-            work.units += 1
-
-    def _take(self, data: bytes) -> tuple[list[bytes], bytes, PartialText | None]:
-        """Take control frames or texts, or let Autobahn have the next bytes.
-
-        :returns: what is left: messages and bytes; and a text that ends in the middle.
-        """
-        rest = self._take_controls(data)
-        if not rest:
-            return [], b"", None
-        texts, left, partial = split(rest, self.factory.max_message_bytes, unmask_long)
-        if texts or partial is not None:
-            return self._relay(texts), left, partial
-        if len(rest) < len(data):
-            return [], rest, None
-        if may_become_text(rest):
-            self._head = rest
-            self._between_messages = False
-            return [], b"", None
-        return [], self._feed(rest), None
-
-    def _take_controls(self, data: bytes) -> bytes:
-        """Take pings and pongs from the beginning of *data*; answer the last ping."""
-        work = self.factory.work
-        pinged: bytes | None = None
-        start = 0
-        end = work.units + SLICE
-        while self.state == STATE_OPEN and work.units < end:
-            control = take_control(data, start)
-            if control is None:
-                break
-            opcode, payload, start = control
-            work.units += CONTROL
-            if opcode == PING:
-                pinged = payload
-            else:
-                self.onPong(payload)
-        if pinged is not None:
-            self.onPing(pinged)
-        return data[start:]
-
-    def _resume(self, data: bytes) -> bytes:
-        """Go on with what has arrived in part, here or at Autobahn; returns what is left."""
-        partial = self._partial
-        if partial is not None:
-            data, rest = data[: partial.missing], data[partial.missing :]
-            self.factory.hold(self, len(data))
-            if not partial.feed(data):
-                self._partial = None
-                return self._feed(partial.raw + rest)
-            if not partial.missing:
-                self._partial = None
-                self._between_messages = True
-                self.onMessage(partial.payload, False)
-            return rest
-        if self._head:
-            data, self._head = self._head + data, b""
-            self._between_messages = True
-            return data
-        return self._feed(data)
-
-    def _feed(self, data: bytes) -> bytes:
-        """Let Autobahn have the next bytes of *data*; returns what is left."""
-        step, rest = data[: self._feed_size], data[self._feed_size :]
-        work = self.factory.work
-        end = work.units + SLICE
-        if self.factory.knows_parser:
-            _autobahn.feed(self, step)
-            self._between_messages = self.state == STATE_OPEN and _autobahn.is_between_messages(
-                self
-            )
-        else:
-            super().dataReceived(step)
-        if work.units > end:  # its frames are broadcasts to many: feed fewer at a time
-            self._feed_size = max(MIN_FEED, self._feed_size // 4)
-        if self.inside_message:
-            self.factory.hold(self, len(step))
-        if self.state in _CLOSING:
-            self._begin_closing()
-        return rest
-
-    def _postpone(self, texts: list[bytes], data: bytes) -> None:
-        """Go on in a later turn of the reactor, and read no more until then."""
-        self._postponed = texts, data
-        self.factory.hold(self, len(data))
-        self.factory.pause_reading(self, self._source)
-        self.factory.rotation.add(self)
-
     def step(self) -> bool:
         """Go on with what was postponed; returns whether that is not all."""
-        if self._postponed is None:
+        incoming = self._incoming
+        if incoming is None or not incoming.is_postponed:
             return False
-        texts, data = self._postponed
-        self._postponed = None
         coalescer = self.factory.coalescer
         coalescer.receiving = True
         try:
-            texts = self._relay(texts)
-            self._go_on(texts, data, None)
+            incoming.resume()
         except Exception:
-            self._crash("receiving")
+            self.crash("receiving")
         finally:
             coalescer.receiving = False
         coalescer.flush_idle()
-        if self._postponed is None and self.state != STATE_CLOSED:
+        if incoming.is_postponed:
+            return True
+        if self.state != STATE_CLOSED:
             self.factory.resume_reading(self, self._source)
-        return self._postponed is not None
+        return False
+
+    def postpone(self, size: int) -> None:
+        """Go on in a later turn of the reactor with *size* bytes, and read no more until then."""
+        self.factory.hold(self, size)
+        self.factory.pause_reading(self, self._source)
+        self.factory.rotation.add(self)
+
+    @property
+    def is_open_now(self) -> bool:
+        """Whether neither side has begun to close."""
+        return bool(self.state == STATE_OPEN)
+
+    @property
+    def is_closed_down(self) -> bool:
+        """Whether the connection is being dropped: nothing else that arrives matters."""
+        return bool(self.state == STATE_CLOSED)
+
+    def feed_publicly(self, data: bytes) -> None:
+        """Let Autobahn have *data* by its public method."""
+        super().dataReceived(data)
+
+    def check_closing(self) -> None:
+        """Begin to close if what arrived has led Autobahn to do so."""
+        if self.state in _CLOSING:
+            self.begin_closing()
+
+    def received_all(self) -> None:
+        """Nothing is left of what was received: the next bytes begin with a frame."""
+        self._incoming = None
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         """A whole message has arrived in another form than one frame."""
-        self._fragments = self._fragment_bytes = 0
         if self.state != STATE_OPEN:
             return  # what arrives after we began to close is ignored
         try:
@@ -394,19 +270,19 @@ class WebSocketConnection(WebSocketServerProtocol):
             else:
                 self.listener.received(payload)
         except Exception:
-            self._crash("receiving a message")
+            self.crash("receiving a message")
 
     def onMessageFrameBegin(self, length: int) -> None:
         """Count the frames of a message: each takes memory, even if it is empty."""
         self.factory.work.units += FRAME
-        self._fragments += 1
-        if self._fragments > MAX_FRAGMENTS:
+        if self._incoming is not None and not self._incoming.count_fragment():
             self.close(CLOSE_TOO_LARGE, f"The message has more than {MAX_FRAGMENTS} fragments")
         super().onMessageFrameBegin(length)
 
     def onMessageFrameData(self, payload: bytes) -> None:
         """Count what has arrived of a message; its frames may declare more."""
-        self._fragment_bytes += len(payload)
+        if self._incoming is not None:
+            self._incoming.fragment_bytes += len(payload)
         super().onMessageFrameData(payload)
 
     def onPing(self, payload: bytes) -> None:
@@ -424,7 +300,7 @@ class WebSocketConnection(WebSocketServerProtocol):
         if payload:
             self.listener.received_pong(payload)
 
-    def _crash(self, doing: str) -> None:
+    def crash(self, doing: str) -> None:
         """Log an error of our own and end the connection; no later message is relayed."""
         log.failure("{doing} failed", doing=doing)
         if self.state == STATE_OPEN:
@@ -541,13 +417,7 @@ class WebSocketConnection(WebSocketServerProtocol):
     @property
     def memory(self) -> int:
         """Bytes that this connection holds: unsent, and of messages that arrived in part."""
-        held = self._fragments * FRAGMENT_OVERHEAD
-        if self._partial is not None:
-            held += self._partial.received
-        elif self.inside_message:
-            held += self._fragment_bytes
-        if self._postponed is not None:
-            held += len(self._postponed[1]) + sum(map(len, self._postponed[0]))
+        held = 0 if self._incoming is None else self._incoming.memory
         return held + self.unsent
 
     def collect_slices(self, frames: dict[int, int]) -> int:
@@ -572,7 +442,7 @@ class WebSocketConnection(WebSocketServerProtocol):
                 self.onPing(pong)
             self.listener.drained()
         except Exception:
-            self._crash("sending")
+            self.crash("sending")
 
     def stopProducing(self) -> None:
         """The transport ends; ``connectionLost`` follows."""
@@ -600,7 +470,7 @@ class WebSocketConnection(WebSocketServerProtocol):
         """Write what was sent, then begin the closing handshake."""
         if self.state == STATE_OPEN:
             self.sendCloseFrame(code, encode_truncate(reason, _MAX_CLOSE_REASON), isReply=False)
-            self._begin_closing()
+            self.begin_closing()
 
     def abort(self) -> None:
         """End the connection at once; what was not yet written can be reclaimed."""
@@ -625,7 +495,7 @@ class WebSocketConnection(WebSocketServerProtocol):
         source, self._source = self._source, None
         self.factory.stop_reading(source)
 
-    def _begin_closing(self) -> None:
+    def begin_closing(self) -> None:
         """Give the other end some time to close, too, and tell the listener."""
         if self._deadline is None:
             self._set_deadline(_autobahn.CLOSE_TIMEOUT)
@@ -657,8 +527,9 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     def _drop_received(self) -> None:
         """Drop what has arrived in part or was postponed, and what is not yet written."""
-        self._postponed = self._partial = self._slices = None
-        self._fragments = self._fragment_bytes = 0
+        self._slices = None
+        if self._incoming is not None:
+            self._incoming.drop()
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         """The connection has ended."""

@@ -36,7 +36,8 @@ class Slices:
         :returns: :attr:`size`.
         """
         for piece in self._pieces:
-            frames[id(piece.obj)] = len(piece.obj)
+            frame = piece.obj
+            frames[id(frame)] = memoryview(frame).nbytes
         return self.size
 
     def take(self) -> bytes:

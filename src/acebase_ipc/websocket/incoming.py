@@ -1,0 +1,240 @@
+"""What a connection has received and not yet dealt with.
+
+That is a message or a header in part, or more than a turn's work. Most connections have
+nothing of it most of the time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from autobahn import websocket
+from autobahn.websocket.xormasker import create_xor_masker
+
+from acebase_ipc.protocol.frames import (
+    PING,
+    PartialText,
+    may_become_text,
+    split,
+    take_control,
+    unmask,
+)
+from acebase_ipc.rotation import SLICE
+from acebase_ipc.websocket import _autobahn
+
+if TYPE_CHECKING:
+    from acebase_ipc.websocket.fastpath import WebSocketConnection
+
+FEED: Final = 512
+"""Bytes that Autobahn is fed at a time: up to 85 frames, 2 ms."""
+
+MIN_FEED: Final = 16
+"""The same for a client whose frames have caused more than a slice of work: two frames."""
+
+TEXT: Final = 4
+"""Units of work of a text message."""
+
+CONTROL: Final = 2
+"""Units of work of a ping or pong that is recognised here."""
+
+MAX_FRAGMENTS: Final = 4096
+"""Frames that a message may be made of; each takes about 100 bytes, however short."""
+
+FRAGMENT_OVERHEAD: Final = 100
+"""Bytes that a fragment occupies beside its payload."""
+
+
+def unmask_natively(payload: bytes, key: bytes) -> bytes:
+    """Remove the mask *key* from a *payload* by Autobahn's native code."""
+    unmasked: bytes = create_xor_masker(key, len(payload)).process(payload)
+    return unmasked
+
+
+unmask_long = unmask_natively if getattr(websocket, "USES_NVX", False) else unmask
+"""Removes the mask of payloads of 1 KiB and more. Without its native code Autobahn takes
+100 times as long."""
+
+
+class Incoming:
+    """Deals with what does not take the short way, a slice of work at a time.
+
+    :ivar fragment_bytes: bytes of a message that have arrived in fragments.
+    """
+
+    __slots__ = (
+        "_between_messages",
+        "_connection",
+        "_fragments",
+        "_head",
+        "_partial",
+        "_postponed",
+        "fragment_bytes",
+    )
+
+    def __init__(self, connection: WebSocketConnection, between_messages: bool) -> None:
+        """:param between_messages: whether the next bytes begin with a frame and Autobahn
+        has nothing of a message.
+        """
+        self._connection = connection
+        self._between_messages = between_messages
+        self._partial: PartialText | None = None
+        self._head = b""  # the beginning of a text's header
+        self._postponed: tuple[list[bytes], bytes] | None = None
+        self._fragments = 0
+        self.fragment_bytes = 0
+
+    @property
+    def is_postponed(self) -> bool:
+        """Whether there is more than a turn's work."""
+        return self._postponed is not None
+
+    @property
+    def memory(self) -> int:
+        """Bytes that have arrived and are held."""
+        held = self._fragments * FRAGMENT_OVERHEAD + self.fragment_bytes
+        if self._partial is not None:
+            held += self._partial.received
+        if self._postponed is not None:
+            texts, data = self._postponed
+            held += len(data) + sum(map(len, texts))
+        return held
+
+    def drop(self) -> None:
+        """Drop everything: the connection ends."""
+        self._partial = self._postponed = None
+        self._fragments = self.fragment_bytes = 0
+
+    def receive(self, data: bytes) -> None:
+        """Deal with *data*, or keep it until what was postponed is dealt with."""
+        if self._postponed is None:
+            self.go_on([], data, None)
+        else:
+            texts, rest = self._postponed
+            self._postponed = texts, rest + data
+
+    def resume(self) -> None:
+        """Go on with what was postponed."""
+        if self._postponed is not None:
+            texts, data = self._postponed
+            self._postponed = None
+            self.go_on(self._connection.relay(texts), data, None)
+
+    def go_on(self, texts: list[bytes], data: bytes, partial: PartialText | None) -> None:
+        """Deal with the rest of what has arrived, up to a slice of work.
+
+        :param texts: messages that exceed the slice already.
+        :param data: bytes after them.
+        :param partial: the text in the middle of which the bytes have ended.
+        """
+        connection = self._connection
+        work = connection.factory.work
+        end = work.units + SLICE
+        while True:
+            if partial is not None:
+                self._partial = partial
+                self._between_messages = False
+                connection.factory.hold(connection, partial.received)
+            if connection.is_closed_down:
+                return
+            if texts or (data and work.units >= end):
+                self._postponed = texts, data
+                connection.postpone(len(data))
+                return
+            if not data:
+                break
+            if self._between_messages:
+                texts, data, partial = self._take(data)
+            else:
+                data = self._resume_part(data)
+            work.units += 1
+        if self._between_messages:
+            connection.received_all()
+
+    def _take(self, data: bytes) -> tuple[list[bytes], bytes, PartialText | None]:
+        """Take control frames or texts, or let Autobahn have the next bytes.
+
+        :returns: what is left: messages and bytes; and a text that ends in the middle.
+        """
+        connection = self._connection
+        rest = self._take_controls(data)
+        if not rest:
+            return [], b"", None
+        texts, left, partial = split(rest, connection.factory.max_message_bytes, unmask_long)
+        if texts or partial is not None:
+            return connection.relay(texts), left, partial
+        if len(rest) < len(data):
+            return [], rest, None
+        if may_become_text(rest):
+            self._head = rest
+            self._between_messages = False
+            return [], b"", None
+        return [], self._feed(rest), None
+
+    def _take_controls(self, data: bytes) -> bytes:
+        """Take pings and pongs from the beginning of *data*; answer the last ping."""
+        connection = self._connection
+        work = connection.factory.work
+        pinged: bytes | None = None
+        start = 0
+        end = work.units + SLICE
+        while connection.is_open_now and work.units < end:
+            control = take_control(data, start)
+            if control is None:
+                break
+            opcode, payload, start = control
+            work.units += CONTROL
+            if opcode == PING:
+                pinged = payload
+            else:
+                connection.onPong(payload)
+        if pinged is not None:
+            connection.onPing(pinged)
+        return data[start:]
+
+    def _resume_part(self, data: bytes) -> bytes:
+        """Go on with what has arrived in part, here or at Autobahn; returns what is left."""
+        connection, partial = self._connection, self._partial
+        if partial is not None:
+            data, rest = data[: partial.missing], data[partial.missing :]
+            connection.factory.hold(connection, len(data))
+            if not partial.feed(data):
+                self._partial = None
+                return self._feed(partial.raw + rest)
+            if not partial.missing:
+                self._partial = None
+                self._between_messages = True
+                connection.onMessage(partial.payload, False)
+            return rest
+        if self._head:
+            data, self._head = self._head + data, b""
+            self._between_messages = True
+            return data
+        return self._feed(data)
+
+    def _feed(self, data: bytes) -> bytes:
+        """Let Autobahn have the next bytes of *data*; returns what is left."""
+        connection = self._connection
+        factory = connection.factory
+        size = connection.feed_size
+        step, rest = data[:size], data[size:]
+        end = factory.work.units + SLICE
+        if factory.knows_parser:
+            _autobahn.feed(connection, step)
+            self._between_messages = connection.is_open_now and _autobahn.is_between_messages(
+                connection
+            )
+        else:
+            connection.feed_publicly(step)
+        if factory.work.units > end:  # its frames are broadcasts to many: feed fewer at a time
+            connection.feed_size = max(MIN_FEED, size // 4)
+        if connection.inside_message:
+            factory.hold(connection, len(step))
+        else:
+            self._fragments = self.fragment_bytes = 0
+        connection.check_closing()
+        return rest
+
+    def count_fragment(self) -> bool:
+        """Count a frame of a message; returns whether there may be so many."""
+        self._fragments += 1
+        return self._fragments <= MAX_FRAGMENTS

@@ -411,9 +411,11 @@ def test_the_network_breaks_all_connections(reactor: MemoryReactor) -> None:
 def test_a_port_that_is_taken_cannot_be_listened_on(reactor: MemoryReactor) -> None:
     with pytest.raises(CannotListenError):
         reactor.listenTCP(7, Factory.forProtocol(Echo))
-    with pytest.raises(CannotListenError):
-        MemoryReactor(taken=[9163]).listenTCP(9163, Factory.forProtocol(Echo))
     reactor.ports[0].stopListening()
+    reactor.taken.add(7)
+    with pytest.raises(CannotListenError):
+        reactor.listenTCP(7, Factory.forProtocol(Echo))
+    reactor.taken.remove(7)
     assert reactor.listenTCP(7, Factory.forProtocol(Echo)).number == 7
 
 
@@ -434,6 +436,62 @@ def test_time_passes_in_steps(reactor: MemoryReactor) -> None:
     reactor.pass_time(3.2)
     assert times == [1, 2, 3]
     assert reactor.seconds() == pytest.approx(3.2)
+
+
+def test_what_is_scheduled_in_a_turn_is_done_in_the_next_one(reactor: MemoryReactor) -> None:
+    done: list[str] = []
+
+    def first() -> None:
+        done.append("first")
+        reactor.callLater(0, done.append, "later")
+
+    reactor.callLater(0, first)
+    reactor.callLater(0, done.append, "second")
+    assert reactor.turn()
+    assert done == ["first", "second"]
+    assert reactor.turn()
+    assert done == ["first", "second", "later"]
+    assert not reactor.turn()
+
+
+@pytest.mark.parametrize("change", ["cancel", "reset"])
+def test_what_is_due_can_be_cancelled_and_delayed_in_the_same_turn(
+    reactor: MemoryReactor, change: str
+) -> None:
+    done: list[float] = []
+    changes = {"cancel": lambda: call.cancel(), "reset": lambda: call.reset(2)}
+    reactor.callLater(1, changes[change])
+    call = reactor.callLater(1, lambda: done.append(reactor.seconds()))
+    reactor.pass_time(5)
+    assert done == ([] if change == "cancel" else [3])
+
+
+def test_turns_are_not_nested(reactor: MemoryReactor) -> None:
+    nested: list[bool] = []
+    reactor.callLater(0, lambda: nested.append(reactor.turn()))
+    reactor.callLater(0, lambda: reactor.pass_time(1))
+    with pytest.raises(RuntimeError):
+        reactor.turn()
+    assert nested == [False]
+
+
+def test_a_relay_can_be_watched_turn_by_turn() -> None:
+    relay = MemoryRelay()
+    alice, bobby = relay.join_all("alice", "bobby")
+    alice.connection.send(client_frame(b"hello"), settle=False)
+    assert bobby.received() == []
+    assert relay.turn()
+    relay.turn()
+    assert bobby.received() == ["msg:hello"]
+    relay.settle()
+    assert not relay.turn()
+
+
+def test_a_reactor_that_is_closed_has_forgotten_its_timers(reactor: MemoryReactor) -> None:
+    for seconds in range(10):
+        reactor.callLater(seconds, print)
+    reactor.close()
+    assert reactor.getDelayedCalls() == []
 
 
 def test_a_reactor_that_is_closed_holds_no_descriptors() -> None:

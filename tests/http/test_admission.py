@@ -44,7 +44,7 @@ class CountedTokens(Tokens):
 def count_checks(world: MemoryRelay) -> CountedTokens:
     """Let *world* count from now on how often it checks a token."""
     tokens = CountedTokens(world.server.config.rules())
-    world.server._access.tokens = tokens
+    world.server._parts.access.tokens = tokens
     return tokens
 
 
@@ -83,7 +83,7 @@ def test_a_post_in_a_foreign_site_is_admitted_once() -> None:
     world.join_all("alice", "bobby", query="&t=secret")
     root = Resource()
     root.putChild(b"ipc", world.server.resource())
-    world.factory = Site(root, reactor=world.reactor)
+    world.port = world.reactor.listenTCP(8080, Site(root, reactor=world.reactor))
     tokens = count_checks(world)
     assert world.post(f"/ipc{SEND}", "hello").status == 200
     assert tokens.checks == 1
@@ -137,7 +137,10 @@ def test_a_token_revoked_during_the_check_is_refused(token_file: Path) -> None:
 class SlowRelay:
     """A relay in which each id is in conflict, until :attr:`decide` is called."""
 
-    def challenge(
+    def __init__(self) -> None:
+        self.sessions = self.registry = self
+
+    def check_conflict(
         self, handshake: Handshake, newcomer: str, now: float, decide: Callable[[bool], object]
     ) -> None:
         self.decide = decide
@@ -155,7 +158,7 @@ def test_room_used_up_during_the_check_is_refused() -> None:
 
     relay: Any = SlowRelay()
     access = Access(Tokens(None), (), ())
-    admission = Admission(access, relay, check_room, lambda: 0.0, None)
+    admission = Admission(access, relay, check_room, lambda: 0.0, None, lambda: True)
     admission.connect(asked(b"/?id=alice&v=1"), DATABASE, decisions.append, decisions.append)
     assert decisions == []
     full.append(Overloaded("Too many connections"))

@@ -22,13 +22,13 @@ from acebase_ipc.testing import (
     START,
     Frame,
     MemoryPeer,
+    MemoryPort,
     MemoryReactor,
     MemoryRelay,
     Opcode,
     http_head,
     upgrade_request,
 )
-from tests.fakes import ListeningPort
 
 SEND = f"/{DATABASE}/send?id=alice"
 
@@ -455,19 +455,21 @@ class LateEndpoint:
     """An endpoint that opens its port, or fails, when the test says so."""
 
     def __init__(self) -> None:
-        self.opening: list[Deferred[Any]] = []
-        self.ports: list[ListeningPort] = []
+        self.opening: list[tuple[Any, Deferred[Any]]] = []
+        self.ports: list[MemoryPort] = []
 
     def listen(self, factory: Any) -> Deferred[Any]:
-        self.opening.append(Deferred())
-        return self.opening[-1]
+        self.opening.append((factory, Deferred()))
+        return self.opening[-1][1]
 
     def succeed(self) -> None:
-        self.ports.append(ListeningPort("127.0.0.1", 1))
-        self.opening.pop().callback(self.ports[-1])
+        factory, opening = self.opening.pop()
+        self.ports.append(MemoryPort(MemoryReactor(), 1, factory, "127.0.0.1"))
+        opening.callback(self.ports[-1])
 
     def fail(self) -> None:
-        self.opening.pop().errback(CannotListenError("", 1, OSError("not there")))
+        _, opening = self.opening.pop()
+        opening.errback(CannotListenError("", 1, OSError("not there")))
 
 
 @pytest.fixture
@@ -570,8 +572,7 @@ def test_a_server_that_was_stopped_starts_again() -> None:
     alice = world.join("alice")
     world.stop()
     assert alice.close_code == 1001
-    with world._running():
-        assert outcome(world.server.start()) == [None]
+    assert outcome(world.server.start()) == [None]
     assert [each.listening for each in world.reactor.ports] == [False, True]
     alice, bobby = world.join_all("alice", "bobby")
     alice.say("hello")
@@ -589,7 +590,7 @@ def test_a_defect_while_it_stops_does_not_keep_it_from_stopping(
         raise LookupError("a defect")
 
     monkeypatch.setattr(world.server._parts.relay, "close", fail)
-    assert world.stop() == [None]
+    assert outcome(world.stop()) == [None]
     assert idle.ended == "closed"
     assert world.server.state is State.STOPPED
     assert any("closing failed" in each for each in world.errors)

@@ -10,7 +10,7 @@ import select
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -459,9 +459,12 @@ def test_what_is_due_can_be_cancelled_and_delayed_in_the_same_turn(
     reactor: MemoryReactor, change: str
 ) -> None:
     done: list[float] = []
-    changes = {"cancel": lambda: call.cancel(), "reset": lambda: call.reset(2)}
+    changes: dict[str, Callable[[], None]] = {
+        "cancel": lambda: call.cancel(),
+        "reset": lambda: call.reset(2),
+    }
     reactor.callLater(1, changes[change])
-    call = reactor.callLater(1, lambda: done.append(reactor.seconds()))
+    call: Any = reactor.callLater(1, lambda: done.append(reactor.seconds()))
     reactor.pass_time(5)
     assert done == ([] if change == "cancel" else [3])
 

@@ -36,7 +36,7 @@ class Slices:
         :returns: :attr:`size`.
         """
         for piece in self._pieces:
-            frames[id(piece.obj)] = len(piece.obj)
+            frames[id(piece.obj)] = memoryview(piece.obj).nbytes
         return self.size
 
     def take(self) -> bytes:

@@ -37,7 +37,7 @@ class Steps:
 
 def turn(clock: MemoryReactor) -> None:
     """One turn of the reactor."""
-    clock.advance(0)
+    clock.turn()
 
 
 def test_a_task_that_is_alone_begins_at_once() -> None:

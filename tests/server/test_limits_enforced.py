@@ -143,11 +143,11 @@ def test_max_backlog_disconnects_only_the_peer_that_does_not_read() -> None:
     alice, bobby, carol = relay.join_all("alice", "bobby", "carol")
     bobby.connection.stop_reading()
     sent = 0
-    while bobby.connection.ended is None:
+    while bobby.connection.ended is None and sent < 300_000:  # the transport takes some, too
         alice.say("x" * 10_000)
         sent += 10_000
     assert bobby.connection.ended == "reset"
-    assert 200_000 <= sent <= 300_000  # the transport takes some, too
+    assert sent >= 200_000
     heard = carol.received()
     assert heard.pop() == "disconnect:bobby"
     assert heard == ["msg:" + "x" * 10_000] * (sent // 10_000)

@@ -37,7 +37,7 @@ CROWD_BUFFER = 16 * KIB
 SOCKETS = 64
 """Sockets read from before the reactor looks at its other descriptors and timers."""
 
-READ = 16
+READ = 64
 """Units of work that reading from a socket counts at least."""
 
 log = Logger()

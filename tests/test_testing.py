@@ -59,6 +59,9 @@ PROJECT = Path(__file__).parents[1]
 PAGE = PROJECT / "docs" / "testing-programs.rst"
 MODULES = ("connection", "frames", "http", "peers", "reactor", "relay", "running", "sockets")
 
+COMMAND_TIMEOUT = 120.0
+"""Seconds. A command takes a few; a loaded machine may take many."""
+
 CLIENT = ("127.0.0.1", 40_000)
 SERVER = ("127.0.0.1", 9163)
 
@@ -97,16 +100,22 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def run(directory: Path, *command: str) -> str:
-    """What a command writes, which has to succeed."""
-    result = subprocess.run(
-        [sys.executable, "-m", *command],
+def run_python(*arguments: str, directory: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run Python until it, and all that has inherited its stderr, has ended."""
+    return subprocess.run(
+        [sys.executable, *arguments],
         cwd=directory,
         env=environment(),
         capture_output=True,
         text=True,
         check=False,
+        timeout=COMMAND_TIMEOUT,
     )
+
+
+def run(directory: Path, *command: str) -> str:
+    """What a command writes, which has to succeed."""
+    result = run_python("-m", *command, directory=directory)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout + result.stderr
 
@@ -140,9 +149,7 @@ def test_the_public_names_are_there() -> None:
 
 def test_only_the_plugin_needs_pytest() -> None:
     code = "import sys, acebase_ipc.testing; print('pytest' in sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], env=environment(), capture_output=True, check=True, text=True
-    )
+    loaded = run_python("-c", code)
     assert loaded.stdout == "False\n"
 
 
@@ -768,10 +775,7 @@ def test_a_real_relay_ends_with_the_process_that_started_it() -> None:
         "    print(url, flush=True)\n"
         "    os.kill(os.getpid(), 9)\n"
     )
-    parent = subprocess.run(
-        [sys.executable, "-c", code], env=environment(), capture_output=True, check=False, text=True
-    )
-    # stdout has ended, which the relay inherits not, and stderr, which it does: it is gone.
+    parent = run_python("-c", code)  # and the relay, which has inherited its stderr
     assert parent.returncode == -9
     port = int(parent.stdout.strip().rpartition(":")[2])
     with pytest.raises(OSError, match="refused"):

@@ -30,17 +30,17 @@ def talks(one: MemoryPeer, other: MemoryPeer) -> bool:
 
 
 def test_bad_input_is_refused() -> None:
-    """A World fails the test if it has a traceback in its log."""
-    worlds = {True: MemoryRelay(token=TOKEN), False: MemoryRelay()}
+    """A relay in memory fails the test if it logs a traceback."""
+    relays = {True: MemoryRelay(token=TOKEN), False: MemoryRelay()}
     pairs = {
         guarded: relay.join_all(
             "honest-one", "honest-other", database="honest", query=f"&t={TOKEN}"
         )
-        for guarded, relay in worlds.items()
+        for guarded, relay in relays.items()
     }
     wrong = []
     for bad in BAD_INPUT:
-        got = answer(worlds[bad.guarded], bad)
+        got = answer(relays[bad.guarded], bad)
         if got != bad.answer or not talks(*pairs[bad.guarded]):
             wrong.append((bad, got))
     assert wrong == []

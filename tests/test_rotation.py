@@ -35,11 +35,6 @@ class Steps:
         self._done.append(f"{self._name} aborted")
 
 
-def turn(clock: MemoryReactor) -> None:
-    """One turn of the reactor."""
-    clock.advance(0)
-
-
 def test_a_task_that_is_alone_begins_at_once() -> None:
     done: list[str] = []
     rotation = Rotation(MemoryReactor(), Work())
@@ -52,7 +47,7 @@ def test_tasks_take_turns() -> None:
     rotation = Rotation(clock, Work())
     for name in "abc":
         rotation.add(Steps(name, 2, done))
-    turn(clock)
+    clock.settle()
     assert done == ["a", "b", "c", "a", "b", "c"]
 
 
@@ -61,9 +56,9 @@ def test_a_turn_has_a_bounded_number_of_steps_and_the_rest_follows() -> None:
     rotation = Rotation(clock, Work())
     rotation.start(Steps("greedy", 10 * STEPS_PER_TURN, done))
     for turns in range(1, 11):
-        turn(clock)
+        clock.turn()
         assert len(done) == 1 + turns * STEPS_PER_TURN or len(done) == 10 * STEPS_PER_TURN
-    turn(clock)
+    clock.turn()
     assert clock.getDelayedCalls() == []
 
 
@@ -74,7 +69,7 @@ def test_many_that_begin_in_one_turn_share_its_steps() -> None:
         rotation.start(Steps(str(number), 1, done))
     assert len(done) == STEPS_PER_TURN
     for _ in range(100 // STEPS_PER_TURN + 1):
-        turn(clock)
+        clock.turn()
     assert done == [str(each) for each in range(100)]
 
 
@@ -84,7 +79,7 @@ def test_a_task_is_in_the_rotation_once() -> None:
     task = Steps("a", 1, done)
     for _ in range(3):
         rotation.add(task)
-    turn(clock)
+    clock.turn()
     assert done == ["a"]
 
 
@@ -96,7 +91,7 @@ def test_a_task_that_has_ended_does_no_more_steps() -> None:
     rotation.add(other)
     rotation.discard(one)
     for _ in range(2):
-        turn(clock)
+        clock.turn()
     assert done == ["b"]
     assert clock.getDelayedCalls() == []
 
@@ -113,7 +108,7 @@ def test_a_step_for_many_receivers_counts_as_several() -> None:
     for _ in range(3):
         rotation.add(Broadcast("a", 1, done))
     for turns in range(1, 4):
-        turn(clock)
+        clock.turn()
         assert len(done) == turns
 
 
@@ -126,6 +121,6 @@ def test_a_task_that_fails_does_not_end_the_others(begins: str) -> None:
     with capturedLogs() as events:
         getattr(rotation, begins)(broken)
         rotation.add(other)
-        turn(clock)
+        clock.turn()
     assert done == ["broken aborted", "other"]
     assert len(events) == 1

@@ -10,7 +10,7 @@ import select
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -59,6 +59,9 @@ PROJECT = Path(__file__).parents[1]
 PAGE = PROJECT / "docs" / "testing-programs.rst"
 MODULES = ("connection", "frames", "http", "peers", "reactor", "relay", "running", "sockets")
 
+COMMAND_TIMEOUT = 120.0
+"""Seconds. A command takes a few; a loaded machine may take many."""
+
 CLIENT = ("127.0.0.1", 40_000)
 SERVER = ("127.0.0.1", 9163)
 
@@ -97,16 +100,22 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def run(directory: Path, *command: str) -> str:
-    """What a command writes, which has to succeed."""
-    result = subprocess.run(
-        [sys.executable, "-m", *command],
+def run_python(*arguments: str, directory: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run Python until it, and all that has inherited its stderr, has ended."""
+    return subprocess.run(
+        [sys.executable, *arguments],
         cwd=directory,
         env=environment(),
         capture_output=True,
         text=True,
         check=False,
+        timeout=COMMAND_TIMEOUT,
     )
+
+
+def run(directory: Path, *command: str) -> str:
+    """What a command writes, which has to succeed."""
+    result = run_python("-m", *command, directory=directory)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout + result.stderr
 
@@ -140,9 +149,7 @@ def test_the_public_names_are_there() -> None:
 
 def test_only_the_plugin_needs_pytest() -> None:
     code = "import sys, acebase_ipc.testing; print('pytest' in sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], env=environment(), capture_output=True, check=True, text=True
-    )
+    loaded = run_python("-c", code)
     assert loaded.stdout == "False\n"
 
 
@@ -411,9 +418,11 @@ def test_the_network_breaks_all_connections(reactor: MemoryReactor) -> None:
 def test_a_port_that_is_taken_cannot_be_listened_on(reactor: MemoryReactor) -> None:
     with pytest.raises(CannotListenError):
         reactor.listenTCP(7, Factory.forProtocol(Echo))
-    with pytest.raises(CannotListenError):
-        MemoryReactor(taken=[9163]).listenTCP(9163, Factory.forProtocol(Echo))
     reactor.ports[0].stopListening()
+    reactor.taken.add(7)
+    with pytest.raises(CannotListenError):
+        reactor.listenTCP(7, Factory.forProtocol(Echo))
+    reactor.taken.remove(7)
     assert reactor.listenTCP(7, Factory.forProtocol(Echo)).number == 7
 
 
@@ -434,6 +443,65 @@ def test_time_passes_in_steps(reactor: MemoryReactor) -> None:
     reactor.pass_time(3.2)
     assert times == [1, 2, 3]
     assert reactor.seconds() == pytest.approx(3.2)
+
+
+def test_what_is_scheduled_in_a_turn_is_done_in_the_next_one(reactor: MemoryReactor) -> None:
+    done: list[str] = []
+
+    def first() -> None:
+        done.append("first")
+        reactor.callLater(0, done.append, "later")
+
+    reactor.callLater(0, first)
+    reactor.callLater(0, done.append, "second")
+    assert reactor.turn()
+    assert done == ["first", "second"]
+    assert reactor.turn()
+    assert done == ["first", "second", "later"]
+    assert not reactor.turn()
+
+
+@pytest.mark.parametrize("change", ["cancel", "reset"])
+def test_what_is_due_can_be_cancelled_and_delayed_in_the_same_turn(
+    reactor: MemoryReactor, change: str
+) -> None:
+    done: list[float] = []
+    changes: dict[str, Callable[[], None]] = {
+        "cancel": lambda: call.cancel(),
+        "reset": lambda: call.reset(2),
+    }
+    reactor.callLater(1, changes[change])
+    call: Any = reactor.callLater(1, lambda: done.append(reactor.seconds()))
+    reactor.pass_time(5)
+    assert done == ([] if change == "cancel" else [3])
+
+
+def test_turns_are_not_nested(reactor: MemoryReactor) -> None:
+    nested: list[bool] = []
+    reactor.callLater(0, lambda: nested.append(reactor.turn()))
+    reactor.callLater(0, lambda: reactor.pass_time(1))
+    with pytest.raises(RuntimeError):
+        reactor.turn()
+    assert nested == [False]
+
+
+def test_a_relay_can_be_watched_turn_by_turn() -> None:
+    relay = MemoryRelay()
+    alice, bobby = relay.join_all("alice", "bobby")
+    alice.connection.send(client_frame(b"hello"), settle=False)
+    assert bobby.received() == []
+    assert relay.turn()
+    relay.turn()
+    assert bobby.received() == ["msg:hello"]
+    relay.settle()
+    assert not relay.turn()
+
+
+def test_a_reactor_that_is_closed_has_forgotten_its_timers(reactor: MemoryReactor) -> None:
+    for seconds in range(10):
+        reactor.callLater(seconds, print)
+    reactor.close()
+    assert reactor.getDelayedCalls() == []
 
 
 def test_a_reactor_that_is_closed_holds_no_descriptors() -> None:
@@ -707,10 +775,7 @@ def test_a_real_relay_ends_with_the_process_that_started_it() -> None:
         "    print(url, flush=True)\n"
         "    os.kill(os.getpid(), 9)\n"
     )
-    parent = subprocess.run(
-        [sys.executable, "-c", code], env=environment(), capture_output=True, check=False, text=True
-    )
-    # stdout has ended, which the relay inherits not, and stderr, which it does: it is gone.
+    parent = run_python("-c", code)  # and the relay, which has inherited its stderr
     assert parent.returncode == -9
     port = int(parent.stdout.strip().rpartition(":")[2])
     with pytest.raises(OSError, match="refused"):

@@ -154,7 +154,7 @@ class Recorder(WebSocketConnection):
         return server_frames(self.transport.written)
 
 
-class RecorderFactory(WebSocketFactory):
+class RecorderFactory(WebSocketFactory[WebSocketConnection]):
     """Makes recorders; the time by which they are busy stands still, unless given."""
 
     protocol = Recorder

@@ -73,7 +73,7 @@ class Echo(WebSocketConnection):
         pass
 
 
-class EchoFactory(WebSocketFactory):
+class EchoFactory(WebSocketFactory[WebSocketConnection]):
     """The factory of echo connections, which may hold any amount of memory.
 
     :param private: whether to use private names of Autobahn and Twisted.

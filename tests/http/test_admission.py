@@ -41,10 +41,10 @@ class CountedTokens(Tokens):
         return super().allow(database, presented)
 
 
-def count_checks(world: MemoryRelay) -> CountedTokens:
-    """Let *world* count from now on how often it checks a token."""
-    tokens = CountedTokens(world.server.config.rules())
-    world.server._access.tokens = tokens
+def count_checks(relay: MemoryRelay) -> CountedTokens:
+    """Let *relay* count from now on how often it checks a token."""
+    tokens = CountedTokens(relay.server.config.rules())
+    relay.server._parts.access.tokens = tokens
     return tokens
 
 
@@ -68,10 +68,10 @@ def token_file(tmp_path: Path) -> Path:
     ],
 )
 def test_a_post_is_admitted_once(pieces: list[bytes]) -> None:
-    world = MemoryRelay(token="secret")
-    world.join_all("alice", "bobby", query="&t=secret")
-    tokens = count_checks(world)
-    wire = world.connect()
+    relay = MemoryRelay(token="secret")
+    relay.join_all("alice", "bobby", query="&t=secret")
+    tokens = count_checks(relay)
+    wire = relay.connect()
     wire.send(*pieces)
     answers = wire.responses()
     assert {each.status for each in answers} == {200}
@@ -79,20 +79,20 @@ def test_a_post_is_admitted_once(pieces: list[bytes]) -> None:
 
 
 def test_a_post_in_a_foreign_site_is_admitted_once() -> None:
-    world = MemoryRelay(token="secret")
-    world.join_all("alice", "bobby", query="&t=secret")
+    relay = MemoryRelay(token="secret")
+    relay.join_all("alice", "bobby", query="&t=secret")
     root = Resource()
-    root.putChild(b"ipc", world.server.resource())
-    world.factory = Site(root, reactor=world.reactor)
-    tokens = count_checks(world)
-    assert world.post(f"/ipc{SEND}", "hello").status == 200
+    root.putChild(b"ipc", relay.server.resource())
+    relay.port = relay.reactor.listenTCP(8080, Site(root, reactor=relay.reactor))
+    tokens = count_checks(relay)
+    assert relay.post(f"/ipc{SEND}", "hello").status == 200
     assert tokens.checks == 1
 
 
 def test_a_sender_that_leaves_before_its_body_is_complete_is_401() -> None:
-    world = MemoryRelay()
-    alice, bobby = world.join_all("alice", "bobby")
-    wire = world.connect()
+    relay = MemoryRelay()
+    alice, bobby = relay.join_all("alice", "bobby")
+    wire = relay.connect()
     wire.send(http_head("POST", SEND, content_length="5"), b"hel")
     alice.leave()
     wire.send(b"lo")
@@ -103,13 +103,13 @@ def test_a_sender_that_leaves_before_its_body_is_complete_is_401() -> None:
 # Again, where the decision comes later
 
 
-def conflicting(world: MemoryRelay, token: str) -> tuple[MemoryPeer, MemoryConnection]:
+def conflicting(relay: MemoryRelay, token: str) -> tuple[MemoryPeer, MemoryConnection]:
     """A silent holder of an id that is in conflict, and a newcomer that waits for the check."""
     target = f"/{DATABASE}/connect?v=1.0.0&id=[master]&t={token}"
-    first, holder = (MemoryPeer("[master]", world.upgrade(target)) for _ in range(2))
+    first, holder = (MemoryPeer("[master]", relay.upgrade(target)) for _ in range(2))
     assert first.close_code == 4001
     holder.answers = False
-    newcomer = world.connect()
+    newcomer = relay.connect()
     newcomer.send(upgrade_request(f"/{DATABASE}/connect?v=1.0.0&id=[master]&t=old"))
     assert newcomer.take() == b""
     return holder, newcomer
@@ -117,19 +117,19 @@ def conflicting(world: MemoryRelay, token: str) -> tuple[MemoryPeer, MemoryConne
 
 def test_a_newcomer_is_admitted_after_the_check_of_a_silent_holder(token_file: Path) -> None:
     token_file.write_text("old\nnew\n")
-    world = MemoryRelay(token_file=str(token_file))
-    _, newcomer = conflicting(world, "new")
-    world.pass_time(3)
+    relay = MemoryRelay(token_file=str(token_file))
+    _, newcomer = conflicting(relay, "new")
+    relay.pass_time(3)
     assert newcomer.take().startswith(b"HTTP/1.1 101 ")
 
 
 def test_a_token_revoked_during_the_check_is_refused(token_file: Path) -> None:
     token_file.write_text("old\nnew\n")
-    world = MemoryRelay(token_file=str(token_file))
-    holder, newcomer = conflicting(world, "new")
+    relay = MemoryRelay(token_file=str(token_file))
+    holder, newcomer = conflicting(relay, "new")
     token_file.write_text("new\n")
-    world.server.reload_tokens()
-    world.pass_time(3)
+    relay.server.reload_tokens()
+    relay.pass_time(3)
     assert newcomer.response().status == 403
     assert holder.close_code is None
 
@@ -137,7 +137,10 @@ def test_a_token_revoked_during_the_check_is_refused(token_file: Path) -> None:
 class SlowRelay:
     """A relay in which each id is in conflict, until :attr:`decide` is called."""
 
-    def challenge(
+    def __init__(self) -> None:
+        self.sessions = self.registry = self
+
+    def check_conflict(
         self, handshake: Handshake, newcomer: str, now: float, decide: Callable[[bool], object]
     ) -> None:
         self.decide = decide
@@ -155,7 +158,7 @@ def test_room_used_up_during_the_check_is_refused() -> None:
 
     relay: Any = SlowRelay()
     access = Access(Tokens(None), (), ())
-    admission = Admission(access, relay, check_room, lambda: 0.0, None)
+    admission = Admission(access, relay, check_room, lambda: 0.0, None, lambda: True)
     admission.connect(asked(b"/?id=alice&v=1"), DATABASE, decisions.append, decisions.append)
     assert decisions == []
     full.append(Overloaded("Too many connections"))
@@ -168,11 +171,11 @@ def test_room_used_up_during_the_check_is_refused() -> None:
 
 def test_only_databases_that_the_token_opens_are_searched(token_file: Path) -> None:
     token_file.write_text("a_* one\nb_* two\n")
-    world = MemoryRelay(token_file=str(token_file))
-    worker = world.join("worker", "a_data", query="&t=one")
-    world.join("worker", "b_data", query="&t=two")
-    world.join("secret", "b_data", query="&t=two")
-    assert world.post("/send?id=worker&t=one", "ping").status == 200
+    relay = MemoryRelay(token_file=str(token_file))
+    worker = relay.join("worker", "a_data", query="&t=one")
+    relay.join("worker", "b_data", query="&t=two")
+    relay.join("secret", "b_data", query="&t=two")
+    assert relay.post("/send?id=worker&t=one", "ping").status == 200
     assert worker.received() == ["pong"]
-    assert world.get("/receive?id=secret&msg=x&t=one").status == 404
-    assert world.get("/receive?id=nobody&msg=x&t=one").status == 404
+    assert relay.get("/receive?id=secret&msg=x&t=one").status == 404
+    assert relay.get("/receive?id=nobody&msg=x&t=one").status == 404

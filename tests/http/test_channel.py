@@ -45,12 +45,6 @@ def counted(relay: MemoryRelay, kind: str) -> int:
     return observer.counts[kind]
 
 
-def one_turn(relay: MemoryRelay) -> None:
-    """Let the server read what is there, and do what belongs to one turn."""
-    with relay._running():
-        relay._turn()
-
-
 def statuses(wire: MemoryConnection) -> int:
     """How many answers have come since the last time."""
     return wire.take().count(b"HTTP/1.1 ")
@@ -62,10 +56,10 @@ def statuses(wire: MemoryConnection) -> int:
 def test_pipelined_requests_are_answered_some_in_each_turn() -> None:
     relay = MemoryRelay()
     wire = relay.connect()
-    wire.socket.inbox += SHORTEST * 1000
+    wire.send(SHORTEST * 1000, settle=False)
     answers = []
     for _ in range(10):
-        one_turn(relay)
+        relay.turn()
         answers.append(statuses(wire))
     assert STEPS_PER_TURN - 1 <= max(answers) <= 2 * STEPS_PER_TURN
     relay.settle()
@@ -76,11 +70,11 @@ def test_connections_are_served_in_rotation() -> None:
     relay = MemoryRelay()
     *greedy, wire = (relay.connect() for _ in range(4))
     for each in greedy:
-        each.socket.inbox += SHORTEST * 1000
-    one_turn(relay)
-    wire.socket.inbox += HEALTH
+        each.send(SHORTEST * 1000, settle=False)
+    relay.turn()
+    wire.send(HEALTH, settle=False)
     for _ in range(3):
-        one_turn(relay)
+        relay.turn()
     assert statuses(wire) == 1
     assert all(0 < statuses(each) < 100 for each in greedy)
 
@@ -89,8 +83,8 @@ def test_many_connections_with_a_request_each_share_the_turns() -> None:
     relay = MemoryRelay()
     wires = [relay.connect() for _ in range(50)]
     for each in wires:
-        each.socket.inbox += HEALTH
-    one_turn(relay)
+        each.send(HEALTH, settle=False)
+    relay.turn()
     assert sum(map(statuses, wires)) <= 2 * STEPS_PER_TURN
     relay.settle()
     assert sum(map(statuses, wires)) >= 50 - 2 * STEPS_PER_TURN
@@ -101,10 +95,9 @@ def test_a_body_of_tiny_chunks_is_parsed_some_in_each_turn() -> None:
     _, bobby = relay.join_all("alice", "bobby")
     wire = relay.connect()
     wire.send(http_head("POST", SEND, transfer_encoding="chunked"))
-    wire.socket.inbox += chunk(b"x") * 10_000
+    wire.send(chunk(b"x") * 10_000, settle=False)
     turns = 0
-    while wire.unread or next(iter(relay.server._site.channels))._input:
-        one_turn(relay)
+    while relay.turn():
         turns += 1
     assert turns >= 10_000 * 6 // (STEPS_PER_TURN * PIECE)
     wire.send(chunk(b""))
@@ -115,10 +108,10 @@ def test_a_body_of_tiny_chunks_is_parsed_some_in_each_turn() -> None:
 def test_nothing_is_read_while_input_waits() -> None:
     relay = MemoryRelay()
     wire = relay.connect()
-    wire.socket.inbox += SHORTEST * 20_000
+    wire.send(SHORTEST * 20_000, settle=False)
     before = len(wire.unread)
     for _ in range(10):
-        one_turn(relay)
+        relay.turn()
     assert before - len(wire.unread) == 64 * KIB  # one read
     wire.reset()
 
@@ -133,7 +126,7 @@ def test_no_request_is_answered_while_answers_are_unread() -> None:
     wire.send(SHORTEST * 5_000)
     unread = 5_000 * len(SHORTEST) - len(wire.unread)
     assert unread <= 128 * KIB
-    assert relay.server._site.memory <= WRITE_BUFFER + 128 * KIB
+    assert relay.server._parts.site.memory <= WRITE_BUFFER + 128 * KIB
     wire.resume_reading()
     assert statuses(wire) == 5_000
 
@@ -169,7 +162,7 @@ def test_connections_that_hold_more_than_their_share_are_ended() -> None:
         each.send(SHORTEST * 2_000)
     honest = relay.connect()
     relay.pass_time(2)
-    assert relay.server._site.memory <= MIB
+    assert relay.server._parts.site.memory <= MIB
     assert 0 < sum(each.ended is None for each in greedy) <= MIB // WRITE_BUFFER
     honest.send(HEALTH)
     assert honest.response().status == 200
@@ -187,7 +180,7 @@ def test_a_client_that_reads_no_last_answer_is_aborted() -> None:
     assert wire.ended is None
     relay.pass_time(2)
     assert wire.ended == "reset"
-    assert relay.server._site.channels == set()
+    assert relay.server._parts.site.channels == set()
 
 
 @pytest.mark.parametrize(
@@ -247,7 +240,7 @@ def test_a_slow_request_behind_one_that_waits_has_a_deadline() -> None:
 def test_the_system_probes_an_idle_connection() -> None:
     relay = MemoryRelay()
     wire = relay.connect()
-    assert wire.socket.options[socket.SOL_SOCKET, socket.SO_KEEPALIVE] == 1
+    assert wire.options[socket.SOL_SOCKET, socket.SO_KEEPALIVE] == 1
 
 
 # Refusals

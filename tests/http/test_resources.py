@@ -524,9 +524,9 @@ def test_a_body_counts_until_its_last_download_has_ended() -> None:
     wire = begin_download(relay, target)
     relay.pass_time(12)
     assert relay.get(target).status == 404
-    assert relay.server._context.store.stored == 2_000_000
+    assert relay.server._parts.relay.store.stored == 2_000_000
     wire.reset()
-    assert relay.server._context.store.stored == 0
+    assert relay.server._parts.relay.store.stored == 0
 
 
 def test_nobody_else_can_download_a_message() -> None:

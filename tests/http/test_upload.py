@@ -25,13 +25,13 @@ from acebase_ipc.testing import (
 SEND = f"/{DATABASE}/send?id=alice"
 
 
-def full_world(**config: Any) -> tuple[MemoryRelay, MemoryPeer, MemoryPeer, str]:
-    """A World, alice, bobby, and the id of a message to bobby that takes all room but 100 bytes."""
+def full_relay(**config: Any) -> tuple[MemoryRelay, MemoryPeer, MemoryPeer, str]:
+    """A relay, alice, bobby, and the id of a message to bobby that takes all room but 100 bytes."""
     limits = {"max_payload": 10, "max_message": 1000, "max_stored": 1000 + ENTRY_SIZE, **config}
-    world = MemoryRelay(**limits)
-    alice, bobby = world.join_all("alice", "bobby")
-    assert world.post(SEND, "x" * 900).status == 200
-    return world, alice, bobby, announced(bobby)[0]
+    relay = MemoryRelay(**limits)
+    alice, bobby = relay.join_all("alice", "bobby")
+    assert relay.post(SEND, "x" * 900).status == 200
+    return relay, alice, bobby, announced(bobby)[0]
 
 
 def announced(peer: MemoryPeer) -> list[str]:
@@ -39,55 +39,55 @@ def announced(peer: MemoryPeer) -> list[str]:
     return [each.removeprefix("get:") for each in peer.received()]
 
 
-def download(world: MemoryRelay, message_id: str) -> str:
+def download(relay: MemoryRelay, message_id: str) -> str:
     """Download a message as bobby."""
-    response = world.get(f"/{DATABASE}/receive?id=bobby&msg={message_id}")
+    response = relay.get(f"/{DATABASE}/receive?id=bobby&msg={message_id}")
     assert response.status == 200
     return response.text
 
 
-def post(world: MemoryRelay, body: bytes) -> MemoryConnection:
+def post(relay: MemoryRelay, body: bytes) -> MemoryConnection:
     """Begin to POST as alice."""
-    wire = world.connect()
+    wire = relay.connect()
     wire.send(http_request("POST", SEND, body))
     return wire
 
 
 def test_a_post_waits_for_room_and_goes_on_when_there_is() -> None:
-    world, _, bobby, first = full_world()
-    wire = post(world, b"y" * 200)
+    relay, _, bobby, first = full_relay()
+    wire = post(relay, b"y" * 200)
     assert wire.take() == b""
     assert bobby.received() == []
-    assert download(world, first) == "x" * 900
+    assert download(relay, first) == "x" * 900
     assert wire.response().text == "ok"
     (second,) = announced(bobby)
-    assert download(world, second) == "y" * 200
+    assert download(relay, second) == "y" * 200
 
 
 def test_what_fits_does_not_wait() -> None:
-    world, _, bobby, _ = full_world()
-    assert post(world, b"y" * 100).response().text == "ok"
+    relay, _, bobby, _ = full_relay()
+    assert post(relay, b"y" * 100).response().text == "ok"
     assert len(announced(bobby)) == 1
-    assert post(world, b"y" * 11).take() == b""
+    assert post(relay, b"y" * 11).take() == b""
 
 
 def test_a_small_message_does_not_wait() -> None:
-    world, alice, bobby, _ = full_world()
-    waiting = post(world, b"y" * 200)
-    assert post(world, b"small").response().text == "ok"
-    assert post(world, b"ping").response().text == "ok"
+    relay, alice, bobby, _ = full_relay()
+    waiting = post(relay, b"y" * 200)
+    assert post(relay, b"small").response().text == "ok"
+    assert post(relay, b"ping").response().text == "ok"
     assert (bobby.received(), alice.received()) == (["msg:small"], ["pong"])
     assert waiting.take() == b""
 
 
 @pytest.mark.parametrize("others_are_paused", [False, True])
 def test_a_large_message_that_nobody_downloads_does_not_wait(others_are_paused: bool) -> None:
-    world, alice, _, _ = full_world(introductions=False)
+    relay, alice, _, _ = full_relay(introductions=False)
     if others_are_paused:
-        assert post(world, b"y" * 200).take() == b""
-    carol, david = world.join_all("carol", "david", database="other_data", query="&dialect=acebase")
+        assert post(relay, b"y" * 200).take() == b""
+    carol, david = relay.join_all("carol", "david", database="other_data", query="&dialect=acebase")
     carol.received()
-    wire = world.connect()
+    wire = relay.connect()
     wire.send(http_request("POST", "/other_data/send?id=carol", b"{" + b"y" * 500))
     assert wire.response().text == "ok"
     assert david.received() == ["{" + "y" * 500]
@@ -95,25 +95,25 @@ def test_a_large_message_that_nobody_downloads_does_not_wait(others_are_paused: 
 
 
 def test_a_waiting_post_is_refused_after_30_s() -> None:
-    world, _, bobby, first = full_world()
-    wire = post(world, b"y" * 200)
-    world.pass_time(29)
+    relay, _, bobby, first = full_relay()
+    wire = post(relay, b"y" * 200)
+    relay.pass_time(29)
     assert wire.take() == b""
-    world.pass_time(2)
+    relay.pass_time(2)
     response = wire.response()
     assert response.status == 503
     assert "\n" not in response.text.strip()
     assert wire.ended == "closed"
-    download(world, first)
-    world.pass_time(2)
+    download(relay, first)
+    relay.pass_time(2)
     assert bobby.received() == []
-    assert post(world, b"z" * 200).response().status == 200
+    assert post(relay, b"z" * 200).response().status == 200
 
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_waiting_body_is_not_read(chunked: bool) -> None:
-    world, _, bobby, first = full_world()
-    wire = world.connect()
+    relay, _, bobby, first = full_relay()
+    wire = relay.connect()
     if chunked:
         wire.send(http_head("POST", SEND, transfer_encoding="chunked"), chunk(b"y" * 200))
         rest = chunk(b"z" * 100) + chunk(b"")
@@ -122,18 +122,18 @@ def test_a_waiting_body_is_not_read(chunked: bool) -> None:
         rest = b"z" * 100
     wire.send(rest)
     assert wire.unread == rest
-    download(world, first)
+    download(relay, first)
     assert wire.unread == b""
     assert wire.response().text == "ok"
     (second,) = announced(bobby)
-    assert download(world, second) == "y" * 200 + "z" * 100
+    assert download(relay, second) == "y" * 200 + "z" * 100
 
 
 def test_a_body_refused_after_waiting_is_read_to_its_end() -> None:
-    world, _, _, _ = full_world()
-    wire = world.connect()
+    relay, _, _, _ = full_relay()
+    wire = relay.connect()
     wire.send(http_head("POST", SEND, content_length="300") + b"y" * 200)
-    world.pass_time(31)
+    relay.pass_time(31)
     assert wire.response().status == 503
     assert wire.ended is None
     wire.send(b"y" * 100)
@@ -141,191 +141,191 @@ def test_a_body_refused_after_waiting_is_read_to_its_end() -> None:
 
 
 def test_waiting_is_not_being_idle() -> None:
-    world, _, _, first = full_world(http_idle=5, request_timeout=5, handshake_timeout=5)
-    wire = world.connect()
+    relay, _, _, first = full_relay(http_idle=5, request_timeout=5, handshake_timeout=5)
+    wire = relay.connect()
     wire.send(http_head("POST", SEND, content_length="300") + b"y" * 299)
-    world.pass_time(28)
+    relay.pass_time(28)
     assert wire.ended is None
-    download(world, first)
+    download(relay, first)
     wire.send(b"y")
     assert wire.response().text == "ok"
 
 
 def test_paused_posts_are_served_in_order() -> None:
-    world, _, bobby, first = full_world()
-    wires = [post(world, b"%d" % number * 400) for number in range(4)]
-    download(world, first)
+    relay, _, bobby, first = full_relay()
+    wires = [post(relay, b"%d" % number * 400) for number in range(4)]
+    download(relay, first)
     assert [each.take() != b"" for each in wires] == [True, True, False, False]
     second, third = announced(bobby)
-    assert download(world, second) == "0" * 400
+    assert download(relay, second) == "0" * 400
     assert [each.take() != b"" for each in wires] == [False, False, True, False]
-    assert download(world, third) == "1" * 400
+    assert download(relay, third) == "1" * 400
     assert wires[3].response().text == "ok"
-    assert [download(world, each) for each in announced(bobby)] == ["2" * 400, "3" * 400]
+    assert [download(relay, each) for each in announced(bobby)] == ["2" * 400, "3" * 400]
 
 
 def test_a_smaller_message_does_not_overtake_one_that_waits() -> None:
-    world, _, bobby, first = full_world()
-    large, small = post(world, b"y" * 500), post(world, b"z" * 50)
+    relay, _, bobby, first = full_relay()
+    large, small = post(relay, b"y" * 500), post(relay, b"z" * 50)
     assert (large.take(), small.take(), bobby.received()) == (b"", b"", [])
-    download(world, first)
-    assert [download(world, each) for each in announced(bobby)] == ["y" * 500, "z" * 50]
+    download(relay, first)
+    assert [download(relay, each) for each in announced(bobby)] == ["y" * 500, "z" * 50]
 
 
 @pytest.mark.parametrize("end", ["close", "reset"])
 def test_a_client_that_stops_waiting_makes_way(end: str) -> None:
-    world, _, bobby, first = full_world()
-    large, small = post(world, b"y" * 950), post(world, b"z" * 50)
+    relay, _, bobby, first = full_relay()
+    large, small = post(relay, b"y" * 950), post(relay, b"z" * 50)
     getattr(large, end)()
-    download(world, first)
-    world.pass_time(31)
-    heard = [download(world, each) for each in announced(bobby)]
+    download(relay, first)
+    relay.pass_time(31)
+    heard = [download(relay, each) for each in announced(bobby)]
     assert "z" * 50 in heard
     assert small.response().text == "ok"
 
 
 def test_a_post_behind_one_that_is_refused_goes_on() -> None:
-    world, _, bobby, _ = full_world()
-    large = post(world, b"y" * 500)
-    world.pass_time(5)
-    small = post(world, b"z" * 50)
-    world.pass_time(27)
+    relay, _, bobby, _ = full_relay()
+    large = post(relay, b"y" * 500)
+    relay.pass_time(5)
+    small = post(relay, b"z" * 50)
+    relay.pass_time(27)
     assert large.response().status == 503
     assert small.response().status == 200
-    assert [download(world, each) for each in announced(bobby)] == ["z" * 50]
+    assert [download(relay, each) for each in announced(bobby)] == ["z" * 50]
 
 
 def test_room_is_made_when_a_message_expires() -> None:
-    world, _, bobby, _ = full_world(message_ttl=10)
-    wire = post(world, b"y" * 200)
-    world.pass_time(9)
+    relay, _, bobby, _ = full_relay(message_ttl=10)
+    wire = post(relay, b"y" * 200)
+    relay.pass_time(9)
     assert wire.take() == b""
-    world.pass_time(3)
+    relay.pass_time(3)
     assert wire.response().text == "ok"
     assert len(announced(bobby)) == 1
 
 
 def test_room_is_made_when_a_recipient_leaves() -> None:
-    world, _, bobby, _ = full_world()
-    carol = world.join("carol")
+    relay, _, bobby, _ = full_relay()
+    carol = relay.join("carol")
     bobby.leave()
     carol.received()
-    wire = post(world, b"y" * 200)
-    world.pass_time(2)
+    wire = post(relay, b"y" * 200)
+    relay.pass_time(2)
     assert wire.response().text == "ok"
     assert len(announced(carol)) == 1
 
 
 def test_room_is_made_when_a_recipient_leaves_while_a_post_waits() -> None:
-    world, _, bobby, _ = full_world()
-    carol = world.join("carol")
-    wire = post(world, b"y" * 200)
+    relay, _, bobby, _ = full_relay()
+    carol = relay.join("carol")
+    wire = post(relay, b"y" * 200)
     assert wire.take() == b""
     bobby.leave()
     carol.received()
-    world.pass_time(2)
+    relay.pass_time(2)
     assert wire.response().text == "ok"
     assert len(announced(carol)) == 1
 
 
 def test_a_message_for_several_makes_room_when_all_have_it() -> None:
-    world = MemoryRelay(max_payload=10, max_stored=1000)
-    world.join_all("alice", "bobby", "carol")
-    bobby, carol = world.join_all("bobby", "carol")
-    world.post(SEND, "x" * 900)
+    relay = MemoryRelay(max_payload=10, max_stored=1000)
+    relay.join_all("alice", "bobby", "carol")
+    bobby, carol = relay.join_all("bobby", "carol")
+    relay.post(SEND, "x" * 900)
     ((first,), _) = announced(bobby), announced(carol)
-    wire = post(world, b"y" * 200)
-    assert download(world, first) == "x" * 900
+    wire = post(relay, b"y" * 200)
+    assert download(relay, first) == "x" * 900
     assert wire.take() == b""
-    assert world.get(f"/{DATABASE}/receive?id=carol&msg={first}").status == 200
+    assert relay.get(f"/{DATABASE}/receive?id=carol&msg={first}").status == 200
     assert wire.response().text == "ok"
 
 
 def test_a_message_of_any_legal_size_goes_where_there_is_nothing_else() -> None:
-    world = MemoryRelay(max_payload=10, max_message=1000, max_stored=1)
-    _, bobby = world.join_all("alice", "bobby")
+    relay = MemoryRelay(max_payload=10, max_message=1000, max_stored=1)
+    _, bobby = relay.join_all("alice", "bobby")
     for _ in range(3):
-        assert world.post(SEND, "x" * 1000).status == 200
+        assert relay.post(SEND, "x" * 1000).status == 200
         (message_id,) = announced(bobby)
-        waiting = post(world, b"y" * 11)
+        waiting = post(relay, b"y" * 11)
         assert waiting.take() == b""
-        download(world, message_id)
+        download(relay, message_id)
         (message_id,) = announced(bobby)
-        assert download(world, message_id) == "y" * 11
+        assert download(relay, message_id) == "y" * 11
 
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_that_is_coming_in_takes_its_room(chunked: bool) -> None:
-    world = MemoryRelay(max_payload=10, max_stored=1000)
-    _, bobby = world.join_all("alice", "bobby")
-    wire = world.connect()
+    relay = MemoryRelay(max_payload=10, max_stored=1000)
+    _, bobby = relay.join_all("alice", "bobby")
+    wire = relay.connect()
     if chunked:
         wire.send(http_head("POST", SEND, transfer_encoding="chunked"), chunk(b"x" * 900))
         end = chunk(b"")
     else:
         wire.send(http_head("POST", SEND, content_length="900") + b"x")
         end = b"x" * 899
-    waiting = post(world, b"y" * 200)
+    waiting = post(relay, b"y" * 200)
     assert waiting.take() == b""
     wire.send(end)
     assert wire.response().text == "ok"
     assert waiting.take() == b""
     (first,) = announced(bobby)
-    download(world, first)
+    download(relay, first)
     assert waiting.response().text == "ok"
 
 
 def test_a_chunked_body_of_any_legal_size_goes_where_there_is_nothing_else() -> None:
-    world = MemoryRelay(max_payload=10, max_message=1000, max_stored=1)
-    _, bobby = world.join_all("alice", "bobby")
-    wire = world.connect()
+    relay = MemoryRelay(max_payload=10, max_message=1000, max_stored=1)
+    _, bobby = relay.join_all("alice", "bobby")
+    wire = relay.connect()
     wire.send(http_head("POST", SEND, transfer_encoding="chunked"), *[chunk(b"x" * 100)] * 10)
     wire.send(chunk(b""))
     assert wire.response().text == "ok"
-    assert download(world, announced(bobby)[0]) == "x" * 1000
+    assert download(relay, announced(bobby)[0]) == "x" * 1000
 
 
 @pytest.mark.parametrize("end", ["close", "reset"])
 def test_the_room_of_a_body_that_is_cut_off_is_free_again(end: str) -> None:
-    world = MemoryRelay(max_payload=10, max_stored=1000)
-    _, bobby = world.join_all("alice", "bobby")
+    relay = MemoryRelay(max_payload=10, max_stored=1000)
+    _, bobby = relay.join_all("alice", "bobby")
     for _ in range(3):
-        wire = world.connect()
+        wire = relay.connect()
         wire.send(http_head("POST", SEND, content_length="900") + b"x" * 500)
-        waiting = post(world, b"y" * 200)
+        waiting = post(relay, b"y" * 200)
         assert waiting.take() == b""
         getattr(wire, end)()
         assert waiting.response().text == "ok"
         (message_id,) = announced(bobby)
-        download(world, message_id)
-    assert world.post(SEND, "x" * 1000).status == 200
+        download(relay, message_id)
+    assert relay.post(SEND, "x" * 1000).status == 200
 
 
 @pytest.mark.parametrize("refused", ["to:;" + "x" * 500, "x" * 500 + "\udcff"])
 def test_the_room_of_a_message_that_is_refused_is_free_again(refused: str) -> None:
-    world = MemoryRelay(max_payload=10, max_stored=1000)
-    world.join_all("alice", "bobby")
+    relay = MemoryRelay(max_payload=10, max_stored=1000)
+    relay.join_all("alice", "bobby")
     for _ in range(5):
-        assert world.post(SEND, refused.encode(errors="surrogateescape")).status == 400
-    assert world.post(SEND, "x" * 1000).status == 200
+        assert relay.post(SEND, refused.encode(errors="surrogateescape")).status == 400
+    assert relay.post(SEND, "x" * 1000).status == 200
 
 
 def test_a_sender_that_leaves_while_it_waits_is_refused() -> None:
-    world, alice, bobby, first = full_world()
-    wire = post(world, b"y" * 200)
+    relay, alice, bobby, first = full_relay()
+    wire = post(relay, b"y" * 200)
     alice.leave()
     bobby.received()
-    download(world, first)
+    download(relay, first)
     assert wire.response().status == 401
     assert bobby.received() == []
 
 
 def test_a_client_may_send_its_next_request_while_it_waits() -> None:
-    world, _, bobby, first = full_world()
-    wire = world.connect()
+    relay, _, bobby, first = full_relay()
+    wire = relay.connect()
     wire.send(http_request("POST", SEND, b"y" * 200) + http_request("POST", SEND, b"next"))
     assert wire.take() == b""
-    download(world, first)
+    download(relay, first)
     assert [each.text for each in wire.responses()] == ["ok", "ok"]
     second, small = bobby.received()
     assert second.startswith("get:")
@@ -387,45 +387,45 @@ class Uploads:
 
 @pytest.mark.parametrize("count", [1000, 5000])
 def test_paused_uploads_that_end_together_cost_the_same_each(count: int) -> None:
-    world = Uploads(count)
-    for each in world.uploads[: count // 2]:
-        world.admission.release(each)
-    world.clock.advance(STORE_TIMEOUT)
-    world.admission.expire(world.clock.seconds())
-    for each in world.uploads[count // 2 :]:
-        world.admission.release(each)
-    world.clock.advance(0)
-    assert world.done == ["expired"] * (count // 2)
-    assert world.store.asked <= 2
-    assert world.admission.reserved == 0
+    crowd = Uploads(count)
+    for each in crowd.uploads[: count // 2]:
+        crowd.admission.release(each)
+    crowd.clock.advance(STORE_TIMEOUT)
+    crowd.admission.expire(crowd.clock.seconds())
+    for each in crowd.uploads[count // 2 :]:
+        crowd.admission.release(each)
+    crowd.clock.advance(0)
+    assert crowd.done == ["expired"] * (count // 2)
+    assert crowd.store.asked <= 2
+    assert crowd.admission.reserved == 0
 
 
 @pytest.mark.parametrize("count", [1000, 5000])
 def test_paused_uploads_are_resumed_later_and_at_the_same_cost_each(count: int) -> None:
-    world = Uploads(count)
-    world.store.forget("db", b"reader")
-    world.admission.retry()
-    world.admission.retry()
-    assert world.done == []  # not from within a call
-    world.clock.advance(0)
-    assert world.done == ["resumed"] * 1000  # for which there is room
-    assert world.store.asked <= 1001
-    for each in world.uploads[:1000]:
-        world.admission.release(each)
-        world.admission.release(each)
-    world.clock.advance(0)
-    assert len(world.done) == min(count, 2000)
+    crowd = Uploads(count)
+    crowd.store.forget("db", b"reader")
+    crowd.admission.retry()
+    crowd.admission.retry()
+    assert crowd.done == []  # not from within a call
+    crowd.clock.advance(0)
+    assert crowd.done == ["resumed"] * 1000  # for which there is room
+    assert crowd.store.asked <= 1001
+    for each in crowd.uploads[:1000]:
+        crowd.admission.release(each)
+        crowd.admission.release(each)
+    crowd.clock.advance(0)
+    assert len(crowd.done) == min(count, 2000)
 
 
 def test_a_burst_of_complete_posts_is_relayed_when_there_is_room() -> None:
     """More of them than there may be calls within each other."""
-    world = MemoryRelay(max_payload=10, max_stored=100_000)
-    _, bobby = world.join_all("alice", "bobby")
-    world.post(SEND, "x" * 100_000)
+    relay = MemoryRelay(max_payload=10, max_stored=100_000)
+    _, bobby = relay.join_all("alice", "bobby")
+    relay.post(SEND, "x" * 100_000)
     (first,) = announced(bobby)
     count = sys.getrecursionlimit() // 3
-    wires = [post(world, b"to:bobby;%011d" % each) for each in range(count)]
+    wires = [post(relay, b"to:bobby;%011d" % each) for each in range(count)]
     assert {each.take() for each in wires} == {b""}
-    assert download(world, first) == "x" * 100_000
+    assert download(relay, first) == "x" * 100_000
     assert {each.response().text for each in wires} == {"ok"}
     assert len(announced(bobby)) == count

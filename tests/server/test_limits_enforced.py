@@ -143,16 +143,16 @@ def test_max_backlog_disconnects_only_the_peer_that_does_not_read() -> None:
     alice, bobby, carol = relay.join_all("alice", "bobby", "carol")
     bobby.connection.stop_reading()
     sent = 0
-    while bobby.connection.ended is None:
+    while bobby.connection.ended is None and sent < 300_000:  # the transport takes some, too
         alice.say("x" * 10_000)
         sent += 10_000
     assert bobby.connection.ended == "reset"
-    assert 200_000 <= sent <= 300_000  # the transport takes some, too
+    assert sent >= 200_000
     heard = carol.received()
     assert heard.pop() == "disconnect:bobby"
     assert heard == ["msg:" + "x" * 10_000] * (sent // 10_000)
     assert counts(relay)["SlowConsumer"] == 1
-    assert len(relay.logged("bobby is cut")) == 1
+    assert len(relay.logged("bobby is disconnected: it has not read")) == 1
 
 
 def test_session_timeout_is_how_long_a_seat_lasts() -> None:
@@ -198,7 +198,7 @@ def test_max_memory_cuts_the_largest_backlog_first() -> None:
     assert [each.connection.ended for each in (small, large)] == [None, "reset"]
     assert other.received() == alice.received() == ["disconnect:large"]
     assert counts(relay)["EvictedForMemory"] == 1
-    assert len(relay.logged("large is cut")) == 1
+    assert len(relay.logged("large is disconnected", "max_memory")) == 1
 
 
 def test_max_memory_counts_what_is_held_for_a_seat() -> None:

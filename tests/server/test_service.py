@@ -22,13 +22,13 @@ from acebase_ipc.testing import (
     START,
     Frame,
     MemoryPeer,
+    MemoryPort,
     MemoryReactor,
     MemoryRelay,
     Opcode,
     http_head,
     upgrade_request,
 )
-from tests.fakes import ListeningPort
 
 SEND = f"/{DATABASE}/send?id=alice"
 
@@ -37,35 +37,35 @@ SEND = f"/{DATABASE}/send?id=alice"
 
 
 def test_it_listens_on_loopback_unless_told_otherwise() -> None:
-    world = MemoryRelay()
-    ((port, _, _, interface),) = world.reactor.tcpServers
+    relay = MemoryRelay()
+    ((port, _, _, interface),) = relay.reactor.tcpServers
     assert (port, interface) == (9163, "127.0.0.1")
 
 
 def test_it_listens_where_it_is_told_to() -> None:
-    world = MemoryRelay(host="192.0.2.7", port=1234)
-    ((port, _, _, interface),) = world.reactor.tcpServers
+    relay = MemoryRelay(host="192.0.2.7", port=1234)
+    ((port, _, _, interface),) = relay.reactor.tcpServers
     assert (port, interface) == (1234, "192.0.2.7")
 
 
 def test_many_may_connect_at_once() -> None:
-    world = MemoryRelay()
-    ((_, _, backlog, _),) = world.reactor.tcpServers
+    relay = MemoryRelay()
+    ((_, _, backlog, _),) = relay.reactor.tcpServers
     assert backlog == 1024
 
 
 def test_what_a_flood_left_out_of_the_log_is_told_without_another_event() -> None:
-    world = MemoryRelay()
+    relay = MemoryRelay()
     with capturedLogs() as logged:
         for _ in range(LINES_PER_PERIOD):
-            world.join("worker1").leave()
-        world.pass_time(PERIOD + 1, step=1)
+            relay.join("worker1").leave()
+        relay.pass_time(PERIOD + 1, step=1)
     texts = [eventAsText(each, includeTimestamp=False, includeSystem=False) for each in logged]
     assert not any("were left out" in each for each in texts)
     with capturedLogs() as logged:
         for _ in range(LINES_PER_PERIOD + 2):
-            world.join("worker1").leave()
-        world.pass_time(PERIOD + 1, step=1)
+            relay.join("worker1").leave()
+        relay.pass_time(PERIOD + 1, step=1)
     texts = [eventAsText(each, includeTimestamp=False, includeSystem=False) for each in logged]
     assert texts[-2:] == [
         "2 more lines of PeerJoined were left out",
@@ -74,14 +74,14 @@ def test_what_a_flood_left_out_of_the_log_is_told_without_another_event() -> Non
 
 
 def test_it_listens_on_every_endpoint_and_serves_one_relay() -> None:
-    world = MemoryRelay(endpoints=("tcp:1000:interface=127.0.0.1", "tcp:2000:interface=\\:\\:1"))
-    assert [(port, at) for port, _, _, at in world.reactor.tcpServers] == [
+    relay = MemoryRelay(endpoints=("tcp:1000:interface=127.0.0.1", "tcp:2000:interface=\\:\\:1"))
+    assert [(port, at) for port, _, _, at in relay.reactor.tcpServers] == [
         (1000, "127.0.0.1"),
         (2000, "::1"),
     ]
-    alice = world.join("alice")
-    world.port = world.reactor.ports[1]
-    bobby = world.join("bobby")
+    alice = relay.join("alice")
+    relay.port = relay.reactor.ports[1]
+    bobby = relay.join("bobby")
     assert alice.received() == ["connect:bobby"]
     alice.say("hello")
     assert bobby.received() == ["msg:hello"]
@@ -92,9 +92,9 @@ def test_without_a_port_it_listens_nowhere() -> None:
 
 
 def test_a_taken_port_fails_the_start() -> None:
-    world = MemoryRelay(expect_errors=True, reactor=MemoryReactor(taken=[9163]))
+    relay = MemoryRelay(expect_errors=True, reactor=MemoryReactor(taken=[9163]))
     failures: list[Failure] = []
-    world.starting.addErrback(failures.append)
+    relay.starting.addErrback(failures.append)
     (failure,) = failures
     assert failure.check(CannotListenError)
 
@@ -120,11 +120,11 @@ def test_a_passphrase_is_in_no_error() -> None:
 
 
 def test_it_logs_where_it_listens_and_how() -> None:
-    world = MemoryRelay(max_payload=1234, token="a-secret-token", port=1000)
-    assert world.logged("127.0.0.1:1000")
-    assert world.logged("token", "not required") == []
-    assert world.logged("token", "required", "1234", "configured")
-    assert world.logged("a-secret-token") == []
+    relay = MemoryRelay(max_payload=1234, token="a-secret-token", port=1000)
+    assert relay.logged("127.0.0.1:1000")
+    assert relay.logged("token", "not required") == []
+    assert relay.logged("token", "required", "1234", "configured")
+    assert relay.logged("a-secret-token") == []
 
 
 def test_it_logs_that_there_is_no_token_and_the_default_of_max_payload() -> None:
@@ -144,8 +144,8 @@ def test_it_logs_that_there_is_no_token_and_the_default_of_max_payload() -> None
 def test_it_warns_of_ports_that_are_open_to_the_network(
     host: str, token: str | None, warnings: list[str]
 ) -> None:
-    world = MemoryRelay(host=host, token=token)
-    warned = [eventAsText(each) for each in world.log if each["log_level"].name == "warn"]
+    relay = MemoryRelay(host=host, token=token)
+    warned = [eventAsText(each) for each in relay.log if each["log_level"].name == "warn"]
     assert len(warned) == len(warnings)
     assert all(any(each in line for line in warned) for each in warnings)
 
@@ -155,18 +155,18 @@ def test_it_warns_of_ports_that_are_open_to_the_network(
 
 @pytest.mark.parametrize(("max_session_queue", "warned"), [(1000, False), (1001, True)])
 def test_it_warns_if_more_is_held_than_may_be_unread(max_session_queue: int, warned: bool) -> None:
-    world = MemoryRelay(max_backlog=1000, max_session_queue=max_session_queue)
-    assert bool(world.logged("max_session_queue exceeds max_backlog")) == warned
+    relay = MemoryRelay(max_backlog=1000, max_session_queue=max_session_queue)
+    assert bool(relay.logged("max_session_queue exceeds max_backlog")) == warned
 
 
 def test_stopping_says_goodbye_to_every_peer() -> None:
-    world = MemoryRelay()
-    peers = [*world.join_all("alice", "bobby"), *world.join_all("alice", database="other_data")]
+    relay = MemoryRelay()
+    peers = [*relay.join_all("alice", "bobby"), *relay.join_all("alice", database="other_data")]
     stopped: list[object] = []
-    world.stop().addBoth(stopped.append)
+    relay.stop().addBoth(stopped.append)
     assert len(stopped) == 1
     assert not isinstance(stopped[0], Failure)
-    assert not any(each.listening for each in world.reactor.ports)
+    assert not any(each.listening for each in relay.reactor.ports)
     for each in peers:
         assert each.close_code == 1001
         assert each.close_reason
@@ -174,15 +174,15 @@ def test_stopping_says_goodbye_to_every_peer() -> None:
 
 
 def test_stopping_delivers_what_was_sent_before() -> None:
-    world = MemoryRelay()
-    alice, bobby = world.join_all("alice", "bobby")
+    relay = MemoryRelay()
+    alice, bobby = relay.join_all("alice", "bobby")
     bobby.connection.stop_reading()
     messages = [f"{number} {'x' * 10_000}" for number in range(100)]
     alice.say(*messages)
     stopped: list[object] = []
-    world.stop().addBoth(stopped.append)
+    relay.stop().addBoth(stopped.append)
     assert stopped == []
-    world.pass_time(0.5)
+    relay.pass_time(0.5)
     bobby.connection.resume_reading()
     *before, close = bobby.frames()
     bodies = [each for each in before if each.payload.startswith(b"msg:")]
@@ -193,105 +193,105 @@ def test_stopping_delivers_what_was_sent_before() -> None:
 
 @pytest.mark.parametrize("reads", [True, False])
 def test_stopping_ends_in_time_with_a_peer_that_never_answers(reads: bool) -> None:
-    world = MemoryRelay()
-    alice, bobby, carol = world.join_all("alice", "bobby", "carol")
+    relay = MemoryRelay()
+    alice, bobby, carol = relay.join_all("alice", "bobby", "carol")
     carol.answers = False
     if not reads:
         carol.connection.stop_reading()
         alice.say(*["x" * 10_000] * 50)
     stopped: list[object] = []
-    world.stop().addBoth(stopped.append)
+    relay.stop().addBoth(stopped.append)
     assert (alice.close_code, bobby.close_code) == (1001, 1001)
     assert alice.connection.ended is not None
     assert stopped == []
-    world.pass_time(5)
+    relay.pass_time(5)
     assert carol.connection.ended is not None
     assert len(stopped) == 1
     assert not isinstance(stopped[0], Failure)
 
 
 def test_stopping_ends_in_time_with_a_peer_that_closes_and_does_not_read() -> None:
-    world = MemoryRelay()
-    peer, other = world.join_all("worker1", "worker2")
+    relay = MemoryRelay()
+    peer, other = relay.join_all("worker1", "worker2")
     peer.connection.stop_reading()
     for _ in range(20):
         other.say(f"to:worker1;{'x' * 16000}")
     peer.leave()
     assert peer.connection.ended is None
     stopped: list[object] = []
-    world.stop().addBoth(stopped.append)
-    world.pass_time(5)
+    relay.stop().addBoth(stopped.append)
+    relay.pass_time(5)
     assert peer.connection.ended is not None
     assert len(stopped) == 1
 
 
 def test_a_mistake_each_second_does_not_end_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = MemoryRelay(expect_errors=True, keepalive_interval=5, keepalive_timeout=2)
-    peer = world.join("worker1")
+    relay = MemoryRelay(expect_errors=True, keepalive_interval=5, keepalive_timeout=2)
+    peer = relay.join("worker1")
     peer.answers = False
-    relay = world.server._parts.relay
+    core = relay.server._parts.relay
 
     def fail(now: float) -> None:
         raise LookupError("a mistake")
 
-    monkeypatch.setattr(relay, "expire", fail)
+    monkeypatch.setattr(core, "expire", fail)
     with capturedLogs() as logged:
-        world.pass_time(8, step=1)
+        relay.pass_time(8, step=1)
     assert peer.connection.ended
     assert any("a task of each second failed" in str(each.get("log_format")) for each in logged)
 
 
 def test_stopping_without_peers_is_done_at_once() -> None:
-    world = MemoryRelay()
-    idle = world.connect()
+    relay = MemoryRelay()
+    idle = relay.connect()
     assert idle.ended is None
-    assert world.stop().called
+    assert relay.stop().called
 
 
 def test_what_a_peer_says_after_the_goodbye_is_not_relayed() -> None:
-    world = MemoryRelay()
-    alice, bobby = world.join_all("alice", "bobby")
+    relay = MemoryRelay()
+    alice, bobby = relay.join_all("alice", "bobby")
     alice.answers = bobby.answers = False
-    world.stop()
+    relay.stop()
     alice.say("too late")
-    world.pass_time(5)
+    relay.pass_time(5)
     assert "msg:too late" not in bobby.received()
 
 
 def test_after_stopping_nothing_is_left_to_do() -> None:
-    world = MemoryRelay()
-    alice, _ = world.join_all("alice", "bobby")
-    world.post(SEND, "x" * 20_000)
+    relay = MemoryRelay()
+    alice, _ = relay.join_all("alice", "bobby")
+    relay.post(SEND, "x" * 20_000)
     alice.say("hello")
-    world.stop()
-    world.pass_time(60)
-    assert world.reactor.getDelayedCalls() == []
-    assert world.server.get_clients(DATABASE) == ()
+    relay.stop()
+    relay.pass_time(60)
+    assert relay.reactor.getDelayedCalls() == []
+    assert relay.server.get_clients(DATABASE) == ()
 
 
 # Being asked
 
 
 def test_get_clients_returns_frozen_values() -> None:
-    world = MemoryRelay()
-    world.join_all("alice")
-    world.pass_time(2.5)
-    world.join_all("bobby")
-    clients = world.server.get_clients(DATABASE)
+    relay = MemoryRelay()
+    relay.join_all("alice")
+    relay.pass_time(2.5)
+    relay.join_all("bobby")
+    clients = relay.server.get_clients(DATABASE)
     assert clients == (
         Client("alice", DATABASE, START * 1000),
         Client("bobby", DATABASE, START * 1000 + 2500),
     )
     with pytest.raises(dataclasses.FrozenInstanceError):
         clients[0].id = "mallory"  # type: ignore[misc]
-    assert world.server.get_clients("other_data") == ()
+    assert relay.server.get_clients("other_data") == ()
 
 
 def test_a_peer_that_left_is_no_client() -> None:
-    world = MemoryRelay()
-    alice, _ = world.join_all("alice", "bobby")
+    relay = MemoryRelay()
+    alice, _ = relay.join_all("alice", "bobby")
     alice.leave()
-    assert [each.id for each in world.server.get_clients(DATABASE)] == ["bobby"]
+    assert [each.id for each in relay.server.get_clients(DATABASE)] == ["bobby"]
 
 
 # Options that all peers feel
@@ -315,8 +315,8 @@ def test_max_payload_is_told_to_every_peer() -> None:
 def test_the_servers_dialect_outdoes_what_a_peer_asks_for(
     dialect: Dialect | None, asked: str, heard: str
 ) -> None:
-    world = MemoryRelay(dialect=dialect, introductions=False, session_timeout=0)
-    alice, bobby = world.join_all("alice", "bobby", query=asked)
+    relay = MemoryRelay(dialect=dialect, introductions=False, session_timeout=0)
+    alice, bobby = relay.join_all("alice", "bobby", query=asked)
     alice.say('{"a":1}')
     assert bobby.received() == [heard]
 
@@ -341,7 +341,7 @@ class Page(Resource):
 
 def mounted(path: str = "ipc", **config: Any) -> MemoryRelay:
     """A relay that is a part of a foreign Site."""
-    world = MemoryRelay(port=None, **config)
+    relay = MemoryRelay(port=None, **config)
     root = Resource()
     root.putChild(b"page", Page())
     parent = root
@@ -350,38 +350,38 @@ def mounted(path: str = "ipc", **config: Any) -> MemoryRelay:
         child = Resource()
         parent.putChild(each.encode(), child)
         parent = child
-    resource: Any = world.server.resource()
+    resource: Any = relay.server.resource()
     parent.putChild(last.encode(), resource)
-    site = Site(root, reactor=world.reactor)
+    site = Site(root, reactor=relay.reactor)
     site.log = lambda request: None  # type: ignore[method-assign]
-    world.port = world.reactor.listenTCP(8080, site)
-    return world
+    relay.port = relay.reactor.listenTCP(8080, site)
+    return relay
 
 
 @pytest.mark.parametrize("path", ["ipc", "a/b"])
 def test_the_relay_can_be_mounted_below_any_path(path: str) -> None:
-    world = mounted(path, max_payload=100)
-    alice, bobby = world.join_all("alice", "bobby", database=f"{path}/{DATABASE}")
-    assert [each.id for each in world.server.get_clients(DATABASE)] == ["alice", "bobby"]
+    relay = mounted(path, max_payload=100)
+    alice, bobby = relay.join_all("alice", "bobby", database=f"{path}/{DATABASE}")
+    assert [each.id for each in relay.server.get_clients(DATABASE)] == ["alice", "bobby"]
     alice.say("hello")
     assert bobby.received() == ["msg:hello"]
-    assert world.post(f"/{path}{SEND}", "漢" * 1000).text == "ok"
+    assert relay.post(f"/{path}{SEND}", "漢" * 1000).text == "ok"
     message_id = bobby.received()[0].removeprefix("get:")
     target = f"/{path}/{DATABASE}/receive?id=bobby&msg={message_id}"
-    assert world.get(target).text == "漢" * 1000
-    world.pass_time(11)
-    assert world.get(target).status == 404
-    clients = json.loads(world.get(f"/{path}/{DATABASE}/clients").text)
+    assert relay.get(target).text == "漢" * 1000
+    relay.pass_time(11)
+    assert relay.get(target).status == 404
+    clients = json.loads(relay.get(f"/{path}/{DATABASE}/clients").text)
     assert [each["id"] for each in clients] == ["alice", "bobby"]
-    assert world.post(f"/{path}/send?id=alice", "ping").text == "ok"
+    assert relay.post(f"/{path}/send?id=alice", "ping").text == "ok"
     assert alice.received() == ["pong"]
     bobby.leave()
     assert alice.received() == ["disconnect:bobby"]
 
 
 def test_the_rest_of_a_foreign_site_stays_its_own() -> None:
-    world = mounted()
-    assert world.get("/page", origin="https://evil.example").text == "a page"
+    relay = mounted()
+    assert relay.get("/page", origin="https://evil.example").text == "a page"
 
 
 @pytest.mark.parametrize(
@@ -406,46 +406,46 @@ def test_a_mounted_relay_refuses_what_any_does(
 
 
 def test_a_mounted_relay_keeps_its_limits() -> None:
-    world = mounted(max_payload=10, max_message=1000, max_stored=1000)
-    _, bobby = world.join_all("alice", "bobby", database=f"ipc/{DATABASE}")
-    assert world.post(f"/ipc{SEND}", "x" * 1001).status == 413
-    assert world.post(f"/ipc{SEND}", "x" * 900).status == 200
-    assert world.post(f"/ipc{SEND}", "x" * 200).status == 503  # it cannot be paused there
-    assert world.post(f"/ipc{SEND}", "to:").status == 400
+    relay = mounted(max_payload=10, max_message=1000, max_stored=1000)
+    _, bobby = relay.join_all("alice", "bobby", database=f"ipc/{DATABASE}")
+    assert relay.post(f"/ipc{SEND}", "x" * 1001).status == 413
+    assert relay.post(f"/ipc{SEND}", "x" * 900).status == 200
+    assert relay.post(f"/ipc{SEND}", "x" * 200).status == 503  # it cannot be paused there
+    assert relay.post(f"/ipc{SEND}", "to:").status == 400
     (message,) = bobby.received()
-    world.pass_time(62)  # in which the service keeps the time
+    relay.pass_time(62)  # in which the service keeps the time
     target = f"/ipc/{DATABASE}/receive?id=bobby&msg={message.removeprefix('get:')}"
-    assert world.get(target).status == 404
-    assert world.post(f"/ipc{SEND}", "x" * 200).status == 200
+    assert relay.get(target).status == 404
+    assert relay.post(f"/ipc{SEND}", "x" * 200).status == 200
 
 
 def test_a_mounted_relay_finds_dead_connections_and_says_goodbye() -> None:
-    world = mounted()
-    alice, bobby = world.join_all("alice", "bobby", database=f"ipc/{DATABASE}")
+    relay = mounted()
+    alice, bobby = relay.join_all("alice", "bobby", database=f"ipc/{DATABASE}")
     bobby.answers = False
-    world.pass_time(35)
+    relay.pass_time(35)
     assert bobby.connection.ended == "reset"
     assert alice.received() == ["disconnect:bobby"]
-    assert world.stop().called
+    assert relay.stop().called
     assert alice.close_code == 1001
 
 
 def test_a_body_that_is_cut_off_is_not_relayed_in_a_foreign_site_either() -> None:
-    world = mounted()
-    _, bobby = world.join_all("alice", "bobby", database=f"ipc/{DATABASE}")
-    wire = world.connect()
+    relay = mounted()
+    _, bobby = relay.join_all("alice", "bobby", database=f"ipc/{DATABASE}")
+    wire = relay.connect()
     wire.send(http_head("POST", f"/ipc{SEND}", content_length="10") + b"hello")
     wire.close()
     assert bobby.received() == []
 
 
 def test_a_mounted_relay_requires_the_token() -> None:
-    world = mounted(token="secret")
+    relay = mounted(token="secret")
     target = f"/ipc/{DATABASE}/connect?id=alice&v=1"
-    assert world.upgrade(target).response().status == 403
-    assert MemoryPeer("alice", world.upgrade(f"{target}&t=secret")).received()
-    assert world.get(f"/ipc/{DATABASE}/clients").status == 401
-    assert world.get(f"/ipc/{DATABASE}/clients?t=secret").status == 200
+    assert relay.upgrade(target).response().status == 403
+    assert MemoryPeer("alice", relay.upgrade(f"{target}&t=secret")).received()
+    assert relay.get(f"/ipc/{DATABASE}/clients").status == 401
+    assert relay.get(f"/ipc/{DATABASE}/clients?t=secret").status == 200
 
 
 # The life of a server
@@ -455,19 +455,21 @@ class LateEndpoint:
     """An endpoint that opens its port, or fails, when the test says so."""
 
     def __init__(self) -> None:
-        self.opening: list[Deferred[Any]] = []
-        self.ports: list[ListeningPort] = []
+        self.opening: list[tuple[Any, Deferred[Any]]] = []
+        self.ports: list[MemoryPort] = []
 
     def listen(self, factory: Any) -> Deferred[Any]:
-        self.opening.append(Deferred())
-        return self.opening[-1]
+        self.opening.append((factory, Deferred()))
+        return self.opening[-1][1]
 
     def succeed(self) -> None:
-        self.ports.append(ListeningPort("127.0.0.1", 1))
-        self.opening.pop().callback(self.ports[-1])
+        factory, opening = self.opening.pop()
+        self.ports.append(MemoryPort(MemoryReactor(), 1, factory, "127.0.0.1"))
+        opening.callback(self.ports[-1])
 
     def fail(self) -> None:
-        self.opening.pop().errback(CannotListenError("", 1, OSError("not there")))
+        _, opening = self.opening.pop()
+        opening.errback(CannotListenError("", 1, OSError("not there")))
 
 
 @pytest.fixture
@@ -566,69 +568,68 @@ def test_stop_does_not_wait_for_a_port_that_opens_later(late: LateEndpoint, open
 
 
 def test_a_server_that_was_stopped_starts_again() -> None:
-    world = MemoryRelay()
-    alice = world.join("alice")
-    world.stop()
+    relay = MemoryRelay()
+    alice = relay.join("alice")
+    relay.stop()
     assert alice.close_code == 1001
-    with world._running():
-        assert outcome(world.server.start()) == [None]
-    assert [each.listening for each in world.reactor.ports] == [False, True]
-    alice, bobby = world.join_all("alice", "bobby")
+    assert outcome(relay.server.start()) == [None]
+    assert [each.listening for each in relay.reactor.ports] == [False, True]
+    alice, bobby = relay.join_all("alice", "bobby")
     alice.say("hello")
     assert bobby.received() == ["msg:hello"]
-    assert world.stop().called
+    assert relay.stop().called
 
 
 def test_a_defect_while_it_stops_does_not_keep_it_from_stopping(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    world = MemoryRelay(expect_errors=True)
-    idle = world.connect()
+    relay = MemoryRelay(expect_errors=True)
+    idle = relay.connect()
 
     def fail(code: int, reason: str) -> None:
         raise LookupError("a defect")
 
-    monkeypatch.setattr(world.server._parts.relay, "close", fail)
-    assert world.stop() == [None]
+    monkeypatch.setattr(relay.server._parts.relay, "close", fail)
+    assert outcome(relay.stop()) == [None]
     assert idle.ended == "closed"
-    assert world.server.state is State.STOPPED
-    assert any("closing failed" in each for each in world.errors)
+    assert relay.server.state is State.STOPPED
+    assert any("closing failed" in each for each in relay.errors)
 
 
 def test_start_while_it_stops_is_an_error() -> None:
-    world = MemoryRelay()
-    peer = world.join("alice")
+    relay = MemoryRelay()
+    peer = relay.join("alice")
     peer.answers = False
     stopped: list[object] = []
-    world.stop().addBoth(stopped.append)
+    relay.stop().addBoth(stopped.append)
     assert stopped == []
-    (failure,) = outcome(world.server.start())
+    (failure,) = outcome(relay.server.start())
     assert failure.check(RuntimeError)
-    world.pass_time(5)
+    relay.pass_time(5)
     assert len(stopped) == 1
 
 
 def test_stopping_closes_idle_http_connections() -> None:
-    world = MemoryRelay()
-    silent, used = world.connect(), world.connect()
+    relay = MemoryRelay()
+    silent, used = relay.connect(), relay.connect()
     used.send(http_head("GET", "/healthz"))
     assert used.response().status == 200
-    assert world.stop().called
+    assert relay.stop().called
     assert [silent.ended, used.ended] == ["closed", "closed"]
-    assert world.server.state is State.STOPPED
+    assert relay.server.state is State.STOPPED
 
 
 def test_an_answer_is_completed_before_its_connection_is_closed() -> None:
-    world = MemoryRelay(token="secret", max_payload=100)
-    alice, bobby = world.join_all("alice", "bobby", query="&t=secret")
-    assert world.post(f"{SEND}&t=secret", "x" * 500_000).text == "ok"
+    relay = MemoryRelay(token="secret", max_payload=100)
+    alice, bobby = relay.join_all("alice", "bobby", query="&t=secret")
+    assert relay.post(f"{SEND}&t=secret", "x" * 500_000).text == "ok"
     message_id = bobby.received()[0].removeprefix("get:")
     alice.leave()
-    wire = world.connect()
+    wire = relay.connect()
     wire.stop_reading(1000)
     wire.send(http_head("GET", f"/{DATABASE}/receive?id=bobby&msg={message_id}&t=secret"))
     stopped: list[object] = []
-    world.stop().addBoth(stopped.append)
+    relay.stop().addBoth(stopped.append)
     assert (wire.ended, stopped) == (None, [])
     wire.resume_reading()
     assert wire.response().text == "x" * 500_000
@@ -637,52 +638,52 @@ def test_an_answer_is_completed_before_its_connection_is_closed() -> None:
 
 
 def test_a_client_that_does_not_read_its_answer_does_not_delay_the_end() -> None:
-    world = MemoryRelay(max_payload=100)
-    _, bobby = world.join_all("alice", "bobby")
-    assert world.post(SEND, "x" * 500_000).text == "ok"
+    relay = MemoryRelay(max_payload=100)
+    _, bobby = relay.join_all("alice", "bobby")
+    assert relay.post(SEND, "x" * 500_000).text == "ok"
     message_id = bobby.received()[0].removeprefix("get:")
-    wire = world.connect()
+    wire = relay.connect()
     wire.stop_reading(1000)
     wire.send(http_head("GET", f"/{DATABASE}/receive?id=bobby&msg={message_id}"))
     stopped: list[object] = []
-    world.stop().addBoth(stopped.append)
-    world.pass_time(5)
+    relay.stop().addBoth(stopped.append)
+    relay.pass_time(5)
     assert wire.ended == "reset"
     assert len(stopped) == 1
-    assert world.reactor.getDelayedCalls() == []
+    assert relay.reactor.getDelayedCalls() == []
 
 
 @pytest.mark.parametrize("after", [0, 5])
 def test_a_foreign_site_is_refused_while_the_server_does_not_run(after: float) -> None:
-    world = mounted()
-    alice = world.join("alice", database=f"ipc/{DATABASE}")
+    relay = mounted()
+    alice = relay.join("alice", database=f"ipc/{DATABASE}")
     alice.answers = False
-    wire = world.connect()
-    world.stop()
-    world.pass_time(after)
+    wire = relay.connect()
+    relay.stop()
+    relay.pass_time(after)
     for request in (
         http_head("GET", "/ipc/healthz"),
         http_head("POST", f"/ipc{SEND}", content_length="0"),
         upgrade_request(f"/ipc/{DATABASE}/connect?id=bobby&v=1"),
         http_head("GET", "/ipc"),
     ):
-        wire = world.connect()
+        wire = relay.connect()
         wire.send(request)
         assert wire.response().status == 503
-    assert world.get("/page").text == "a page"
-    world.pass_time(5)
-    assert world.server.get_clients(DATABASE) == ()
+    assert relay.get("/page").text == "a page"
+    relay.pass_time(5)
+    assert relay.server.get_clients(DATABASE) == ()
 
 
 def test_a_client_whose_conflict_is_decided_after_the_stop_is_refused() -> None:
-    world = MemoryRelay()
+    relay = MemoryRelay()
     master = f"/{DATABASE}/connect?v=1&id=[master]&t="
-    MemoryPeer("[master]", world.upgrade(master))
-    holder = MemoryPeer("[master]", world.upgrade(master))  # the first one answers its close frame
+    MemoryPeer("[master]", relay.upgrade(master))
+    holder = MemoryPeer("[master]", relay.upgrade(master))  # the first one answers its close frame
     holder.answers = False
-    newcomer = world.upgrade(master)
+    newcomer = relay.upgrade(master)
     assert newcomer.take() == b""
-    world.stop()
-    world.pass_time(5)
+    relay.stop()
+    relay.pass_time(5)
     assert b"HTTP/1.1 101" not in newcomer.take()
-    assert world.server.get_clients(DATABASE) == ()
+    assert relay.server.get_clients(DATABASE) == ()

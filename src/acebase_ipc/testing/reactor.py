@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from itertools import count
 from selectors import EVENT_READ, DefaultSelector
 from typing import Any, ClassVar
 from weakref import WeakSet
 
-import txaio
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.error import CannotListenError, ConnectionDone, ConnectionRefusedError
+from twisted.internet.error import (
+    CannotListenError,
+    ConnectionDone,
+    ConnectionLost,
+    ConnectionRefusedError,
+)
 from twisted.internet.interfaces import IHalfCloseableDescriptor, IListeningPort
 from twisted.internet.tcp import Server
 from twisted.internet.testing import MemoryReactorClock
@@ -23,17 +27,6 @@ from acebase_ipc.testing.sockets import MemorySocket, connected_sockets
 
 FIRST_FREE_PORT = 9163
 """The first port number that is given to a server that asks for any."""
-
-
-@contextmanager
-def autobahn_time(reactor: Any) -> Iterator[None]:
-    """Let Autobahn's own timers, which follow a global loop, run by *reactor*."""
-    config = txaio.tx.config
-    before, config.loop = config.loop, reactor
-    try:
-        yield
-    finally:
-        config.loop = before
 
 
 @implementer(IListeningPort)
@@ -107,7 +100,8 @@ class MemoryReactor(MemoryReactorClock):
     them with ``TCP4ClientEndpoint`` and ``HostnameEndpoint``. Nothing happens by itself:
     :meth:`settle` does all that can be done at a moment, :meth:`pass_time` lets time pass.
 
-    :param taken: numbers of ports on which something else listens already.
+    :param taken: numbers of ports on which something else listens.
+    :ivar taken: the same; they can be changed.
     :ivar ports: each :class:`MemoryPort` on which something listens, or has listened.
     """
 
@@ -116,7 +110,7 @@ class MemoryReactor(MemoryReactorClock):
     def __init__(self, *, taken: Iterable[int] = ()) -> None:
         super().__init__()
         self.ports: list[MemoryPort] = []
-        self._taken = set(taken)
+        self.taken = set(taken)
         self._selector = DefaultSelector()
         self._reading: dict[Any, int] = {}
         self._writing: dict[Any, None] = {}
@@ -129,7 +123,7 @@ class MemoryReactor(MemoryReactorClock):
 
     def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
         """Listen on a port, 0 for any."""
-        used = {each.number for each in self.ports if each.listening} | self._taken
+        used = {each.number for each in self.ports if each.listening} | self.taken
         if port in used:
             raise CannotListenError(interface, port, OSError("Address already in use"))
         super().listenTCP(port, factory, backlog, interface)
@@ -231,34 +225,57 @@ class MemoryReactor(MemoryReactorClock):
 
     # Time
 
-    def settle(self) -> None:
-        """Do all that can be done without time passing; does nothing within a turn."""
-        if self._turning:
-            return
-        self._turning = True
-        try:
-            with autobahn_time(self):
-                while self._turn():
-                    pass
-        finally:
-            self._turning = False
+    def advance(self, amount: float) -> None:
+        """Let *amount* seconds pass, and do what is due then.
 
-    def pass_time(self, seconds: float, step: float = 0.5) -> None:
-        """Let *seconds* pass, in steps of at most *step*, and settle after each."""
-        self.settle()
-        end = self.seconds() + seconds
-        while self.seconds() < end:
-            with autobahn_time(self):
-                self.advance(min(step, end - self.seconds()))
-            self.settle()
+        A call that is scheduled meanwhile is done in the next turn at the earliest, as by
+        Twisted's reactors.
+        """
+        self.rightNow += amount
+        due = [each for each in self.calls if each.getTime() <= self.rightNow]
+        for call in due:
+            if call.active() and call.getTime() <= self.rightNow:  # another call may change that
+                self.calls.remove(call)
+                call.called = 1
+                call.func(*call.args, **call.kw)
 
-    def _turn(self) -> bool:
-        """One turn: what is due, then what can be read, then what can be written.
+    def turn(self, seconds: float = 0.0) -> bool:
+        """Do one turn, *seconds* later: what is due, what can be read, what can be written.
+
+        Does nothing within a turn.
 
         :returns: whether anything was done.
         """
-        busy = any(each.getTime() <= self.seconds() for each in self.getDelayedCalls())
-        self.advance(0)
+        if self._turning:
+            return False
+        self._turning = True
+        try:
+            return self._turn(seconds)
+        finally:
+            self._turning = False
+
+    def settle(self) -> None:
+        """Do all that can be done without time passing; does nothing within a turn."""
+        while self.turn():
+            pass
+
+    def pass_time(self, seconds: float, step: float = 0.5) -> None:
+        """Let *seconds* pass, in steps of at most *step*, and settle after each.
+
+        :raises RuntimeError: within a turn.
+        """
+        if self._turning:
+            raise RuntimeError("time passes between turns, not within one")
+        self.settle()
+        end = self.seconds() + seconds
+        while self.seconds() < end:
+            self.turn(min(step, end - self.seconds()))
+            self.settle()
+
+    def _turn(self, seconds: float) -> bool:
+        now = self.seconds() + seconds
+        busy = any(each.getTime() <= now for each in self.getDelayedCalls())
+        self.advance(seconds)
         for key, _ in self._selector.select(0):
             if key.data in self._reading:  # else another's data has ended it
                 busy = True
@@ -284,9 +301,12 @@ class MemoryReactor(MemoryReactorClock):
     # The end
 
     def close(self) -> None:
-        """Close all sockets and forget all timers, without notice."""
+        """Close all sockets and other descriptors, and forget all timers, without notice."""
+        for each in self.removeAll():
+            if not isinstance(each, Server):  # it has a descriptor of its own to close
+                each.connectionLost(Failure(ConnectionLost()))
         self.removeAll()
-        for call in self.getDelayedCalls():
+        for call in tuple(self.getDelayedCalls()):
             call.cancel()
         for each in tuple(self._sockets):
             each.other.close()

@@ -23,7 +23,7 @@ from acebase_ipc.testing.certificate import self_signed_pem
 from acebase_ipc.testing.connection import MemoryConnection
 from acebase_ipc.testing.http import Response, http_request, upgrade_request
 from acebase_ipc.testing.peers import AceBaseMemoryPeer, MemoryPeer
-from acebase_ipc.testing.reactor import MemoryPort, MemoryReactor, autobahn_time
+from acebase_ipc.testing.reactor import MemoryPort, MemoryReactor
 
 DATABASE = "shop_data"
 """The wire name of the database that peers join if no other is named."""
@@ -118,7 +118,7 @@ class MemoryRelay:
     @contextmanager
     def _watching(self) -> Iterator[None]:
         """Keep what is logged meanwhile, and raise what is an error."""
-        with autobahn_time(self.reactor), capturedLogs() as events:
+        with capturedLogs() as events:
             yield
         self.log += events
         critical = [each for each in events if each["log_level"] is LogLevel.critical]
@@ -139,6 +139,11 @@ class MemoryRelay:
     def now(self) -> float:
         """Seconds since the clock started."""
         return self.reactor.seconds()
+
+    def turn(self) -> bool:
+        """Do one turn of the reactor; returns whether there was anything to do."""
+        with self._watching():
+            return self.reactor.turn()
 
     def settle(self) -> None:
         """Do all that can be done without time passing."""

@@ -70,7 +70,7 @@ class PeerConnections:
         self._observer = observer
         self._surroundings = Surroundings(relay, observer, reactor, clock, wall, dead_after)
         # Whether its UTF-16 units are too many is counted when all of a message is there.
-        self.factory = WebSocketFactory(
+        self.factory = WebSocketFactory[WebSocketConnection](
             relay.router.max_payload * MAX_UTF8_PER_UNIT,
             relay.memory,
             relay.delivery.enforce_memory_limit,

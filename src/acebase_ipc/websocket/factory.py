@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from autobahn.twisted.websocket import WebSocketServerFactory
 from twisted.internet.defer import Deferred, succeed
@@ -17,23 +17,43 @@ from acebase_ipc.websocket import _autobahn
 from acebase_ipc.websocket.coalescing import WriteCoalescer
 from acebase_ipc.websocket.epoll import EpollReader, can_use_epoll
 
-if TYPE_CHECKING:
-    from acebase_ipc.websocket.fastpath import WebSocketConnection
-
 log = Logger()
 
 
-class Owner(Protocol):
+class Connection(Protocol):
+    """A WebSocket, as its factory knows it."""
+
+    transport: Any
+
+    @property
+    def memory(self) -> int:
+        """The bytes that it holds."""
+
+    def collect_slices(self, frames: dict[int, int]) -> int:
+        """Note in *frames* the size of each large frame that it writes; returns what is left."""
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take what has arrived."""
+
+    def abort(self) -> None:
+        """End it at once."""
+
+
+C = TypeVar("C", bound=Connection)
+Opened = TypeVar("Opened", bound=Connection, contravariant=True)
+
+
+class Owner(Protocol[Opened]):
     """Keeps an account of the open connections."""
 
-    def opened(self, connection: WebSocketConnection) -> None:
+    def opened(self, connection: Opened) -> None:
         """*connection* is open."""
 
-    def closed(self, connection: WebSocketConnection) -> None:
+    def closed(self, connection: Opened) -> None:
         """*connection*, which was open, has ended."""
 
 
-class WebSocketFactory(WebSocketServerFactory):
+class WebSocketFactory(WebSocketServerFactory, Generic[C]):
     """Knows the open WebSockets, reads for them, and decides when they write.
 
     :param max_message_bytes: bytes that a message may have.
@@ -55,14 +75,14 @@ class WebSocketFactory(WebSocketServerFactory):
         max_message_bytes: int,
         budget: MemoryBudget,
         enforce_memory_limit: Callable[[], object],
-        owner: Owner,
+        owner: Owner[C],
         rotation: Rotation,
         reactor: IReactorTime,
         clock: Callable[[], float],
     ) -> None:
         super().__init__(server=None, reactor=reactor)
         self.max_message_bytes = max_message_bytes
-        self.connections: set[WebSocketConnection] = set()
+        self.connections: set[C] = set()
         self.ticks = 0
         self.knows_parser = _autobahn.PARSER_IS_KNOWN
         self.knows_transport = _autobahn.TRANSPORT_IS_KNOWN
@@ -72,7 +92,7 @@ class WebSocketFactory(WebSocketServerFactory):
         self._owner = owner
         self._budget = budget
         self._enforce_memory_limit = enforce_memory_limit
-        self._holding: set[WebSocketConnection] = set()
+        self._holding: set[C] = set()
         self._when_closed: list[Deferred[None]] = []
         self._reader: EpollReader | None = None
         if can_use_epoll(reactor):
@@ -87,12 +107,12 @@ class WebSocketFactory(WebSocketServerFactory):
 
     # The open connections
 
-    def opened(self, connection: WebSocketConnection) -> None:
+    def opened(self, connection: C) -> None:
         """*connection* is open."""
         self.connections.add(connection)
         self._owner.opened(connection)
 
-    def closed(self, connection: WebSocketConnection) -> None:
+    def closed(self, connection: C) -> None:
         """*connection* has ended."""
         self._holding.discard(connection)
         if connection in self.connections:
@@ -120,14 +140,14 @@ class WebSocketFactory(WebSocketServerFactory):
 
     # Memory
 
-    def hold(self, connection: WebSocketConnection, size: int) -> None:
+    def hold(self, connection: C, size: int) -> None:
         """*connection* holds *size* bytes more than before."""
         self._holding.add(connection)
         self._budget.growth += size
         if self._budget.is_due:
             self._enforce_memory_limit()
 
-    def release(self, connection: WebSocketConnection) -> None:
+    def release(self, connection: C) -> None:
         """*connection* is about to end: all that it holds is freed within this turn."""
         self._holding.discard(connection)
 
@@ -141,7 +161,7 @@ class WebSocketFactory(WebSocketServerFactory):
 
     # Reading
 
-    def read_for(self, connection: WebSocketConnection) -> int | None:
+    def read_for(self, connection: C) -> int | None:
         """Read for *connection* together with others, if that is possible.
 
         :returns: by which to :meth:`stop_reading`; ``None`` if its transport reads.
@@ -156,13 +176,13 @@ class WebSocketFactory(WebSocketServerFactory):
         if self._reader is not None and source is not None:
             self._reader.discard(source)
 
-    def pause_reading(self, connection: WebSocketConnection, source: int | None) -> None:
+    def pause_reading(self, connection: C, source: int | None) -> None:
         """Read nothing for *connection* until :meth:`resume_reading`."""
         if self._reader is None or source is None or not self._reader.pause(source):
             transport: Any = connection.transport
             transport.pauseProducing()
 
-    def resume_reading(self, connection: WebSocketConnection, source: int | None) -> None:
+    def resume_reading(self, connection: C, source: int | None) -> None:
         """Read for *connection* again."""
         if self._reader is None or source is None or not self._reader.resume(source):
             transport: Any = connection.transport

@@ -111,7 +111,7 @@ class WebSocketConnection(WebSocketServerProtocol):
     :ivar last_flush: see :class:`~acebase_ipc.websocket.coalescing.Flushable`.
     """
 
-    factory: WebSocketFactory
+    factory: WebSocketFactory[WebSocketConnection]
     listener: Listener
     is_full = False
     last_received = 0

@@ -36,8 +36,7 @@ class Slices:
         :returns: :attr:`size`.
         """
         for piece in self._pieces:
-            frame = piece.obj
-            frames[id(frame)] = memoryview(frame).nbytes
+            frames[id(piece.obj)] = memoryview(piece.obj).nbytes
         return self.size
 
     def take(self) -> bytes:

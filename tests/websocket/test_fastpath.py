@@ -576,8 +576,8 @@ def test_who_is_busy_waits_for_the_end_of_the_turn(
 
 def test_much_does_not_wait_for_the_end_of_the_turn(factory: RecorderFactory, clock: Clock) -> None:
     peer = connect(factory)
-    half = Message(b"x" * (BATCH // 2 - 1))
-    other_half = Message(b"x" * (BATCH // 2))
+    half = Message(b"x" * (BATCH // 2 - 5))
+    other_half = Message(b"x" * (BATCH // 2 - 5))
     peer.send(half)
     peer.send(other_half)
     assert peer.transport.writes == []

@@ -18,6 +18,7 @@ from acebase_ipc.relay.peers import SessionState
 from acebase_ipc.relay.relay import Relay
 from acebase_ipc.relay.router import Router
 from acebase_ipc.relay.sessions import Sessions
+from acebase_ipc.rotation import Rotation
 from acebase_ipc.testing import Opcode, client_frame, close_frame, server_frames
 from acebase_ipc.websocket.connection import CHECK, PeerConnection, Surroundings
 from acebase_ipc.websocket.connections import PeerConnections
@@ -34,7 +35,13 @@ class Network:
         self.clock = Clock()
         self.relay = Relay(Limits())
         self.connections = PeerConnections(
-            self.relay, Limits(), NullObserver(), self.clock, self.clock.seconds, lambda: 0
+            self.relay,
+            Limits(),
+            NullObserver(),
+            Rotation(self.clock, self.relay.work),
+            self.clock,
+            self.clock.seconds,
+            lambda: 0,
         )
         self._surroundings = Surroundings(
             self.relay, NullObserver(), self.clock, self.clock.seconds, lambda: 0, 35

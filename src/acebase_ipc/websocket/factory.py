@@ -132,10 +132,12 @@ class WebSocketFactory(WebSocketServerFactory):
         self._holding.discard(connection)
 
     def _memory(self) -> int:
-        """The bytes that all connections hold."""
+        """The bytes that all connections hold; a frame that many of them write counts once."""
         held = {each: each.memory for each in self._holding}
         self._holding = {each for each, memory in held.items() if memory}
-        return sum(held.values())
+        frames: dict[int, int] = {}
+        shared = sum(each.collect_slices(frames) for each in self._holding)
+        return sum(held.values()) - shared + sum(frames.values())
 
     # Reading
 

@@ -47,8 +47,7 @@ from acebase_ipc.relay.limits import KIB
 from acebase_ipc.rotation import SLICE
 from acebase_ipc.websocket import _autobahn
 from acebase_ipc.websocket.factory import WebSocketFactory
-from acebase_ipc.websocket.slices import SLICE as SLICE_BYTES
-from acebase_ipc.websocket.slices import Slices
+from acebase_ipc.websocket.slices import SLICE_BYTES, Slices
 
 BATCH = 64 * KIB
 """Bytes collected for one write; as many as Twisted's transports buffer before they
@@ -544,6 +543,10 @@ class WebSocketConnection(WebSocketServerProtocol):
         if self._postponed is not None:
             held += len(self._postponed[1]) + sum(map(len, self._postponed[0]))
         return held + self.unsent
+
+    def collect_slices(self, frames: dict[int, int]) -> int:
+        """Note the frames that are written in slices; see :meth:`Slices.collect`."""
+        return 0 if self._slices is None else self._slices.collect(frames)
 
     def pauseProducing(self) -> None:
         """The transport is full."""

@@ -6,7 +6,7 @@ from collections import deque
 
 from acebase_ipc.relay.limits import KIB
 
-SLICE = 128 * KIB
+SLICE_BYTES = 128 * KIB
 """Bytes handed to a transport at a time. It copies what it is handed, so that this bounds
 the private copy of each receiver of a large message."""
 
@@ -28,12 +28,23 @@ class Slices:
         self._pieces.append(memoryview(data))
         self.size += len(data)
 
+    def collect(self, frames: dict[int, int]) -> int:
+        """Note in *frames* the size of each frame that is held here, by its identity.
+
+        A frame that many connections write is one piece of memory.
+
+        :returns: :attr:`size`.
+        """
+        for piece in self._pieces:
+            frames[id(piece.obj)] = len(piece.obj)
+        return self.size
+
     def take(self) -> bytes:
         """The next slice."""
         piece = self._pieces[0]
-        taken = bytes(piece[:SLICE])
+        taken = bytes(piece[:SLICE_BYTES])
         if len(taken) < len(piece):
-            self._pieces[0] = piece[SLICE:]
+            self._pieces[0] = piece[SLICE_BYTES:]
         else:
             self._pieces.popleft()
         self.size -= len(taken)

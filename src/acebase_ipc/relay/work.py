@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Work:
-    """A meter of work, read by whatever divides the time of the process among connections.
+    """A meter of work, by which :mod:`acebase_ipc.rotation` divides time among connections.
 
     A unit is a message, a control frame, or one receiver of a broadcast: 2 to 5
     microseconds.

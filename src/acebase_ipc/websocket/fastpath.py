@@ -1,17 +1,16 @@
-"""Autobahn's server protocol, faster on the common case.
+"""A subclass of Autobahn's server protocol that is faster for the common cases.
 
-**Receiving.** While Autobahn is between two messages, whole text messages in one frame,
-pings and pongs are recognised here. Everything else goes to Autobahn untouched, so that
-it stays the judge of RFC 6455. A connection that has received more than a slice of work
-goes on in a later turn (:mod:`acebase_ipc.rotation`), and is not read from
-meanwhile.
+**Receiving.** While Autobahn is between two messages, text messages in one frame, pings
+and pongs are parsed here. Everything else goes to Autobahn unchanged, which decides what
+conforms to RFC 6455. A connection that has received more than a slice of work continues in
+a later turn (:mod:`acebase_ipc.rotation`), and is not read from in the meantime.
 
-**Sending.** Messages are collected and leave in one write, at the end of the data or of
-the reactor turn that caused them. What Autobahn itself sends goes after all messages that
-were sent before. Large frames are written in slices, by reference.
+**Sending.** Messages are collected and written together, after the received data or at
+the end of the reactor turn that caused them. Autobahn's own frames are written after all
+messages that were sent before. Large frames are written in slices, by reference.
 
-Where a private name of Autobahn or Twisted is missing
-(:mod:`acebase_ipc.websocket._autobahn`), the public way is taken, which is slower.
+If a private name of Autobahn or Twisted is missing
+(:mod:`acebase_ipc.websocket._autobahn`), public names are used, which is slower.
 """
 
 from __future__ import annotations
@@ -50,8 +49,8 @@ from acebase_ipc.websocket.factory import WebSocketFactory
 from acebase_ipc.websocket.slices import SLICE_BYTES, Slices
 
 BATCH = 64 * KIB
-"""Bytes collected for one write; as many as Twisted's transports buffer before they
-pause a producer (``FileDescriptor.bufferSize``)."""
+"""Bytes that are collected for one write: as many as Twisted's transports buffer before
+they pause a producer (``FileDescriptor.bufferSize``)."""
 
 FEED = 512
 """Bytes that Autobahn is fed at a time: up to 85 frames, 2 ms."""
@@ -63,10 +62,10 @@ FRAME = 4
 """Units of work of a frame that Autobahn parses: it takes about 25 microseconds."""
 
 MAX_FRAGMENTS = 4096
-"""Frames that a message may be made of; each takes about 100 bytes, however short."""
+"""Fragments that a message may have; each uses about 100 bytes, even if it is empty."""
 
 FRAGMENT_OVERHEAD = 100
-"""Bytes that a fragment occupies beside its payload."""
+"""Bytes that a fragment uses beside its payload."""
 
 OPEN_TIMEOUT = 10.0
 """Seconds within which an accepted handshake has to become an open WebSocket."""
@@ -98,28 +97,28 @@ unmask_long = unmask_natively if getattr(websocket, "USES_NVX", False) else unma
 
 
 class Listener(Protocol):
-    """Is told what arrives over a WebSocket, and what becomes of it."""
+    """Receives what arrives over a WebSocket, and is told when it opens and ends."""
 
     def opened(self, connection: WebSocketConnection) -> None:
-        """The handshake is answered: messages can be sent."""
+        """Note that the handshake is answered, and messages can be sent."""
 
     def received(self, text: bytes) -> None:
-        """A text message, valid UTF-8, has arrived."""
+        """Receive a text message, valid UTF-8."""
 
     def received_binary(self) -> None:
-        """A binary message has arrived."""
+        """Note that a binary message has arrived."""
 
     def received_pong(self, payload: bytes) -> None:
         """The other end has answered a ping."""
 
     def drained(self) -> None:
-        """The connection has room again."""
+        """Note that the connection has room again."""
 
     def check(self, timeout: float, answer: Callable[[bool], object]) -> None:
         """Check whether the other end answers a ping within *timeout* seconds."""
 
     def closing(self, code: int | None) -> None:
-        """The connection is about to end.
+        """Note that the connection is about to end.
 
         :param code: of the other end's close frame; ``None`` if it sent none, or has
             violated the WebSocket protocol.
@@ -129,13 +128,13 @@ class Listener(Protocol):
 @_autobahn.lean
 @implementer(IPushProducer)
 class WebSocketConnection(WebSocketServerProtocol):
-    """A WebSocket whose messages take the short way.
+    """A WebSocket with a fast path for whole text messages.
 
     It implements :class:`acebase_ipc.relay.peers.Connection`.
 
-    :ivar listener: is told what arrives.
-    :ivar is_full: whether it takes no more messages for now.
-    :ivar last_received: at which of the factory's ticks bytes arrived last.
+    :ivar listener: receives what arrives.
+    :ivar is_full: whether it accepts no more messages for now.
+    :ivar last_received: the tick of the factory at which bytes last arrived.
     :ivar next_check: see :class:`~acebase_ipc.websocket.keepalive.Checked`.
     :ivar last_flush: see :class:`~acebase_ipc.websocket.coalescing.Flushable`.
     """
@@ -160,7 +159,7 @@ class WebSocketConnection(WebSocketServerProtocol):
     _pong: bytes | None = None  # the payload of a ping to answer when there is room
     _slices: Slices | None = None
     _socket: socket.socket | None = None
-    _source: int | None = None  # what the factory's reader knows the transport as
+    _source: int | None = None  # identifies the transport to the factory's reader
     _deadline: IDelayedCall | None = None
     _close_code: int | None = None
 
@@ -170,13 +169,13 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     @property
     def maxMessagePayloadSize(self) -> int:
-        """Bytes that a message may have."""
+        """The bytes that a message may have."""
         return self.factory.max_message_bytes
 
     # Opening
 
     def connectionMade(self) -> None:
-        """The handshake begins; it has a deadline, even if an error interrupts it."""
+        """Begin the handshake, with a deadline that applies even if an error interrupts it."""
         self._set_deadline(OPEN_TIMEOUT)
         super().connectionMade()
 
@@ -200,7 +199,7 @@ class WebSocketConnection(WebSocketServerProtocol):
     # Receiving
 
     def dataReceived(self, data: bytes) -> None:
-        """Bytes have arrived: the other end is alive."""
+        """Process *data*, and note that the other end is alive."""
         factory = self.factory
         self.last_received = factory.ticks
         coalescer = factory.coalescer
@@ -226,7 +225,7 @@ class WebSocketConnection(WebSocketServerProtocol):
         coalescer.flush_idle()
 
     def _relay(self, texts: list[bytes]) -> list[bytes]:
-        """Pass *texts* to the listener; returns those that exceed a slice of work."""
+        """Pass *texts* to the listener, and return those that exceed a slice of work."""
         work = self.factory.work
         end = work.units + SLICE
         received = self.listener.received
@@ -245,11 +244,11 @@ class WebSocketConnection(WebSocketServerProtocol):
         return list(waiting)
 
     def _go_on(self, texts: list[bytes], data: bytes, partial: PartialText | None) -> None:
-        """Deal with the rest of what has arrived, up to a slice of work.
+        """Process the rest of the received data, up to a slice of work.
 
         :param texts: messages that exceed the slice already.
-        :param data: bytes after them.
-        :param partial: the text in the middle of which the bytes have ended.
+        :param data: the bytes after them.
+        :param partial: the text of which only a part has arrived.
         """
         work = self.factory.work
         end = work.units + SLICE
@@ -272,9 +271,9 @@ class WebSocketConnection(WebSocketServerProtocol):
             work.units += 1
 
     def _take(self, data: bytes) -> tuple[list[bytes], bytes, PartialText | None]:
-        """Take control frames or texts, or let Autobahn have the next bytes.
+        """Process control frames or texts, or feed the next bytes to Autobahn.
 
-        :returns: what is left: messages and bytes; and a text that ends in the middle.
+        :returns: the messages and bytes that remain, and a text received in part.
         """
         rest = self._take_controls(data)
         if not rest:
@@ -291,7 +290,7 @@ class WebSocketConnection(WebSocketServerProtocol):
         return [], self._feed(rest), None
 
     def _take_controls(self, data: bytes) -> bytes:
-        """Take pings and pongs from the beginning of *data*; answer the last ping."""
+        """Process pings and pongs at the beginning of *data*, and answer the last ping."""
         work = self.factory.work
         pinged: bytes | None = None
         start = 0
@@ -311,7 +310,7 @@ class WebSocketConnection(WebSocketServerProtocol):
         return data[start:]
 
     def _resume(self, data: bytes) -> bytes:
-        """Go on with what has arrived in part, here or at Autobahn; returns what is left."""
+        """Continue with what was received in part; return the remaining bytes."""
         partial = self._partial
         if partial is not None:
             data, rest = data[: partial.missing], data[partial.missing :]
@@ -331,7 +330,7 @@ class WebSocketConnection(WebSocketServerProtocol):
         return self._feed(data)
 
     def _feed(self, data: bytes) -> bytes:
-        """Let Autobahn have the next bytes of *data*; returns what is left."""
+        """Feed the next bytes of *data* to Autobahn, and return the remaining ones."""
         step, rest = data[: self._feed_size], data[self._feed_size :]
         work = self.factory.work
         end = work.units + SLICE
@@ -351,14 +350,14 @@ class WebSocketConnection(WebSocketServerProtocol):
         return rest
 
     def _postpone(self, texts: list[bytes], data: bytes) -> None:
-        """Go on in a later turn of the reactor, and read no more until then."""
+        """Continue in a later turn of the reactor, and read nothing until then."""
         self._postponed = texts, data
         self.factory.hold(self, len(data))
         self.factory.pause_reading(self, self._source)
         self.factory.rotation.add(self)
 
     def step(self) -> bool:
-        """Go on with what was postponed; returns whether that is not all."""
+        """Continue with what was postponed, and return whether more remains."""
         if self._postponed is None:
             return False
         texts, data = self._postponed
@@ -378,10 +377,10 @@ class WebSocketConnection(WebSocketServerProtocol):
         return self._postponed is not None
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        """A whole message has arrived in another form than one frame."""
+        """Receive a message that did not take the fast path."""
         self._fragments = self._fragment_bytes = 0
         if self.state != STATE_OPEN:
-            return  # what arrives after we began to close is ignored
+            return  # messages after the close frame of this end are ignored
         try:
             if isBinary:
                 self.listener.received_binary()
@@ -391,7 +390,7 @@ class WebSocketConnection(WebSocketServerProtocol):
             self._crash("receiving a message")
 
     def onMessageFrameBegin(self, length: int) -> None:
-        """Count the frames of a message: each takes memory, even if it is empty."""
+        """Count the frames of a message: each uses memory, even if it is empty."""
         self.factory.work.units += FRAME
         self._fragments += 1
         if self._fragments > MAX_FRAGMENTS:
@@ -399,12 +398,12 @@ class WebSocketConnection(WebSocketServerProtocol):
         super().onMessageFrameBegin(length)
 
     def onMessageFrameData(self, payload: bytes) -> None:
-        """Count what has arrived of a message; its frames may declare more."""
+        """Count the bytes that have arrived of a message; its frames may announce more."""
         self._fragment_bytes += len(payload)
         super().onMessageFrameData(payload)
 
     def onPing(self, payload: bytes) -> None:
-        """Answer a ping; while the connection is full only the last one (RFC 6455, 5.5.3)."""
+        """Answer a ping; while the connection is full, only the last one (RFC 6455, 5.5.3)."""
         self.factory.work.units += FRAME
         if self.state == STATE_OPEN:
             if self.is_full:
@@ -413,13 +412,13 @@ class WebSocketConnection(WebSocketServerProtocol):
                 self.sendData(bytes((_PONG, len(payload))) + payload)
 
     def onPong(self, payload: bytes) -> None:
-        """The other end has answered a ping."""
+        """Tell the listener that the other end has answered a ping."""
         self.factory.work.units += FRAME
         if payload:
             self.listener.received_pong(payload)
 
     def _crash(self, doing: str) -> None:
-        """Log an error of our own and end the connection; no later message is relayed."""
+        """Log a defect of the relay and end the connection; no later message is relayed."""
         log.failure("{doing} failed", doing=doing)
         if self.state == STATE_OPEN:
             self.close(CLOSE_INTERNAL_ERROR, "internal error")
@@ -429,7 +428,7 @@ class WebSocketConnection(WebSocketServerProtocol):
     # Sending
 
     def send(self, message: Message) -> None:
-        """Send *message* with the others of this turn."""
+        """Send *message*, together with the others of this turn."""
         batch = self._batch
         if not batch:
             self.factory.coalescer.flush_soon(self)
@@ -451,7 +450,7 @@ class WebSocketConnection(WebSocketServerProtocol):
             self.flush()
 
     def flush(self) -> None:
-        """Write what was sent, or keep it to be reclaimed if the connection is closing."""
+        """Write the collected messages, or keep them for :meth:`reclaim` while it is closing."""
         batch = self._batch
         if not batch or self.state != STATE_OPEN:
             return
@@ -462,7 +461,7 @@ class WebSocketConnection(WebSocketServerProtocol):
         if direct is None:
             self._write(data)
             return
-        try:  # as in _write_directly, at the cost of one call less
+        try:  # as in _write_directly, but without a call
             sent = direct.send(data)
         except OSError:
             sent = 0
@@ -475,7 +474,7 @@ class WebSocketConnection(WebSocketServerProtocol):
             self.sendData(bytes((PING_FRAME[0], len(payload))) + payload)
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
-        """Write a frame of Autobahn's, after all that was sent before."""
+        """Write a frame of Autobahn, after all that was sent before."""
         self.flush()
         self._write(data)
 
@@ -493,12 +492,12 @@ class WebSocketConnection(WebSocketServerProtocol):
         try:
             sent = direct.send(data)
         except OSError:
-            sent = 0  # it is full, or broken: the transport finds out
+            sent = 0  # it is full or broken, which the transport notices
         if sent < len(data):
             self._write_later(memoryview(data)[sent:])
 
     def _write_later(self, data: bytes | memoryview) -> None:
-        """Let the transport write *data*, which the system does not take now."""
+        """Let the transport write *data*, which the system does not accept now."""
         self._direct = None
         self.factory.hold(self, min(len(data), SLICE_BYTES))
         if self._slices is not None:
@@ -521,20 +520,20 @@ class WebSocketConnection(WebSocketServerProtocol):
                     self.unregisterProducer()  # nothing else follows
 
     def reclaim(self) -> list[Message]:
-        """Give back what was sent but not yet written."""
+        """Return the messages that were sent but not yet written."""
         batch, self._batch = self._batch, []
         self._batched_bytes = 0
         return [Message(frame_payload(each)) for each in batch]
 
     @property
     def unsent(self) -> int:
-        """Bytes that were sent and the system has not yet taken."""
+        """Bytes that were sent and that the system has not accepted yet."""
         waiting = 0 if self._slices is None else self._slices.size
         return self._batched_bytes + waiting + (_autobahn.buffered(self.transport) or 0)
 
     @property
     def memory(self) -> int:
-        """Bytes that this connection holds: unsent, and of messages that arrived in part."""
+        """Bytes that this connection holds: unsent ones, and those of messages received in part."""
         held = self._fragments * FRAGMENT_OVERHEAD
         if self._partial is not None:
             held += self._partial.received
@@ -549,12 +548,12 @@ class WebSocketConnection(WebSocketServerProtocol):
         return 0 if self._slices is None else self._slices.collect(frames)
 
     def pauseProducing(self) -> None:
-        """The transport is full."""
+        """Note that the transport is full."""
         self._paused = True
         self.is_full = True
 
     def resumeProducing(self) -> None:
-        """The transport has written everything."""
+        """Continue to send, because the transport has written everything."""
         self._paused = False
         try:
             self._write_slices()
@@ -569,13 +568,13 @@ class WebSocketConnection(WebSocketServerProtocol):
             self._crash("sending")
 
     def stopProducing(self) -> None:
-        """The transport ends; ``connectionLost`` follows."""
+        """Stop reading, because the transport ends; ``connectionLost`` follows."""
         self._stop_reading()
 
     # Closing
 
     def onCloseFrame(self, code: int | None, reasonRaw: bytes | None) -> bool | None:
-        """The other end closes: answer it, end the connection, and tell the listener."""
+        """Answer the close frame of the other end, and note its code for the listener."""
         is_over: bool | None = super().onCloseFrame(code, reasonRaw)
         if self.wasClean and not self.failedByMe:
             self._close_code = code or CLOSE_NO_STATUS
@@ -583,7 +582,7 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     @property
     def address(self) -> str:
-        """Where the other end is, for a log."""
+        """The address of the other end, for the log."""
         return format_address(self.transport.getPeer())
 
     def check(self, timeout: float, answer: Callable[[bool], object]) -> None:
@@ -597,21 +596,21 @@ class WebSocketConnection(WebSocketServerProtocol):
             self._begin_closing()
 
     def abort(self) -> None:
-        """End the connection at once; what was not yet written can be reclaimed."""
+        """End the connection at once; messages that were not yet written can be reclaimed."""
         self._drop_received()
         self.factory.release(self)
         self.dropConnection(abort=True)
-        self.transport.abortConnection()  # if it closes already, and the other end reads nothing
+        self.transport.abortConnection()  # it may be closing, while the other end reads nothing
 
     def dropConnection(self, abort: bool = False) -> None:
         """End the connection: at once, or when everything is written."""
         self._stop_reading()
-        # Autobahn takes an invalid close frame for the answer to our 1002, which the other
-        # end has still to read.
+        # Autobahn treats an invalid close frame as the answer to the close frame with 1002,
+        # which the other end still has to read.
         super().dropConnection(abort and not (self.wasClean and self.failedByMe))
 
     def unregisterProducer(self) -> None:
-        """Leave the transport, unless it has to ask for slices before it ends."""
+        """Unregister from the transport, unless slices remain to be written before it ends."""
         if self._slices is None:
             super().unregisterProducer()
 
@@ -620,7 +619,7 @@ class WebSocketConnection(WebSocketServerProtocol):
         self.factory.stop_reading(source)
 
     def _begin_closing(self) -> None:
-        """Give the other end some time to close, too, and tell the listener."""
+        """Set a deadline for the other end to close, and tell the listener."""
         if self._deadline is None:
             self._set_deadline(_autobahn.CLOSE_TIMEOUT)
         self._tell_closing()
@@ -644,18 +643,18 @@ class WebSocketConnection(WebSocketServerProtocol):
         self.abort()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The transport has ended."""
+        """Clean up after the transport, which has ended."""
         self._cancel_deadline()
         self._drop_received()
         super().connectionLost(reason)
 
     def _drop_received(self) -> None:
-        """Drop what has arrived in part or was postponed, and what is not yet written."""
+        """Drop what was received in part or postponed, and slices that are not written."""
         self._postponed = self._partial = self._slices = None
         self._fragments = self._fragment_bytes = 0
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
-        """The connection has ended."""
+        """Tell the listener and the factory that the connection has ended."""
         self._tell_closing()
         self.factory.closed(self)
 

@@ -10,12 +10,13 @@ from twisted.logger import Logger
 
 from acebase_ipc.relay.work import Work
 
-SLICE: Final = 256
-"""Units of work of one connection before it is another's turn: about 1 ms."""
+SLICE: Final = 1024
+"""Units of work of one connection before it is another's turn: 1 to 3 ms. Broadcasts that
+were received together should fit, so that each receiver gets them in one write."""
 
-TURN: Final = 1024
+TURN: Final = 4096
 """Units of work of all connections before the reactor looks at its timers and other
-descriptors: about 5 ms."""
+descriptors: 5 to 10 ms."""
 
 log = Logger()
 

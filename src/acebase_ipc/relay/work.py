@@ -6,8 +6,8 @@ from __future__ import annotations
 class Work:
     """A meter of work, by which :mod:`acebase_ipc.rotation` divides time among connections.
 
-    A unit is a message, a control frame, or one receiver of a broadcast: 2 to 5
-    microseconds.
+    A unit is about a microsecond of Python: one receiver of a broadcast. Other work counts
+    as several.
 
     :ivar units: the work done so far.
     """

@@ -36,7 +36,7 @@ CROWD_BUFFER = 16 * KIB
 SOCKETS = 64
 """Sockets that are read from before the reactor handles its other descriptors and timers."""
 
-READ = 16
+READ = 64
 """Units of work that each read from a socket counts."""
 
 log = Logger()

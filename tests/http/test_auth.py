@@ -601,7 +601,7 @@ def test_a_token_file_readable_by_everybody_is_warned_of(
     token_file.write_text(SECRET)
     token_file.chmod(mode)
     relay = MemoryRelay(token_file=str(token_file))
-    assert bool(relay.logged(str(token_file), "readable by everybody", "#warn]")) == warned
+    assert bool(relay.logged(str(token_file), "readable by all users", "#warn]")) == warned
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o604, True)])
@@ -610,5 +610,5 @@ def test_a_key_readable_by_everybody_is_warned_of(tmp_path: Path, mode: int, war
     certificate.key.chmod(mode)
     endpoint = f"ssl:0:privateKey={certificate.key}:certKey={certificate.certificate}"
     relay = MemoryRelay(endpoints=(endpoint,))
-    assert bool(relay.logged(str(certificate.key), "readable by everybody", "#warn]")) == warned
-    assert not relay.logged(str(certificate.certificate), "readable by everybody")
+    assert bool(relay.logged(str(certificate.key), "readable by all users", "#warn]")) == warned
+    assert not relay.logged(str(certificate.certificate), "readable by all users")

@@ -71,7 +71,7 @@ def test_events_are_logged_at_their_severity() -> None:
     assert [each["log_level"] for each in logged] == [LogLevel.info, LogLevel.warn, LogLevel.error]
     assert lines(logged)[:2] == [
         "mydb_data: worker1 joined as acebase peer",
-        "mydb_data: worker1 is cut: 5000 bytes in 7 messages wait for it unread",
+        "mydb_data: worker1 is disconnected: it has not read 5000 bytes in 7 messages",
     ]
 
 

@@ -1,6 +1,6 @@
 """Converts between bytes and WebSocket frames (RFC 6455, section 5): the hot path.
 
-A frame from a server to a client is not masked, so it has the same bytes for every
+A frame from a server to a client is not masked, so it has the same bytes for each
 receiver: it is built once per message, and all receivers share it.
 
 Of the frames that clients send, only the common cases are parsed here: text messages in

@@ -250,7 +250,8 @@ class IdConflict(PeerEvent):
     severity: ClassVar[Severity] = Severity.ERROR
     text: ClassVar[str] = (
         "{database}: two processes use the id {peer}: {holder} keeps it, {newcomer} is refused."
-        " Start only one process under this id"
+        " Start only one process under this id. If these are two databases of one name, give one"
+        " of them another wire name: ipc: {{ dbname: '…' }}"
     )
 
     holder: str

@@ -23,6 +23,13 @@ def hello(about: Peer) -> bytes:
     return b'{"type":"hello","from":' + json_string(about.client_id) + b"}"
 
 
+def _introduction(about: Peer) -> Message:
+    """Return the message that introduces *about*, which is made once for all receivers."""
+    if about.introduction is None:
+        about.introduction = Message(hello(about))
+    return about.introduction
+
+
 class Introductions:
     """Greets acebase peers on each other's behalf.
 
@@ -40,8 +47,8 @@ class Introductions:
         """
         if not self._enabled or not newcomer.is_introduced:
             return
-        about_newcomer = Message(hello(newcomer))
+        about_newcomer = _introduction(newcomer)
         for other in newcomer.database.peers.values():
             if other is not newcomer and other.is_introduced:
                 self._delivery.send(other, about_newcomer)
-                self._delivery.send(newcomer, Message(hello(other)))
+                self._delivery.send(newcomer, _introduction(other))

@@ -80,6 +80,7 @@ class Peer:
     :ivar connected: when that was opened, in milliseconds since 1970.
     :ivar said_bye: whether it has broadcast that it is leaving.
     :ivar queue: the messages that wait for it.
+    :ivar introduction: the message that introduces it to others; ``None`` until one was made.
     """
 
     __slots__ = (
@@ -90,6 +91,7 @@ class Peer:
         "dialect",
         "dialect_settled",
         "id",
+        "introduction",
         "queue",
         "said_bye",
         "state",
@@ -113,6 +115,7 @@ class Peer:
         self.said_bye = False
         self.state = SessionState.CONNECTED
         self.queue = MessageQueue(budget)
+        self.introduction: Message | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.client_id} of {self.database.name}>"

@@ -6,14 +6,19 @@ import sys
 from collections.abc import Iterator
 from dataclasses import fields
 
+from acebase_ipc.http.channel import MAX_HEAD, MAX_HEADER_LINES
 from acebase_ipc.protocol.handshake import MAX_CLIENT_ID, MAX_DATABASE_NAME, MIN_CLIENT_ID
 from acebase_ipc.relay.limits import (
     DEFAULT_MAX_PAYLOAD,
     DEFAULT_MAX_PAYLOAD_TLS,
+    KIB,
     Limits,
     describe_limits,
     format_size,
 )
+from acebase_ipc.relay.memory import ENTRY_OVERHEAD, MESSAGE_OVERHEAD
+from acebase_ipc.relay.store import ENTRY_SIZE
+from acebase_ipc.websocket.fastpath import MAX_FRAGMENTS
 
 HEAD = """\
 .. Made by generate_limits.py from acebase_ipc.relay.limits: make docs/limits.rst
@@ -39,9 +44,16 @@ sizes as numbers or with a unit: ``16384``, ``16KiB``, ``16MiB``, ``1GiB``.
      - Reason
 """
 
+IN_QUEUE = MESSAGE_OVERHEAD + ENTRY_OVERHEAD
+
 TAIL = f"""
 A message of any legal size is accepted while nothing else waits, even if it
 alone exceeds a bound on waiting messages.
+
+``max_backlog``, ``max_session_queue`` and ``max_memory`` count the memory that messages use, not
+only their text: a message in a queue counts about {IN_QUEUE} bytes more, a recipient of a
+stored message {ENTRY_SIZE} bytes. So 10,000 messages of 10 bytes count about
+{10_000 * (10 + IN_QUEUE) / 1e6:.1f} MB.
 
 Fixed by the protocol
 =====================
@@ -50,6 +62,10 @@ Fixed by the protocol
   Anything else is answered with 400.
 * A peer's id has {MIN_CLIENT_ID} to {MAX_CLIENT_ID} characters, no ``;`` and no control characters.
   Anything else is answered with 500, the status that clients expect.
+* A WebSocket message has at most {MAX_FRAGMENTS} fragments. One with more closes the
+  connection with 1009.
+* A request line and its headers have at most {MAX_HEAD // KIB} KiB and {MAX_HEADER_LINES} lines.
+  More is answered with 431.
 
 The effect of these bounds on the wire: `protocol.rst <protocol.rst>`_.
 """

@@ -15,7 +15,12 @@ from urllib.request import urlopen
 
 import pytest
 
+from acebase_ipc.http.channel import CLOSE_TIMEOUT
+from acebase_ipc.relay.limits import MIB, Limits
+from acebase_ipc.relay.memory import ENTRY_OVERHEAD, MESSAGE_OVERHEAD
+from acebase_ipc.relay.store import REFETCH_PERIOD
 from acebase_ipc.tap import Options
+from acebase_ipc.websocket.fastpath import MAX_FRAGMENTS
 
 PROJECT = Path(__file__).resolve().parents[1]
 README = PROJECT / "README.rst"
@@ -65,6 +70,31 @@ def test_the_table_of_limits_is_what_the_code_gives() -> None:
 def test_every_option_is_described(option: str) -> None:
     described = read(README) + read(LIMITS)
     assert re.search(rf"``{option}``", described), option
+
+
+OVERHEAD = f"about {MESSAGE_OVERHEAD + ENTRY_OVERHEAD} bytes"
+MAX_MESSAGE = Limits().max_message // MIB
+
+
+@pytest.mark.parametrize(
+    ("document", "fact"),
+    [
+        ("README.rst", f"client_max_body_size {MAX_MESSAGE}m;"),
+        ("README.rst", f"again for {REFETCH_PERIOD:.0f} seconds"),
+        ("SECURITY.rst", OVERHEAD),
+        ("SECURITY.rst", f"{MAX_FRAGMENTS:,} fragments"),
+        ("SECURITY.rst", f"HTTP connection after {CLOSE_TIMEOUT:.0f} seconds"),
+        ("docs/architecture.rst", OVERHEAD),
+        ("docs/client.rst", f"{MAX_MESSAGE} MiB (``--max-message``)"),
+        ("docs/protocol.rst", OVERHEAD),
+        ("docs/protocol.rst", f"{MAX_FRAGMENTS:,} fragments"),
+        ("docs/protocol.rst", f"{MAX_MESSAGE} MiB by default"),
+        ("docs/protocol.rst", f"a complete one for {REFETCH_PERIOD:.0f} seconds"),
+        ("docs/protocol.rst", f"aborted after {CLOSE_TIMEOUT:.0f} seconds"),
+    ],
+)
+def test_a_document_states_the_number_of_the_code(document: str, fact: str) -> None:
+    assert fact in " ".join(read(PROJECT / document).split())
 
 
 @pytest.mark.parametrize(

@@ -40,27 +40,27 @@ LINES: list[tuple[RelayEvent, Severity, str]] = [
     (
         MessageDropped(*WHO, DropReason.EXPIRED),
         Severity.DEBUG,
-        "mydb_data: 1 message(s) of worker1 dropped: it was not fetched in time",
+        "mydb_data: 1 message(s) of worker1 dropped: it was not downloaded in time",
     ),
     (
         MessageDropped(*WHO, DropReason.UNKNOWN_ADDRESSEE, 3),
         Severity.DEBUG,
-        "mydb_data: 3 message(s) of worker1 dropped: its addressee is not connected",
+        "mydb_data: 3 message(s) of worker1 dropped: its recipient is not connected",
     ),
     (
         SlowConsumer(*WHO, backlog=5000, messages=7),
         Severity.WARNING,
-        "mydb_data: worker1 is cut: 5000 bytes in 7 messages wait for it unread",
+        "mydb_data: worker1 is disconnected: it has not read 5000 bytes in 7 messages",
     ),
     (
         SessionSuspended(*WHO),
         Severity.INFO,
-        "mydb_data: the connection of worker1 is lost; it is expected back",
+        "mydb_data: the connection of worker1 is lost; its session is suspended",
     ),
     (
         SessionResumed(*WHO, 7),
         Severity.INFO,
-        "mydb_data: worker1 is back: 7 held message(s) delivered",
+        "mydb_data: worker1 has resumed its session: 7 queued message(s)",
     ),
     (
         MasterAbsent(*WHO),
@@ -71,8 +71,8 @@ LINES: list[tuple[RelayEvent, Severity, str]] = [
         SessionExpired(*WHO, ExpiryReason.SIZE, messages=7, size=5000),
         Severity.WARNING,
         (
-            "mydb_data: worker1 is given up: too much waited for it;"
-            " 7 message(s) of 5000 bytes waited for it"
+            "mydb_data: the session of worker1 has expired: its queue was full;"
+            " 7 message(s) of 5000 bytes were queued"
         ),
     ),
 ]
@@ -133,7 +133,7 @@ def test_severities_are_levels_of_a_log() -> None:
     assert [each.value for each in Severity] == ["debug", "info", "warn", "error"]
 
 
-def test_the_null_observer_takes_note_of_nothing() -> None:
+def test_the_null_observer_ignores_events() -> None:
     taken: Observer = NullObserver()
     taken.report(PeerLeft(*WHO))
     assert not vars(taken)

@@ -1,1 +1,1 @@
-"""What travels on the wire, in both directions: messages, frames, envelopes and values. Pure."""
+"""The wire protocol in both directions: messages, frames, envelopes and values. Pure."""

@@ -1,10 +1,10 @@
-"""Ascii85, as AceBase writes binary data into JSON, a piece at a time.
+"""Encodes and decodes Ascii85, which AceBase uses for binary data in JSON.
 
 :func:`base64.a85decode` works byte by byte in Python and holds a list of all of them: for
-16 MiB that takes seconds and more than 1 GiB. Here a piece is one large integer in which
-each group of four bytes has a lane of its own, so that the interpreter's arithmetic does
-the work on all groups at once. Results and errors are those of :mod:`base64` with
-``adobe=True``.
+16 MiB that takes seconds and more than 1 GiB. Here the data is processed in pieces. Each
+piece is one large integer in which every group of four bytes has its own bits (a lane), so
+that one operation of the interpreter's arithmetic processes all groups. Results and errors
+are those of :mod:`base64` with ``adobe=True``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Final
 
 PIECE: Final = 64 * 1024
-"""Characters that are decoded at once; some ten times as many bytes are in use meanwhile."""
+"""Characters that are decoded at once; this uses about ten times as many bytes of memory."""
 
 GROUPS: Final = PIECE // 5
 """Groups of four bytes that are encoded at once."""
@@ -28,7 +28,7 @@ _TO_CHARACTERS: Final = bytes((each + _FIRST) % 256 for each in range(256))
 
 
 def decode(text: str) -> bytes:
-    """Decode ``<~…~>``; the ``<~`` may be left out.
+    """Decode ``<~…~>``; the ``<~`` may be missing.
 
     :raises ValueError: if it is not Ascii85.
     """
@@ -56,7 +56,7 @@ def _decode_pieces(data: memoryview) -> Iterator[bytes]:
 
 
 def _decode_groups(characters: bytes) -> bytes:
-    """Decode whole groups, in which a leading ``z`` stands for a ``!``."""
+    """Decode complete groups, in which a leading ``z`` stands for a ``!``."""
     groups = len(characters) // 5
     misplaced = characters.count(_ZEROS) != characters[::5].count(_ZEROS)
     if misplaced or characters.translate(None, _DIGITS + _ZEROS):
@@ -93,7 +93,7 @@ def encode(data: bytes | bytearray) -> str:
 
 
 def _encode_groups(data: bytes) -> bytes:
-    """Encode whole groups of four bytes; those of zeros become ``z``."""
+    """Encode complete groups of four bytes; groups of zeros become ``z``."""
     groups = len(data) // 4
     lanes = bytearray(8 * groups)
     for index in range(4):
@@ -106,7 +106,7 @@ def _encode_groups(data: bytes) -> bytes:
         quotient = _divided_by_85(value, ones)
         digits = value - quotient * 85
         value = quotient
-        # A group of zeros becomes z and four characters that are removed below.
+        # A group of zeros is encoded as z and four characters that are removed below.
         shift = (_ZEROS[0] if index == 0 else _REMOVED[0]) - _FIRST
         column = (digits + zeros * shift).to_bytes(8 * groups, "big")[7::8]
         characters[index::5] = column.translate(_TO_CHARACTERS)

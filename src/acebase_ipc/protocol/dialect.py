@@ -1,10 +1,10 @@
-"""The two kinds of clients, and how to tell which kind a peer is.
+"""The two dialects of the protocol, and how a peer's dialect is detected.
 
-The npm package acebase deviates from the protocol's documentation: it reads
-envelopes without a ``msg:`` before them and cannot download large messages.
-A peer's dialect is a property of its connection. It is decided by the server's
-option, else by the query of the handshake, else by the handshake's
-fingerprint; otherwise a peer is ``documented`` until its first envelope.
+The npm package acebase deviates from the protocol's documentation: it reads only
+envelopes without the prefix ``msg:``, and cannot download large messages. The first of
+these decides a peer's dialect: the server's option, the query of the handshake, the
+fingerprint of the handshake. Otherwise the peer is ``documented`` until its first
+envelope.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Dialect(Enum):
     ACEBASE = "acebase"
 
 
-# Under a name of their own, as Enum makes each look at one of its members slow.
+# As names of the module, because access to a member of an Enum is slow.
 DOCUMENTED: Final = Dialect.DOCUMENTED
 ACEBASE: Final = Dialect.ACEBASE
 
@@ -36,27 +36,30 @@ _ENVELOPE = re.compile(
     rb"|unlock-request|unlock-result|move-lock-request|notification|request|result)\""
 )
 _ENVELOPE_HEAD = 512
-"""Bytes within which an envelope names its sender."""
+"""An envelope names its sender within its first 512 bytes."""
 
 
 def has_acebase_fingerprint(raw_query: bytes, client_id: str) -> bool:
-    """Whether a handshake is of the npm package acebase: ``v``, ``id``, ``t`` in this order
-    (the documentation has ``id`` first), and an id that such clients generate."""
+    """Return whether a handshake looks like one of the npm package acebase.
+
+    Its query has ``v``, ``id`` and ``t`` in this order (the documentation has ``id``
+    first), and its id is ``[master]`` or has 24 characters, as the package generates it.
+    """
     return bool(_FINGERPRINT.fullmatch(raw_query) and _ACEBASE_ID.fullmatch(client_id))
 
 
 def json_string(text: str) -> bytes:
-    """*text* as ``JSON.stringify`` writes it, in UTF-8."""
+    """Return *text* as ``JSON.stringify`` writes it, in UTF-8."""
     return json.dumps(text, ensure_ascii=False).encode()
 
 
 def is_from(body: bytes, sender: str) -> bool:
-    """Whether the head of an envelope names *sender* as its sender."""
+    """Return whether the beginning of the envelope *body* names *sender* as its sender."""
     return body.find(b'"from":' + json_string(sender), 0, _ENVELOPE_HEAD) >= 0
 
 
 def is_envelope(body: bytes, sender: str) -> bool:
-    """Whether *body* is an AceBase envelope of the peer *sender* itself."""
+    """Return whether *body* is an AceBase envelope that names *sender* as its sender."""
     return (
         body.startswith(ENVELOPE_START)
         and _ENVELOPE.match(body) is not None

@@ -7,7 +7,7 @@ Measured with the npm package acebase 1.29.13, between two Node processes::
     {"type":"subscribe","from":"w2","to":"w1",         ... and the subscriptions of w2
      "data":{"path":"users","event":"value"}}
     {"type":"subscribe","from":"w2","data":{…}}        a new subscription, for all
-    {"type":"unsubscribe","from":"w2","data":{…}}      npm's acebase keeps sending, see peer
+    {"type":"unsubscribe","from":"w2","data":{…}}      npm package acebase: goes on sending
     {"type":"event","from":"w1","to":"w2",             path: as subscribed
      "path":"users/*","event":"value",
      "data":{"path":"users/a",                         path: where it happened
@@ -23,7 +23,7 @@ Measured with the npm package acebase 1.29.13, between two Node processes::
 Besides these there are ``lock-request``, ``lock-result``, ``unlock-request``,
 ``unlock-result`` and ``move-lock-request``, between workers and the master only.
 
-An envelope that the npm package acebase does not expect ends its process: a second
+An envelope that the npm package acebase does not expect crashes its process: a second
 result, a lock request to a worker, a subscription to an unknown kind of event. So the
 envelopes rendered here are complete, and each is sent once.
 """
@@ -46,7 +46,7 @@ MASTER: Final = protocol.MASTER.decode()
 
 
 class InvalidEnvelope(IPCError, ValueError):
-    """A message is no envelope, or its members are not what its type asks for."""
+    """A message is not an envelope, or a member of it is missing or has the wrong type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +71,8 @@ class Bye:
 class Mutation:
     """One of the changes of a ``mutations`` event.
 
-    :ivar target: the keys that lead from the event's path to what changed; an
-        index of an array is an integer.
+    :ivar target: the keys from the event's path to the changed value; an index of an
+        array is an integer.
     :ivar value: the value now; ``None``: it was removed.
     :ivar previous: the value before; ``None``: there was none.
     """
@@ -91,8 +91,9 @@ class Event:
 
     :ivar subscription: the path subscribed to, wildcards and variables included.
     :ivar event: the kind of event subscribed to.
-    :ivar path: where it happened: the subscribed path with its wildcards filled in;
-        with ``child_…`` the child, with ``mutated`` what changed, however deep.
+    :ivar path: where it happened: the subscribed path with its wildcards replaced. For
+        ``child_…`` events the path of the child; for ``mutated`` that of the changed value,
+        at any depth.
     :ivar value: the value now; ``None``: there is none. With ``mutations`` a list, best
         read as :attr:`mutations`. With ``notify_…`` always ``None``.
     :ivar previous: the value before. With ``mutations`` and ``notify_…`` always ``None``.
@@ -130,7 +131,7 @@ class Notification:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """*sender* asks process *to* for something, and expects one result of this *id*."""
+    """*sender* sends a request to the process *to*, and expects one result with this *id*."""
 
     sender: str
     to: str | None
@@ -147,7 +148,7 @@ class Request:
 class Result:
     """The outcome of the request *id*.
 
-    :ivar ok: whether there is *data*; else there is a *reason*.
+    :ivar ok: whether it succeeded: then it has *data*, otherwise a *reason*.
     """
 
     sender: str
@@ -159,8 +160,10 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Other:
-    """An envelope that does not concern a process without database files: of locks,
-    of other processes' subscriptions, or of an unknown type."""
+    """An envelope that does not concern a process without database files.
+
+    It is about locks or the subscriptions of other processes, or its type is unknown.
+    """
 
     type: str
     sender: str
@@ -172,8 +175,8 @@ Envelope = Hello | Bye | Event | Notification | Request | Result | Other
 def parse(text: str) -> Envelope:
     """Parse an envelope.
 
-    :raises InvalidEnvelope: for anything else. Ignore the message: so does the npm
-        package acebase, as far as it survives it.
+    :raises InvalidEnvelope: for anything else. Ignore the message, as the npm package
+        acebase does unless it crashes.
     """
     try:
         message = json.loads(text, parse_constant=_refuse)
@@ -219,7 +222,7 @@ def _event(sender: str, message: dict[str, Any]) -> Event:
         raise InvalidEnvelope("An event has data")
     context = data.get("context")
     event = _text(message, "event")
-    # The npm package sends values with some of the notify_ events, and not with others.
+    # The npm package acebase sends values with some notify_ events, and not with others.
     silent = event.startswith("notify_")
     return Event(
         _text(message, "path"),
@@ -270,22 +273,22 @@ def hello(sender: str, to: str | None = None) -> str:
 
 
 def bye(sender: str) -> str:
-    """Return the message that tells all processes that *sender* leaves."""
+    """Return the message that tells all processes that *sender* is leaving."""
     return _render("bye", sender)
 
 
 def subscribe(sender: str, path: str, event: str, to: str | None = None) -> str:
-    """Ask all processes, or *to*, for events that :mod:`acebase_ipc.peer.subscriptions` accepts."""
+    """Return a request to all processes, or to *to*, for events of a kind at a path."""
     return _render("subscribe", sender, to, data={"path": path, "event": event})
 
 
 def unsubscribe(sender: str, path: str, event: str) -> str:
-    """Ask all processes for no more events."""
+    """Return a request to all processes to send no more of these events."""
     return _render("unsubscribe", sender, data={"path": path, "event": event})
 
 
 def notification(sender: str, data: Any, to: str | None = None) -> str:
-    """Notify all processes, or *to*.
+    """Return a notification to all processes, or to *to*.
 
     :raises TypeError, ValueError: if *data* cannot be encoded (:func:`.values.encode`).
     """
@@ -293,22 +296,22 @@ def notification(sender: str, data: Any, to: str | None = None) -> str:
 
 
 def request(sender: str, to: str, id: str, data: Any) -> str:
-    """Send a request to *to*; raises like :func:`notification`."""
+    """Return a request to the process *to*; raises like :func:`notification`."""
     return _render("request", sender, to, id=id, data=encode(data))
 
 
 def result(sender: str, to: str, id: str, data: Any) -> str:
-    """Answer the request *id* of *to*; raises like :func:`notification`."""
+    """Return the answer to the request *id* of *to*; raises like :func:`notification`."""
     return _render("result", sender, to, id=id, ok=True, data=encode(data))
 
 
 def failure(sender: str, to: str, id: str, reason: str) -> str:
-    """Tell *to* why its request *id* failed: its ``sendRequest`` rejects with this reason."""
+    """Return a failure of the request *id* of *to*: its ``sendRequest`` rejects with *reason*."""
     return _render("result", sender, to, id=id, ok=False, reason=reason)
 
 
 def unknown(sender: str, to: str, id: str, kind: str) -> str:
-    """Answer a request of an unknown type, with the npm package's text."""
+    """Return the answer to a request of an unknown type, with the npm package's text."""
     return result(sender, to, id, {"ok": False, "reason": unknown_reason(kind)})
 
 
@@ -322,12 +325,12 @@ def unknown_reason(kind: str) -> str:
 
 
 def _render(kind: str, sender: str, to: str | None = None, **members: Any) -> str:
-    # The type first and the sender early: relays recognise an envelope by them.
+    # The type is first and the sender early: relays detect an envelope by them.
     message = {"type": kind, "from": sender, **({} if to is None else {"to": to}), **members}
     text = json.dumps(message, ensure_ascii=False, separators=(",", ":"))
     try:
         text.encode()
     except UnicodeEncodeError:
-        # Half a surrogate pair needs an escape; JSON.stringify writes it so, too.
+        # A lone surrogate needs an escape, as JSON.stringify writes it, too.
         return json.dumps(message, separators=(",", ":"))
     return text

@@ -1,4 +1,4 @@
-"""What can be wrong with a handshake or a message.
+"""The errors of handshakes and messages.
 
 See :mod:`acebase_ipc.errors` for the whole tree.
 """
@@ -29,7 +29,7 @@ class UnsupportedVersion(RequestRefused):
 
 
 class InvalidClientId(RequestRefused):
-    """The client's id cannot be used; 500, which the npm package acebase looks for."""
+    """The client's id is missing or invalid; the npm package acebase expects the status 500."""
 
     status = HTTPStatus.INTERNAL_SERVER_ERROR
 
@@ -45,10 +45,10 @@ class InvalidDatabaseName(RequestRefused):
 
 
 class MessageRefused(IPCError):
-    """A message cannot be relayed; nothing of it has been delivered.
+    """A message cannot be relayed; no part of it was delivered.
 
-    :ivar close_code: closes the WebSocket it came over (RFC 6455, section 7.4).
-    :ivar status: answers the POST it came with.
+    :ivar close_code: for a message from a WebSocket: closes it (RFC 6455, section 7.4).
+    :ivar status: for a message from a POST: the HTTP status to answer with.
     """
 
     close_code = 1008

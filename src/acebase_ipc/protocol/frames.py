@@ -1,11 +1,11 @@
 """Converts between bytes and WebSocket frames (RFC 6455, section 5): the hot path.
 
-A frame from a server to a client is not masked, so it is the same bytes for
-every receiver: it is built once per message and shared by all of them.
+A frame from a server to a client is not masked, so it has the same bytes for each
+receiver: it is built once per message, and all receivers share it.
 
-Of what clients send, only the common cases are recognised here: whole text
-messages in one masked frame, pings and pongs. Everything else (fragments, close
-frames, protocol errors) is left to a complete implementation of the protocol.
+Of the frames that clients send, only the common cases are parsed here: text messages in
+one masked frame, pings and pongs. Everything else (fragments, close frames, protocol
+errors) is left to a complete implementation of the protocol.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from collections.abc import Callable
 from struct import Struct
 
 Unmask = Callable[[bytes, bytes], bytes]
-"""Takes a masked payload and its key of 4 bytes, returns the payload."""
+"""A function that takes a masked payload and its key of 4 bytes, and returns the payload."""
 
 
 def text_frame(payload: bytes) -> bytes:
-    """The unmasked frame that carries *payload*, valid UTF-8, as one text message."""
+    """Return the unmasked frame that carries *payload*, valid UTF-8, as one text message."""
     length = len(payload)
     if length < _LONG:
         return _HEADERS[length] + payload
@@ -35,15 +35,15 @@ def _header(length: int) -> bytes:
 
 
 def frame_payload(frame: bytes) -> bytes:
-    """The payload of a frame that :func:`text_frame` has built."""
+    """Return the payload of a frame that :func:`text_frame` has built."""
     return frame[{126: 4, 127: 10}.get(frame[1], 2) :]
 
 
 _LONG = 1024
-"""Bytes from which on a native implementation unmasks faster."""
+"""Payloads of this many bytes or more are unmasked faster by a native implementation."""
 
 MAX_TEXTS = 64
-"""Text messages taken from the received data in one step: about 0.3 ms of work."""
+"""Text messages that are taken from received data in one step: about 0.3 ms of work."""
 
 _TURNS = range(MAX_TEXTS)
 
@@ -54,20 +54,20 @@ _PING_PONG = frozenset({0x80 | PING, 0x80 | PONG})
 _HEADERS = tuple(_header(length) for length in range(_LONG))
 
 _REPEATED = tuple(int.from_bytes(b"\0\0\0\1" * words, "big") for words in range(_LONG // 4 + 1))
-"""Times a key of 4 bytes, these are the key repeated so many times."""
+"""The product of a key of 4 bytes and the nth of these is the key, repeated n times."""
 
 _START = Struct(">HHI").unpack_from
-"""The first 8 bytes of a frame; of one with 126 to 65535 bytes the whole header."""
+"""Unpacks the first 8 bytes of a frame: for a payload of 126 to 65535 bytes, its header."""
 
 
 class PartialText:
     """A masked text frame whose header and a part of whose payload have arrived.
 
-    The payload is unmasked and checked as it arrives, so that invalid UTF-8 is found
-    where it begins.
+    The payload is unmasked and checked as it arrives, so that invalid UTF-8 is found at
+    once.
 
-    :ivar received: bytes of the payload that have arrived.
-    :ivar missing: bytes of the payload that have not.
+    :ivar received: how many bytes of the payload have arrived.
+    :ivar missing: how many have not arrived yet.
     """
 
     __slots__ = ("_decoder", "_header", "_key", "_text", "_unmask", "missing", "received")
@@ -82,7 +82,7 @@ class PartialText:
         self._unmask = unmask
 
     def feed(self, data: bytes) -> bool:
-        """Take the next *data*, at most :attr:`missing` bytes.
+        """Add the next *data* of the payload, at most :attr:`missing` bytes.
 
         :returns: whether the payload is valid UTF-8 so far.
         """
@@ -96,17 +96,17 @@ class PartialText:
         except UnicodeDecodeError:
             return False
         begun = self._decoder.getstate()[0]
-        # The decoder lets the first two bytes of a surrogate pass until the third is there.
+        # The decoder accepts the first two bytes of a surrogate until the third has arrived.
         return not b"\xed\xa0" <= begun < b"\xee"
 
     @property
     def payload(self) -> bytes:
-        """The whole payload, when nothing is missing."""
+        """The whole payload, once no byte is missing."""
         return bytes(self._text)
 
     @property
     def raw(self) -> bytes:
-        """All bytes of the frame that have arrived, as they arrived."""
+        """All bytes of the frame that have arrived, masked as they were."""
         return self._header + self._unmask(bytes(self._text), self._key)
 
 
@@ -118,10 +118,10 @@ def split(
     :param data: bytes of a stream, from the beginning of a frame on.
     :param limit: bytes that a message may have.
     :param unmask_long: unmasks payloads of 1 KiB and more.
-    :returns: the messages, each valid UTF-8; the rest, which begins with
-        anything else, with an incomplete header, or with the next text after
-        the last one taken; and, instead of a rest, the text in the middle of
-        which the data ends.
+    :returns: the messages, each valid UTF-8; the rest of the data, which begins with a
+        frame of another kind, an incomplete header, or the next text if
+        :data:`MAX_TEXTS` were taken; and, if the data ends in the middle of a text, this
+        text instead of a rest.
     """
     messages: list[bytes] = []
     start = 0
@@ -157,7 +157,7 @@ def split(
                 break
             message = unmask_long(data[begin:following], mask)
         else:
-            # As one number, of which the key is repeated as often as it fits (section 5.3).
+            # XOR of two integers: the payload, and the repeated key (RFC 6455, section 5.3).
             repeated = key * _REPEATED[(length + 3) >> 2] >> ((-length & 3) << 3)
             masked = int.from_bytes(data[begin:following], "big")
             message = (masked ^ repeated).to_bytes(length, "big")
@@ -171,7 +171,7 @@ def split(
 def unmask(payload: bytes, key: bytes) -> bytes:
     """Remove the mask *key*, 4 bytes, from a *payload* of any size.
 
-    As one large number: about 2 ns a byte.
+    The payload is converted to one large integer: this takes about 2 ns for each byte.
     """
     length = len(payload)
     repeated = int.from_bytes(key * (length // 4) + key[: length % 4], "big")
@@ -179,9 +179,10 @@ def unmask(payload: bytes, key: bytes) -> bytes:
 
 
 def take_control(data: bytes, start: int) -> tuple[int, bytes, int] | None:
-    """The ping or pong in *data* from *start* on, if it is whole and valid.
+    """Take a ping or pong that begins at *start* of *data*.
 
-    :returns: its opcode, its payload, and where the next frame begins.
+    :returns: its opcode, its payload, and where the next frame begins; ``None`` if it is
+        incomplete, invalid, or a frame of another kind.
     """
     if len(data) - start < 6 or data[start] not in _PING_PONG:
         return None
@@ -195,7 +196,7 @@ def take_control(data: bytes, start: int) -> tuple[int, bytes, int] | None:
 
 
 def may_become_text(rest: bytes) -> bool:
-    """Whether *rest*, as :func:`split` returned it, is an incomplete header of a text."""
+    """Return whether *rest*, as :func:`split` returned it, is an incomplete header of a text."""
     if not rest or rest[0] != 0x81 or len(rest) > 13:
         return False
     if len(rest) == 1:

@@ -1,4 +1,4 @@
-"""The request line of a WebSocket handshake: what a client says of itself.
+"""Parses the request target of a WebSocket handshake: database, id, version, dialect.
 
 GET /<dbname>/connect?id=<clientId>&v=<clientVersion>&t=<token>
 """
@@ -18,7 +18,7 @@ from acebase_ipc.protocol.errors import (
 )
 
 MAX_DATABASE_NAME: Final = 200
-"""Characters. A name becomes a path segment and a key: it needs some end."""
+"""Characters. A name is a path segment and a key in memory, so its length is limited."""
 
 MIN_CLIENT_ID: Final = 5
 MAX_CLIENT_ID: Final = 128
@@ -29,11 +29,11 @@ PROTOCOL_MAJOR: Final = "1"
 
 
 def parse_query(raw: bytes) -> dict[str, str]:
-    """Decode a query string: ``+`` stays ``+``, the last of equal keys wins.
+    """Decode a query string: ``+`` stays ``+``, and of equal keys the last one applies.
 
-    A pair splits at its first ``=``, so that tokens like ``c2VjcmV0==`` work
-    as they are. Bytes that are not UTF-8 decode to lone surrogates: no id and
-    no token holds these, so such a value is never accepted by accident.
+    A pair is split at its first ``=``, so that tokens such as ``c2VjcmV0==`` need no
+    encoding. Bytes that are not UTF-8 are decoded to lone surrogates. No id and no token
+    contains these, so such a value is never accepted by accident.
     """
     query = {}
     for pair in raw.split(b"&"):
@@ -51,10 +51,10 @@ def _has_controls(text: str) -> bool:
 
 
 def check_database_name(name: str) -> str:
-    """Return *name* if a database may be called so.
+    """Return *name* if it is a valid name of a database.
 
     :raises InvalidDatabaseName: unless it has 1 to 200 characters and no
-        control characters. Any other name is legal, ``__proto__`` too.
+        control characters. Any other name is valid, ``__proto__``, too.
     """
     if not 0 < len(name) <= MAX_DATABASE_NAME or _has_controls(name):
         raise InvalidDatabaseName
@@ -62,7 +62,7 @@ def check_database_name(name: str) -> str:
 
 
 def check_client_id(client_id: str | None) -> str:
-    """Return *client_id* if a peer may be called so.
+    """Return *client_id* if it is a valid id of a peer.
 
     :raises InvalidClientId: unless it has 5 to 128 characters, without ``;``
         and control characters.
@@ -79,12 +79,12 @@ def check_client_id(client_id: str | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """A client that asks to become a peer, and may.
+    """The valid handshake of a client that asks to become a peer.
 
     :ivar database: the database's wire name.
-    :ivar client_id: the id it wants to have.
-    :ivar dialect: what is known of its dialect now.
-    :ivar dialect_settled: whether an envelope can no longer change that.
+    :ivar client_id: the requested id.
+    :ivar dialect: the client's dialect, as far as the handshake shows it.
+    :ivar dialect_settled: whether the dialect is final; otherwise an envelope may change it.
     """
 
     database: str
@@ -94,7 +94,7 @@ class Handshake:
 
 
 def accept(database: str, raw_query: bytes, server_dialect: Dialect | None = None) -> Handshake:
-    """Check the query of a handshake. Tokens and origins are checked before.
+    """Check the query of a handshake; tokens and origins are checked before.
 
     :param database: the database's wire name, already checked.
     :param server_dialect: the server's ``--dialect``; ``None`` for ``auto``.

@@ -1,4 +1,4 @@
-"""The wire protocol, written once.
+"""The wire protocol: parses, renders and composes messages.
 
 What a peer sends, as text messages or as the body of ``POST /<db>/send``::
 
@@ -10,15 +10,15 @@ What a peer sends, as text messages or as the body of ``POST /<db>/send``::
 What a peer receives::
 
     welcome:{"maxPayload":n}   the first message; n counts UTF-16 code units
-    connect:<id>               another peer of the same database came
-    disconnect:<id>            another peer of the same database went
+    connect:<id>               another peer of the same database has joined
+    disconnect:<id>            another peer of the same database has left
     pong                       the answer to ping
     msg:<body>                 a message of another peer
     get:<msgId>                a message above maxPayload waits to be downloaded
     {…}                        a message of another peer, to an acebase peer
 
-The relay never looks into a body, with one exception: an acebase peer's
-messages tell its dialect (see :mod:`acebase_ipc.protocol.dialect`).
+The relay does not interpret bodies, with one exception: the envelopes of an acebase peer
+show its dialect, and a ``bye`` that it leaves (see :mod:`acebase_ipc.protocol.dialect`).
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ MASTER = b"[master]"
 
 
 class Audience(Enum):
-    """Whom a message without a peer's id is for."""
+    """Who receives a message that is not addressed to one peer."""
 
     RELAY = "the relay itself"
     OTHERS = "every other peer of the database"
 
 
-# Under a name of their own, as Enum makes each look at one of its members slow.
+# As names of the module, because access to a member of an Enum is slow.
 RELAY: Final = Audience.RELAY
 OTHERS: Final = Audience.OTHERS
 
@@ -53,18 +53,18 @@ OTHERS: Final = Audience.OTHERS
 class Message:
     """A text message for peers of one dialect.
 
-    It may be sent to many peers and may wait in many queues: its frame is built once, by
-    the first connection that needs it, and shared by all.
+    It may be sent to many peers and may wait in many queues. Its frame is built once, by
+    the first connection that needs it, and all share it.
 
-    :ivar size: bytes of its text in UTF-8.
-    :ivar frame: its WebSocket frame, once one was built.
-    :ivar waiting: in how many queues it waits.
+    :ivar size: the length of its text in UTF-8, in bytes.
+    :ivar frame: its WebSocket frame; ``None`` until one was built.
+    :ivar waiting: the number of queues in which it waits.
     """
 
     __slots__ = ("_text", "frame", "size", "waiting")
 
     def __init__(self, text: bytes) -> None:
-        """:param text: valid UTF-8, rendered for the dialect of those that receive it."""
+        """:param text: valid UTF-8, rendered for the dialect of its receivers."""
         self._text: bytes | None = text
         self.size = len(text)
         self.frame: bytes | None = None
@@ -89,7 +89,7 @@ class Message:
 
 
 def parse(message: bytes) -> tuple[bytes | Audience, bytes]:
-    """Split a message into whom it is for and its body.
+    """Split a message into its addressee and its body.
 
     :returns: the addressee's id or an :class:`Audience`, and the body.
     :raises InvalidAddress: for ``to:`` without ``;`` or with an empty id.
@@ -106,11 +106,11 @@ def parse(message: bytes) -> tuple[bytes | Audience, bytes]:
 
 
 def render(body: bytes, dialect: Dialect) -> bytes:
-    """The message that brings *body* to a peer of *dialect*.
+    """Return the message that carries *body* to a peer of *dialect*.
 
-    The npm package acebase reads only messages that start with ``{``. All others are
-    marked ``msg:`` for acebase peers, too, so that no peer can forge a
-    ``disconnect:`` or ``pong``.
+    The npm package acebase reads only messages that start with ``{``. All others have the
+    prefix ``msg:`` for acebase peers, too, so that no peer can forge a ``disconnect:`` or
+    a ``pong``.
     """
     if dialect is ACEBASE and body.startswith(b"{"):
         return body
@@ -118,27 +118,27 @@ def render(body: bytes, dialect: Dialect) -> bytes:
 
 
 def welcome(max_payload: int) -> bytes:
-    """The first message to a new peer; *max_payload* counts UTF-16 code units."""
+    """Return the first message to a new peer; *max_payload* counts UTF-16 code units."""
     return b'welcome:{"maxPayload":%d}' % max_payload
 
 
 def connected(peer_id: bytes) -> bytes:
-    """Tells that another peer came."""
+    """Return the message that another peer has joined."""
     return b"connect:" + peer_id
 
 
 def disconnected(peer_id: bytes) -> bytes:
-    """Tells that another peer went."""
+    """Return the message that another peer has left."""
     return b"disconnect:" + peer_id
 
 
 def announcement(message_id: str) -> bytes:
-    """Tells that a large message waits to be downloaded."""
+    """Return the message that a large message waits to be downloaded."""
     return b"get:" + message_id.encode("ascii")
 
 
 def utf16_units(text: bytes) -> int:
-    """The length of valid UTF-8 *text* as JavaScript counts it: UTF-16 code units."""
+    """Return the length of valid UTF-8 *text* in UTF-16 code units, as JavaScript counts it."""
     if text.isascii():
         return len(text)
     return len(text.decode().encode("utf-16-le")) // 2
@@ -146,7 +146,7 @@ def utf16_units(text: bytes) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """The first message: *max_payload* UTF-16 code units fit a WebSocket message."""
+    """The first message: a WebSocket message may have *max_payload* UTF-16 code units."""
 
     max_payload: int
 
@@ -167,7 +167,7 @@ class DisconnectNotice:
 
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """The relay has read everything up to a ``ping``."""
+    """The answer to a ``ping``: the relay has read all that was sent before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,14 +179,14 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class DownloadNotice:
-    """A message of another peer waits to be downloaded under *message_id*."""
+    """A large message of another peer waits to be downloaded under *message_id*."""
 
     message_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """A message of an unknown kind; a later version of the relay may send it."""
+    """A message of an unknown kind, which a later version of the relay may send."""
 
 
 Incoming = Welcome | ConnectNotice | DisconnectNotice | Pong | Body | DownloadNotice | Unknown
@@ -195,8 +195,8 @@ Incoming = Welcome | ConnectNotice | DisconnectNotice | Pong | Body | DownloadNo
 def read(text: str) -> Incoming:
     """Parse a message that a peer receives.
 
-    Only acebase peers get bodies without ``msg:``, but with ``--dialect acebase`` a relay
-    treats every peer as one. No other message starts with ``{``.
+    Only acebase peers receive bodies without ``msg:``, but with ``--dialect acebase`` a relay
+    treats every peer as an acebase peer. No other message starts with ``{``.
     """
     if text.startswith("{"):
         return Body(text)
@@ -247,5 +247,5 @@ def compose(body: str, to: str | None) -> bytes:
     if to is not None:
         return b"to:%b;%b" % (to.encode(), data)
     if data == b"ping" or data.startswith(b"to:"):
-        return b"to:all;" + data  # else the relay would act on it itself
+        return b"to:all;" + data  # otherwise the relay would interpret it
     return data

@@ -1,7 +1,7 @@
 """AceBase's typed values: dates, binary data, references and others that JSON does not know.
 
-``acebase-core``'s ``Transport`` has two ways to write them into JSON, and both
-are read here; the second is what is written, as it needs no agreement beforehand::
+``Transport`` of ``acebase-core`` has two ways to write them as JSON. Both are read here; the
+second is written, because a receiver can detect it::
 
     v1   {"val": {"when": "1970-01-01T00:00:00.000Z"}, "map": {"when": "date"}}
     v2   {"when": {".type": "date", ".val": "1970-01-01T00:00:00.000Z"}}
@@ -17,10 +17,10 @@ The npm package acebase (measured: 1.29.13) uses **neither** between the process
 database: its messages are plain ``JSON.stringify``. So typed values in events are
 reported as follows, in Node processes and here:
 
-* a ``Date`` is a string such as ``"1970-01-01T00:00:00.000Z"``; nothing tells it
-  from a text that looks the same. :func:`decode_dates` is for values known to be dates;
+* a ``Date`` is a string such as ``"1970-01-01T00:00:00.000Z"``, which cannot be
+  distinguished from text. :func:`decode_dates` is for values known to be dates;
 * a ``PathReference`` is ``{"path": "users/ewout"}``;
-* binary data and a ``RegExp`` are ``{}``: what they hold is not on the wire;
+* binary data and a ``RegExp`` are ``{}``: their content is not sent;
 * ``NaN``, an infinite number and an invalid ``Date`` are ``null``;
 * a ``bigint`` cannot be stored at all, and an integer beyond 2**53 is rounded.
 
@@ -42,7 +42,7 @@ from typing import Any, Final
 from acebase_ipc.protocol import ascii85
 
 MAX_SAFE_INTEGER: Final = 2**53 - 1
-"""Above it, and below its negative, a JavaScript number is not exact: written as ``bigint``."""
+"""A larger absolute value is not exact as a JavaScript number: it is written as ``bigint``."""
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z", re.ASCII)
 _ISO_STRING = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
@@ -105,11 +105,11 @@ def decode(value: Any) -> Any:
 
 
 def decode_dates(value: Any) -> Any:
-    """Return *value* with every text that is exactly what JavaScript writes for a ``Date``
-    (``"1970-01-01T00:00:00.000Z"``) as an aware :class:`~datetime.datetime` in UTC.
+    """Return *value* with each text that has the format of a JavaScript ``Date`` as an aware
+    :class:`~datetime.datetime` in UTC.
 
-    For the values of events, where nothing tells a date from a text that looks
-    the same. Looks into lists and dicts.
+    The format is ``"1970-01-01T00:00:00.000Z"``. For the values of events, in which a date
+    cannot be distinguished from text. Lists and dicts are searched.
     """
     if isinstance(value, str):
         return _decoded("date", value, value) if _ISO_STRING.fullmatch(value) else value
@@ -121,9 +121,9 @@ def decode_dates(value: Any) -> Any:
 
 
 def encode(value: Any) -> Any:
-    """Return *value* as what :mod:`json` can write, with typed values in the second form.
+    """Return *value* in a form that :mod:`json` can write, with typed values in the second form.
 
-    Besides JSON's own types it may hold :class:`~datetime.datetime` (aware; cut to
+    Besides JSON's own types it may contain :class:`~datetime.datetime` (aware; cut to
     milliseconds), :class:`bytes`, :class:`bytearray`, tuples (arrays), integers of any
     size, :class:`PathReference`, :class:`RegExp` and :class:`PartialArray`.
 
@@ -150,7 +150,7 @@ def encode(value: Any) -> Any:
         case PathReference(path):
             return _typed("reference", path)
         case RegExp(pattern, flags):
-            # As an object, because AceBase cannot read "/a/", which has no flags.
+            # As an object, because AceBase cannot read a text without flags, such as "/a/".
             return _typed("regexp", {"pattern": pattern, "flags": flags})
         case PartialArray(items):
             entries = {str(index): encode(each) for index, each in items.items()}
@@ -179,7 +179,7 @@ def _decode_typed(value: dict[str, Any]) -> Any:
     plain = {key: decode(each) for key, each in value.items()}
     if not isinstance(value[".type"], str):
         return plain
-    kind = value[".type"].lower()  # AceBase compares like this, too
+    kind = value[".type"].lower()  # AceBase ignores case, too
     if kind == "array":
         return _decoded(kind, {key: plain[key] for key in plain if key != ".type"}, plain)
     if kind in _DECODERS and ".val" in value:
@@ -188,7 +188,7 @@ def _decode_typed(value: dict[str, Any]) -> Any:
 
 
 def _is_map(types: Any) -> bool:
-    """Whether this is the map of a value of the first form, not an application's own."""
+    """Return whether this is the map of a value of the first form, and not application data."""
     if isinstance(types, str):
         return types in _DECODERS
     return (
@@ -203,7 +203,7 @@ def _decode_mapped(value: Any, types: Mapping[str, str]) -> Any:
 
     def decode_at(value: Any, path: str) -> Any:
         if len(path) > longest:
-            return value  # nothing below it is in the map
+            return value  # no value below it is in the map
         kind = types.get(path)
         prefix = f"{path}/" if path else ""
         if isinstance(value, dict) and kind in (None, "array"):

@@ -1,1 +1,1 @@
-"""The core: who is connected to which database, and who receives what. Pure."""
+"""The core: the peers of each database, and who receives which message. Pure."""

@@ -24,7 +24,7 @@ from acebase_ipc.relay.queue import MessageQueue, memory_of
 from acebase_ipc.relay.registry import Registry
 
 _DRAIN_STEP = 64 * KIB
-"""Bytes handed to a connection that has room again before asking it once more."""
+"""Bytes that a connection with room is handed before it is asked again whether it is full."""
 
 _MASTER = MASTER.decode()
 
@@ -34,18 +34,18 @@ def _is_gone(sender: object) -> bool:
 
 
 def _render_documented(text: bytes) -> bytes:
-    """A *text* for an acebase peer, as a documented one expects it."""
+    """Return *text*, rendered for an acebase peer, as a documented peer expects it."""
     return render(text, DOCUMENTED) if text.startswith(b"{") else text
 
 
 class Delivery:
-    """Hands messages to peers' connections, and keeps what these cannot take yet.
+    """Hands messages to peers' connections, and queues what these cannot take yet.
 
-    One rule for all: a message is handed over while the peer's connection has room;
-    otherwise it waits in the peer's queue, whether the connection is full or the peer
-    has none. A queue that grows too large ends its peer's session: the peer receives
-    nothing more, and leaves at the next opportunity (:attr:`ending`). Not at once,
-    because telling the others could be one message too many for the next of them.
+    While a peer's connection has room, messages are handed to it. If the connection is
+    full, or the peer has none, they wait in the peer's queue. A queue that exceeds its
+    limit ends its peer's session: the peer receives nothing more, and leaves later
+    (:attr:`ending`). It does not leave at once, because the message about this could
+    exceed the limit of another peer's queue, and so on.
 
     :ivar ending: the peers whose session has to be ended.
     """
@@ -64,7 +64,7 @@ class Delivery:
     # To a peer
 
     def send(self, peer: Peer, message: Message, sender: Peer | None = None) -> None:
-        """Let *message* reach *peer*; *sender* is the peer that addressed it."""
+        """Send *message* to *peer*, or queue it; *sender* is the peer that addressed it."""
         connection = peer.connection
         if connection is not None and not connection.is_full:
             connection.send(message)
@@ -72,7 +72,7 @@ class Delivery:
             self.keep(peer, message, sender)
 
     def keep(self, peer: Peer, message: Message, sender: Peer | None) -> None:
-        """Let *message* wait for *peer*, which cannot take it now, if it may."""
+        """Queue *message* for *peer*, which cannot receive it now, if the limits allow it."""
         connection = peer.connection
         if connection is not None:
             unsent = peer.queue.memory + connection.unsent
@@ -96,15 +96,15 @@ class Delivery:
             self.enforce_memory_limit()
 
     def _make_room(self, queue: MessageQueue, size: int) -> bool:
-        """Whether a message of *size* bytes fits a session's queue.
+        """Return whether a message of *size* bytes fits into a session's queue.
 
-        What senders that are gone have addressed is dropped first.
+        If not, messages whose senders have left are dropped first.
         """
         limit = self._max_session_queue
         if queue.fits(limit, size):
             return True
         if queue.swept_to > limit - limit // 16:
-            return False  # or else each message would be searched for again
+            return False  # otherwise each further message would cause a search
         queue.discard_if(_is_gone)
         queue.swept_to = queue.memory
         return queue.fits(limit, size)
@@ -121,42 +121,42 @@ class Delivery:
         self.ending.add(peer)
 
     def drain(self, peer: Peer) -> None:
-        """Hand *peer* what waits for it, in order, while its connection has room."""
+        """Hand *peer* the messages of its queue, in order, while its connection has room."""
         connection = peer.connection
         while connection is not None and peer.queue and not connection.is_full:
             for message in peer.queue.take(_DRAIN_STEP):
                 connection.send(message)
 
     def flush(self, peer: Peer) -> None:
-        """Hand *peer* all that waits for it, whether its connection has room or not."""
+        """Hand *peer* all messages of its queue, whether or not its connection has room."""
         if peer.connection is not None:
             for message in peer.queue.take(peer.queue.memory):
                 peer.connection.send(message)
 
     def deliver_queued(self, queue: MessageQueue, peer: Peer) -> None:
-        """Deliver what waits in *queue* to *peer*, after all that it was sent before.
+        """Deliver the messages of *queue* to *peer*, after all that was sent to it before.
 
-        What was addressed by senders that are gone is dropped: a dead worker's lock
-        request would be granted and block the others for up to 120 s.
+        Messages whose senders have left are dropped: the lock request of a dead worker
+        would be granted, and would block the others for up to 120 s.
         """
         self._report_dropped(peer, queue.discard_if(_is_gone))
         if queue:
             name = peer.database.name
             self._observer.report(SessionResumed(name, peer.client_id, len(queue)))
-        if peer.dialect is DOCUMENTED:  # a master, which was awaited as an acebase peer
+        if peer.dialect is DOCUMENTED:  # a master; the messages were rendered for acebase
             queue.change_each(_render_documented)
         if queue is not peer.queue:
             queue.move_to(peer.queue)
         self.drain(peer)
 
-    # To a master that is not there
+    # To an absent master
 
     def waits_for_master(self, sender: Peer) -> bool:
-        """Whether messages of *sender* to an absent master wait for it."""
+        """Return whether messages of *sender* to an absent master are queued."""
         return self._has_sessions and sender.dialect is ACEBASE
 
     def keep_for_master(self, database: Database, message: Message, sender: Peer) -> None:
-        """Keep a *message* addressed to a master that is not there, until one comes."""
+        """Queue a *message* that is addressed to an absent master, until a master joins."""
         queue = database.awaiting_master
         if not self._make_room(queue, message.size):
             self._drop_awaiting(database)
@@ -171,11 +171,11 @@ class Delivery:
             self.keep_for_master(peer.database, message, sender)
 
     def has_successor(self, peer: Peer) -> bool:
-        """Whether what is addressed to *peer* waits for its successor when it is gone."""
+        """Return whether messages to *peer* are kept for the next master when it has left."""
         return self._has_sessions and peer.is_master and peer.dialect is ACEBASE
 
     def pass_to_successor(self, gone: Peer) -> None:
-        """Keep what was addressed to a master that is *gone* for its successor."""
+        """Keep the messages that were addressed to the master *gone* for the next master."""
         queue = gone.queue
         if (
             self.has_successor(gone)
@@ -195,7 +195,7 @@ class Delivery:
     # Memory
 
     def enforce_memory_limit(self) -> None:
-        """End the sessions of those that need most while all together exceed ``max_memory``."""
+        """End the sessions that hold most memory while the total exceeds ``max_memory``."""
         if not self._budget.check():
             return
         consumers: list[tuple[int, int, Peer | Database]] = []
@@ -207,7 +207,7 @@ class Delivery:
                     consumers.append((-memory, len(consumers), peer))
         heapify(consumers)
         budget = self._budget
-        excess = budget.used - budget.limit  # asked once: it asks every connection
+        excess = budget.used - budget.limit  # computed once: it asks every connection
         while consumers and excess > 0:
             _, _, consumer = heappop(consumers)
             excess -= budget.in_queues
@@ -218,7 +218,7 @@ class Delivery:
             excess += budget.in_queues
 
     def _evict(self, peer: Peer) -> int:
-        """End the session of *peer*; returns the bytes that its connection held."""
+        """End the session of *peer*, and return the bytes that its connection held."""
         self._observer.report(EvictedForMemory(peer.database.name, peer.client_id, peer.memory))
         connection = peer.connection
         peer.queue.clear()

@@ -29,7 +29,7 @@ class NotFound(RequestRefused):
 
 
 class AmbiguousPeer(RequestRefused):
-    """A request without a database name, and several databases have that peer."""
+    """The request does not name a database, and several databases have a peer of its id."""
 
     status = HTTPStatus.CONFLICT
 

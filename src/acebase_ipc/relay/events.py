@@ -1,8 +1,8 @@
 """Events reported by the core, and the Observer that receives them.
 
-The core does not log: it reports each thing that an operator may want to know as a value.
-What becomes of an event (a log line, a counter, a metric) is decided where the relay is
-composed. Ordinary relaying is not reported: it is too frequent.
+The core does not log: it reports each event that an operator may want to know as a value.
+Where the relay is composed it is decided what an event becomes: a log line, a counter, a
+metric. Messages that are relayed are not reported, because they are too frequent.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ class KeepaliveTimeout(PeerEvent):
 
 @dataclass(frozen=True, slots=True)
 class EvictedForMemory(PeerEvent):
-    """All together hold too much memory: the peer that holds most is disconnected."""
+    """The total memory exceeds ``max_memory``: the peer that holds most is disconnected."""
 
     severity: ClassVar[Severity] = Severity.WARNING
     text: ClassVar[str] = (
@@ -245,7 +245,7 @@ class SessionExpired(PeerEvent):
 
 @dataclass(frozen=True, slots=True)
 class IdConflict(PeerEvent):
-    """A second living process uses the id of a peer: it is refused."""
+    """A second running process uses the id of a peer: it is refused."""
 
     severity: ClassVar[Severity] = Severity.ERROR
     text: ClassVar[str] = (

@@ -1,7 +1,7 @@
-"""Every bound of the relay: its name, unit, default, and what happens when it is exceeded.
+"""Every limit of the relay: its name, unit, default, and what happens when it is exceeded.
 
 The options of the command line, the fields of :class:`Limits` and the table in the
-documentation are all made from the list here.
+documentation are made from this list.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ DEFAULT_MAX_PAYLOAD = 16 * KIB
 
 DEFAULT_MAX_PAYLOAD_TLS = 16 * MIB
 """UTF-16 code units. The npm package acebase POSTs larger messages over plain HTTP even when
-it is configured for TLS, and the error ends its process; over TLS all must fit a frame."""
+it is configured for TLS, and the error ends its process. So over TLS every message must fit
+into a WebSocket message."""
 
 MAX_UTF8_PER_UNIT = 3
 """Bytes of UTF-8 that one UTF-16 code unit needs at most (a pair needs 4)."""
@@ -30,13 +31,14 @@ MAX_WEBSOCKET_PAYLOAD = GIB
 """UTF-16 code units; clients refuse to receive more (the npm package ws: 100 MiB)."""
 
 MAX_SECONDS = 2_000_000
-"""About 23 days. poll(2) takes milliseconds as a C int, and so do the reactors for a timer."""
+"""About 23 days. poll(2), and so a reactor's timer, takes milliseconds as a C int."""
 
 MAX_KEEPALIVE = MAX_SECONDS / 2
-"""Seconds; interval and timeout together become TCP_USER_TIMEOUT, milliseconds in a C int."""
+"""Seconds. The sum of interval and timeout is set as TCP_USER_TIMEOUT, in milliseconds as a C
+int."""
 
 MAX_CONNECTIONS = 2**30
-"""Linux allows a process no more file descriptors (fs.nr_open)."""
+"""The most file descriptors that Linux allows a process (fs.nr_open)."""
 
 _SIZE = re.compile(r"(\d{1,18})\s*(?:([KMGkmg])[iI][bB]|[bB])?")
 _FACTORS = {None: 1, "K": KIB, "M": MIB, "G": GIB}
@@ -45,7 +47,7 @@ _FACTORS = {None: 1, "K": KIB, "M": MIB, "G": GIB}
 def parse_size(text: str) -> int:
     """Return the number of bytes in a size such as ``16384``, ``16KiB`` or ``16 MiB``.
 
-    :raises ConfigError: if it is anything else.
+    :raises ConfigError: if *text* is not a size.
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None:
@@ -64,9 +66,9 @@ def format_size(size: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """The description of one bound.
+    """The description of one limit.
 
-    :ivar summary: what is bounded, for ``--help``.
+    :ivar summary: what is limited, for ``--help``.
     :ivar unit: what its value counts.
     :ivar exceeded: what happens when it is exceeded.
     :ivar reason: why it exists, and where its default comes from.
@@ -245,5 +247,5 @@ class Limits:
 
 
 def describe_limits() -> dict[str, Limit]:
-    """Return the description of each bound by its name, in the order of the documentation."""
+    """Return the description of each limit by its name, in the order of the documentation."""
     return {each.name: each.metadata["limit"] for each in fields(Limits)}

@@ -1,4 +1,4 @@
-"""The one memory budget: everything that holds bytes for peers is registered here."""
+"""Counts all memory that the relay holds for its peers, in one budget."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ ENTRY_OVERHEAD: Final = 72
 """Bytes that one place in a queue occupies: a tuple and its reference."""
 
 _SMALLEST_STEP: Final = 64 * KIB
-"""Bytes by which all together may grow before the limit is checked again, at least."""
+"""The total may grow by at least this many bytes before the limit is checked again."""
 
 _STEPS: Final = 256
-"""Checks between nothing and the limit: it is exceeded by a 256th at most."""
+"""The limit is checked each time the total has grown by this fraction of it: a 256th."""
 
 
 class MemoryBudget:
     """Counts the bytes that the relay holds, and tells when they exceed ``max_memory``.
 
-    A message that waits in several queues is counted once, each place in a queue by
-    itself. What others hold (transport buffers, half-received messages, uploads, stored
-    messages) is asked of them when it matters.
+    A message that waits in several queues is counted once, but each of its entries is
+    counted. The other holders (transport buffers, messages received in part, uploads,
+    stored messages) are asked how many bytes they hold when the limit is checked.
 
-    :ivar limit: bytes that all together may hold.
+    :ivar limit: bytes that may be held in total.
     :ivar in_queues: bytes of the messages that wait in queues.
-    :ivar growth: bytes that were taken since the limit was checked last.
+    :ivar growth: by how many bytes the total has grown since the limit was checked last.
     """
 
     def __init__(self, limit: int) -> None:
@@ -42,11 +42,11 @@ class MemoryBudget:
         self._holders: list[Callable[[], int]] = []
 
     def register(self, holder: Callable[[], int]) -> None:
-        """Count what *holder* returns: the bytes it holds now."""
+        """Add *holder*, which returns the number of bytes that it holds now."""
         self._holders.append(holder)
 
     def queued(self, message: Message) -> None:
-        """A queue has taken *message*."""
+        """Count *message*, which was added to a queue."""
         taken = ENTRY_OVERHEAD
         if not message.waiting:
             taken += message.size + MESSAGE_OVERHEAD
@@ -55,7 +55,7 @@ class MemoryBudget:
         self.growth += taken
 
     def unqueued(self, message: Message) -> None:
-        """A queue has given *message* up."""
+        """Count *message* no longer in a queue from which it was removed."""
         message.waiting -= 1
         self.in_queues -= ENTRY_OVERHEAD
         if not message.waiting:
@@ -63,17 +63,17 @@ class MemoryBudget:
 
     @property
     def used(self) -> int:
-        """The bytes that all together hold now."""
+        """The bytes that are held in total now."""
         return self.in_queues + sum(holder() for holder in self._holders)
 
     @property
     def is_exceeded(self) -> bool:
-        """Whether all together hold more than the limit."""
+        """Whether the total exceeds the limit."""
         return self.used > self.limit
 
     @property
     def is_due(self) -> bool:
-        """Whether so much was taken since the last check that another one is due."""
+        """Whether the total has grown so much since the last check that another one is due."""
         return self.growth >= self._step
 
     def check(self) -> bool:

@@ -1,4 +1,4 @@
-"""Peers, the databases they have opened, and what the relay needs of a connection."""
+"""Peers, databases, and the interface of a peer's connection."""
 
 from __future__ import annotations
 
@@ -23,44 +23,44 @@ class Connection(Protocol):
 
     @property
     def is_full(self) -> bool:
-        """Whether it takes no more messages for now."""
+        """Whether it accepts no more messages for now."""
 
     @property
     def address(self) -> str:
-        """Where the other end is, for a log."""
+        """The address of the other end, for the log."""
 
     @property
     def unsent(self) -> int:
-        """Bytes that :meth:`send` took and the system has not yet taken."""
+        """Bytes that were sent here and that the system has not accepted yet."""
 
     @property
     def memory(self) -> int:
-        """All bytes that it holds: unsent, and of a message that has arrived in part."""
+        """All bytes that it holds: unsent ones, and those of a message received in part."""
 
     def send(self, message: Message) -> None:
-        """Send *message* after all sent before, at the latest at the end of this turn."""
+        """Send *message* after all earlier ones, at the end of this turn at the latest."""
 
     def send_text(self, text: bytes) -> None:
         """Send a message with this *text*, as :meth:`send` does, for this peer alone."""
 
     def reclaim(self) -> list[Message]:
-        """Give back the last messages taken: those not yet handed to the transport."""
+        """Return the last messages, which were not yet handed to the transport."""
 
     def check(self, timeout: float, answer: Callable[[bool], object]) -> None:
         """Check whether the other end answers a ping within *timeout* seconds.
 
-        *answer* is called once, later, with whether it did.
+        *answer* is called once, later, with whether the other end has answered.
         """
 
     def close(self, code: int, reason: str) -> None:
-        """Send what was taken, then close the WebSocket with *code* and *reason*."""
+        """Write what was sent, then close the WebSocket with *code* and *reason*."""
 
     def abort(self) -> None:
-        """End the connection at once; what was taken is lost."""
+        """End the connection at once; what was not yet written is lost."""
 
 
 class SessionState(Enum):
-    """What becomes of a message for a peer."""
+    """The state of a session, described by what happens to a message for its peer."""
 
     CONNECTED = "it is handed to the connection, or waits until that has room"
     SUSPENDED = "it waits until the peer is back"
@@ -69,19 +69,18 @@ class SessionState(Enum):
 
 
 class Peer:
-    """A process that has opened a database: its session.
+    """The session of a client that has joined a database.
 
-    The session may outlast its connection. Whether a message reaches the connection
-    at once is asked of the connection (:attr:`Connection.is_full`); as long as that
-    is not full, :attr:`queue` is empty.
+    The session may outlast its connection. The connection knows whether it is full
+    (:attr:`Connection.is_full`); as long as it is not, :attr:`queue` is empty.
 
     :ivar id: its id in UTF-8, the key among its database's peers.
     :ivar client_id: its id as text.
     :ivar connection: its WebSocket; ``None`` while it has none.
     :ivar connected: when that was opened, in milliseconds since 1970.
-    :ivar said_bye: whether it has told the others that it is leaving.
-    :ivar queue: what waits for it.
-    :ivar introduction: the message that introduces it to others, once one was made.
+    :ivar said_bye: whether it has broadcast that it is leaving.
+    :ivar queue: the messages that wait for it.
+    :ivar introduction: the message that introduces it to others; ``None`` until one was made.
     """
 
     __slots__ = (
@@ -123,17 +122,17 @@ class Peer:
 
     @property
     def is_master(self) -> bool:
-        """Whether it is its cluster's lock master: a new process under the same id."""
+        """Whether it has the id of the cluster's lock master."""
         return self.id == MASTER
 
     @property
     def is_introduced(self) -> bool:
-        """Whether other acebase peers should know it."""
+        """Whether it is introduced to other acebase peers."""
         return self.dialect is ACEBASE and not self.said_bye
 
     @property
     def memory(self) -> int:
-        """Bytes that the relay holds for it."""
+        """The bytes that the relay holds for it."""
         connection = self.connection
         return self.queue.memory + (0 if connection is None else connection.memory)
 
@@ -141,8 +140,8 @@ class Peer:
 class Database:
     """The peers that have opened one database.
 
-    :ivar peers: the peers by id, in the order they came.
-    :ivar awaiting_master: bodies addressed to the master while there is none.
+    :ivar peers: the peers by id, in the order in which they joined.
+    :ivar awaiting_master: messages addressed to the master while there is none.
     """
 
     __slots__ = ("awaiting_master", "name", "peers")

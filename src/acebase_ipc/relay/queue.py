@@ -11,24 +11,24 @@ from acebase_ipc.relay.memory import ENTRY_OVERHEAD, MESSAGE_OVERHEAD, MemoryBud
 
 Entry = tuple[Message, object]
 _NOTHING: Final[deque[Entry]] = deque(maxlen=0)
-"""Stands for all empty queues: an empty deque takes 0.6 KB of each idle connection."""
+"""The entries of all empty queues: a deque of its own would take 0.6 KB of each idle peer."""
 
 
 class MessageQueue:
-    """The messages that a peer has to receive before any later one.
+    """The queue of one peer: messages that it has to receive before any later one.
 
     A message waits here while the peer's connection is full, or while the peer has
-    none. Each is kept together with its sender, if it was addressed.
+    none. An addressed message is kept together with its sender.
 
-    :ivar memory: bytes that the messages occupy, as if no other queue shared them.
-    :ivar swept_to: what :attr:`memory` was when messages were last discarded because
-        the queue was full; 0 if that is over.
+    :ivar memory: bytes that the messages use, as if no other queue shared them.
+    :ivar swept_to: the value of :attr:`memory` after messages were last discarded because
+        the queue was full; 0 if messages were taken since then.
     """
 
     __slots__ = ("_budget", "_entries", "memory", "swept_to")
 
     def __init__(self, budget: MemoryBudget) -> None:
-        """:param budget: accounts for what waits; a shared message counts once there."""
+        """:param budget: counts the messages; one in several queues counts once there."""
         self._budget = budget
         self._entries = _NOTHING
         self.memory = 0
@@ -42,28 +42,28 @@ class MessageQueue:
         return (message for message, _ in self._entries)
 
     def fits(self, limit: int, more: int = 0) -> bool:
-        """Whether the messages are within *limit* bytes, together with one of *more* bytes.
+        """Return whether the messages, and another one of *more* bytes, use at most *limit* bytes.
 
-        A single message always is.
+        A single message always fits.
         """
         if not more:
             return len(self._entries) <= 1 or self.memory <= limit
         return not self._entries or self.memory + memory_of(more) <= limit
 
     def append(self, message: Message, sender: object = None) -> None:
-        """Let *message* wait; *sender* is the peer that addressed it."""
+        """Add *message*; *sender* is the peer that addressed it."""
         self._add(message)
         self._open().append((message, sender))
 
     def prepend(self, messages: list[Message]) -> None:
-        """Let *messages* wait before all others; their senders are not known."""
+        """Add *messages* before all others; their senders are not known."""
         for message in messages:
             self._add(message)
         if messages:
             self._open().extendleft((message, None) for message in reversed(messages))
 
     def take(self, enough: int) -> list[Message]:
-        """Remove and return the first messages: as many as make *enough* bytes."""
+        """Remove and return the first messages, until their texts have *enough* bytes."""
         messages = []
         taken = 0
         while self._entries and taken < enough:
@@ -90,7 +90,7 @@ class MessageQueue:
         return len(dropped)
 
     def change_each(self, change: Callable[[bytes], bytes]) -> None:
-        """Replace the text of each message by what *change* makes of it."""
+        """Replace the text of each message by the result of *change*."""
         entries, self._entries = self._entries, _NOTHING
         for message, sender in entries:
             self._remove(message)
@@ -112,7 +112,7 @@ class MessageQueue:
         self.swept_to = 0
 
     def clear(self) -> int:
-        """Drop all messages; returns how many there were."""
+        """Drop all messages, and return how many there were."""
         entries, self._entries = self._entries, _NOTHING
         for message, _ in entries:
             self._remove(message)
@@ -120,7 +120,7 @@ class MessageQueue:
         return len(entries)
 
     def _open(self) -> deque[Entry]:
-        """The entries, to be added to."""
+        """Return the entries, as a deque that can be added to."""
         if self._entries is _NOTHING:
             self._entries = deque()
         return self._entries
@@ -135,5 +135,5 @@ class MessageQueue:
 
 
 def memory_of(size: int) -> int:
-    """Bytes that a message of *size* bytes occupies in a queue."""
+    """Return the bytes of memory that a message of *size* bytes uses in a queue."""
     return size + MESSAGE_OVERHEAD + ENTRY_OVERHEAD

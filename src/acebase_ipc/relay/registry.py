@@ -1,4 +1,4 @@
-"""The databases and their peers: find, list, count."""
+"""Finds, lists and counts the databases and their peers."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ class Registry:
             del self.databases[database.name]
 
     def find(self, database: str, client_id: str) -> Peer | None:
-        """The peer of that database and id, if there is one."""
+        """Return the peer of that database and id, if there is one."""
         found = self.databases.get(database)
         return None if found is None else found.peers.get(encode_id(client_id))
 
     def peer(self, database: str, client_id: str) -> Peer:
-        """The peer of that database and id, connected or suspended.
+        """Return the peer of that database and id, connected or suspended.
 
         :raises NotAPeer: if there is none.
         """
@@ -62,7 +62,7 @@ class Registry:
         return found
 
     def database_of(self, client_id: str, may_open: Callable[[str], bool]) -> str:
-        """The name of the only database that has a peer of this id.
+        """Return the name of the only database that has a peer of this id.
 
         :param may_open: tells whether a database may be searched.
         :raises NotFound: if no database has.
@@ -81,7 +81,7 @@ class Registry:
         return found[0]
 
     def clients(self, database: str) -> list[Client]:
-        """The connected peers of that database, in the order they came."""
+        """Return the connected peers of that database, in the order in which they joined."""
         found = self.databases.get(database)
         return [
             Client(each.client_id, database, each.connected)
@@ -90,7 +90,7 @@ class Registry:
         ]
 
     def peers(self) -> Iterator[Peer]:
-        """All peers of all databases."""
+        """Return all peers of all databases."""
         for database in self.databases.values():
             yield from database.peers.values()
 
@@ -111,5 +111,5 @@ class Registry:
 
 
 def encode_id(client_id: str) -> bytes:
-    """The key of a peer with this id; any text of a request has one."""
+    """Return the key of a peer with this id, which may be any text of a request."""
     return client_id.encode("utf-8", "surrogateescape")

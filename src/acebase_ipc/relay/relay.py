@@ -1,4 +1,4 @@
-"""The parts of the core, put together."""
+"""Composes the core of its parts."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from acebase_ipc.relay.work import Work
 
 
 class Relay:
-    """A pure object graph: what happens enters as a method call, with time as an argument;
-    what follows leaves through :class:`~acebase_ipc.relay.peers.Connection` and
+    """The core of a relay, without I/O and without a clock.
+
+    Input is a method call, with the time as an argument. Output goes to
+    :class:`~acebase_ipc.relay.peers.Connection` and
     :class:`~acebase_ipc.relay.events.Observer`.
 
     :param introduce: whether to greet acebase peers on each other's behalf.
@@ -50,7 +52,7 @@ class Relay:
         self.router = Router(limits, self.delivery, introductions, self.store, observer, self.work)
 
     def expire(self, now: float) -> None:
-        """End what has lasted too long; to be called about once a second.
+        """End what has expired, and enforce the memory limit; to be called about once a second.
 
         :param now: monotonic seconds.
         """
@@ -61,7 +63,7 @@ class Relay:
         self.delivery.enforce_memory_limit()
 
     def close(self, code: int, reason: str) -> None:
-        """End all sessions: hand each peer what waits for it and close its connection."""
+        """End all sessions: send each peer its queue and close its connection."""
         connections = []
         for peer in self.registry.peers():
             if peer.connection is not None:

@@ -1,4 +1,4 @@
-"""Who receives what."""
+"""Decides who receives a message."""
 
 from __future__ import annotations
 
@@ -59,16 +59,16 @@ class Router:
         self._pong = Message(PONG)
 
     def receive(self, sender: Peer, message: bytes) -> None:
-        """Relay a text message, valid UTF-8, that came over *sender*'s WebSocket.
+        """Relay a text message, valid UTF-8, from *sender*'s WebSocket.
 
-        :raises MessageTooLarge: above maxPayload UTF-16 code units.
+        :raises MessageTooLarge: above ``max_payload`` UTF-16 code units.
         :raises InvalidAddress: for a malformed ``to:``.
         """
         if len(message) > self.max_payload and self._is_large(message):
             raise MessageTooLarge(self.max_payload)
         addressee, body = parse(message)
         if sender.dialect_settled and not body.startswith(BYE_START):
-            relayed = True  # as nearly all are
+            relayed = True  # the common case
         else:
             relayed = self._is_relayed(sender, addressee, body)
         if relayed:
@@ -89,7 +89,7 @@ class Router:
             self._deliver(sender, addressee, body)
 
     def stores_large_messages(self, sender: Peer) -> bool:
-        """Whether a large message of *sender* may have to be stored for a download."""
+        """Return whether a large message of *sender* may have to be stored for a download."""
         return any(each.dialect is DOCUMENTED for each in sender.database.peers.values())
 
     def ignore_binary(self, peer: Peer) -> None:
@@ -100,7 +100,7 @@ class Router:
         return len(text) > self.max_payload and utf16_units(text) > self.max_payload
 
     def _is_relayed(self, sender: Peer, addressee: bytes | Audience, body: bytes) -> bool:
-        """Learn from an envelope what it says of its sender.
+        """Note what an envelope shows about its sender.
 
         :returns: whether the envelope is to be relayed.
         """
@@ -108,8 +108,8 @@ class Router:
             self._detect_dialect(sender, body)
         if sender.dialect is ACEBASE and body.startswith(BYE_START):
             if not is_from(body, sender.client_id):
-                # The npm package acebase sends a bye for each peer it sees disconnect; a
-                # late one would destroy the subscriptions of a peer that has come back.
+                # The npm package acebase broadcasts a bye for each peer that disconnects. A
+                # late one would destroy the subscriptions of a peer that has reconnected.
                 self._drop(sender.database.name, sender.client_id, DropReason.FOREIGN_BYE)
                 return False
             if addressee is OTHERS:
@@ -135,7 +135,7 @@ class Router:
                 return
             connection = peer.connection
             if connection is not None and not connection.is_full:
-                connection.send_text(render(body, peer.dialect))  # as to nearly all
+                connection.send_text(render(body, peer.dialect))  # the common case
             else:
                 self._keep(peer, Message(render(body, peer.dialect)), sender)
 
@@ -147,7 +147,7 @@ class Router:
             self._drop(database.name, addressee.decode(), DropReason.UNKNOWN_ADDRESSEE)
 
     def _broadcast(self, sender: Peer, body: bytes) -> None:
-        documented = acebase = None  # each rendering is built once, if a peer needs it
+        documented = acebase = None  # each rendering is made once, if a peer needs it
         peers = sender.database.peers
         self._work.units += len(peers)
         for peer in peers.values():
@@ -166,8 +166,10 @@ class Router:
     def _deliver_large(
         self, sender: Peer, addressee: bytes | Audience, body: bytes, now: float
     ) -> None:
-        """Announce *body* to documented recipients; send it inline to acebase peers,
-        which cannot download and accept any size."""
+        """Announce *body* to documented recipients, and send it inline to acebase peers.
+
+        Acebase peers cannot download, and accept messages of any size.
+        """
         database = sender.database
         if isinstance(addressee, Audience):
             recipients = [each for each in database.peers.values() if each is not sender]

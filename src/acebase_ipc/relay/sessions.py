@@ -1,9 +1,11 @@
 """Sessions: join, resume, replace, suspend, expire, leave.
 
-The npm package acebase reconnects at once under the same id, and its requests have no
-timeouts: a worker whose lock reply is lost hangs indefinitely, and peers that receive a
-``disconnect:`` drop the lost peer's subscriptions. So an acebase peer whose connection
-breaks keeps its session for a while: the others are not told, and messages for it wait.
+The npm package acebase reconnects at once with the same id, and its requests have no
+timeouts: a worker that does not receive the reply to a lock request hangs indefinitely,
+and peers that receive a ``disconnect:`` drop the lost peer's subscriptions. So an acebase peer
+whose connection breaks keeps its session for some seconds: the others are not told, and
+messages for it wait.
+
 Measured with acebase 1.29.13: of 10 events written during a cut, 10 arrive when the
 disconnect is deferred and none when it is sent at once.
 """
@@ -44,7 +46,7 @@ LEAVING = frozenset({1000, 1001})
 
 
 class Arrival(Enum):
-    """How a client has become a peer."""
+    """The way in which a client has become a peer."""
 
     JOINED = "it is new"
     RESUMED = "its session goes on, and the others are not told"
@@ -56,7 +58,7 @@ class Admitted:
     """A client that was made a peer and has not been welcomed yet.
 
     :ivar peer: its session; its connection has to know it before :meth:`Sessions.welcome`.
-    :ivar arrival: how it came.
+    :ivar arrival: whether it is new.
     """
 
     peer: Peer
@@ -64,7 +66,7 @@ class Admitted:
 
 
 class Sessions:
-    """The life of each peer from its admission to its end."""
+    """Admits, suspends, resumes and ends sessions."""
 
     def __init__(
         self,
@@ -91,10 +93,10 @@ class Sessions:
     def check_conflict(
         self, handshake: Handshake, newcomer: str, now: float, decide: Callable[[bool], object]
     ) -> None:
-        """Decide whether a newcomer may have the id it asks for.
+        """Check whether a newcomer may have the id that it asks for.
 
-        *decide* is called with the answer: at once, unless the id is in conflict;
-        then its holder is pinged first.
+        Calls *decide* with the answer: at once, unless the id is in conflict. Then the
+        holder of the id is pinged first.
 
         :param newcomer: the newcomer's address, for the log.
         :param now: monotonic seconds.
@@ -117,8 +119,7 @@ class Sessions:
     def admit(self, handshake: Handshake, connection: Connection, connected_at: int) -> Admitted:
         """Make the client of *handshake* a peer; nothing is sent to it yet.
 
-        If a peer of this id is there already, or suspended, this is its return or its
-        replacement.
+        If there is a peer of this id, its session is resumed or it is replaced.
 
         :param connected_at: milliseconds since 1970.
         """
@@ -137,7 +138,7 @@ class Sessions:
         return Admitted(self._registry.add(handshake, connection, connected_at), Arrival.JOINED)
 
     def welcome(self, admitted: Admitted) -> None:
-        """Welcome a peer, tell the others if it is new, and deliver what waits for it."""
+        """Welcome a peer, tell the others if it is new, and deliver its queue."""
         peer, database = admitted.peer, admitted.peer.database
         queued = peer.queue.take_all()
         self._delivery.send(peer, self._welcome)
@@ -156,9 +157,9 @@ class Sessions:
 
     @staticmethod
     def _continues(previous: Peer, handshake: Handshake) -> bool:
-        """Whether a newcomer continues the session of *previous*, an acebase peer.
+        """Return whether a newcomer resumes the session of *previous*, an acebase peer.
 
-        A peer whose dialect was detected by its envelopes may return without any.
+        The handshake of a peer whose dialect was detected by an envelope does not show it.
         """
         return (
             previous.is_introduced
@@ -167,7 +168,7 @@ class Sessions:
         )
 
     def _take_connection(self, peer: Peer) -> None:
-        """Take from *peer* the connection that a new one of its id replaces."""
+        """Detach and close the connection of *peer*, which a new one replaces."""
         connection = peer.connection
         if connection is not None:
             self._observer.report(PeerReplaced(peer.database.name, peer.client_id))
@@ -178,10 +179,10 @@ class Sessions:
     # Leaving
 
     def lost(self, peer: Peer, connection: Connection, close_code: int | None, now: float) -> None:
-        """*connection* of *peer* has ended, or is ending; may be called more than once.
+        """Note that *connection* of *peer* has ended or is ending; may be called more than once.
 
-        :param close_code: what the other end said in a close frame; ``None`` if it
-            sent none.
+        :param close_code: the code of the other end's close frame; ``None`` if it sent
+            none.
         :param now: monotonic seconds.
         """
         if peer.state is SessionState.GONE:
@@ -190,7 +191,7 @@ class Sessions:
             self._leave([peer])
         elif peer.connection is not connection:
             if close_code is not None:
-                self._conflicts.declare(peer, now)  # it was replaced although it was alive
+                self._conflicts.declare(peer, now)  # it was replaced although its process runs
         else:
             peer.queue.prepend(connection.reclaim())
             peer.connection = None
@@ -214,7 +215,7 @@ class Sessions:
         self._observer.report(SessionSuspended(peer.database.name, peer.client_id))
 
     def _leave(self, peers: Collection[Peer]) -> None:
-        """End the sessions of *peers* together: forget all of them, then tell the others."""
+        """End the sessions of *peers* together: remove all of them, then tell the others."""
         left: dict[Database, list[Peer]] = {}
         for peer in peers:
             if peer.state is SessionState.GONE:
@@ -247,7 +248,7 @@ class Sessions:
                 self._delivery.send(other, message)
 
     def expire(self, now: float) -> None:
-        """End what has lasted too long; to be called about once a second.
+        """End the sessions that have expired or are ending; to be called about once a second.
 
         :param now: monotonic seconds.
         """
@@ -259,7 +260,7 @@ class Sessions:
         self._conflicts.expire(now)
 
     def end_all(self) -> None:
-        """End all sessions without telling the peers: all connections are about to be closed."""
+        """End all sessions without telling other peers, because all connections are closed next."""
         for peer in tuple(self._registry.peers()):
             self._forget(peer)
             self._observer.report(PeerLeft(peer.database.name, peer.client_id))

@@ -1,4 +1,4 @@
-"""Large messages that wait until their recipients download them."""
+"""Stores large messages until their recipients have downloaded them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REFETCH_PERIOD: Final = 10.0
 the kernel takes up to some megabytes before it notices that the connection is broken."""
 
 ENTRY_SIZE: Final = 120
-"""Bytes that each recipient of a message takes, beside the body; measured."""
+"""Bytes that each recipient of a message uses, beside the body; measured."""
 
 Key = tuple[str, bytes, str]
 """A database, a recipient and the id of a message."""
@@ -26,7 +26,7 @@ Key = tuple[str, bytes, str]
 
 @dataclass(slots=True, eq=False)
 class StoredMessage:
-    """A message that waits.
+    """A message that waits to be downloaded.
 
     :ivar expires: when it is dropped, in monotonic seconds.
     :ivar entries: how many recipients may download it.
@@ -45,7 +45,7 @@ class StoredMessage:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reading:
-    """A download in progress: it holds its body, whatever becomes of the message.
+    """A download in progress, which keeps its body even if the message is dropped.
 
     :ivar interrupt: called when a newer download of the same recipient takes its place.
     """
@@ -56,7 +56,7 @@ class Reading:
 
     @property
     def body(self) -> bytes:
-        """What is to be written."""
+        """The bytes to write."""
         return self.message.body
 
 
@@ -73,7 +73,7 @@ class MessageStore:
         self._messages: OrderedDict[str, StoredMessage] = OrderedDict()  # in the order they expire
         self._by_recipient: dict[tuple[str, bytes], set[str]] = {}
         self._readings: dict[Key, Reading] = {}
-        self._fetched: OrderedDict[Key, float] = OrderedDict()  # until when, in this order
+        self._fetched: OrderedDict[Key, float] = OrderedDict()  # when each is dropped, in order
         self._reclaimable: OrderedDict[str, StoredMessage] = (
             OrderedDict()
         )  # kept only to be fetched again
@@ -101,7 +101,7 @@ class MessageStore:
     def open(
         self, database: str, recipient: bytes, message_id: str, interrupt: Callable[[], object]
     ) -> Reading:
-        """Begin a download; the caller has to :meth:`finish` or :meth:`abandon` it.
+        """Begin a download, which the caller has to :meth:`finish` or :meth:`abandon`.
 
         A recipient has one download of a message at a time: an earlier one, whose
         connection may be broken unnoticed, is interrupted.
@@ -123,7 +123,7 @@ class MessageStore:
         return reading
 
     def finish(self, reading: Reading, now: float) -> None:
-        """All of a download was written; the recipient may repeat it for a while."""
+        """Note that a download was written completely; it may be repeated for some seconds."""
         database, recipient, message_id = key = reading.key
         waits = message_id in self._by_recipient.get((database, recipient), ())
         if self._readings.get(key) is reading and waits and key not in self._fetched:
@@ -132,7 +132,7 @@ class MessageStore:
         self.abandon(reading)
 
     def abandon(self, reading: Reading) -> None:
-        """A download is over; without :meth:`finish` it counts as broken."""
+        """End a download; without :meth:`finish` it counts as broken."""
         if self._readings.get(reading.key) is not reading:
             return
         del self._readings[reading.key]
@@ -148,9 +148,9 @@ class MessageStore:
                 self._drop((message.database, recipient, message_id))
 
     def forget(self, database: str, recipient: bytes) -> int:
-        """*recipient* has left: nothing waits for it any more.
+        """Drop the messages for *recipient*, which has left.
 
-        :returns: how many messages it has not downloaded.
+        :returns: how many of them it has not downloaded.
         """
         keys = [(database, recipient, each) for each in self._ids(database, recipient)]
         unfetched = sum(key not in self._fetched for key in keys)
@@ -159,7 +159,7 @@ class MessageStore:
         return unfetched
 
     def expire(self, now: float) -> Iterator[tuple[str, bytes]]:
-        """Drop what has waited too long; yields the database and recipient of each loss."""
+        """Drop messages that have expired, and yield the database and recipient of each loss."""
         while self._fetched:
             key, until = next(iter(self._fetched.items()))
             if until > now:
@@ -179,7 +179,7 @@ class MessageStore:
         return tuple(self._by_recipient.get((database, recipient), ()))
 
     def _drop(self, key: Key) -> bool:
-        """Withdraw a message from one recipient; returns whether it waited for it."""
+        """Drop a message for one recipient, and return whether it was stored for that."""
         database, recipient, message_id = key
         mine = self._by_recipient.get((database, recipient))
         if mine is None or message_id not in mine:
@@ -198,7 +198,7 @@ class MessageStore:
         return True
 
     def _settle(self, message_id: str, message: StoredMessage) -> None:
-        """Free or mark a message without readers and recipients."""
+        """Drop a message without readers and recipients, or mark it as one that may be dropped."""
         if message.readers:
             return
         if not message.entries:

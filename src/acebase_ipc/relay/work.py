@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Work:
-    """A meter of work, read by whatever divides the time of the process among connections.
+    """A meter of work, by which :mod:`acebase_ipc.rotation` divides time among connections.
 
     A unit is about a microsecond of Python: one receiver of a broadcast. Other work counts
     as several.

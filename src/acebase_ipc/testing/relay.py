@@ -64,7 +64,7 @@ class MemoryRelay:
     :param reactor: the network and the clock, if something else shares them.
     :param tls: serve TLS, with a certificate for ``localhost`` made for the occasion.
     :param observer: learns what happens.
-    :param expect_errors: do not raise errors that are logged; :attr:`errors` has them.
+    :param expect_errors: do not raise errors that are logged; ``errors`` has them.
     :param options: of :class:`~acebase_ipc.AceBaseIPCServerConfig`, its limits included.
     :raises Exception: what the server's ``start`` fails with, unless errors are expected.
     :ivar server: the server.
@@ -163,7 +163,7 @@ class MemoryRelay:
     # Clients
 
     def connect(self, host: str = "127.0.0.1") -> MemoryConnection:
-        """A new connection from *host* to :attr:`port`, with TLS where the port speaks it."""
+        """A new connection from *host* to ``port``, with TLS where the port speaks it."""
         port = self._listening()
         with self._watching():
             sock = self.reactor.connect(port, host)

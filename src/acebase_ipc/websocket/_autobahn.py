@@ -1,11 +1,11 @@
-"""Every private name of Autobahn and Twisted that this package rests on.
+"""Every private name of Autobahn and Twisted that this package uses.
 
-Each is checked once, when this module is imported, and has a public fallback that is
-slower and does the same. A name that is missing (a newer Autobahn or Twisted may rename
-it) is told by :data:`MISSING`, which a server logs once.
+Each is checked once, when this module is imported, and has a public fallback that does
+the same more slowly. The names that are missing, because a newer Autobahn or Twisted has
+renamed them, are in :data:`MISSING`, which a server logs once.
 
-The lean options are no private names: they are attributes that Autobahn looks up on each
-connection, set on the class instead.
+The lean options are not private names: they are attributes that Autobahn looks up on each
+connection, and that are set on the class here.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ P = TypeVar("P", bound=type[WebSocketServerProtocol])
 class NullLogger:
     """A no-op logger for Autobahn.
 
-    Its 17 lines for each connection cost a server a tenth of the time to open one, even
-    if they are discarded later. What peers do wrong is reported elsewhere. A client's
-    lines would hold the whole handshake, with the token in it.
+    Autobahn logs 17 lines for each connection. They take a tenth of the time to open a
+    connection, even if they are discarded. Errors of peers are reported elsewhere. A
+    client's lines would contain the whole handshake, with its token.
     """
 
     def debug(self, *words: object, **values: object) -> None:
@@ -41,7 +41,7 @@ class NullLogger:
 
 
 def missing_names(kind: type, names: Iterable[str]) -> frozenset[str]:
-    """Those of *names* that *kind* neither defines nor uses in one of its methods."""
+    """Return those of *names* that *kind* neither defines nor uses in one of its methods."""
     known = {name for each in kind.__mro__ for name in vars(each)}
     for each in kind.__mro__:
         for member in vars(each).values():
@@ -52,46 +52,46 @@ def missing_names(kind: type, names: Iterable[str]) -> frozenset[str]:
 
 
 PARSER_NAMES: Final = ("_dataReceived", "current_frame", "data", "inside_message")
-"""Tell whether Autobahn is between two messages, and feed it without a line for its log."""
+"""Names that show whether Autobahn is between two messages, and feed it without logging."""
 
 TRANSPORT_NAMES: Final = ("dataBuffer", "_tempDataBuffer", "_tempDataLen", "offset")
-"""Tell how many bytes a Twisted transport has buffered."""
+"""Names that show how many bytes a Twisted transport has buffered."""
 
 MISSING: Final = missing_names(WebSocketServerProtocol, PARSER_NAMES) | missing_names(
     Server, TRANSPORT_NAMES
 )
-"""The names that are not there."""
+"""The names that are missing."""
 
 PARSER_IS_KNOWN: Final = not MISSING & set(PARSER_NAMES)
 TRANSPORT_IS_KNOWN: Final = not MISSING & set(TRANSPORT_NAMES)
 
 
 def is_between_messages(protocol: Any) -> bool:
-    """Whether Autobahn's *protocol* has nothing of a message or frame.
+    """Return whether Autobahn's *protocol* holds no part of a message or frame.
 
-    Only to be asked where :data:`PARSER_IS_KNOWN`.
+    Only to be called if :data:`PARSER_IS_KNOWN`.
     """
     return not protocol.data and protocol.current_frame is None and not protocol.inside_message
 
 
 def feed(protocol: Any, data: bytes) -> None:
-    """Let Autobahn's *protocol* receive *data*, without a line for its log.
+    """Let Autobahn's *protocol* receive *data*, without logging.
 
-    Only to be called where :data:`PARSER_IS_KNOWN`.
+    Only to be called if :data:`PARSER_IS_KNOWN`.
     """
     protocol._dataReceived(data)
 
 
 def is_empty(transport: Any) -> bool:
-    """Whether a Twisted TCP *transport* has nothing to send.
+    """Return whether a Twisted TCP *transport* has nothing to send.
 
-    Only to be asked where :data:`TRANSPORT_IS_KNOWN`.
+    Only to be called if :data:`TRANSPORT_IS_KNOWN`.
     """
     return not transport.dataBuffer and not transport._tempDataBuffer
 
 
 def buffered(transport: Any) -> int | None:
-    """Bytes that *transport* has taken and the system has not; ``None`` if that is unknown."""
+    """Return the bytes in the buffer of *transport*, or ``None`` if they cannot be counted."""
     transport = getattr(transport, "transport", transport)  # below TLS
     try:
         return len(transport.dataBuffer) - int(transport.offset) + int(transport._tempDataLen)
@@ -102,9 +102,9 @@ def buffered(transport: Any) -> int | None:
 # Lean connections
 
 CLOSE_TIMEOUT: Final = 2.0
-"""Seconds that the other end has to answer our close frame, and to end the connection:
-enough to read what was sent before, and so little that a restart is over within the 5 s
-after which the npm package acebase, waiting for its connection, ends its process."""
+"""Seconds that the other end has to answer the close frame and to end the connection. They
+are enough to read what was sent before, and few enough that a restart takes less than 5 s:
+then the npm package acebase, waiting for its connection, crashes."""
 
 _HANDSHAKE: Final = frozenset(
     {
@@ -124,12 +124,12 @@ _HANDSHAKE: Final = frozenset(
         "websocket_protocols",
     }
 )
-"""What Autobahn keeps of a handshake, and an open connection does not need."""
+"""State of a handshake that Autobahn keeps, and that an open connection does not need."""
 
 _SHARED: Final = frozenset(
     {"_results", "_valid_events", "is_closed", "is_open", "send_queue", "trafficStats"}
 )
-"""What no code of ours asks a connection for: one object in the class serves all."""
+"""Attributes that this package does not use: all connections share one object in the class."""
 
 
 _ABSENT: Final = object()
@@ -143,9 +143,9 @@ class _Unobserved:
 
 
 class _SharedUtf8Validator:
-    """Makes the validator of a connection when it is first needed: few need one.
+    """Makes the validator of a connection when it is first needed: few connections need one.
 
-    A descriptor, as ``__getattr__`` would make every access to an attribute slow.
+    This is a descriptor, because ``__getattr__`` would make access to attributes slow.
     """
 
     def __get__(self, protocol: Any, owner: type) -> Utf8Validator:
@@ -155,11 +155,11 @@ class _SharedUtf8Validator:
         return validator
 
     def __set__(self, protocol: Any, validator: Utf8Validator) -> None:
-        """Discard the one that Autobahn makes for each connection."""
+        """Discard the validator that Autobahn makes for each connection."""
 
 
 def _accept_no_compression(offers: object) -> None:
-    """Compress nothing: the CPU is what a relay has least of."""
+    """Accept no compression: CPU time is the scarcest resource of a relay."""
 
 
 _LEAN: Final[dict[str, Any]] = {
@@ -174,10 +174,10 @@ _LEAN: Final[dict[str, Any]] = {
     "applyMask": True,
     "maxFramePayloadSize": 0,
     "autoFragmentSize": 0,
-    "failByDrop": False,  # so that a peer learns by the close code what it did wrong
+    "failByDrop": False,  # so that the close code tells a peer the reason
     "echoCloseCodeReason": True,
-    "openHandshakeTimeout": 0,  # the request has arrived as a whole before we exist
-    "closeHandshakeTimeout": 0,  # the factory has deadlines of its own
+    "openHandshakeTimeout": 0,  # the request is complete before the connection is made
+    "closeHandshakeTimeout": 0,  # WebSocketConnection has its own deadlines
     "tcpNoDelay": True,
     "autoPingInterval": 0,
     "autoPingTimeout": 0,
@@ -194,7 +194,7 @@ _LEAN: Final[dict[str, Any]] = {
     "allowNullOrigin": True,
     "maxConnections": 0,
     "trustXForwardedFor": 0,
-    # What Autobahn sets in each connection, and most never change.
+    # State that Autobahn sets in each connection, and that most never change.
     "autoPingPending": None,
     "autoPingPendingCall": None,
     "autoPingPendingSent": None,
@@ -240,10 +240,10 @@ _LEAN: Final[dict[str, Any]] = {
 
 
 def lean(kind: P) -> P:
-    """Make each connection of *kind* take a third of the memory.
+    """Reduce the memory of each connection of *kind* to a third, and return *kind*.
 
-    Autobahn copies 40 options to each connection and formats them for a log, 0.2 ms in
-    all. Here the options, and what is nearly always false, are attributes of the class.
+    Autobahn copies 40 options to each connection and formats them for its log, which takes
+    0.2 ms. Here the options, and state that rarely changes, are attributes of the class.
     """
     for name, value in _LEAN.items():
         setattr(kind, name, value)
@@ -251,7 +251,7 @@ def lean(kind: P) -> P:
 
 
 def drop_handshake_state(protocol: Any) -> None:
-    """Drop from an open *protocol* what it does not need, or finds in its class."""
+    """Remove attributes of an open *protocol* that are not needed, or equal those of its class."""
     unneeded = _HANDSHAKE | _SHARED
     kind = type(protocol)
     protocol.__dict__ = {
@@ -264,32 +264,32 @@ def drop_handshake_state(protocol: Any) -> None:
 # The client's side
 
 MESSAGE_SIZE_FLAG: Final = "wasMaxMessagePayloadSizeExceeded"
-"""What Autobahn sets in a connection that it fails for the size of a message."""
+"""The attribute that Autobahn sets when a message is too large."""
 
 _CLIENT_MISSING: Final = missing_names(WebSocketClientProtocol, (MESSAGE_SIZE_FLAG, "onCloseFrame"))
 
 TELLS_MESSAGE_SIZE: Final = MESSAGE_SIZE_FLAG not in _CLIENT_MISSING
-"""Whether it does; else a message that is too large counts as a protocol error."""
+"""Whether Autobahn sets it; otherwise a message that is too large is a protocol error."""
 
 TELLS_CLOSE_FRAMES: Final = "onCloseFrame" not in _CLIENT_MISSING
-"""Whether a connection is told that the relay closes; else only its keepalive ends it
-when the relay sends a close frame and leaves the TCP connection open."""
+"""Whether a connection is told of the relay's close frame; otherwise only its keepalive ends a
+connection that the relay leaves open after that."""
 
 
 def exceeded_message_size(connection: WebSocketClientProtocol) -> bool:
-    """Whether Autobahn has failed *connection* because a message was too large."""
+    """Return whether Autobahn has failed *connection* because a message was too large."""
     return TELLS_MESSAGE_SIZE and bool(getattr(connection, MESSAGE_SIZE_FLAG, False))
 
 
 # twisted.web
 
 REFUSES_BAD_REQUESTS = hasattr(HTTPChannel, "_respondToBadRequestAndDisconnect")
-"""Whether Twisted refuses what it cannot parse in the method that is replaced here.
-If not, its own answer remains: a status of 400 without a text."""
+"""Whether Twisted refuses an invalid request in the method that is replaced here. Otherwise
+its own answer remains: the status 400 without a text."""
 
 
 class BadRequestChannel(HTTPChannel):
-    """An HTTP connection that decides itself how to answer what Twisted cannot parse."""
+    """An HTTP connection that answers requests which Twisted cannot parse by itself."""
 
     def bad_request(self) -> None:
         """Answer a request that cannot be parsed, and close the connection."""

@@ -1,7 +1,7 @@
 """Decides when the messages that connections collect are written.
 
-A system call costs 10 µs, as much as relaying five messages, so messages for one
-connection should leave together; but waiting for more adds latency.
+A system call costs 10 µs, as much as relaying five messages. So messages for one connection
+should be written together, without the latency of waiting for more.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 BUSY = 0.0002
-"""Seconds. A connection that was written to that recently is written to again at the end
-of the reactor's turn, any other one at once."""
+"""Seconds. A connection that was flushed within this time is busy: it is flushed again at the
+end of the reactor's turn, and any other one at once."""
 
 log = Logger()
 
@@ -22,13 +22,13 @@ log = Logger()
 class Flushable(Protocol):
     """A connection that collects messages.
 
-    :ivar last_flush: when it was flushed last, in monotonic seconds.
+    :ivar last_flush: when it was last flushed, in monotonic seconds.
     """
 
     last_flush: float
 
     def flush(self) -> None:
-        """Write what was collected."""
+        """Write the collected messages."""
 
     def abort(self) -> None:
         """End the connection at once."""
@@ -38,8 +38,8 @@ class WriteCoalescer:
     """Flushes connections, each as late as possible without adding latency.
 
     :param clock: returns monotonic seconds.
-    :ivar receiving: whether data of one connection is being worked on: what is
-        sent meanwhile waits until :meth:`flush_idle`.
+    :ivar receiving: whether data of a connection is being processed: messages that are
+        sent in the meantime wait until :meth:`flush_idle`.
     """
 
     def __init__(self, reactor: IReactorTime, clock: Callable[[], float]) -> None:
@@ -51,7 +51,7 @@ class WriteCoalescer:
         self._busy: list[Flushable] = []
 
     def flush_soon(self, connection: Flushable) -> None:
-        """Flush *connection* at the end of the data that is worked on, or of this turn."""
+        """Flush *connection* after the data that is being processed, or at the end of this turn."""
         if self.receiving:
             self._unflushed.append(connection)
         else:
@@ -63,17 +63,17 @@ class WriteCoalescer:
         self._busy.append(connection)
 
     def flush_idle(self) -> None:
-        """Flush the idle connections; busy ones wait for what else arrives in this turn."""
+        """Flush the idle connections; busy ones wait until the end of the turn."""
         if self._unflushed:
             unflushed, self._unflushed = self._unflushed, []
             self._flush(unflushed, BUSY)
 
     def begin_turn(self) -> None:
-        """Data of several connections is about to be worked on."""
+        """Note that data of several connections is about to be processed."""
         self._in_turn = True
 
     def end_turn(self) -> None:
-        """All of it is dealt with: flush every connection."""
+        """Flush every connection, because all data was processed."""
         self._in_turn = False
         self._flush_busy()
 
@@ -83,7 +83,10 @@ class WriteCoalescer:
             self._flush(busy, 0)
 
     def _flush(self, connections: Iterable[Flushable], busy_for: float) -> None:
-        """Flush *connections*, but those later that were flushed within *busy_for* seconds."""
+        """Flush *connections*, except those that were flushed within the last *busy_for* seconds.
+
+        These are flushed at the end of the turn.
+        """
         now = self._clock()
         for connection in connections:
             if now - connection.last_flush < busy_for:

@@ -1,4 +1,4 @@
-"""A peer's connection: what arrives over its WebSocket goes to the relay."""
+"""The connection of a peer: passes messages of its WebSocket to the relay."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Surroundings:
 
     :ivar clock: returns monotonic seconds.
     :ivar wall: returns the time in milliseconds since 1970.
-    :ivar dead_after: seconds of silence after which a connection is dead.
+    :ivar dead_after: seconds without received data after which a connection is dead.
     """
 
     relay: Relay
@@ -40,9 +40,9 @@ class Surroundings:
 
 
 class PeerConnection:
-    """Makes an accepted client a peer when its WebSocket is open, and relays what it sends.
+    """Makes an accepted client a peer when its WebSocket is open, and relays its messages.
 
-    :ivar handshake: what the client asked for.
+    :ivar handshake: the client's handshake.
     :ivar tokens: the tokens that it presented.
     :ivar peer: its session, while this connection belongs to one.
     """
@@ -80,7 +80,7 @@ class PeerConnection:
         sessions.welcome(admitted)
 
     def received(self, text: bytes) -> None:
-        """Relay a message, or refuse it with the close code that says why."""
+        """Relay a message, or refuse it with the close code for the reason."""
         peer = self.peer
         if peer is not None:
             try:
@@ -97,17 +97,17 @@ class PeerConnection:
             self._websocket.close(code, reason)
 
     def received_binary(self) -> None:
-        """Count a binary message: these are not relayed."""
+        """Count a binary message, which is not relayed."""
         if self.peer is not None:
             self._surroundings.relay.router.ignore_binary(self.peer)
 
     def drained(self) -> None:
-        """Send what waits for the peer."""
+        """Send the messages that wait for the peer."""
         if self.peer is not None and self.peer.connection is self._websocket:
             self._surroundings.relay.delivery.drain(self.peer)
 
     def closing(self, code: int | None) -> None:
-        """Tell the relay that the connection ends.
+        """Tell the relay that the connection is ending.
 
         :param code: of the other end's close frame; ``None`` if it sent none.
         """
@@ -115,7 +115,7 @@ class PeerConnection:
         try:
             if peer is not None and websocket is not None:
                 if code is not None or peer.connection is websocket:
-                    self.peer = None  # nothing else is to be told
+                    self.peer = None  # the relay needs no further notice
                 self._tell_lost(peer, websocket, code)
         finally:
             self._answer_checks(alive=False)
@@ -126,7 +126,7 @@ class PeerConnection:
             sessions.lost(peer, websocket, code, self._surroundings.clock())
         except Exception:
             log.failure("{doing} failed", doing="losing a connection")
-            sessions.end([peer])  # or else it would collect messages indefinitely
+            sessions.end([peer])  # otherwise it would collect messages indefinitely
 
     def check(self, timeout: float, answer: Callable[[bool], object]) -> None:
         """Check whether the other end answers a ping within *timeout* seconds."""
@@ -137,7 +137,7 @@ class PeerConnection:
             self._websocket.send_ping(CHECK)
 
     def received_pong(self, payload: bytes) -> None:
-        """The other end has answered a ping."""
+        """Answer the pending checks if *payload* is that of a check."""
         if payload == CHECK:
             self._answer_checks(alive=True)
 
@@ -154,7 +154,7 @@ class PeerConnection:
 
 
 def _watch_network(connection: WebSocketConnection, dead_after: int) -> None:
-    """Let the system find a dead network, too, where it can."""
+    """Enable the system's own detection of dead connections, where it has one."""
     transport = connection.transport
     try:
         transport.setTcpKeepAlive(True)
@@ -162,4 +162,4 @@ def _watch_network(connection: WebSocketConnection, dead_after: int) -> None:
         if isinstance(handle, socket.socket) and hasattr(socket, "TCP_USER_TIMEOUT"):
             handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, dead_after * 1000)
     except (AttributeError, OSError):
-        pass  # not TCP, or a system without it: our own pings remain
+        pass  # not TCP, or not supported: the pings of the relay remain

@@ -1,4 +1,4 @@
-"""All peers' connections of one relay: upgrade, count, keep alive, close."""
+"""Upgrades, counts, keeps alive and closes the peers' connections of one relay."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ log = Logger()
 
 
 class _Upgrade:
-    """The factory that a WebSocketResource wants, for one accepted handshake."""
+    """The factory that a WebSocketResource needs, for one accepted handshake."""
 
     def __init__(self, connections: PeerConnections, listener: PeerConnection) -> None:
         self._connections = connections
@@ -47,7 +47,7 @@ class _Upgrade:
 class PeerConnections:
     """Upgrades accepted requests to WebSockets, and ends those that are dead.
 
-    :param relay: what the connections belong to.
+    :param relay: the relay of the peers.
     :param rotation: divides the time among connections.
     :param clock: returns monotonic seconds.
     :param wall: returns the time in milliseconds since 1970.
@@ -69,7 +69,7 @@ class PeerConnections:
         self._relay = relay
         self._observer = observer
         self._surroundings = Surroundings(relay, observer, reactor, clock, wall, dead_after)
-        # Whether its UTF-16 units are too many is counted when all of a message is there.
+        # The UTF-16 code units of a message are counted when it is complete.
         self.factory = WebSocketFactory[WebSocketConnection](
             relay.router.max_payload * MAX_UTF8_PER_UNIT,
             relay.memory,
@@ -102,17 +102,17 @@ class PeerConnections:
     def upgrade(self, request: Request, handshake: Handshake, tokens: tuple[str, ...]) -> None:
         """Turn *request* into the WebSocket of an accepted *handshake*."""
         upgraded = getattr(request.channel, "upgraded", lambda: None)
-        upgraded()  # tells our own Site; a foreign one keeps no account
+        upgraded()  # tells the relay's own Site; another Site does not count
         listener = PeerConnection(self._surroundings, handshake, tokens)
         WebSocketResource(_Upgrade(self, listener)).render(request)
 
     def opened(self, connection: WebSocketConnection) -> None:
-        """Account for *connection*, which is open."""
+        """Count *connection*, which is open, and keep it alive."""
         self._keepalive.add(connection, self.factory.ticks)
         self._count_address(connection, +1)
 
     def closed(self, connection: WebSocketConnection) -> None:
-        """Forget *connection*, which was open and has ended."""
+        """Remove *connection*, which was open and has ended."""
         self._keepalive.discard(connection)
         self._count_address(connection, -1)
 
@@ -140,11 +140,14 @@ class PeerConnections:
             connection.close(CLOSE_POLICY, "the token is not valid any more")
 
     def wait_closed(self, timeout: float) -> Deferred[None]:
-        """Wait until every connection has ended, and after *timeout* seconds end them."""
+        """Return a Deferred that fires when all connections have ended.
+
+        After *timeout* seconds they are aborted.
+        """
         return self.factory.wait_closed(timeout)
 
     def sweep(self) -> None:
-        """Ping silent peers and end the connections of those that do not answer.
+        """Ping silent peers, and end the connections of those that do not answer.
 
         To be called once a second.
         """

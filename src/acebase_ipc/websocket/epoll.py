@@ -1,8 +1,7 @@
-"""Reads from many sockets in one go.
+"""Reads from many sockets in one turn of the reactor.
 
-A Twisted reactor handles each socket that has something to read by itself, which takes as
-long as relaying a message. Here the sockets are collected in an ``epoll`` of their own,
-which is one descriptor to the reactor.
+A Twisted reactor takes as long for each readable socket as the relay for a message. Here the
+sockets are watched by an ``epoll`` of their own, which is one descriptor for the reactor.
 """
 
 from __future__ import annotations
@@ -29,27 +28,27 @@ BUFFER = FileDescriptor.bufferSize
 """Bytes read from a socket at a time: as many as Twisted reads."""
 
 CROWD = 16
-"""Sockets that are ready at once from which on each is read from in smaller pieces."""
+"""If as many sockets are ready at once, each is read from in smaller pieces."""
 
 CROWD_BUFFER = 16 * KIB
 """Bytes read from a socket at a time while many are ready: 0.5 ms of small messages."""
 
 SOCKETS = 64
-"""Sockets read from before the reactor looks at its other descriptors and timers."""
+"""Sockets that are read from before the reactor handles its other descriptors and timers."""
 
 READ = 64
-"""Units of work that reading from a socket counts at least."""
+"""Units of work that each read from a socket counts."""
 
 log = Logger()
 
 
 def can_use_epoll(reactor: object) -> TypeGuard[IReactorFDSet]:
-    """Whether the system has ``epoll`` and *reactor* watches descriptors."""
+    """Return whether the system has ``epoll`` and *reactor* can watch its descriptor."""
     return hasattr(select, "epoll") and IReactorFDSet.providedBy(reactor)
 
 
 class _Source(NamedTuple):
-    """What is read from a socket, and for which transport."""
+    """A socket to read from: how, for whom, and its transport."""
 
     receive: Callable[[int], bytes]
     received: Callable[[bytes], object]
@@ -60,8 +59,8 @@ class _Source(NamedTuple):
 class EpollReader:
     """Reads for TCP transports as long as only data arrives.
 
-    The end of a connection is left to its transport, which goes on by itself as if it had
-    never been added. (It takes a reset for an end, as the error was read here.)
+    The end of a connection is left to its transport, which then reads for itself as if it
+    had not been added. (It treats a reset as an end, because the error was read here.)
     """
 
     def __init__(
@@ -71,9 +70,9 @@ class EpollReader:
         finished: Callable[[], object],
         work: Work,
     ) -> None:
-        """:param begun: is called before data of several connections is received.
-        :param finished: is called after that.
-        :param work: counts the work, of which a turn of the reactor has its share.
+        """:param begun: called before data of several connections is received.
+        :param finished: called after that.
+        :param work: counts the work, which is limited in each turn of the reactor.
         """
         self._reactor = reactor
         self._begun = begun
@@ -86,8 +85,8 @@ class EpollReader:
     def add(self, transport: Server, received: Callable[[bytes], object]) -> int | None:
         """Read for *transport* from now on.
 
-        :param received: takes the data, instead of the transport's protocol.
-        :returns: by which to :meth:`discard` it; ``None`` if the system has no
+        :param received: receives the data, instead of the transport's protocol.
+        :returns: the argument of :meth:`discard`; ``None`` if the system has no
             descriptor or memory for it: then the transport reads for itself.
         """
         handle: socket.socket = transport.getHandle()
@@ -117,13 +116,12 @@ class EpollReader:
         self._ready.clear()
 
     def discard(self, number: int) -> None:
-        """Forget a transport that was added.
+        """Remove a transport that was added, while its socket is still open.
 
-        While its socket is open: one that is closed stays in the ``epoll`` if a
-        forked process has it, too.
+        A socket that is closed stays in the ``epoll`` if a forked process has it, too.
         """
         if self._sources.pop(number, None) is not None and self._epoll is not None:
-            with suppress(OSError):  # if it is closed it is not there any more
+            with suppress(OSError):  # if it is closed, the system has removed it
                 self._epoll.unregister(number)
             if not self._sources:
                 self._end(self._epoll)
@@ -142,12 +140,12 @@ class EpollReader:
     def _watch(self, number: int, events: int) -> bool:
         if number not in self._sources or self._epoll is None:
             return False
-        with suppress(OSError):  # if it is closed its transport will find out
+        with suppress(OSError):  # if it is closed, its transport notices
             self._epoll.modify(number, events)
         return True
 
     def doRead(self) -> None:
-        """Something has arrived: receive it."""
+        """Receive the data that has arrived."""
         if self._epoll is None:
             return
         self._begun()
@@ -176,7 +174,7 @@ class EpollReader:
 
     @staticmethod
     def _read(source: _Source, size: int) -> bytes | None:
-        """What has arrived; ``b""`` if that is for the transport to see, ``None`` if nothing."""
+        """Return the data that has arrived, or ``None``; ``b""`` if the transport has to read."""
         if source.transport.disconnecting:
             return b""
         try:
@@ -187,20 +185,20 @@ class EpollReader:
             return b""
 
     def _give_back(self, number: int, transport: Server) -> None:
-        """Let a transport find out by itself what has become of its connection."""
+        """Let a transport read for itself, to notice what has happened to its connection."""
         self.discard(number)
         if not transport.disconnecting:
             transport.startReading()
 
     def fileno(self) -> int:
-        """The descriptor that the reactor watches."""
+        """Return the descriptor that the reactor watches."""
         return -1 if self._epoll is None else self._epoll.fileno()
 
     def logPrefix(self) -> str:
-        """The name of the descriptor in Twisted's log."""
+        """Return the name of the descriptor in Twisted's log."""
         return "acebase-ipc"
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor has stopped: so have the transports, which it does not know."""
+        """End the transports, which the reactor does not know, because the reactor has stopped."""
         for source in tuple(self._sources.values()):
             source.transport.connectionLost(reason)

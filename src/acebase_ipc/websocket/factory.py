@@ -1,4 +1,4 @@
-"""What all WebSockets of a relay share."""
+"""The factory of all WebSockets of a relay: reading, writing, memory."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Connection(Protocol):
         """Note in *frames* the size of each large frame that it writes; returns what is left."""
 
     def dataReceived(self, data: bytes) -> None:
-        """Take what has arrived."""
+        """Receive *data*."""
 
     def abort(self) -> None:
         """End it at once."""
@@ -44,13 +44,13 @@ Opened = TypeVar("Opened", bound=Connection, contravariant=True)
 
 
 class Owner(Protocol[Opened]):
-    """Keeps an account of the open connections."""
+    """Is told which connections are open."""
 
     def opened(self, connection: Opened) -> None:
-        """*connection* is open."""
+        """Note that *connection* is open."""
 
     def closed(self, connection: Opened) -> None:
-        """*connection*, which was open, has ended."""
+        """Note that *connection*, which was open, has ended."""
 
 
 class WebSocketFactory(WebSocketServerFactory, Generic[C]):
@@ -58,13 +58,13 @@ class WebSocketFactory(WebSocketServerFactory, Generic[C]):
 
     :param max_message_bytes: bytes that a message may have.
     :param budget: counts the memory that the connections hold.
-    :param enforce_memory_limit: is called when the budget is due for a check.
-    :param owner: keeps an account of the open connections.
-    :param rotation: serves connections that have received more than a turn's work.
+    :param enforce_memory_limit: called when a check of the budget is due.
+    :param owner: is told which connections are open.
+    :param rotation: serves connections that have received more than a slice of work.
     :param clock: returns monotonic seconds.
     :ivar connections: the open connections.
-    :ivar ticks: about how many seconds the factory has been running.
-    :ivar coalescer: decides when the connections write what they send.
+    :ivar ticks: the seconds for which the factory has been running, approximately.
+    :ivar coalescer: decides when the connections write their messages.
     """
 
     noisy = False
@@ -108,12 +108,12 @@ class WebSocketFactory(WebSocketServerFactory, Generic[C]):
     # The open connections
 
     def opened(self, connection: C) -> None:
-        """*connection* is open."""
+        """Note that *connection* is open."""
         self.connections.add(connection)
         self._owner.opened(connection)
 
     def closed(self, connection: C) -> None:
-        """*connection* has ended."""
+        """Note that *connection* has ended."""
         self._holding.discard(connection)
         if connection in self.connections:
             self.connections.remove(connection)
@@ -124,7 +124,10 @@ class WebSocketFactory(WebSocketServerFactory, Generic[C]):
                 each.callback(None)
 
     def wait_closed(self, timeout: float) -> Deferred[None]:
-        """Wait until every connection has ended, and after *timeout* seconds end them."""
+        """Return a Deferred that fires when all connections have ended.
+
+        After *timeout* seconds they are aborted.
+        """
         if not self.connections:
             return succeed(None)
 
@@ -152,7 +155,7 @@ class WebSocketFactory(WebSocketServerFactory, Generic[C]):
         self._holding.discard(connection)
 
     def _memory(self) -> int:
-        """The bytes that all connections hold; a frame that many of them write counts once."""
+        """Return the bytes that all connections hold; a frame that many write counts once."""
         held = {each: each.memory for each in self._holding}
         self._holding = {each for each, memory in held.items() if memory}
         frames: dict[int, int] = {}
@@ -164,7 +167,7 @@ class WebSocketFactory(WebSocketServerFactory, Generic[C]):
     def read_for(self, connection: C) -> int | None:
         """Read for *connection* together with others, if that is possible.
 
-        :returns: by which to :meth:`stop_reading`; ``None`` if its transport reads.
+        :returns: the argument of :meth:`stop_reading`; ``None`` if its transport reads.
         """
         handle = connection.transport.getHandle()
         if self._reader is None or not isinstance(handle, socket.socket):

@@ -1,17 +1,16 @@
-"""Autobahn's server protocol, faster on the common case.
+"""A subclass of Autobahn's server protocol that is faster for the common cases.
 
-**Receiving.** While Autobahn is between two messages, whole text messages in one frame,
-pings and pongs are recognised here. Everything else goes to Autobahn untouched, so that
-it stays the judge of RFC 6455. A connection that has received more than a slice of work
-goes on in a later turn (:mod:`acebase_ipc.rotation`), and is not read from
-meanwhile.
+**Receiving.** While Autobahn is between two messages, text messages in one frame, pings
+and pongs are parsed here. Everything else goes to Autobahn unchanged, which decides what
+conforms to RFC 6455. A connection that has received more than a slice of work continues in
+a later turn (:mod:`acebase_ipc.rotation`), and is not read from in the meantime.
 
-**Sending.** Messages are collected and leave in one write, at the end of the data or of
-the reactor turn that caused them. What Autobahn itself sends goes after all messages that
-were sent before. Large frames are written in slices, by reference.
+**Sending.** Messages are collected and written together, after the received data or at
+the end of the reactor turn that caused them. Autobahn's own frames are written after all
+messages that were sent before. Large frames are written in slices, by reference.
 
-Where a private name of Autobahn or Twisted is missing
-(:mod:`acebase_ipc.websocket._autobahn`), the public way is taken, which is slower.
+If a private name of Autobahn or Twisted is missing
+(:mod:`acebase_ipc.websocket._autobahn`), public names are used, which is slower.
 """
 
 from __future__ import annotations
@@ -44,8 +43,8 @@ from acebase_ipc.websocket.incoming import FEED, MAX_FRAGMENTS, TEXT, Incoming, 
 from acebase_ipc.websocket.slices import SLICE_BYTES, Slices
 
 BATCH = 64 * KIB
-"""Bytes collected for one write; as many as Twisted's transports buffer before they
-pause a producer (``FileDescriptor.bufferSize``)."""
+"""Bytes that are collected for one write: as many as Twisted's transports buffer before
+they pause a producer (``FileDescriptor.bufferSize``)."""
 
 FRAME = 16
 """Units of work of a frame that Autobahn parses: it takes about 25 microseconds."""
@@ -69,28 +68,28 @@ log = Logger()
 
 
 class Listener(Protocol):
-    """Is told what arrives over a WebSocket, and what becomes of it."""
+    """Receives what arrives over a WebSocket, and is told when it opens and ends."""
 
     def opened(self, connection: WebSocketConnection) -> None:
-        """The handshake is answered: messages can be sent."""
+        """Note that the handshake is answered, and messages can be sent."""
 
     def received(self, text: bytes) -> None:
-        """A text message, valid UTF-8, has arrived."""
+        """Receive a text message, valid UTF-8."""
 
     def received_binary(self) -> None:
-        """A binary message has arrived."""
+        """Note that a binary message has arrived."""
 
     def received_pong(self, payload: bytes) -> None:
         """The other end has answered a ping."""
 
     def drained(self) -> None:
-        """The connection has room again."""
+        """Note that the connection has room again."""
 
     def check(self, timeout: float, answer: Callable[[bool], object]) -> None:
         """Check whether the other end answers a ping within *timeout* seconds."""
 
     def closing(self, code: int | None) -> None:
-        """The connection is about to end.
+        """Note that the connection is about to end.
 
         :param code: of the other end's close frame; ``None`` if it sent none, or has
             violated the WebSocket protocol.
@@ -100,13 +99,13 @@ class Listener(Protocol):
 @_autobahn.lean
 @implementer(IPushProducer)
 class WebSocketConnection(WebSocketServerProtocol):
-    """A WebSocket whose messages take the short way.
+    """A WebSocket with a fast path for whole text messages.
 
     It implements :class:`acebase_ipc.relay.peers.Connection`.
 
-    :ivar listener: is told what arrives.
-    :ivar is_full: whether it takes no more messages for now.
-    :ivar last_received: at which of the factory's ticks bytes arrived last.
+    :ivar listener: receives what arrives.
+    :ivar is_full: whether it accepts no more messages for now.
+    :ivar last_received: the tick of the factory at which bytes last arrived.
     :ivar next_check: see :class:`~acebase_ipc.websocket.keepalive.Checked`.
     :ivar last_flush: see :class:`~acebase_ipc.websocket.coalescing.Flushable`.
     """
@@ -127,7 +126,7 @@ class WebSocketConnection(WebSocketServerProtocol):
     _pong: bytes | None = None  # the payload of a ping to answer when there is room
     _slices: Slices | None = None
     _socket: socket.socket | None = None
-    _source: int | None = None  # what the factory's reader knows the transport as
+    _source: int | None = None  # identifies the transport to the factory's reader
     _deadline: IDelayedCall | None = None
     _close_code: int | None = None
 
@@ -137,13 +136,13 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     @property
     def maxMessagePayloadSize(self) -> int:
-        """Bytes that a message may have."""
+        """The bytes that a message may have."""
         return self.factory.max_message_bytes
 
     # Opening
 
     def connectionMade(self) -> None:
-        """The handshake begins; it has a deadline, even if an error interrupts it."""
+        """Begin the handshake, with a deadline that applies even if an error interrupts it."""
         self._set_deadline(OPEN_TIMEOUT)
         self._incoming = Incoming(self, between_messages=False)
         super().connectionMade()
@@ -168,7 +167,7 @@ class WebSocketConnection(WebSocketServerProtocol):
     # Receiving
 
     def dataReceived(self, data: bytes) -> None:
-        """Bytes have arrived: the other end is alive."""
+        """Process *data*, and note that the other end is alive."""
         factory = self.factory
         self.last_received = factory.ticks
         coalescer = factory.coalescer
@@ -193,7 +192,7 @@ class WebSocketConnection(WebSocketServerProtocol):
         coalescer.flush_idle()
 
     def relay(self, texts: list[bytes]) -> list[bytes]:
-        """Pass *texts* to the listener; returns those that exceed a slice of work."""
+        """Pass *texts* to the listener, and return those that exceed a slice of work."""
         work = self.factory.work
         end = work.units + SLICE
         received = self.listener.received
@@ -212,7 +211,7 @@ class WebSocketConnection(WebSocketServerProtocol):
         return list(waiting)
 
     def step(self) -> bool:
-        """Go on with what was postponed; returns whether that is not all."""
+        """Continue with what was postponed, and return whether more remains."""
         incoming = self._incoming
         if incoming is None or not incoming.is_postponed:
             return False
@@ -232,7 +231,7 @@ class WebSocketConnection(WebSocketServerProtocol):
         return False
 
     def postpone(self, size: int) -> None:
-        """Go on in a later turn of the reactor with *size* bytes, and read no more until then."""
+        """Continue with *size* bytes in a later turn of the reactor, and read nothing until then."""
         self.factory.hold(self, size)
         self.factory.pause_reading(self, self._source)
         self.factory.rotation.add(self)
@@ -257,13 +256,13 @@ class WebSocketConnection(WebSocketServerProtocol):
             self.begin_closing()
 
     def received_all(self) -> None:
-        """Nothing is left of what was received: the next bytes begin with a frame."""
+        """Note that nothing is left of what was received: the next bytes begin with a frame."""
         self._incoming = None
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         """A whole message has arrived in another form than one frame."""
         if self.state != STATE_OPEN:
-            return  # what arrives after we began to close is ignored
+            return  # messages after the close frame of this end are ignored
         try:
             if isBinary:
                 self.listener.received_binary()
@@ -273,7 +272,7 @@ class WebSocketConnection(WebSocketServerProtocol):
             self.crash("receiving a message")
 
     def onMessageFrameBegin(self, length: int) -> None:
-        """Count the frames of a message: each takes memory, even if it is empty."""
+        """Count the frames of a message: each uses memory, even if it is empty."""
         self.factory.work.units += FRAME
         if self._incoming is not None and not self._incoming.count_fragment():
             self.close(CLOSE_TOO_LARGE, f"The message has more than {MAX_FRAGMENTS} fragments")
@@ -286,7 +285,7 @@ class WebSocketConnection(WebSocketServerProtocol):
         super().onMessageFrameData(payload)
 
     def onPing(self, payload: bytes) -> None:
-        """Answer a ping; while the connection is full only the last one (RFC 6455, 5.5.3)."""
+        """Answer a ping; while the connection is full, only the last one (RFC 6455, 5.5.3)."""
         self.factory.work.units += FRAME
         if self.state == STATE_OPEN:
             if self.is_full:
@@ -295,7 +294,7 @@ class WebSocketConnection(WebSocketServerProtocol):
                 self.sendData(bytes((_PONG, len(payload))) + payload)
 
     def onPong(self, payload: bytes) -> None:
-        """The other end has answered a ping."""
+        """Tell the listener that the other end has answered a ping."""
         self.factory.work.units += FRAME
         if payload:
             self.listener.received_pong(payload)
@@ -311,7 +310,7 @@ class WebSocketConnection(WebSocketServerProtocol):
     # Sending
 
     def send(self, message: Message) -> None:
-        """Send *message* with the others of this turn."""
+        """Send *message*, together with the others of this turn."""
         batch = self._batch
         if not batch:
             self.factory.coalescer.flush_soon(self)
@@ -333,7 +332,7 @@ class WebSocketConnection(WebSocketServerProtocol):
             self.flush()
 
     def flush(self) -> None:
-        """Write what was sent, or keep it to be reclaimed if the connection is closing."""
+        """Write the collected messages, or keep them for :meth:`reclaim` while it is closing."""
         batch = self._batch
         if not batch or self.state != STATE_OPEN:
             return
@@ -344,7 +343,7 @@ class WebSocketConnection(WebSocketServerProtocol):
         if direct is None:
             self._write(data)
             return
-        try:  # as in _write_directly, at the cost of one call less
+        try:  # as in _write_directly, but without a call
             sent = direct.send(data)
         except OSError:
             sent = 0
@@ -357,7 +356,7 @@ class WebSocketConnection(WebSocketServerProtocol):
             self.sendData(bytes((PING_FRAME[0], len(payload))) + payload)
 
     def sendData(self, data: bytes, sync: bool = False, chopsize: int | None = None) -> None:
-        """Write a frame of Autobahn's, after all that was sent before."""
+        """Write a frame of Autobahn, after all that was sent before."""
         self.flush()
         self._write(data)
 
@@ -375,12 +374,12 @@ class WebSocketConnection(WebSocketServerProtocol):
         try:
             sent = direct.send(data)
         except OSError:
-            sent = 0  # it is full, or broken: the transport finds out
+            sent = 0  # it is full or broken, which the transport notices
         if sent < len(data):
             self._write_later(memoryview(data)[sent:])
 
     def _write_later(self, data: bytes | memoryview) -> None:
-        """Let the transport write *data*, which the system does not take now."""
+        """Let the transport write *data*, which the system does not accept now."""
         self._direct = None
         self.factory.hold(self, min(len(data), SLICE_BYTES))
         if self._slices is not None:
@@ -403,14 +402,14 @@ class WebSocketConnection(WebSocketServerProtocol):
                     self.unregisterProducer()  # nothing else follows
 
     def reclaim(self) -> list[Message]:
-        """Give back what was sent but not yet written."""
+        """Return the messages that were sent but not yet written."""
         batch, self._batch = self._batch, []
         self._batched_bytes = 0
         return [Message(frame_payload(each)) for each in batch]
 
     @property
     def unsent(self) -> int:
-        """Bytes that were sent and the system has not yet taken."""
+        """Bytes that were sent and that the system has not accepted yet."""
         waiting = 0 if self._slices is None else self._slices.size
         return self._batched_bytes + waiting + (_autobahn.buffered(self.transport) or 0)
 
@@ -425,12 +424,12 @@ class WebSocketConnection(WebSocketServerProtocol):
         return 0 if self._slices is None else self._slices.collect(frames)
 
     def pauseProducing(self) -> None:
-        """The transport is full."""
+        """Note that the transport is full."""
         self._paused = True
         self.is_full = True
 
     def resumeProducing(self) -> None:
-        """The transport has written everything."""
+        """Continue to send, because the transport has written everything."""
         self._paused = False
         try:
             self._write_slices()
@@ -445,13 +444,13 @@ class WebSocketConnection(WebSocketServerProtocol):
             self.crash("sending")
 
     def stopProducing(self) -> None:
-        """The transport ends; ``connectionLost`` follows."""
+        """Stop reading, because the transport ends; ``connectionLost`` follows."""
         self._stop_reading()
 
     # Closing
 
     def onCloseFrame(self, code: int | None, reasonRaw: bytes | None) -> bool | None:
-        """The other end closes: answer it, end the connection, and tell the listener."""
+        """Answer the close frame of the other end, and note its code for the listener."""
         is_over: bool | None = super().onCloseFrame(code, reasonRaw)
         if self.wasClean and not self.failedByMe:
             self._close_code = code or CLOSE_NO_STATUS
@@ -459,7 +458,7 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     @property
     def address(self) -> str:
-        """Where the other end is, for a log."""
+        """The address of the other end, for the log."""
         return format_address(self.transport.getPeer())
 
     def check(self, timeout: float, answer: Callable[[bool], object]) -> None:
@@ -473,21 +472,21 @@ class WebSocketConnection(WebSocketServerProtocol):
             self.begin_closing()
 
     def abort(self) -> None:
-        """End the connection at once; what was not yet written can be reclaimed."""
+        """End the connection at once; messages that were not yet written can be reclaimed."""
         self._drop_received()
         self.factory.release(self)
         self.dropConnection(abort=True)
-        self.transport.abortConnection()  # if it closes already, and the other end reads nothing
+        self.transport.abortConnection()  # it may be closing, while the other end reads nothing
 
     def dropConnection(self, abort: bool = False) -> None:
         """End the connection: at once, or when everything is written."""
         self._stop_reading()
-        # Autobahn takes an invalid close frame for the answer to our 1002, which the other
-        # end has still to read.
+        # Autobahn treats an invalid close frame as the answer to the close frame with 1002,
+        # which the other end still has to read.
         super().dropConnection(abort and not (self.wasClean and self.failedByMe))
 
     def unregisterProducer(self) -> None:
-        """Leave the transport, unless it has to ask for slices before it ends."""
+        """Unregister from the transport, unless slices remain to be written before it ends."""
         if self._slices is None:
             super().unregisterProducer()
 
@@ -520,7 +519,7 @@ class WebSocketConnection(WebSocketServerProtocol):
         self.abort()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The transport has ended."""
+        """Clean up after the transport, which has ended."""
         self._cancel_deadline()
         self._drop_received()
         super().connectionLost(reason)
@@ -532,7 +531,7 @@ class WebSocketConnection(WebSocketServerProtocol):
             self._incoming.drop()
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
-        """The connection has ended."""
+        """Tell the listener and the factory that the connection has ended."""
         self._tell_closing()
         self.factory.closed(self)
 

@@ -6,7 +6,7 @@ nothing of it most of the time.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final, Protocol
 
 from autobahn import websocket
 from autobahn.websocket.xormasker import create_xor_masker
@@ -21,9 +21,6 @@ from acebase_ipc.protocol.frames import (
 )
 from acebase_ipc.rotation import SLICE
 from acebase_ipc.websocket import _autobahn
-
-if TYPE_CHECKING:
-    from acebase_ipc.websocket.fastpath import WebSocketConnection
 
 FEED: Final = 512
 """Bytes that Autobahn is fed at a time: up to 85 frames, 2 ms."""
@@ -55,6 +52,51 @@ unmask_long = unmask_natively if getattr(websocket, "USES_NVX", False) else unma
 100 times as long."""
 
 
+class Connection(Protocol):
+    """What is needed of the WebSocket that has received something.
+
+    :ivar factory: its factory: limits, work, memory.
+    :ivar feed_size: bytes that Autobahn is fed at a time.
+    :ivar inside_message: whether Autobahn has a message in part.
+    """
+
+    factory: Any
+    feed_size: int
+    inside_message: bool
+
+    @property
+    def is_open_now(self) -> bool:
+        """Whether neither side has begun to close."""
+
+    @property
+    def is_closed_down(self) -> bool:
+        """Whether the connection is being dropped: nothing else that arrives matters."""
+
+    def relay(self, texts: list[bytes]) -> list[bytes]:
+        """Pass *texts* to the listener, and return those that exceed a slice of work."""
+
+    def postpone(self, size: int) -> None:
+        """Continue with *size* bytes in a later turn of the reactor."""
+
+    def received_all(self) -> None:
+        """Note that nothing is left of what was received."""
+
+    def feed_publicly(self, data: bytes) -> None:
+        """Let Autobahn have *data* by its public method."""
+
+    def check_closing(self) -> None:
+        """Begin to close if what arrived has led Autobahn to do so."""
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        """Receive a whole message."""
+
+    def onPing(self, payload: bytes) -> None:
+        """Answer a ping."""
+
+    def onPong(self, payload: bytes) -> None:
+        """Note that the other end has answered a ping."""
+
+
 class Incoming:
     """Deals with what does not take the short way, a slice of work at a time.
 
@@ -71,7 +113,7 @@ class Incoming:
         "fragment_bytes",
     )
 
-    def __init__(self, connection: WebSocketConnection, between_messages: bool) -> None:
+    def __init__(self, connection: Connection, between_messages: bool) -> None:
         """:param between_messages: whether the next bytes begin with a frame and Autobahn
         has nothing of a message.
         """

@@ -1,8 +1,9 @@
-"""Finds the connections that have been silent for too long.
+"""Finds the connections from which nothing was received for too long.
 
-Time is counted in ticks of about a second. Checking each of thousands of connections
-at every tick costs more than all else that idle ones need. So each only notes when it
-received something last, and is checked when it could be due at the earliest.
+Time is counted in ticks of about a second. Checking thousands of connections at every
+tick would cost more than all other work for idle connections. So each connection only
+notes when it last received something, and is checked at the first tick at which it may be
+due.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Generic, Protocol, TypeVar
 class Checked(Protocol):
     """A connection that is checked for silence.
 
-    :ivar last_received: at which tick something arrived last.
+    :ivar last_received: the tick at which something last arrived.
     :ivar next_check: the tick at which it is checked next.
     """
 
@@ -26,11 +27,11 @@ C = TypeVar("C", bound=Checked)
 
 
 class Keepalive(Generic[C]):
-    """Tells at each tick which connections have been silent, and for how long.
+    """Returns at each tick the connections that have been silent, and for how long.
 
-    :param ping_after: ticks of silence after which a connection is pinged, and
-        each time that so many more have passed.
-    :param dead_after: ticks of silence, more than that, after which it is dead.
+    :param ping_after: ticks of silence after which a connection is pinged, and pinged
+        again each time as many more have passed.
+    :param dead_after: ticks of silence after which it is dead; more than *ping_after*.
     """
 
     def __init__(self, ping_after: int, dead_after: int) -> None:
@@ -39,18 +40,18 @@ class Keepalive(Generic[C]):
         self._due: dict[int, set[C]] = {}
 
     def add(self, connection: C, now: int) -> None:
-        """Check *connection*, which was just opened, from *now* on."""
+        """Check *connection*, which was opened at the tick *now*."""
         connection.last_received = now
         self._schedule(connection, now + self._ping_after)
 
     def discard(self, connection: C) -> None:
-        """Forget a *connection*, added or not."""
+        """Remove *connection*, if it was added."""
         self._due.get(connection.next_check, set()).discard(connection)
 
     def due(self, now: int) -> Iterator[tuple[C, int]]:
-        """The connections to ping or to end; to be asked at each tick.
+        """Yield the connections to ping or to end; to be called at each tick.
 
-        :returns: each with the ticks for which it was silent.
+        :returns: each connection with the number of ticks for which it was silent.
         """
         for connection in self._due.pop(now, ()):
             silent = now - connection.last_received

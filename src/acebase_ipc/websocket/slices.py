@@ -1,4 +1,4 @@
-"""Large frames on their way: by reference, written in slices."""
+"""Writes large frames in slices, by reference."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections import deque
 from acebase_ipc.relay.limits import KIB
 
 SLICE_BYTES = 128 * KIB
-"""Bytes handed to a transport at a time. It copies what it is handed, so that this bounds
-the private copy of each receiver of a large message."""
+"""Bytes handed to a transport at a time. A transport copies them, so this limits the private
+copy of each receiver of a large message."""
 
 
 class Slices:
-    """The bytes that a connection has still to write, in order.
+    """The bytes that a connection still has to write, in order.
 
-    :ivar size: how many these are.
+    :ivar size: their number.
     """
 
     __slots__ = ("_pieces", "size")
@@ -24,7 +24,7 @@ class Slices:
         self.size = len(data)
 
     def append(self, data: bytes | memoryview) -> None:
-        """Write *data* after all else."""
+        """Add *data* at the end."""
         self._pieces.append(memoryview(data))
         self.size += len(data)
 
@@ -40,7 +40,7 @@ class Slices:
         return self.size
 
     def take(self) -> bytes:
-        """The next slice."""
+        """Remove and return the next slice."""
         piece = self._pieces[0]
         taken = bytes(piece[:SLICE_BYTES])
         if len(taken) < len(piece):

@@ -20,7 +20,7 @@ from acebase_ipc.relay.limits import MIB, Limits
 from acebase_ipc.relay.memory import ENTRY_OVERHEAD, MESSAGE_OVERHEAD
 from acebase_ipc.relay.store import REFETCH_PERIOD
 from acebase_ipc.tap import Options
-from acebase_ipc.websocket.fastpath import MAX_FRAGMENTS
+from acebase_ipc.websocket.incoming import MAX_FRAGMENTS
 
 PROJECT = Path(__file__).resolve().parents[1]
 README = PROJECT / "README.rst"

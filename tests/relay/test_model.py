@@ -189,10 +189,10 @@ class RelayMachine(RuleBasedStateMachine):
         if not self.replaced:
             return
         process, member = self.replaced.pop(which % len(self.replaced))
-        if close_code and self.model.of(member.database).get(member.id) is member:
-            if member.status is not Status.CUT:
-                self.model.contested[member.database, member.id] = self.core.now + CONTEST
-        if member.status is Status.CUT and self.model.of(member.database).get(member.id) is member:
+        is_there = self.model.of(member.database).get(member.id) is member
+        if close_code and is_there and member.status is not Status.CUT:
+            self.model.contested[member.database, member.id] = self.core.now + CONTEST
+        if member.status is Status.CUT and is_there:
             self.model.leave(member)  # the end of any of its connections ends it
         process.is_lost(close_code)
 

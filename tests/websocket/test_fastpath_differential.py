@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 
 from acebase_ipc.protocol.messages import Message
 from acebase_ipc.testing import (
+    Frame,
     LengthForm,
     Opcode,
     client_frame,
@@ -111,11 +112,11 @@ def seen(peer: Any) -> dict[str, object]:
     }
 
 
-def without_early_pongs(frames: list[tuple[Opcode, bytes]]) -> list[tuple[Opcode, bytes]]:
+def without_early_pongs(frames: list[Frame]) -> list[Frame]:
     """Of pongs that follow each other only the last one (RFC 6455, section 5.5.3)."""
-    kept: list[tuple[Opcode, bytes]] = []
+    kept: list[Frame] = []
     for frame in frames:
-        if kept and frame[0] == kept[-1][0] == Opcode.PONG:
+        if kept and frame.opcode == kept[-1].opcode == Opcode.PONG:
             kept.pop()
         kept.append(frame)
     return kept

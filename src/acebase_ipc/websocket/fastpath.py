@@ -231,7 +231,7 @@ class WebSocketConnection(WebSocketServerProtocol):
         return False
 
     def postpone(self, size: int) -> None:
-        """Continue with *size* bytes in a later turn of the reactor, and read nothing until then."""
+        """Continue with *size* bytes in a later turn of the reactor; read nothing until then."""
         self.factory.hold(self, size)
         self.factory.pause_reading(self, self._source)
         self.factory.rotation.add(self)

@@ -18,7 +18,7 @@ from acebase_ipc.relay.limits import (
 )
 from acebase_ipc.relay.memory import ENTRY_OVERHEAD, MESSAGE_OVERHEAD
 from acebase_ipc.relay.store import ENTRY_SIZE
-from acebase_ipc.websocket.fastpath import MAX_FRAGMENTS
+from acebase_ipc.websocket.incoming import MAX_FRAGMENTS
 
 HEAD = """\
 .. Made by generate_limits.py from acebase_ipc.relay.limits: make docs/limits.rst

@@ -144,14 +144,14 @@ class WebSocketFactory(WebSocketServerFactory, Generic[C]):
     # Memory
 
     def hold(self, connection: C, size: int) -> None:
-        """*connection* holds *size* bytes more than before."""
+        """Note that *connection* holds *size* bytes more than before."""
         self._holding.add(connection)
         self._budget.growth += size
         if self._budget.is_due:
             self._enforce_memory_limit()
 
     def release(self, connection: C) -> None:
-        """*connection* is about to end: all that it holds is freed within this turn."""
+        """Stop counting *connection*, which is about to end and frees all within this turn."""
         self._holding.discard(connection)
 
     def _memory(self) -> int:

@@ -243,15 +243,15 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     @property
     def is_closed_down(self) -> bool:
-        """Whether the connection is being dropped: nothing else that arrives matters."""
+        """Whether the connection is being dropped; what still arrives is ignored."""
         return bool(self.state == STATE_CLOSED)
 
     def feed_publicly(self, data: bytes) -> None:
-        """Let Autobahn have *data* by its public method."""
+        """Feed *data* to Autobahn through its public method."""
         super().dataReceived(data)
 
     def check_closing(self) -> None:
-        """Begin to close if what arrived has led Autobahn to do so."""
+        """Begin to close if Autobahn has begun to, because of what was fed to it."""
         if self.state in _CLOSING:
             self.begin_closing()
 
@@ -260,7 +260,7 @@ class WebSocketConnection(WebSocketServerProtocol):
         self._incoming = None
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
-        """A whole message has arrived in another form than one frame."""
+        """Receive a message that did not take the fast path."""
         if self.state != STATE_OPEN:
             return  # messages after the close frame of this end are ignored
         try:
@@ -279,7 +279,7 @@ class WebSocketConnection(WebSocketServerProtocol):
         super().onMessageFrameBegin(length)
 
     def onMessageFrameData(self, payload: bytes) -> None:
-        """Count what has arrived of a message; its frames may declare more."""
+        """Count the bytes that have arrived of a message; its frames may announce more."""
         if self._incoming is not None:
             self._incoming.fragment_bytes += len(payload)
         super().onMessageFrameData(payload)
@@ -300,7 +300,7 @@ class WebSocketConnection(WebSocketServerProtocol):
             self.listener.received_pong(payload)
 
     def crash(self, doing: str) -> None:
-        """Log an error of our own and end the connection; no later message is relayed."""
+        """Log a defect of the relay and end the connection; no later message is relayed."""
         log.failure("{doing} failed", doing=doing)
         if self.state == STATE_OPEN:
             self.close(CLOSE_INTERNAL_ERROR, "internal error")
@@ -415,7 +415,7 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     @property
     def memory(self) -> int:
-        """Bytes that this connection holds: unsent, and of messages that arrived in part."""
+        """Bytes that this connection holds: unsent ones, and received ones that wait here."""
         held = 0 if self._incoming is None else self._incoming.memory
         return held + self.unsent
 
@@ -495,7 +495,7 @@ class WebSocketConnection(WebSocketServerProtocol):
         self.factory.stop_reading(source)
 
     def begin_closing(self) -> None:
-        """Give the other end some time to close, too, and tell the listener."""
+        """Set a deadline for the other end to close, and tell the listener."""
         if self._deadline is None:
             self._set_deadline(_autobahn.CLOSE_TIMEOUT)
         self._tell_closing()
@@ -525,7 +525,7 @@ class WebSocketConnection(WebSocketServerProtocol):
         super().connectionLost(reason)
 
     def _drop_received(self) -> None:
-        """Drop what has arrived in part or was postponed, and what is not yet written."""
+        """Drop what was received in part or postponed, and slices that are not written."""
         self._slices = None
         if self._incoming is not None:
             self._incoming.drop()

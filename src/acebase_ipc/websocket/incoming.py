@@ -1,7 +1,7 @@
-"""What a connection has received and not yet dealt with.
+"""Processes received data that does not take the fast path of whole text messages.
 
-That is a message or a header in part, or more than a turn's work. Most connections have
-nothing of it most of the time.
+That is a message or a header in part, frames for Autobahn, or more than a slice of work. Most
+connections have no such data most of the time.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ TEXT: Final = 4
 """Units of work of a text message."""
 
 CONTROL: Final = 2
-"""Units of work of a ping or pong that is recognised here."""
+"""Units of work of a ping or pong that is parsed here."""
 
 MAX_FRAGMENTS: Final = 4096
-"""Frames that a message may be made of; each takes about 100 bytes, however short."""
+"""Fragments that a message may have; each uses about 100 bytes, even if it is empty."""
 
 FRAGMENT_OVERHEAD: Final = 100
-"""Bytes that a fragment occupies beside its payload."""
+"""Bytes that a fragment uses beside its payload."""
 
 
 def unmask_natively(payload: bytes, key: bytes) -> bytes:
@@ -98,7 +98,7 @@ class Connection(Protocol):
 
 
 class Incoming:
-    """Deals with what does not take the short way, a slice of work at a time.
+    """Processes what does not take the fast path, a slice of work at a time.
 
     :ivar fragment_bytes: bytes of a message that have arrived in fragments.
     """
@@ -114,8 +114,8 @@ class Incoming:
     )
 
     def __init__(self, connection: Connection, between_messages: bool) -> None:
-        """:param between_messages: whether the next bytes begin with a frame and Autobahn
-        has nothing of a message.
+        """:param between_messages: whether the next bytes begin with a frame, and Autobahn
+        holds no part of a message.
         """
         self._connection = connection
         self._between_messages = between_messages
@@ -127,12 +127,12 @@ class Incoming:
 
     @property
     def is_postponed(self) -> bool:
-        """Whether there is more than a turn's work."""
+        """Whether more than a slice of work was received."""
         return self._postponed is not None
 
     @property
     def memory(self) -> int:
-        """Bytes that have arrived and are held."""
+        """The received bytes that are held here."""
         held = self._fragments * FRAGMENT_OVERHEAD + self.fragment_bytes
         if self._partial is not None:
             held += self._partial.received
@@ -142,12 +142,12 @@ class Incoming:
         return held
 
     def drop(self) -> None:
-        """Drop everything: the connection ends."""
+        """Drop everything, because the connection ends."""
         self._partial = self._postponed = None
         self._fragments = self.fragment_bytes = 0
 
     def receive(self, data: bytes) -> None:
-        """Deal with *data*, or keep it until what was postponed is dealt with."""
+        """Process *data*, or keep it until what was postponed has been processed."""
         if self._postponed is None:
             self.go_on([], data, None)
         else:
@@ -155,18 +155,18 @@ class Incoming:
             self._postponed = texts, rest + data
 
     def resume(self) -> None:
-        """Go on with what was postponed."""
+        """Continue with what was postponed."""
         if self._postponed is not None:
             texts, data = self._postponed
             self._postponed = None
             self.go_on(self._connection.relay(texts), data, None)
 
     def go_on(self, texts: list[bytes], data: bytes, partial: PartialText | None) -> None:
-        """Deal with the rest of what has arrived, up to a slice of work.
+        """Process the rest of the received data, up to a slice of work.
 
         :param texts: messages that exceed the slice already.
-        :param data: bytes after them.
-        :param partial: the text in the middle of which the bytes have ended.
+        :param data: the bytes after them.
+        :param partial: the text of which only a part has arrived.
         """
         connection = self._connection
         work = connection.factory.work
@@ -193,9 +193,9 @@ class Incoming:
             connection.received_all()
 
     def _take(self, data: bytes) -> tuple[list[bytes], bytes, PartialText | None]:
-        """Take control frames or texts, or let Autobahn have the next bytes.
+        """Process control frames or texts, or feed the next bytes to Autobahn.
 
-        :returns: what is left: messages and bytes; and a text that ends in the middle.
+        :returns: the messages and bytes that remain, and a text received in part.
         """
         connection = self._connection
         rest = self._take_controls(data)
@@ -213,7 +213,7 @@ class Incoming:
         return [], self._feed(rest), None
 
     def _take_controls(self, data: bytes) -> bytes:
-        """Take pings and pongs from the beginning of *data*; answer the last ping."""
+        """Process pings and pongs at the beginning of *data*, and answer the last ping."""
         connection = self._connection
         work = connection.factory.work
         pinged: bytes | None = None
@@ -234,7 +234,7 @@ class Incoming:
         return data[start:]
 
     def _resume_part(self, data: bytes) -> bytes:
-        """Go on with what has arrived in part, here or at Autobahn; returns what is left."""
+        """Continue with what was received in part; return the remaining bytes."""
         connection, partial = self._connection, self._partial
         if partial is not None:
             data, rest = data[: partial.missing], data[partial.missing :]
@@ -254,7 +254,7 @@ class Incoming:
         return self._feed(data)
 
     def _feed(self, data: bytes) -> bytes:
-        """Let Autobahn have the next bytes of *data*; returns what is left."""
+        """Feed the next bytes of *data* to Autobahn, and return the remaining ones."""
         connection = self._connection
         factory = connection.factory
         size = connection.feed_size
@@ -277,6 +277,6 @@ class Incoming:
         return rest
 
     def count_fragment(self) -> bool:
-        """Count a frame of a message; returns whether there may be so many."""
+        """Count a frame of a message, and return whether a message may have so many."""
         self._fragments += 1
         return self._fragments <= MAX_FRAGMENTS

@@ -119,14 +119,14 @@ async def test_an_exception_ends_the_peer_whose_message_it_was(
     peers: Peers, tmp_path: Path
 ) -> None:
     faulty = """
-        from acebase_ipc.relay.router import Relay
+        from acebase_ipc.relay.router import Router
 
-        def receive(self, sender, message, relay=Relay.receive):
+        def receive(self, sender, message, relay=Router.receive):
             if message == b"a message that we fail at":
                 raise ZeroDivisionError("our mistake")
             relay(self, sender, message)
 
-        Relay.receive = receive
+        Router.receive = receive
         AceBaseIPCServer(config).setServiceParent(application)
     """
     with running_application(tmp_path / "faulty.tac", faulty) as (twistd, address):

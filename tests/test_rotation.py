@@ -6,10 +6,10 @@ import pytest
 from twisted.logger import capturedLogs
 
 from acebase_ipc.relay.work import Work
-from acebase_ipc.rotation import SLICE, TURN, Rotation
+from acebase_ipc.rotation import STEP, TURN, Rotation
 from acebase_ipc.testing import MemoryReactor
 
-STEPS_PER_TURN = TURN // SLICE
+STEPS_PER_TURN = TURN // STEP
 
 
 class Steps:

@@ -18,6 +18,9 @@ TURN: Final = 4096
 """Units of work of all connections before the reactor looks at its timers and other
 descriptors: 5 to 10 ms."""
 
+STEP: Final = 256
+"""Units of work that a step counts at least: a request over HTTP takes about 0.3 ms."""
+
 log = Logger()
 
 
@@ -85,7 +88,7 @@ class Rotation:
             self._schedule()
 
     def _do(self, task: Task) -> None:
-        end = self.work.units + SLICE
+        end = self.work.units + STEP
         try:
             more = task.step()
         except Exception:
@@ -94,4 +97,4 @@ class Rotation:
         else:
             if more:
                 self.add(task)
-        self.work.units = max(self.work.units, end)  # a step counts as a slice at least
+        self.work.units = max(self.work.units, end)

@@ -15,7 +15,7 @@ from acebase_ipc.http.channel import (
     RelayChannel,
 )
 from acebase_ipc.relay.limits import KIB, MIB
-from acebase_ipc.rotation import SLICE, TURN
+from acebase_ipc.rotation import STEP, TURN
 from acebase_ipc.server.logging import LogObserver
 from acebase_ipc.testing import (
     DATABASE,
@@ -35,7 +35,7 @@ SEND = f"/{DATABASE}/send?id=alice"
 HEALTH = http_request("GET", "/healthz")
 SHORTEST = b"GET / HTTP/1.1\r\n\r\n"
 
-STEPS_PER_TURN = TURN // SLICE
+STEPS_PER_TURN = TURN // STEP
 
 
 def counted(relay: MemoryRelay, kind: str) -> int:

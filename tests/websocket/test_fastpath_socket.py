@@ -233,7 +233,7 @@ def test_a_peer_that_does_not_read(line: Line) -> None:
     line.peer.send(A)
     assert framed(*line.peer.reclaim()) == framed(A)
     unsent = line.peer.unsent
-    assert 0 < unsent <= len(framed(LONG))
+    assert 0 < unsent <= len(framed(LONG)) + BATCH  # the transport takes so much before it pauses
     line.peer.send(B)
     line.reactor.turn()
     assert line.peer.unsent == unsent + len(framed(B))

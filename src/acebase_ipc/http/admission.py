@@ -133,16 +133,18 @@ class Admission:
         """Decide about a request for a WebSocket.
 
         Calls *admitted* or *refused*: at once, or when the holder of an id that
-        is in conflict has been checked. Everything is evaluated after that check.
+        is in conflict has been checked: then everything is evaluated again.
 
         :raises RequestRefused: if the handshake is refused without a check.
         """
         handshake = self.handshake(request, database)
+        was_checked = False
 
         def decide(free: bool) -> None:
             try:
-                self._check_open()
-                self.handshake(request, database)
+                if was_checked:
+                    self._check_open()
+                    self.handshake(request, database)
                 if not free:
                     raise ConflictingId
                 self._check_room(request.getClientAddress())
@@ -154,3 +156,4 @@ class Admission:
 
         newcomer = format_address(request.getClientAddress())
         self._relay.sessions.check_conflict(handshake, newcomer, self._clock(), decide)
+        was_checked = True

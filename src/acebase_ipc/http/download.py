@@ -13,7 +13,7 @@ from acebase_ipc.relay.limits import KIB
 from acebase_ipc.relay.store import MessageStore, Reading
 from acebase_ipc.rotation import Rotation
 
-SLICE = 64 * KIB
+SLICE = 128 * KIB
 """Bytes written in one step. Only these are copied, and only when the transport has
 written the slice before: downloads share their body, however many there are."""
 

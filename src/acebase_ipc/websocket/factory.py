@@ -29,6 +29,10 @@ class Connection(Protocol):
     def memory(self) -> int:
         """The bytes that it holds."""
 
+    @property
+    def may_hold(self) -> bool:
+        """Whether it may hold bytes without notice."""
+
     def collect_slices(self, frames: dict[int, int]) -> int:
         """Note in *frames* the size of each large frame that it writes; returns what is left."""
 
@@ -146,6 +150,10 @@ class WebSocketFactory(WebSocketServerFactory, Generic[C]):
     def hold(self, connection: C, size: int) -> None:
         """Note that *connection* holds *size* bytes more than before."""
         self._holding.add(connection)
+        self.grow(size)
+
+    def grow(self, size: int) -> None:
+        """Count *size* bytes that a connection which is known to hold some holds in addition."""
         self._budget.growth += size
         if self._budget.is_due:
             self._enforce_memory_limit()
@@ -157,7 +165,7 @@ class WebSocketFactory(WebSocketServerFactory, Generic[C]):
     def _memory(self) -> int:
         """Return the bytes that all connections hold; a frame that many write counts once."""
         held = {each: each.memory for each in self._holding}
-        self._holding = {each for each, memory in held.items() if memory}
+        self._holding = {each for each, memory in held.items() if memory or each.may_hold}
         frames: dict[int, int] = {}
         shared = sum(each.collect_slices(frames) for each in self._holding)
         return sum(held.values()) - shared + sum(frames.values())

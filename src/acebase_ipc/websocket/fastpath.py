@@ -157,6 +157,8 @@ class WebSocketConnection(WebSocketServerProtocol):
             if self.factory.knows_transport and type(transport) is Server and not transport.TLS:
                 self._socket = transport.getHandle()
                 self._source = self.factory.read_for(self)
+            else:
+                self.factory.hold(self, 0)
             _autobahn.drop_handshake_state(self)
             self.factory.opened(self)
             self.listener.opened(self)
@@ -341,7 +343,11 @@ class WebSocketConnection(WebSocketServerProtocol):
         self._batched_bytes = 0
         direct = self._direct
         if direct is None:
-            self._write(data)
+            if self._socket is None and self._slices is None and len(data) <= SLICE_BYTES:
+                self.factory.grow(len(data))
+                self.transport.write(data)  # as over TLS
+            else:
+                self._write(data)
             return
         try:  # as in _write_directly, but without a call
             sent = direct.send(data)
@@ -418,6 +424,11 @@ class WebSocketConnection(WebSocketServerProtocol):
         """Bytes that this connection holds: unsent ones, and received ones that wait here."""
         held = 0 if self._incoming is None else self._incoming.memory
         return held + self.unsent
+
+    @property
+    def may_hold(self) -> bool:
+        """Whether it may hold bytes without notice: what its transport has buffered."""
+        return self._socket is None
 
     def collect_slices(self, frames: dict[int, int]) -> int:
         """Note the frames that are written in slices; see :meth:`Slices.collect`."""

@@ -125,7 +125,7 @@ class Process:
     def __init__(self, core: Core, peer: Peer, connection: FakeConnection) -> None:
         self.peer = peer
         self.connection = connection
-        self._world = core
+        self._core = core
         self._relay = core.relay
         self._heard = 0
 
@@ -142,14 +142,14 @@ class Process:
     def posts(self, message: str) -> None:
         """POST *message*, which needs no connection."""
         peer = self._relay.registry.peer(self.peer.database.name, self.peer.client_id)
-        self._relay.router.post(peer, message.encode(), self._world.now)
+        self._relay.router.post(peer, message.encode(), self._core.now)
 
     def downloads(self, announcement: str) -> str:
         """Fetch the large message that *announcement* is about."""
         database, store = self.peer.database.name, self._relay.store
         assert announcement.startswith("get:")
         reading = store.open(database, self.peer.id, announcement[4:], lambda: None)
-        store.finish(reading, self._world.now)
+        store.finish(reading, self._core.now)
         return reading.body.decode()
 
     def stops_reading(self, unsent: int = 0) -> None:
@@ -166,7 +166,7 @@ class Process:
 
     def is_lost(self, close_code: int | None = None) -> None:
         """End the connection; without a close code it breaks."""
-        self._relay.sessions.lost(self.peer, self.connection, close_code, self._world.now)
+        self._relay.sessions.lost(self.peer, self.connection, close_code, self._core.now)
 
 
 class Core:

@@ -129,6 +129,7 @@ class Model:
         self.for_master: dict[str, Member] = {}
         self.letters: list[Letter] = []
         self.suspended: list[Member] = []
+        self.ending: list[Member] = []
         self.contested: dict[tuple[str, str], float] = {}
 
     def of(self, database: str) -> dict[str, Member]:
@@ -147,16 +148,22 @@ class Model:
             taken = sum(size_of(each) - OVERHEAD for each in member.line.taken)
             unsent = total(member.waiting) + member.line.unsent + taken
             if unsent and unsent + size_of(message) > MAX_BACKLOG:
-                member.status = Status.CUT
+                self.cut(member)
                 member.line.taken = []
             else:
                 member.waiting.append(entry)
         elif member.status is Status.AWAY and self.make_room(member, entry):
             member.waiting.append(entry)
         else:
-            member.status = Status.CUT
+            self.cut(member)
             if addressed_by and self.is_outlived(member):
                 self.hold_for_master(member.database, entry)
+
+    def cut(self, member: Member) -> None:
+        """*member* hears nothing more, and leaves when the sessions are next looked through."""
+        if member.status is not Status.CUT:
+            member.status = Status.CUT
+            self.ending.append(member)
 
     def is_outlived(self, member: Member) -> bool:
         """Whether what is addressed to a member waits for its successor."""
@@ -267,6 +274,8 @@ class Model:
         del known[member.id]
         if member in self.suspended:
             self.suspended.remove(member)
+        if member in self.ending:
+            self.ending.remove(member)
         if (
             self.is_outlived(member)
             and member.status is not Status.CUT
@@ -288,12 +297,7 @@ class Model:
         for letter in self.letters:
             letter.waiting -= {each for each, until in letter.fetched.items() if until <= now}
         over = [e for e in self.suspended if e.session_until <= now]
-        over += [
-            member
-            for members in self.members.values()
-            for member in members.values()
-            if member.status is Status.CUT and member not in over
-        ]
+        over += [each for each in self.ending if each not in over]
         for member in over:
             self.depart(member)
         for member in over:

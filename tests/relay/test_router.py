@@ -570,6 +570,18 @@ def test_a_peer_that_leaves_too_much_unread_is_cut() -> None:
     assert core.reported(SlowConsumer) == [SlowConsumer(DATABASE, "slower", 3 * size, 3)]
 
 
+def test_peers_that_are_cut_leave_in_the_order_in_which_they_were_cut() -> None:
+    core = Core(max_backlog=1)
+    sender = core.join("reader1")
+    slow = [core.join(f"slower{n}") for n in range(20)]
+    core.hush()
+    for each in slow[::-1]:
+        each.stops_reading(unsent=1)
+        sender.says(f"to:{each.peer.client_id};hi")
+    core.wait(1)
+    assert sender.hears() == [f"disconnect:{each.peer.client_id}" for each in slow[::-1]]
+
+
 def test_what_the_connection_could_not_send_counts_as_unread() -> None:
     size = memory_of("msg:hi")
     core = Core(max_backlog=1000)

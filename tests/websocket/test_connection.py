@@ -29,7 +29,7 @@ CONNECT = f"/{DATABASE}/connect?id=alice&v=1.0.0"
 ENVELOPE = '{"type":"event","from":"alice","data":1}'
 
 
-def acebase_world(**config: Any) -> MemoryRelay:
+def acebase_relay(**config: Any) -> MemoryRelay:
     """A relay that does nothing for acebase peers but render messages their way."""
     return MemoryRelay(introductions=False, session_timeout=0, **config)
 
@@ -418,7 +418,7 @@ def test_what_is_relayed_to_a_peer_may_exceed_max_payload_by_its_prefix() -> Non
 def test_bodies_are_rendered_in_the_receivers_dialect(
     body: str, documented: str, acebase: str, prefix: str
 ) -> None:
-    relay = acebase_world()
+    relay = acebase_relay()
     alice, bobby = relay.join_all("alice", "bobby")
     carol = relay.join("carol", query="&dialect=acebase")
     for each in (alice, bobby):
@@ -429,7 +429,7 @@ def test_bodies_are_rendered_in_the_receivers_dialect(
 
 
 def test_an_acebase_peer_is_known_by_its_handshake() -> None:
-    relay = acebase_world()
+    relay = acebase_relay()
     target = f"/{DATABASE}/connect?v=1.0.0&id=abcdefghijklmnopqrstuvwx&t=undefined"
     worker = MemoryPeer("abcdefghijklmnopqrstuvwx", relay.upgrade(target))
     (alice,) = relay.join_all("alice")
@@ -439,7 +439,7 @@ def test_an_acebase_peer_is_known_by_its_handshake() -> None:
 
 
 def test_an_acebase_peer_is_known_from_its_first_envelope_on() -> None:
-    relay = acebase_world()
+    relay = acebase_relay()
     alice, bobby = relay.join_all("alice", "bobby")
     bobby.say('{"a":1}')
     alice.say("to:alice;" + ENVELOPE)
@@ -449,7 +449,7 @@ def test_an_acebase_peer_is_known_from_its_first_envelope_on() -> None:
 
 
 def test_the_dialect_of_the_query_outdoes_an_envelope() -> None:
-    relay = acebase_world()
+    relay = acebase_relay()
     (alice,) = relay.join_all("alice", query="&dialect=documented")
     alice.say("to:alice;" + ENVELOPE)
     assert alice.received() == ["msg:" + ENVELOPE]
@@ -719,7 +719,7 @@ def test_max_backlog_is_a_peers_own() -> None:
 
 @pytest.mark.parametrize("max_backlog", [1, 1000])
 def test_a_message_of_any_legal_size_goes_into_an_empty_backlog(max_backlog: int) -> None:
-    relay = acebase_world(max_backlog=max_backlog)
+    relay = acebase_relay(max_backlog=max_backlog)
     (alice,) = relay.join_all("alice")
     carol = relay.join("carol", query="&dialect=acebase")
     carol.connection.stop_reading()

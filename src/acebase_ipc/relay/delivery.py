@@ -47,7 +47,7 @@ class Delivery:
     (:attr:`ending`). It does not leave at once, because the message about this could
     exceed the limit of another peer's queue, and so on.
 
-    :ivar ending: the peers whose session has to be ended.
+    :ivar ending: the peers whose session has to be ended, the first one first.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Delivery:
         self._registry = registry
         self._budget = budget
         self._observer = observer
-        self.ending: set[Peer] = set()
+        self.ending: dict[Peer, None] = {}
 
     # To a peer
 
@@ -118,7 +118,7 @@ class Delivery:
     def _end(self, peer: Peer) -> None:
         peer.connection = None
         peer.state = SessionState.ENDING
-        self.ending.add(peer)
+        self.ending[peer] = None
 
     def drain(self, peer: Peer) -> None:
         """Hand *peer* the messages of its queue, in order, while its connection has room."""

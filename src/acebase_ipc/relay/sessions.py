@@ -231,7 +231,7 @@ class Sessions:
     def _forget(self, peer: Peer) -> None:
         self._registry.remove(peer)
         self._expiries.pop(peer, None)
-        self._delivery.ending.discard(peer)
+        self._delivery.ending.pop(peer, None)
         peer.state = SessionState.GONE
         peer.connection = None
         name = peer.database.name

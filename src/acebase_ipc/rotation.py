@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from typing import Final, Protocol
 
 from twisted.internet.interfaces import IReactorTime
@@ -46,16 +46,14 @@ class Rotation:
     def __init__(self, reactor: IReactorTime, work: Work) -> None:
         self._reactor = reactor
         self.work = work
-        self._tasks: deque[Task] = deque()
-        self._queued: set[Task] = set()
+        self._tasks: OrderedDict[Task, None] = OrderedDict()
         self._end = work.units + TURN
         self._is_scheduled = False
 
     def add(self, task: Task) -> None:
         """Let *task* do its steps when it is its turn."""
-        if task not in self._queued:
-            self._queued.add(task)
-            self._tasks.append(task)
+        if task not in self._tasks:
+            self._tasks[task] = None
             self._schedule()
 
     def start(self, task: Task) -> None:
@@ -68,7 +66,7 @@ class Rotation:
 
     def discard(self, task: Task) -> None:
         """*task* has ended; it does no more steps."""
-        self._queued.discard(task)
+        self._tasks.pop(task, None)
 
     def _schedule(self) -> None:
         if not self._is_scheduled:
@@ -80,10 +78,8 @@ class Rotation:
         begin = self.work.units
         self._end = begin + TURN
         while self._tasks and self.work.units < self._end:
-            task = self._tasks.popleft()
-            if task in self._queued:
-                self._queued.remove(task)
-                self._do(task)
+            task, _ = self._tasks.popitem(last=False)
+            self._do(task)
         if self._tasks or self.work.units > begin:
             self._schedule()
 

@@ -79,10 +79,10 @@ class Delivery:
             if unsent and unsent + memory_of(message.size) > self._max_backlog:
                 self._end_slow_consumer(peer, connection, unsent)
             else:
-                self._wait(peer, message, sender)
+                self._append(peer.queue, message, sender)
         elif peer.state is SessionState.SUSPENDED:
             if self._make_room(peer.queue, message.size):
-                self._wait(peer, message, sender)
+                self._append(peer.queue, message, sender)
             else:
                 self.report_expiry(peer, ExpiryReason.SIZE)
                 self._end(peer)
@@ -90,8 +90,8 @@ class Delivery:
         else:
             self._keep_for_successor(peer, message, sender)
 
-    def _wait(self, peer: Peer, message: Message, sender: Peer | None) -> None:
-        peer.queue.append(message, sender)
+    def _append(self, queue: MessageQueue, message: Message, sender: Peer | None) -> None:
+        queue.append(message, sender)
         if self._budget.is_due:
             self.enforce_memory_limit()
 
@@ -162,9 +162,7 @@ class Delivery:
             self._drop_awaiting(database)
         if not queue:
             self._observer.report(MasterAbsent(database.name, _MASTER))
-        queue.append(message, sender)
-        if self._budget.is_due:
-            self.enforce_memory_limit()
+        self._append(queue, message, sender)
 
     def _keep_for_successor(self, peer: Peer, message: Message, sender: Peer | None) -> None:
         if sender is not None and self.has_successor(peer):

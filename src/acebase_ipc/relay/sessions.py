@@ -134,7 +134,7 @@ class Sessions:
             return Admitted(previous, arrival)
         if previous is not None:
             self._take_connection(previous)
-            self._leave([previous])
+            self.end([previous])
         return Admitted(self._registry.add(handshake, connection, connected_at), Arrival.JOINED)
 
     def welcome(self, admitted: Admitted) -> None:
@@ -188,7 +188,7 @@ class Sessions:
         if peer.state is SessionState.GONE:
             return
         if peer.state is SessionState.ENDING:
-            self._leave([peer])
+            self.end([peer])
         elif peer.connection is not connection:
             if close_code is not None:
                 self._conflicts.declare(peer, now)  # it was replaced although its process runs
@@ -198,7 +198,7 @@ class Sessions:
             if self._keeps_session(peer, close_code):
                 self._suspend(peer, now)
             else:
-                self._leave([peer])
+                self.end([peer])
 
     def _keeps_session(self, peer: Peer, close_code: int | None) -> bool:
         return (
@@ -214,8 +214,11 @@ class Sessions:
         self._expiries[peer] = now + self._timeout
         self._observer.report(SessionSuspended(peer.database.name, peer.client_id))
 
-    def _leave(self, peers: Collection[Peer]) -> None:
-        """End the sessions of *peers* together: remove all of them, then tell the others."""
+    def end(self, peers: Collection[Peer]) -> None:
+        """End the sessions of *peers* at once: remove all of them, then tell the others.
+
+        None of them is suspended.
+        """
         left: dict[Database, list[Peer]] = {}
         for peer in peers:
             if peer.state is SessionState.GONE:
@@ -256,7 +259,7 @@ class Sessions:
         for peer in over:
             if peer.state is SessionState.SUSPENDED:
                 self._delivery.report_expiry(peer, ExpiryReason.TIME)
-        self._leave([*over, *self._delivery.ending])
+        self.end([*over, *self._delivery.ending])
         self._conflicts.expire(now)
 
     def end_all(self) -> None:
@@ -264,7 +267,3 @@ class Sessions:
         for peer in tuple(self._registry.peers()):
             self._forget(peer)
             self._observer.report(PeerLeft(peer.database.name, peer.client_id))
-
-    def end(self, peers: Collection[Peer]) -> None:
-        """End the sessions of *peers* at once: none of them is suspended."""
-        self._leave(peers)

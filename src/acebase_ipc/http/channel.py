@@ -53,6 +53,9 @@ class Phase(Enum):
 PARSING = frozenset({Phase.FIRST, Phase.IDLE, Phase.RECEIVING})
 """The phases in which input is parsed."""
 
+OVER = frozenset({Phase.CLOSING, Phase.ENDED})
+"""The phases in which input is ignored."""
+
 
 class RelayChannel(BadRequestChannel):
     """An HTTP connection whose input is parsed in steps.
@@ -99,7 +102,7 @@ class RelayChannel(BadRequestChannel):
         return self._input_size + self._head_size + unread
 
     def _enter(self, phase: Phase, timeout: float | None = None) -> None:
-        if self.phase not in (Phase.CLOSING, Phase.ENDED):
+        if self.phase not in OVER:
             self.phase = phase
             self.deadline = None if timeout is None else self.site.context.clock() + timeout
 
@@ -107,7 +110,7 @@ class RelayChannel(BadRequestChannel):
 
     def dataReceived(self, data: bytes) -> None:
         """Parse *data*, or keep it until other connections had their turns."""
-        if self.phase in (Phase.CLOSING, Phase.ENDED):
+        if self.phase in OVER:
             return
         self._input.append(data)
         self._input_size += len(data)
@@ -138,14 +141,17 @@ class RelayChannel(BadRequestChannel):
         """As much input as may be parsed in one step."""
         if not self.line_mode and self.length is not None:
             data = b"".join(self._input)
-            self._input.clear()
-            self._input_size = 0
+            self._drop_input()
             return data
         data = self._input.popleft()
         if len(data) > PIECE:
             self._input.appendleft(data[PIECE:])
         self._input_size -= min(PIECE, len(data))
         return data[:PIECE]
+
+    def _drop_input(self) -> None:
+        self._input.clear()
+        self._input_size = 0
 
     def _put_back(self, data: bytes) -> None:
         if data and self.phase is not Phase.CLOSING:
@@ -166,7 +172,7 @@ class RelayChannel(BadRequestChannel):
     def _read_while_nothing_waits(self) -> None:
         """Pause the transport while input waits, and resume it when none does."""
         reads = not self._input and self.phase is not Phase.PAUSED
-        if self.phase in (Phase.CLOSING, Phase.ENDED) or reads == self._reads:
+        if self.phase in OVER or reads == self._reads:
             return
         self._reads = reads
         if not reads:
@@ -267,10 +273,10 @@ class RelayChannel(BadRequestChannel):
 
     def refuse(self, refusal: RequestRefused) -> None:
         """Answer a request that cannot be parsed, and close the connection."""
-        if self.phase in (Phase.CLOSING, Phase.ENDED):
+        if self.phase in OVER:
             return
         self.site.context.refusals.report(host_of(self.transport.getPeer()), refusal)
-        if not (self.requests and self.requests[-1].startedWriting):
+        if not self._has_answered():
             status = HTTPStatus(refusal.status)
             body = str(refusal).encode()
             head = (
@@ -315,8 +321,7 @@ class RelayChannel(BadRequestChannel):
     def close(self) -> None:
         """Close the connection without a report; it is aborted if it does not end."""
         self._enter(Phase.CLOSING, CLOSE_TIMEOUT)
-        self._input.clear()
-        self._input_size = 0
+        self._drop_input()
         self.paused = True
         self.read_deadline = None
         super().loseConnection()
@@ -343,8 +348,7 @@ class RelayChannel(BadRequestChannel):
         self.requests[-1].content = BytesIO(rest)
 
     def _end(self) -> None:
-        self._input.clear()
-        self._input_size = 0
+        self._drop_input()
         self.phase = Phase.ENDED
         self.deadline = self.read_deadline = None
         self.site.rotation.discard(self)

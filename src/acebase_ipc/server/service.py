@@ -17,6 +17,7 @@ from twisted.internet.defer import (
     TimeoutError,
     gatherResults,
     maybeDeferred,
+    succeed,
 )
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -150,7 +151,7 @@ class AceBaseIPCServer(Service):
             self._starting = Deferred.fromCoroutine(self._listen())
         failed: list[BaseException | None] = [None]
         assert self._starting is not None
-        _follow(self._starting).addCallback(lambda error: failed.append(error))
+        _follow(self._starting).addCallback(failed.append)
         return failed[-1]
 
     async def _listen(self) -> BaseException | None:
@@ -210,12 +211,7 @@ class AceBaseIPCServer(Service):
         if self._state is State.RUNNING:
             self._state = State.CLOSING
             self._stopping = Deferred.fromCoroutine(self._close())
-        stopped: Deferred[None] = Deferred()
-        if self._stopping is None:
-            stopped.callback(None)
-        else:
-            _follow(self._stopping).chainDeferred(stopped)
-        return stopped
+        return succeed(None) if self._stopping is None else _follow(self._stopping)
 
     async def _close(self) -> None:
         """Close everything that is open; what does not close in time is aborted."""

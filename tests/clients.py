@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.error import (
     ConnectionAborted,
     ConnectionDone,
@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from acebase_ipc import IPCClient
+from acebase_ipc.client.errors import ClientError
 from acebase_ipc.testing import DATABASE, MemoryConnection, MemoryRelay, Opcode, close_payload
 from acebase_ipc.testing.frames import apply_mask
 
@@ -342,3 +343,43 @@ class PlayedServer:
     def received(self) -> list[str]:
         """The texts that have come since the last time."""
         return [payload.decode() for opcode, payload in self.frames() if opcode == Opcode.TEXT]
+
+
+class UserCode:
+    """Code that acts in the callbacks of a client or a peer, and the Deferreds it was given.
+
+    :ivar errors: those with which the Deferreds may fail.
+    :ivar pending: the Deferreds.
+    :ivar calls: how often a callback was called.
+    :ivar cancels: whether it cancels the Deferreds, which calls their callbacks at once.
+    """
+
+    errors: tuple[type[BaseException], ...] = (ClientError, CancelledError)
+
+    def __init__(self) -> None:
+        self.pending: list[Deferred[Any]] = []
+        self.calls = 0
+        self.cancels = False
+        self._within = False
+        self._act: Callable[[Any], object] = lambda scene: None
+
+    def watch(self, deferred: Deferred[Any]) -> Deferred[Any]:
+        """Expect *deferred* to fire in the end, with a result or an error of ours."""
+        self.pending.append(deferred)
+        deferred.addErrback(lambda failure: failure.trap(*self.errors))
+        return deferred
+
+    def react(self, *_: object) -> None:
+        """Act as user code would, the first three times."""
+        assert self.cancels or not self._within, "a call is made within another one"
+        self.calls += 1
+        if self.calls <= 3:
+            self._within = True
+            try:
+                self._act(self)
+            finally:
+                self._within = False
+
+    def act(self, act: Callable[[Any], object]) -> None:
+        """From now on, do *act* in callbacks."""
+        self._act = act

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
@@ -11,53 +10,23 @@ from twisted.logger import LogLevel, capturedLogs
 
 from acebase_ipc import IPCClient
 from acebase_ipc.client.callouts import Callbacks, Callouts
-from acebase_ipc.client.errors import ClientError
-from tests.clients import RelayNetwork
+from tests.clients import RelayNetwork, UserCode
 
 LARGE = "x" * 200
 
 
-class Scene:
-    """A client, another one that it talks with, and what it does in a callback.
+class Scene(UserCode):
+    """A client, another one that it talks with, and what it does in a callback."""
 
-    :ivar pending: the Deferreds that the client has returned.
-    :ivar cancels: whether it cancels them, which calls their callbacks at once.
-    """
+    errors = (*UserCode.errors, StopAsyncIteration)
 
     def __init__(self) -> None:
+        super().__init__()
         self.network = RelayNetwork(max_payload=100)
         self.bobby = self.network.started("bobby")
         self.heard: list[str] = []
         self.bobby.on_message(self.heard.append)
         self.alice = self.network.client("alice", max_queue=1000)
-        self.pending: list[Deferred[Any]] = []
-        self.calls = 0
-        self.cancels = False
-        self._within = False
-        self._act: Callable[[Scene], object] = lambda scene: None
-
-    def watch(self, deferred: Deferred[Any]) -> Deferred[Any]:
-        """Expect *deferred* to fire in the end, with a result or an error of ours."""
-        self.pending.append(deferred)
-        deferred.addErrback(
-            lambda failure: failure.trap(ClientError, CancelledError, StopAsyncIteration)
-        )
-        return deferred
-
-    def react(self, *_: object) -> None:
-        """Act as user code would, the first three times."""
-        assert self.cancels or not self._within, "a call is made within another one"
-        self.calls += 1
-        if self.calls <= 3:
-            self._within = True
-            try:
-                self._act(self)
-            finally:
-                self._within = False
-
-    def act(self, act: Callable[[Scene], object]) -> None:
-        """From now on, do *act* in callbacks."""
-        self._act = act
 
 
 def start(scene: Scene) -> None:

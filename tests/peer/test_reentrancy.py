@@ -10,52 +10,30 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import LogLevel, capturedLogs
 
-from acebase_ipc.client.errors import ClientError
 from acebase_ipc.peer.errors import PeerError
 from acebase_ipc.protocol.envelopes import hello, notification, request, result
+from tests.clients import UserCode
 from tests.peer.test_peer import ME, OTHER, WORKER, Joined, event
 
 
-class Scene(Joined):
+class Scene(Joined, UserCode):
     """A peer, and what it does in callbacks.
 
-    :ivar pending: the Deferreds that the peer has returned.
-    :ivar working: those of its own functions.
+    :ivar working: the Deferreds of its own functions.
     """
 
+    errors = (*UserCode.errors, PeerError)
+
     def __init__(self) -> None:
-        super().__init__()
-        self.pending: list[Deferred[Any]] = []
+        Joined.__init__(self)
+        UserCode.__init__(self)
         self.working: list[Deferred[Any]] = []
         self.stops: list[Callable[[], None]] = []
-        self.calls = 0
-        self.cancels = False
-        self._within = False
-        self._act: Callable[[Scene], object] = lambda scene: None
         self.peer.on_request("slow", self.work)
 
     def work(self, *_: object) -> Deferred[Any]:
         self.working.append(Deferred())
         return self.working[-1]
-
-    def watch(self, deferred: Deferred[Any]) -> Deferred[Any]:
-        """Expect *deferred* to fire in the end, with a result or an error of ours."""
-        self.pending.append(deferred)
-        deferred.addErrback(lambda failure: failure.trap(ClientError, PeerError, CancelledError))
-        return deferred
-
-    def react(self, *_: object) -> None:
-        assert self.cancels or not self._within, "a call is made within another one"
-        self.calls += 1
-        if self.calls <= 3:
-            self._within = True
-            try:
-                self._act(self)
-            finally:
-                self._within = False
-
-    def act(self, act: Callable[[Scene], object]) -> None:
-        self._act = act
 
 
 def by_events(scene: Scene) -> None:

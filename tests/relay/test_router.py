@@ -23,6 +23,7 @@ from acebase_ipc.relay.peers import Client, SessionState
 from acebase_ipc.relay.relay import Relay
 from acebase_ipc.relay.sessions import CLOSE_REPLACED
 from acebase_ipc.relay.store import ENTRY_SIZE, REFETCH_PERIOD
+from tests.protocol.test_dialect import TYPES
 from tests.relay.core import DATABASE, MASTER, WELCOME, Core, FakeConnection, hello, memory_of
 
 BOTH = pytest.mark.parametrize("dialect", list(Dialect))
@@ -828,25 +829,7 @@ def test_a_database_makes_room_for_another_when_nothing_of_it_is_left() -> None:
 # Recognising acebase peers
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "hello",
-        "bye",
-        "pulse",
-        "subscribe",
-        "unsubscribe",
-        "event",
-        "lock-request",
-        "lock-result",
-        "unlock-request",
-        "unlock-result",
-        "move-lock-request",
-        "notification",
-        "request",
-        "result",
-    ],
-)
+@pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("prefix", ["", "to:all;", "to:reader2;"])
 @pytest.mark.parametrize("way", ["says", "posts"])
 def test_the_first_envelope_makes_a_peer_acebase(kind: str, prefix: str, way: str) -> None:

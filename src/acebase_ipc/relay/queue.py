@@ -126,11 +126,11 @@ class MessageQueue:
         return self._entries
 
     def _add(self, message: Message) -> None:
-        self.memory += message.size + MESSAGE_OVERHEAD + ENTRY_OVERHEAD
+        self.memory += memory_of(message.size)
         self._budget.queued(message)
 
     def _remove(self, message: Message) -> None:
-        self.memory -= message.size + MESSAGE_OVERHEAD + ENTRY_OVERHEAD
+        self.memory -= memory_of(message.size)
         self._budget.unqueued(message)
 
 

@@ -19,7 +19,7 @@ enum {
     MAX_HELD = 3, /* locks of a transaction at a time */
     LOCK_DIGITS = 20,
     LOCK_MS = 120000, /* the time after which AceBase lets a lock expire */
-    MAX_FIXED = 512,  /* bytes of a request without its filler; an answer has less than twice that */
+    MAX_FIXED = 512,  /* bytes of a request without filler; an answer has less than twice that */
 };
 
 static const char OWN[] = "bench"; /* the requests of these workers; a relay may have its own */

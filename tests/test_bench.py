@@ -277,6 +277,32 @@ def test_messages_of_a_cluster(generator: Generator, tmp_path: Path) -> None:
         assert granted[database] == list(range(1, len(granted[database]) + 1))
 
 
+RELEASES = """
+    import json
+    if b'"type":"unlock-request"' in body:
+        request = json.loads(body)
+        result = {
+            "type": "unlock-result", "id": request["id"], "from": "[master]",
+            "to": request["from"], "ok": True, "data": request["data"],
+        }
+        text = json.dumps(result, separators=(",", ":"))
+        deliver(self, self.peers[request["from"]], text.encode())
+        body = body.replace(b'"id":"bench', b'"id":"relay')
+    elif b'"id":"relay' in body:
+        return print(peer.client_id, body.decode(), flush=True)
+"""
+
+
+def test_a_relay_may_release_locks(generator: Generator, tmp_path: Path) -> None:
+    """It may answer in the master's place, and the master answers requests of the relay's own."""
+    log = tmp_path / "log"
+    with running_server(wrong_relay(RELEASES), log) as server:
+        sample = run(generator, server, "mixed n=3 d=3")
+    assert "failure" not in sample
+    assert [sample[each] for each in ("errors", "lost", "duplicated", "reordered")] == [0] * 4
+    assert f'{WORKER} {{"type":"unlock-result","id":"relay' in log.read_text()
+
+
 def test_whole_bench(
     generator: Generator,
     tmp_path: Path,

@@ -78,6 +78,11 @@ class RelayRequest(Request):
         rotation: Rotation = self.channel.site.rotation
         return rotation
 
+    @property
+    def missing(self) -> int:
+        """Bytes of the body that are still to come, if its length was announced."""
+        return (self._length or 0) - self._received
+
     # Called by the HTTPChannel
 
     def begin(self, method: bytes, uri: bytes, version: bytes) -> None:

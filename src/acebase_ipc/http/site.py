@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.web.server import Site
 
 from acebase_ipc.addresses import host_of
-from acebase_ipc.http.channel import PARSING, Phase, RelayChannel
+from acebase_ipc.http.channel import Phase, RelayChannel
 from acebase_ipc.http.endpoint import Context
 from acebase_ipc.http.request import RelayRequest
 from acebase_ipc.http.resources import Root
@@ -145,7 +145,7 @@ class RelaySite(Site):
         :returns: fires when all have ended.
         """
         for channel in tuple(self.channels):
-            if channel.phase in PARSING - {Phase.RECEIVING}:
+            if channel.phase in (Phase.FIRST, Phase.IDLE):
                 channel.close()
         if not self.channels:
             return succeed(None)

@@ -149,6 +149,8 @@ class RelayRequest(Request):
             if self._received > self._uploads.max_message:
                 self._fail(self._too_large())
                 return
+            if self._length is not None and self._received == len(data):
+                self.content = BytesIO(bytes(self._length))
             self.content.write(data)
             if self._length is None and self._received > self.reserved + self.wanted:
                 self._reserve_ahead(self._sender)

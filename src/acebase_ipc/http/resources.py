@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from http import HTTPStatus
+from io import BytesIO
 
 from twisted.logger import Logger
 from twisted.web.resource import Resource
@@ -109,7 +110,10 @@ class Send(DatabaseEndpoint):
         sender = admission.peer(caller)
         content = request.content
         assert content is not None
-        message = content.read(self.context.max_message + 1)
+        if isinstance(content, BytesIO):
+            message = content.getvalue()  # not a copy
+        else:
+            message = content.read(self.context.max_message + 1)
         if len(message) > self.context.max_message:
             raise RequestTooLarge(self.context.max_message)
         try:

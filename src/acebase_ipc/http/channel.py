@@ -67,6 +67,7 @@ class RelayChannel(BadRequestChannel):
     connections, and only while the client reads the answers. While input waits,
     nothing is read from the transport.
 
+    :ivar host: the client's, as its connection was opened.
     :ivar deadline: when the client has to have done what :attr:`phase` waits for.
     :ivar read_deadline: when the client has to have read what was written.
     :ivar surplus: whether it was accepted beyond the limit on connections, for a
@@ -75,6 +76,7 @@ class RelayChannel(BadRequestChannel):
 
     site: Any
     transport: Any
+    host = ""
     phase = Phase.FIRST
     deadline: float | None = None
     read_deadline: float | None = None
@@ -206,9 +208,9 @@ class RelayChannel(BadRequestChannel):
 
     def lineReceived(self, line: bytes) -> None:
         """Check a line of a head, before Twisted parses it."""
-        self._head_size += len(line)
-        self._head_lines += 1
-        if self._head_size > MAX_HEAD or self._head_lines > MAX_HEADER_LINES + 2:
+        self._head_size = size = self._head_size + len(line)
+        self._head_lines = lines = self._head_lines + 1
+        if size > MAX_HEAD or lines > MAX_HEADER_LINES + 2:
             self.refuse(HeadTooLarge())
         elif self._in_head or not line:
             super().lineReceived(line)

@@ -171,10 +171,11 @@ class RelayRequest(Request):
             self._process()
 
     def _process(self) -> None:
-        uploads = self._uploads
+        uploads = None if self._sender is None else self._uploads
         self.content.seek(0)
         self.process()
-        uploads.release(self)
+        if uploads is not None:
+            uploads.release(self)
 
     def finish(self) -> None:
         """End the response: at once, or when the rest of a refused body was read."""

@@ -19,7 +19,6 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from acebase_ipc.http.admission import Caller
-from acebase_ipc.http.auth import presented_tokens
 from acebase_ipc.http.download import Download
 from acebase_ipc.http.endpoint import Context, Endpoint
 from acebase_ipc.http.errors import RequestTooLarge
@@ -64,10 +63,10 @@ class Connect(Endpoint):
         gone: list[object] = []
         request.notifyFinish().addBoth(gone.append)
 
-        def admitted(handshake: Handshake) -> None:
+        def admitted(handshake: Handshake, tokens: tuple[str, ...]) -> None:
             if not gone:
                 self._warn_of_proxy(request)
-                context.upgrade(request, handshake, presented_tokens(request))
+                context.upgrade(request, handshake, tokens)
 
         def refused(refusal: RequestRefused) -> None:
             if not gone:

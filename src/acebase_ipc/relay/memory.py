@@ -32,13 +32,14 @@ class MemoryBudget:
     :ivar limit: bytes that may be held in total.
     :ivar in_queues: bytes of the messages that wait in queues.
     :ivar growth: by how many bytes the total has grown since the limit was checked last.
+    :ivar step: by how many bytes it may grow before the limit is to be checked.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.in_queues = 0
         self.growth = 0
-        self._step = max(_SMALLEST_STEP, limit // _STEPS)
+        self.step = max(_SMALLEST_STEP, limit // _STEPS)
         self._holders: list[Callable[[], int]] = []
 
     def register(self, holder: Callable[[], int]) -> None:
@@ -74,7 +75,7 @@ class MemoryBudget:
     @property
     def is_due(self) -> bool:
         """Whether the total has grown so much since the last check that another one is due."""
-        return self.growth >= self._step
+        return self.growth >= self.step
 
     def check(self) -> bool:
         """Check the limit; returns whether it is exceeded."""

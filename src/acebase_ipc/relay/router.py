@@ -26,7 +26,7 @@ from acebase_ipc.protocol.messages import (
 from acebase_ipc.relay.delivery import Delivery
 from acebase_ipc.relay.events import DialectDetected, DropReason, MessageDropped, Observer
 from acebase_ipc.relay.introductions import Introductions
-from acebase_ipc.relay.limits import Limits
+from acebase_ipc.relay.limits import MAX_UTF8_PER_UNIT, Limits
 from acebase_ipc.relay.peers import Peer
 from acebase_ipc.relay.recovery import LockRecovery
 from acebase_ipc.relay.store import MessageStore
@@ -105,7 +105,10 @@ class Router:
         self._drop(peer.database.name, peer.client_id, DropReason.BINARY)
 
     def _is_large(self, text: bytes) -> bool:
-        return len(text) > self.max_payload and utf16_units(text) > self.max_payload
+        limit = self.max_payload
+        return len(text) > limit and (
+            len(text) > limit * MAX_UTF8_PER_UNIT or utf16_units(text) > limit
+        )
 
     def _is_relayed(self, sender: Peer, addressee: bytes | Audience, body: bytes) -> bool:
         """Note what an envelope shows about its sender.

@@ -326,15 +326,21 @@ class RelayChannel(BadRequestChannel):
         self.read_deadline = None
         super().loseConnection()
 
-    def expire(self, now: float) -> None:
-        """End the connection if its client has not done its part in time."""
+    def expire(self, now: float) -> bool:
+        """End the connection if its client has not done its part in time.
+
+        :returns: whether it is late.
+        """
         late = self.deadline is not None and self.deadline <= now
         if late and self.phase is Phase.IDLE:
             self.close()
-        elif late or (self.read_deadline is not None and self.read_deadline <= now):
+            return True
+        if late or (self.read_deadline is not None and self.read_deadline <= now):
             if self.phase is not Phase.CLOSING:
                 self.site.report_timeout(format_address(self.transport.getPeer()))
             self.abort()
+            return True
+        return False
 
     def abort(self) -> None:
         """End the connection at once."""

@@ -14,6 +14,7 @@ from acebase_ipc.http.channel import (
     WRITE_BUFFER,
     RelayChannel,
 )
+from acebase_ipc.http.request import UNIT
 from acebase_ipc.relay.limits import KIB, MIB
 from acebase_ipc.rotation import STEP, TURN
 from acebase_ipc.server.logging import LogObserver
@@ -103,6 +104,22 @@ def test_a_body_of_tiny_chunks_is_parsed_some_in_each_turn() -> None:
     wire.send(chunk(b""))
     assert wire.response().text == "ok"
     assert bobby.received() == ["msg:" + "x" * 10_000]
+
+
+def test_large_bodies_that_are_completed_together_are_relayed_one_in_each_turn() -> None:
+    relay = MemoryRelay()
+    relay.join_all("alice", "bobby")
+    body = b"x" * (TURN * UNIT)
+    wires = [relay.connect() for _ in range(4)]
+    for each in wires:
+        each.send(http_head("POST", SEND, content_length=str(len(body))), body[:-1])
+    for each in wires:
+        each.send(body[-1:], settle=False)
+    answers = []
+    while relay.turn():
+        answers.append(sum(map(statuses, wires)))
+    assert sum(answers) == len(wires)
+    assert max(answers) == 1
 
 
 def test_nothing_is_read_while_input_waits() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from acebase_ipc.http.channel import (
     CLOSE_TIMEOUT,
+    MAX_HEAD,
     MAX_HEADER_LINES,
     PIECE,
     WRITE_BUFFER,
@@ -129,11 +130,40 @@ def test_nothing_is_read_while_input_waits() -> None:
     before = len(wire.unread)
     for _ in range(10):
         relay.turn()
-    assert before - len(wire.unread) == 64 * KIB  # one read
+    assert before - len(wire.unread) == MAX_HEAD  # one read
     wire.reset()
 
 
 # Memory
+
+
+def test_of_a_post_that_waits_for_room_no_more_is_read_than_a_head_may_have() -> None:
+    relay = MemoryRelay(max_memory=4 * MIB)
+    _, bobby = relay.join_all("alice", "bobby")
+    body = b"x" * MIB
+    head = http_head("POST", SEND, content_length=str(MIB))
+    first, *waiting = (relay.connect() for _ in range(4))
+    first.send(head, body[:-1])
+    for each in waiting:
+        each.send(head + body)
+    assert relay.server._parts.site.memory <= len(waiting) * (MAX_HEAD + len(head))
+    assert all(len(each.unread) >= MIB - MAX_HEAD for each in waiting)
+    first.send(body[-1:])
+    assert [each.response().text for each in (first, *waiting)] == ["ok"] * 4
+    assert len(bobby.received()) == 4
+
+
+def test_a_body_for_which_there_is_room_is_read_in_larger_pieces() -> None:
+    relay = MemoryRelay()
+    relay.join_all("alice", "bobby")
+    wire = relay.connect()
+    for _ in range(2):
+        wire.send(http_head("POST", SEND, content_length=str(MIB)))
+        wire.send(b"x" * MIB, settle=False)
+        relay.turn()
+        assert len(wire.unread) == MIB - 64 * KIB
+        relay.settle()
+        assert wire.response().text == "ok"
 
 
 def test_no_request_is_answered_while_answers_are_unread() -> None:

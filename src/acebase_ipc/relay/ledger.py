@@ -9,6 +9,7 @@ nearly every message of a cluster.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import count
 from typing import Final, NamedTuple
@@ -168,10 +169,10 @@ class Account:
         self.resent: set[bytes] = set()
         ledger.accounts.add(self)
 
-    def open_requests(self) -> Iterator[Request]:
-        """Yield the open requests."""
+    def open_requests(self, until: float = math.inf) -> Iterator[Request]:
+        """Yield the open requests that came at *until*, in monotonic seconds, or before."""
         for request_id, asked in self.requests.items():
-            if asked is not None:
+            if asked is not None and asked[1] <= until:
                 body, since, number, _ = asked
                 found = read_request(body)
                 kind = OTHER if found is None else found[0]
@@ -206,13 +207,22 @@ class Account:
     def make_room(self) -> None:
         """Forget answered requests, except the last ones."""
         answered = [each for each, asked in self.requests.items() if asked is None]
+        self.open = len(self.requests) - len(answered)
         for request_id in answered[:-_REMEMBERED]:
             del self.requests[request_id]
-        most = len(self.requests) - self.open + MAX_RECORDS - len(self.granted) - len(self.locks)
+        most = MAX_RECORDS - len(self.granted) - len(self.locks) + len(self.requests) - self.open
         self.room = min(len(self.requests) + _REMEMBERED, most)
         if not self.locks and not self.about:
-            records = (*self.requests.values(), *self.granted.values())
-            self.is_plain = all(len(each[0]) <= SMALL for each in records if each)
+            self.is_plain = all(len(each) <= SMALL for each in self._messages())
+
+    def _messages(self) -> Iterator[bytes]:
+        for asked in self.requests.values():
+            if asked is not None:
+                yield asked[0]
+                if asked[3] is not None:
+                    yield asked[3][0]
+        for granted, _ in self.granted.values():
+            yield granted
 
     def forget_lock(self, lock_id: int) -> None:
         """Forget the lock that the present master has granted under this id, if there is one."""
@@ -255,8 +265,8 @@ class Account:
     @property
     def memory(self) -> int:
         """The bytes that it occupies; small records are estimated."""
-        asked = [len(each[0]) for each in self.requests.values() if each is not None]
-        return sum(each for each in asked if each > SMALL) + _RECORD * self.records
+        large = sum(len(each) for each in self._messages() if len(each) > SMALL)
+        return large + _RECORD * self.records
 
 
 class Ledger:

@@ -143,12 +143,12 @@ class Router:
             self._delivery.send(sender, self._pong)
         else:
             peer = sender.database.peers.get(addressee)
-            if sender.id == MASTER and sender.dialect is ACEBASE:
+            if sender.id == MASTER and sender.dialect is ACEBASE and peer is not sender:
                 answer = self._recovery.answered(sender.database, peer, addressee, body)
                 if answer is None:
                     return
                 body = answer
-            elif addressee == MASTER and sender.dialect is ACEBASE:
+            elif addressee == MASTER and sender.dialect is ACEBASE and peer is not sender:
                 self._ask_master(sender, body)
                 return
             if peer is None:

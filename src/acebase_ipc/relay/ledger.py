@@ -79,7 +79,7 @@ class Lock:
     :ivar is_probed: whether the present master was asked for it, and has not answered.
     :ivar release: the id of the holder's request to release it, until that is answered.
     :ivar is_unwanted: whether the relay has to release it, because nobody else will.
-    :ivar is_doubtful: whether the present master is asked if it is this lock's, too.
+    :ivar is_unknown: whether the present master has said that it has no such lock.
     """
 
     __slots__ = (
@@ -87,8 +87,8 @@ class Lock:
         "granted",
         "holder",
         "id",
-        "is_doubtful",
         "is_probed",
+        "is_unknown",
         "is_unwanted",
         "master_id",
         "probe",
@@ -108,7 +108,7 @@ class Lock:
         self.is_probed = False
         self.release: bytes | None = None
         self.is_unwanted = False
-        self.is_doubtful = False
+        self.is_unknown = False
 
     @property
     def details(self) -> LockDetails:
@@ -275,11 +275,13 @@ class Ledger:
     :ivar accounts: the accounts.
     :ivar own: the locks that the relay has asked the present master for, or asked it to
         release, by the id of that request.
+    :ivar questions: the locks that the present master was asked whether it has, by the id of that
+        request.
     :ivar unwanted: the locks that have to be released when there is a master again.
     :ivar abandoned: the ids of requests whose answer nobody waits for. A lock that it grants
         has to be released.
-    :ivar moves: the ids of requests to move a lock that the relay has answered. A lock that the
-        master's answer names is held.
+    :ivar moves: the ids of requests to move a lock whose answer nobody waits for. The lock that
+        it names is not a new one.
     :ivar highest: the highest id of a lock that the present master has granted; 0 if it has
         granted none.
     :ivar former_highest: the same of the master before it.
@@ -299,6 +301,7 @@ class Ledger:
         "moves",
         "next_number",
         "own",
+        "questions",
         "unwanted",
     )
 
@@ -307,6 +310,7 @@ class Ledger:
         self._large = 0
         self.accounts: set[Account] = set()
         self.own: dict[bytes, Lock] = {}
+        self.questions: dict[bytes, Lock] = {}
         self.unwanted: dict[Lock, None] = {}
         self.abandoned: dict[bytes, None] = {}
         self.moves: dict[bytes, None] = {}
@@ -345,7 +349,7 @@ class Ledger:
         _add(self.abandoned, request_id)
 
     def note_move(self, request_id: bytes) -> None:
-        """Note that the relay has answered this request to move a lock."""
+        """Note that nobody waits for the answer to this request to move a lock."""
         _add(self.moves, request_id)
 
     def keep_unwanted(self, lock: Lock) -> None:
@@ -376,6 +380,9 @@ class Ledger:
         """Return the locks of the relay's own requests, whose answers are no longer awaited."""
         for request_id in self.own:
             self.abandon(request_id)
+        for request_id in self.questions:
+            self.note_move(request_id)
+        self.questions.clear()
         locks = [*self.own.values(), *self.unwanted]
         self.own.clear()
         self.unwanted.clear()

@@ -62,6 +62,8 @@ class MasterArrivals:
         # Those that are held come first: a lock that is not needed any more may have to wait.
         locks = dict.fromkeys((*held, *released, *ledger.take_unsettled()))
         for lock in locks:
+            self._own.ask(master, ledger, lock)
+        for lock in locks:
             self._own.probe(master, ledger, lock)
         for worker, account, request in sorted(unanswered, key=lambda each: each[2].number):
             account.resent.add(request.id)

@@ -152,7 +152,7 @@ class LockRecovery:
             return lock.translate(body)
         if not lock.is_probed:  # the master has refused to grant it again
             account.ledger.forget(lock)
-        elif account.ledger.is_same_process is None:
+        elif account.ledger.is_same_process is None and not lock.is_unknown:
             return None
         lock.is_unwanted = True
         self._own.answer_release(worker, account, request_id, lock_id)
@@ -276,11 +276,17 @@ class LockRecovery:
         if ledger is not None and own is not None:
             self._own.answered(database, ledger, own, may_grant, body)
             return None
+        asked = None if ledger is None else ledger.questions.pop(request_id, None)
+        if ledger is not None and asked is not None:
+            self._own.answered_question(database, ledger, asked, body)
+            return None
         if ledger is not None and request_id in ledger.moves:
             del ledger.moves[request_id]
             return None
         if ledger is not None and request_id in ledger.abandoned:
             del ledger.abandoned[request_id]
+            is_awaited = False
+        elif self._own.is_own(request_id):
             is_awaited = False
         else:
             is_awaited = account is None or not account.has_answered(request_id)

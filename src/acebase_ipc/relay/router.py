@@ -158,7 +158,9 @@ class Router:
             if connection is not None and not connection.is_full:
                 connection.send_text(render(body, peer.dialect))  # the common case
             else:
-                self._keep(peer, Message(render(body, peer.dialect)), sender)
+                # What a master has answered outlasts it; what a dead worker asks does not.
+                asking = None if sender.id == MASTER else sender
+                self._keep(peer, Message(render(body, peer.dialect)), asking)
 
     def _ask_master(self, sender: Peer, body: bytes) -> None:
         """Relay what a worker asks of its master."""

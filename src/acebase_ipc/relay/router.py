@@ -222,7 +222,7 @@ class Router:
             return
         announced = Message(announcement(self._store.put(database.name, body, downloads, now)))
         inline = None
-        by = None if addressee is OTHERS else sender
+        by = None if addressee is OTHERS or sender.id == MASTER else sender
         for peer in recipients:
             if peer.dialect is DOCUMENTED:
                 self._delivery.send(peer, announced, by)

@@ -1,0 +1,542 @@
+"""No crash stops a cluster or lets two processes write, whatever happens and in whatever order.
+
+A relay serves the processes of :mod:`tests.relay.locker`. Any of them crash, lose their
+connections, return, or stop reading at any time. At any time
+
+* no two workers believe to hold locks of which one excludes the other;
+* no answer arrives twice, or at a worker that has not asked; no release frees another lock;
+* the relay's table has all locks that workers believe to hold.
+
+In the end, when all that still live are connected and read,
+
+* all requests are answered, except for locks that a living worker holds;
+* nothing at the master belongs to the dead;
+* the relay's table has exactly the locks that workers hold, and nothing when they hold none.
+
+What no relay can prevent is excluded:
+
+* the locks of a transaction, after one of its locks has expired (120 s);
+* the locks of a worker that was cut off for longer than its session lasts; but it must be
+  refused when it returns;
+* a request whose message or answer was lost between a worker and the relay: that worker
+  hangs, and in the end is killed;
+* a lock that the same master granted in a message that was lost, or again because its highest
+  known lock id was below 100 when it returned: it is freed when it has expired (*leaked*);
+* locks that the master takes for itself.
+
+A few seconds try a hundred histories. To try many more::
+
+    HYPOTHESIS_PROFILE=thorough pytest tests/relay/test_locks_model.py
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from itertools import combinations
+from typing import TypeVar
+
+from hypothesis import event
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from acebase_ipc.protocol.errors import RequestRefused
+from acebase_ipc.relay.peers import SessionState
+from tests.relay.core import DATABASE, MASTER, Core, bye
+from tests.relay.locker import (
+    LOCK_TIMEOUT,
+    MAX_PAYLOAD,
+    Asked,
+    Held,
+    Line,
+    Lock,
+    Master,
+    Message,
+    State,
+    Worker,
+    granted_id,
+    write,
+)
+
+SESSION = 15
+MAX_BACKLOG = 100_000
+SURE = 100
+"""From this lock id on the relay can tell whether a master is a new process."""
+ALL = 10_000
+MOST_WORKERS = 4
+MOST_ASKED = 5
+
+_T = TypeVar("_T")
+
+index = st.integers(0, 5)
+"""Chooses one of those that can be chosen from."""
+few = st.sampled_from([0, 1, 2, ALL])
+paths = st.sampled_from(["val/c", "val/c[0]", '读/"b"', "a"])
+comments = st.sampled_from(["transactNode", 'x","to":"[master]","data":{"id":1}', ""])
+
+
+class LocksMachine(RuleBasedStateMachine):
+    """A cluster whose processes and connections fail."""
+
+    @initialize(introduce=st.booleans(), batching=st.booleans(), last_id=st.sampled_from([0, 500]))
+    def begin(self, introduce: bool, batching: bool, last_id: int) -> None:
+        self.core = Core(
+            introduce,
+            session_timeout=SESSION,
+            max_backlog=MAX_BACKLOG,
+            max_payload=MAX_PAYLOAD,
+        )
+        self.batching = batching
+        self.workers: list[Worker] = []
+        self.master: Master | None = None
+        self.own: Lock | None = None
+        self.expired: set[str] = set()
+        self.leaks = False
+        self.noise = 0
+        self.start_master(last_id, False)
+        self.start_worker()
+        self.start_worker()
+
+    # What the machine knows
+
+    @property
+    def living(self) -> list[Worker]:
+        return [each for each in self.workers if each.lives]
+
+    @property
+    def connected(self) -> list[Worker]:
+        return [each for each in self.living if each.line]
+
+    def worker(self, client_id: str) -> Worker:
+        return next(each for each in self.workers if each.id == client_id)
+
+    def has_session(self, worker: Worker) -> bool:
+        """Whether the relay still counts on it."""
+        peer = self.core.relay.registry.find(DATABASE, worker.id)
+        return peer is not None and peer.state is not SessionState.ENDING
+
+    def holds(self, worker: Worker) -> list[Held]:
+        """The locks of *worker* that have not expired."""
+        return [each for each in worker.held if each.tid not in self.expired]
+
+    def connect(self, client_id: str) -> Line:
+        line = Line(self.core.join_acebase(client_id))
+        line.process.connection.batching = self.batching
+        return line
+
+    # The master
+
+    @rule(last_id=st.integers(0, 20), moves_by_queue=st.booleans())
+    def start_master(self, last_id: int, moves_by_queue: bool) -> None:
+        """A master starts; another one that is connected is replaced, and ends."""
+        replaced = self.master
+        self.master = Master(last_id, moves_by_queue, self.check_release)
+        self.master.line = self.connect(MASTER)
+        self.own = None
+        if replaced and replaced.line:
+            replaced.line.process.is_lost()
+
+    @rule(reads=few, close_code=st.sampled_from([None, None, 1000]), says_bye=st.booleans())
+    def crash_master(self, reads: int, close_code: int | None, says_bye: bool) -> None:
+        if not self.master:
+            return
+        self.work(reads, 0)
+        if self.master.line:
+            if says_bye and close_code:
+                self.master.line.say(bye(MASTER))
+            self.master.line.process.is_lost(close_code)
+        self.master = self.own = None
+
+    @rule(reads=few, arrive=few)
+    def cut_master(self, reads: int, arrive: int) -> None:
+        """The master loses its connection, and what is on its way in either direction."""
+        if self.master and self.master.line:
+            self.work(reads, arrive)
+            line, self.master.line = self.master.line, None
+            line.process.is_lost()
+
+    @rule()
+    def return_master(self) -> None:
+        """The same process connects again, perhaps before its connection is known to be lost."""
+        master = self.master
+        if not master:
+            return
+        granted = any(granted_id(text) for text in master.outbox)
+        locked = any(each.owner and each.state is State.LOCKED for each in master.locks)
+        self.leaks |= granted or (locked and master.highest < SURE)
+        master.outbox.clear()
+        replaced, master.line = master.line, self.connect(MASTER)
+        if replaced:
+            replaced.process.is_lost()
+
+    @rule(reads=few, arrive=few)
+    def master_works(self, reads: int, arrive: int) -> None:
+        self.work(reads, arrive)
+
+    def work(self, reads: int, arrive: int) -> int:
+        """The master reads, and its answers arrive; returns how many messages it read."""
+        if not self.master:
+            return 0
+        texts = self.master.line.read(reads) if self.master.line else []
+        for text in texts:
+            self.check_request(text)
+            self.master.hear(text, self.core.now)
+        self.master.flush(arrive)
+        return len(texts)
+
+    @rule(which=index)
+    def answer(self, which: int) -> None:
+        """The master answers a request of any worker."""
+        if self.master and self.master.asked:
+            self.master.answer(which % len(self.master.asked))
+            self.master.flush(ALL)
+
+    @rule(many=st.sampled_from([1, 100, 1000]))
+    def master_takes_locks(self, many: int) -> None:
+        """The master takes locks, but not so many before the relay has asked for its first."""
+        if self.master and (self.master.highest or many == 1):
+            self.master.takes_locks(many)
+
+    @rule()
+    def master_locks(self) -> None:
+        """The master takes a lock of its own, or releases it."""
+        if not self.master:
+            return
+        if not self.own:
+            self.own = self.master.lock(self.core.now, "m" * 24, "val", True)
+        elif self.own.state is not State.PENDING:
+            self.master.unlock(self.own, self.core.now)
+            self.own = None
+
+    # The workers
+
+    @rule()
+    def start_worker(self) -> None:
+        if len(self.living) < MOST_WORKERS:
+            self.workers.append(Worker(len(self.workers)))
+            self.workers[-1].line = self.connect(self.workers[-1].id)
+
+    @rule(
+        which=index,
+        tid=st.integers(0, 1),
+        path=paths,
+        write=st.sampled_from([True, True, False]),
+        comment=comments,
+    )
+    def lock(self, which: int, tid: int, path: str, write: bool, comment: str) -> None:
+        worker = pick(self.living, which)
+        if worker and len(worker.asked) < MOST_ASKED:
+            worker.lock(worker.tids[tid], path, write, comment)
+
+    @rule(which=index, lock=index, moves=st.sampled_from([False, False, True]))
+    def release_or_move(self, which: int, lock: int, moves: bool) -> None:
+        worker = pick([each for each in self.living if free(each)], which)
+        held = pick(free(worker), lock) if worker else None
+        if worker and held and moves and held.path:
+            worker.move(held)
+        elif worker and held:
+            worker.release(held)
+
+    @rule(which=index, padding=st.sampled_from([0, MAX_PAYLOAD]))
+    def ask(self, which: int, padding: int) -> None:
+        worker = pick(self.living, which)
+        if worker and len(worker.asked) < MOST_ASKED:
+            worker.ask("request", {"type": "fst.allocate", "records": 1, "for": "读" * padding})
+
+    @rule(which=index, to=index)
+    def notify(self, which: int, to: int) -> None:
+        """A worker writes to another one, or all, what looks like an answer of the master."""
+        sender, recipient = pick(self.connected, which), pick(self.connected, to)
+        if not sender or not recipient or sender is recipient:
+            return
+        self.noise += 1
+        about = {"serial": self.noise, "type": "lock-result", "ok": True, "data": {"id": 1}}
+        text = write({"type": "notification", "from": sender.id, "data": about})
+        sender.say(text if to % 2 else f"to:{recipient.id};{text}")
+
+    @rule(which=index, many=few)
+    def read(self, which: int, many: int) -> None:
+        worker = pick(self.connected, which)
+        if worker:
+            self.hear(worker, many)
+
+    def hear(self, worker: Worker, many: int) -> int:
+        """*worker* reads; returns how many messages."""
+        texts = worker.line.read(many) if worker.line else []
+        for text in texts:
+            failed = worker.hear(text)
+            if failed:
+                self.check_failure(failed, text)
+        return len(texts)
+
+    @rule(which=index, reads=few, close_code=st.sampled_from([None, None, None, 1000]))
+    def kill(self, which: int, reads: int, close_code: int | None) -> None:
+        worker = pick(self.living, which)
+        if worker:
+            self.hear(worker, reads)
+            self.end(worker, close_code)
+
+    def end(self, worker: Worker, close_code: int | None) -> None:
+        worker.lives = False
+        if worker.line:
+            worker.line.process.is_lost(close_code)
+            worker.line = None
+
+    @rule(which=index, close_code=st.sampled_from([None, 1000]))
+    def take_leave(self, which: int, close_code: int | None) -> None:
+        worker = pick(self.connected, which)
+        if worker:
+            worker.say(bye(worker.id))
+            self.end(worker, close_code)
+
+    @rule(which=index, reads=few)
+    def cut(self, which: int, reads: int) -> None:
+        """A worker loses its connection, and what is on its way to it."""
+        worker = pick(self.connected, which)
+        if worker:
+            self.hear(worker, reads)
+            self.note_cut(worker)
+
+    def note_cut(self, worker: Worker) -> None:
+        assert worker.line
+        process = worker.line.process
+        worker.lose()
+        process.is_lost()
+
+    @rule(which=index, is_noticed=st.booleans())
+    def return_worker(self, which: int, is_noticed: bool) -> None:
+        """A worker connects again, perhaps before its connection is known to be lost."""
+        away = [each for each in self.living if not each.line or not each.line.is_open]
+        worker = pick(away or self.living, which)
+        if worker:
+            self.come_back(worker, is_noticed)
+
+    def come_back(self, worker: Worker, is_noticed: bool = True) -> None:
+        replaced = worker.line
+        if replaced and is_noticed:
+            self.note_cut(worker)
+        elif replaced:
+            worker.lose()
+        continues = self.has_session(worker)
+        asked = [each for each in worker.asked.values() if each.is_about_lock]
+        try:
+            line = self.connect(worker.id)
+        except RequestRefused as refusal:
+            self.check_refusal(refusal)
+            assert not continues, "the session goes on"
+            assert worker.held or asked, "it had no locks, and has not asked for any"
+            self.end(worker, None)
+        else:
+            owed = [each for each in asked if self.is_owed(each)]
+            assert continues or not (self.holds(worker) or owed), "its locks were freed"
+            worker.line = line
+            for each in worker.asked.values():
+                each.is_lost |= not continues
+        if replaced and not is_noticed:
+            replaced.process.is_lost()
+
+    def is_owed(self, asked: Asked) -> bool:
+        """Whether the relay owes a worker a lock, or knows that it holds one."""
+        tid = asked.held.tid if asked.held else asked.data["tid"]
+        is_released = asked.kind == "unlock-request"
+        return not (is_released or asked.is_lost or tid in self.expired)
+
+    # Connections and the clock
+
+    @rule(which=index, unsent=st.sampled_from([0, 0, MAX_BACKLOG]))
+    def congest_or_drain(self, which: int, unsent: int) -> None:
+        """A worker, or the master, stops reading or goes on."""
+        lines = [each.line for each in (self.master, *self.living) if each and each.line]
+        line = pick([each for each in lines if each.is_open], which)
+        if line and line.is_read:
+            line.stop_reading(unsent)
+        elif line:
+            line.read_on()
+
+    @rule()
+    def end_turn(self) -> None:
+        """Everybody reads and answers what there is, until there is nothing."""
+        for _ in range(100):
+            read = self.work(ALL, ALL)
+            while self.master and self.master.asked:
+                self.answer(0)
+            if not read + sum([self.hear(each, ALL) for each in self.connected]):
+                return
+        raise AssertionError("there is always something to read")
+
+    @rule(seconds=st.sampled_from([0, 1, 4, SESSION, SESSION, 50]))
+    def pass_time(self, seconds: float) -> None:
+        self.core.wait(seconds)
+        if self.master:
+            self.master.expire(self.core.now)
+            self.expired |= self.master.expired
+
+    # What is checked where it happens
+
+    def check_request(self, text: str) -> None:
+        """A request that reaches the master is one of a worker's, or the relay's own."""
+        if not text.startswith('{"type":') or '-request"' not in text[:40]:
+            return
+        message = json.loads(text)
+        worker = self.worker(message["from"])
+        asked = worker.history.get(message["id"])
+        if asked is None:
+            assert message["type"] in ("lock-request", "unlock-request"), text
+            tids = [message["data"]["tid"]] if message["type"] == "lock-request" else []
+            assert set(tids) <= set(worker.tids), text
+        elif asked.held:
+            message["data"]["id"] = asked.data["id"]
+            assert write(message) == asked.text
+        else:
+            assert text == asked.text
+
+    def check_release(self, lock: Lock, message: Message) -> None:
+        """What the master is asked to release was granted to the one who asks."""
+        assert lock.owner == message["from"], (lock, message)
+        asked = self.worker(lock.owner).history.get(message["id"])
+        assert asked is None or asked.held is None or asked.held.tid == lock.tid, (lock, message)
+
+    def check_failure(self, asked: Asked, text: str) -> None:
+        """The request *asked* has failed: one about a lock may, after one has expired."""
+        tid = asked.held.tid if asked.held else asked.data.get("tid")
+        may_fail = asked.kind == "lock-request" or (asked.kind == "move-lock-request")
+        assert may_fail, text
+        assert tid in self.expired or (self.leaks and asked.held), text
+
+    def check_refusal(self, refusal: RequestRefused) -> None:
+        assert refusal.status == 500
+        event("a worker is refused")
+
+    # What has to be true at any time
+
+    @invariant()
+    def no_two_workers_hold_what_excludes_the_other(self) -> None:
+        holders = [
+            held for each in self.living if self.has_session(each) for held in self.holds(each)
+        ]
+        for one, other in combinations(holders, 2):
+            assert one.tid == other.tid or not (one.write or other.write), (one, other)
+
+    @invariant()
+    def the_table_has_what_workers_hold(self) -> None:
+        table = {
+            (each.holder, each.tid, each.write, each.comment, each.id, each.path)
+            for each in self.core.relay.locks(DATABASE).locks
+        }
+        for worker in self.living:
+            for held in worker.held if self.has_session(worker) else ():
+                known = (worker.id, held.tid, held.write, held.comment, held.id, held.path)
+                size = 4 if held.is_moving else 6
+                assert known[:size] in {each[:size] for each in table}, (known, table)
+
+    # What has to be true in the end
+
+    def teardown(self) -> None:
+        if hasattr(self, "core") and sys.exc_info()[0] is None:
+            self.settle()
+            self.check_settled()
+            self.release_all()
+            self.check_empty()
+
+    def settle(self) -> None:
+        """All that live are connected and read; what hangs is ended; the dead are known to be."""
+        if self.master and self.own:
+            self.master.unlock(self.own, self.core.now)
+            self.own = None
+        self.connect_all()
+        for worker in self.living:
+            if worker.is_hung:
+                self.end(worker, None)
+        self.pass_time(SESSION + 1)
+        self.connect_all()
+
+    def connect_all(self) -> None:
+        master = self.master
+        if not master:
+            self.start_master(0, False)
+        elif not master.line or not master.line.is_open:
+            self.return_master()
+        for worker in self.living:
+            if not worker.line or not worker.line.is_open:
+                self.come_back(worker)
+        for each in (self.master, *self.living):
+            if each and each.line and not each.line.is_read:
+                each.line.read_on()
+        self.end_turn()
+
+    def check_settled(self) -> None:
+        assert self.master
+        held = Counter((w.id, each.tid, each.write) for w in self.living for each in w.held)
+        asked = Counter(
+            (worker.id, each.data["tid"], each.data["write"])
+            for worker in self.living
+            for each in worker.asked.values()
+            if each.kind == "lock-request"
+        )
+        for worker in self.living:
+            for each in worker.asked.values():
+                assert each.kind == "lock-request" or self.is_blocked(each), each
+        locked = Counter(self.at_master(State.LOCKED))
+        assert held <= locked + Counter(self.at_master(State.EXPIRED)), (held, locked)
+        if not self.leaks:
+            assert locked <= held, (held, locked)
+        pending = Counter(self.at_master(State.PENDING))
+        assert asked <= pending, (asked, pending)
+        self.check_table()
+
+    def is_blocked(self, asked: Asked) -> bool:
+        """Whether it is a move of an expired lock, which others have now."""
+        return asked.held is not None and asked.held.tid in self.expired
+
+    def at_master(self, state: State) -> list[tuple[str, str, bool]]:
+        assert self.master
+        locks = [each for each in self.master.locks if each.owner and each.state is state]
+        return [(each.owner, each.tid, each.write) for each in locks]
+
+    def check_table(self) -> None:
+        table = self.core.relay.locks(DATABASE)
+        assert Counter(
+            (each.holder, each.id, each.tid, each.path, each.write, each.comment)
+            for each in table.locks
+        ) == Counter(
+            (worker.id, each.id, each.tid, each.path, each.write, each.comment)
+            for worker in self.living
+            for each in worker.held
+        )
+        assert Counter((each.worker, each.id) for each in table.requests) == Counter(
+            (worker.id, request) for worker in self.living for request in worker.asked
+        )
+
+    def release_all(self) -> None:
+        """Workers release what they hold, until they have been granted all that they asked for."""
+        for _ in range(2):
+            while any(free(each) for each in self.living):
+                for worker in self.living:
+                    for held in free(worker):
+                        worker.release(held)
+                self.end_turn()
+            if not self.leaks:
+                return
+            self.pass_time(LOCK_TIMEOUT)
+            self.end_turn()
+
+    def check_empty(self) -> None:
+        for worker in self.living:
+            assert not worker.asked, (worker, worker.asked)
+        assert not self.at_master(State.LOCKED)
+        assert not self.at_master(State.PENDING)
+        self.check_table()
+
+
+def free(worker: Worker) -> list[Held]:
+    """The locks of *worker* that it may release."""
+    return [each for each in worker.held if not each.is_moving]
+
+
+def pick(choices: list[_T], which: int) -> _T | None:
+    """One of the *choices*, if there are any."""
+    return choices[which % len(choices)] if choices else None
+
+
+TestLocksModel = LocksMachine.TestCase

@@ -66,6 +66,7 @@ SURE = 100
 ALL = 10_000
 MOST_WORKERS = 4
 MOST_ASKED = 5
+ALLOCATE, FREE = "fst.allocate", "fst.release"
 
 _T = TypeVar("_T")
 
@@ -93,7 +94,7 @@ class LocksMachine(RuleBasedStateMachine):
         self.own: Lock | None = None
         self.expired: set[str] = set()
         self.leaks = False
-        self.noise = 0
+        self.freed: set[str] = set()
         self.start_master(last_id, False)
         self.start_worker()
         self.start_worker()
@@ -137,24 +138,37 @@ class LocksMachine(RuleBasedStateMachine):
         if replaced and replaced.line:
             replaced.line.process.is_lost()
 
-    @rule(reads=few, close_code=st.sampled_from([None, None, 1000]), says_bye=st.booleans())
-    def crash_master(self, reads: int, close_code: int | None, says_bye: bool) -> None:
-        if not self.master:
+    @rule(
+        reads=few,
+        arrive=few,
+        crashes=st.booleans(),
+        close_code=st.sampled_from([None, None, None, 1000]),
+        returns=st.booleans(),
+        last_id=st.integers(0, 20),
+    )
+    def lose_master(
+        self,
+        reads: int,
+        arrive: int,
+        crashes: bool,
+        close_code: int | None,
+        returns: bool,
+        last_id: int,
+    ) -> None:
+        """The master loses its connection and what is on its way, or crashes; it may return."""
+        self.work(reads, arrive)
+        if not self.master or not self.master.line:
             return
-        self.work(reads, 0)
-        if self.master.line:
-            if says_bye and close_code:
-                self.master.line.say(bye(MASTER))
-            self.master.line.process.is_lost(close_code)
-        self.master = self.own = None
-
-    @rule(reads=few, arrive=few)
-    def cut_master(self, reads: int, arrive: int) -> None:
-        """The master loses its connection, and what is on its way in either direction."""
-        if self.master and self.master.line:
-            self.work(reads, arrive)
-            line, self.master.line = self.master.line, None
-            line.process.is_lost()
+        line, self.master.line = self.master.line, None
+        if crashes:
+            self.master = self.own = None
+            if close_code:
+                line.say(bye(MASTER))
+        line.process.is_lost(close_code if crashes else None)
+        if returns and crashes:
+            self.start_master(last_id, False)
+        elif returns:
+            self.return_master()
 
     @rule()
     def return_master(self) -> None:
@@ -175,15 +189,14 @@ class LocksMachine(RuleBasedStateMachine):
         self.work(reads, arrive)
 
     def work(self, reads: int, arrive: int) -> int:
-        """The master reads, and its answers arrive; returns how many messages it read."""
+        """The master reads, and its answers arrive; returns how many messages that are."""
         if not self.master:
             return 0
         texts = self.master.line.read(reads) if self.master.line else []
         for text in texts:
             self.check_request(text)
             self.master.hear(text, self.core.now)
-        self.master.flush(arrive)
-        return len(texts)
+        return len(texts) + self.master.flush(arrive)
 
     @rule(which=index)
     def answer(self, which: int) -> None:
@@ -193,16 +206,12 @@ class LocksMachine(RuleBasedStateMachine):
             self.master.flush(ALL)
 
     @rule(many=st.sampled_from([1, 100, 1000]))
-    def master_takes_locks(self, many: int) -> None:
-        """The master takes locks, but not so many before the relay has asked for its first."""
-        if self.master and (self.master.highest or many == 1):
-            self.master.takes_locks(many)
-
-    @rule()
-    def master_locks(self) -> None:
-        """The master takes a lock of its own, or releases it."""
+    def master_locks(self, many: int) -> None:
+        """The master takes locks, but not so many before it has answered; or releases its last."""
         if not self.master:
             return
+        if self.master.highest:
+            self.master.takes_locks(many)
         if not self.own:
             self.own = self.master.lock(self.core.now, "m" * 24, "val", True)
         elif self.own.state is not State.PENDING:
@@ -223,37 +232,35 @@ class LocksMachine(RuleBasedStateMachine):
         path=paths,
         write=st.sampled_from([True, True, False]),
         comment=comments,
+        turns=st.booleans(),
     )
-    def lock(self, which: int, tid: int, path: str, write: bool, comment: str) -> None:
+    def lock(self, which: int, tid: int, path: str, write: bool, comment: str, turns: bool) -> None:
         worker = pick(self.living, which)
         if worker and len(worker.asked) < MOST_ASKED:
             worker.lock(worker.tids[tid], path, write, comment)
+        if turns:
+            self.end_turn()
 
-    @rule(which=index, lock=index, moves=st.sampled_from([False, False, True]))
-    def release_or_move(self, which: int, lock: int, moves: bool) -> None:
+    @rule(which=index, lock=index, moves=st.sampled_from([False, False, True]), turns=st.booleans())
+    def release_or_move(self, which: int, lock: int, moves: bool, turns: bool) -> None:
         worker = pick([each for each in self.living if free(each)], which)
         held = pick(free(worker), lock) if worker else None
         if worker and held and moves and held.path:
             worker.move(held)
         elif worker and held:
             worker.release(held)
+        if turns:
+            self.end_turn()
 
-    @rule(which=index, padding=st.sampled_from([0, MAX_PAYLOAD]))
-    def ask(self, which: int, padding: int) -> None:
+    @rule(
+        which=index,
+        kind=st.sampled_from([ALLOCATE, FREE]),
+        padding=st.sampled_from([0, MAX_PAYLOAD]),
+    )
+    def ask(self, which: int, kind: str, padding: int) -> None:
         worker = pick(self.living, which)
         if worker and len(worker.asked) < MOST_ASKED:
-            worker.ask("request", {"type": "fst.allocate", "records": 1, "for": "读" * padding})
-
-    @rule(which=index, to=index)
-    def notify(self, which: int, to: int) -> None:
-        """A worker writes to another one, or all, what looks like an answer of the master."""
-        sender, recipient = pick(self.connected, which), pick(self.connected, to)
-        if not sender or not recipient or sender is recipient:
-            return
-        self.noise += 1
-        about = {"serial": self.noise, "type": "lock-result", "ok": True, "data": {"id": 1}}
-        text = write({"type": "notification", "from": sender.id, "data": about})
-        sender.say(text if to % 2 else f"to:{recipient.id};{text}")
+            worker.ask("request", {"type": kind, "for": "读" * padding})
 
     @rule(which=index, many=few)
     def read(self, which: int, many: int) -> None:
@@ -270,25 +277,28 @@ class LocksMachine(RuleBasedStateMachine):
                 self.check_failure(failed, text)
         return len(texts)
 
-    @rule(which=index, reads=few, close_code=st.sampled_from([None, None, None, 1000]))
-    def kill(self, which: int, reads: int, close_code: int | None) -> None:
+    @rule(
+        which=index,
+        reads=few,
+        close_code=st.sampled_from([None, None, 1000]),
+        has_ended=st.booleans(),
+        says_bye=st.sampled_from([False, False, True]),
+    )
+    def kill(
+        self, which: int, reads: int, close_code: int | None, has_ended: bool, says_bye: bool
+    ) -> None:
         worker = pick(self.living, which)
         if worker:
             self.hear(worker, reads)
-            self.end(worker, close_code)
+            if says_bye:
+                worker.say(bye(worker.id))
+            self.end(worker, close_code, has_ended)
 
-    def end(self, worker: Worker, close_code: int | None) -> None:
+    def end(self, worker: Worker, close_code: int | None = None, has_ended: bool = False) -> None:
         worker.lives = False
         if worker.line:
-            worker.line.process.is_lost(close_code)
+            worker.line.process.is_lost(close_code, has_ended)
             worker.line = None
-
-    @rule(which=index, close_code=st.sampled_from([None, 1000]))
-    def take_leave(self, which: int, close_code: int | None) -> None:
-        worker = pick(self.connected, which)
-        if worker:
-            worker.say(bye(worker.id))
-            self.end(worker, close_code)
 
     @rule(which=index, reads=few)
     def cut(self, which: int, reads: int) -> None:
@@ -326,7 +336,7 @@ class LocksMachine(RuleBasedStateMachine):
             self.check_refusal(refusal)
             assert not continues, "the session goes on"
             assert worker.held or asked, "it had no locks, and has not asked for any"
-            self.end(worker, None)
+            self.end(worker)
         else:
             owed = [each for each in asked if self.is_owed(each)]
             assert continues or not (self.holds(worker) or owed), "its locks were freed"
@@ -390,6 +400,9 @@ class LocksMachine(RuleBasedStateMachine):
             assert write(message) == asked.text
         else:
             assert text == asked.text
+            if asked.data.get("type") == FREE:
+                assert message["id"] not in self.freed, "space must not be freed twice"
+                self.freed.add(message["id"])
 
     def check_release(self, lock: Lock, message: Message) -> None:
         """What the master is asked to release was granted to the one who asks."""
@@ -447,7 +460,7 @@ class LocksMachine(RuleBasedStateMachine):
         self.connect_all()
         for worker in self.living:
             if worker.is_hung:
-                self.end(worker, None)
+                self.end(worker)
         self.pass_time(SESSION + 1)
         self.connect_all()
 

@@ -38,11 +38,16 @@ def parent(path: str) -> str:
 
 
 class Line:
-    """A process's end of its connection, which it reads at its own pace."""
+    """A process's end of its connection, which it reads at its own pace.
+
+    :ivar is_read: whether it takes what it is sent.
+    :ivar asked: the ids of the requests that have come over it.
+    """
 
     def __init__(self, process: Process) -> None:
         self.process = process
         self.is_read = True
+        self.asked: set[str] = set()
         self._read = 0
 
     @property

@@ -34,7 +34,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from itertools import combinations
+from itertools import combinations, cycle
 from typing import TypeVar
 
 from hypothesis import event
@@ -66,6 +66,12 @@ SURE = 100
 ALL = 10_000
 MOST_WORKERS = 4
 MOST_ASKED = 5
+TARGETS = [
+    ("val/c", "transactNode"),
+    ("val/c[0]", ""),
+    ('读/"b"', 'x","to":"[master]","data":{"id":1}'),
+]
+"""Paths, and what locks there are for."""
 ALLOCATE, FREE = "fst.allocate", "fst.release"
 
 _T = TypeVar("_T")
@@ -73,8 +79,12 @@ _T = TypeVar("_T")
 index = st.integers(0, 5)
 """Chooses one of those that can be chosen from."""
 few = st.sampled_from([0, 1, 2, ALL])
-paths = st.sampled_from(["val/c", "val/c[0]", '读/"b"', "a"])
-comments = st.sampled_from(["transactNode", 'x","to":"[master]","data":{"id":1}', ""])
+tids = st.sampled_from([0, 0, 1])
+kinds = st.sampled_from([True, True, False])
+wishes = st.lists(st.tuples(index, tids, kinds), min_size=1, max_size=3)
+"""Locks to request: the worker, its transaction, and whether it wants to write."""
+choices = st.lists(st.tuples(index, st.sampled_from([False, False, True])), max_size=2)
+"""Locks that are held, and whether to move them instead of releasing them."""
 
 
 class LocksMachine(RuleBasedStateMachine):
@@ -94,10 +104,11 @@ class LocksMachine(RuleBasedStateMachine):
         self.own: Lock | None = None
         self.expired: set[str] = set()
         self.leaks = False
+        self.targets = cycle(TARGETS)
         self.freed: set[str] = set()
         self.start_master(last_id, False)
-        self.start_worker()
-        self.start_worker()
+        for _ in range(3):
+            self.start_worker()
 
     # What the machine knows
 
@@ -128,9 +139,16 @@ class LocksMachine(RuleBasedStateMachine):
 
     # The master
 
-    @rule(last_id=st.integers(0, 20), moves_by_queue=st.booleans())
+    @rule(is_new=st.booleans(), last_id=st.integers(0, 20), moves_by_queue=st.booleans())
+    def master_arrives(self, is_new: bool, last_id: int, moves_by_queue: bool) -> None:
+        """A master starts; or the same connects again, perhaps while its connection is open."""
+        if is_new or not self.master:
+            self.start_master(last_id, moves_by_queue)
+        else:
+            self.return_master(self.master)
+
     def start_master(self, last_id: int, moves_by_queue: bool) -> None:
-        """A master starts; another one that is connected is replaced, and ends."""
+        """A new process is the master; the one that was, if it is connected, is replaced."""
         replaced = self.master
         self.master = Master(last_id, moves_by_queue, self.check_release)
         self.master.line = self.connect(MASTER)
@@ -167,15 +185,11 @@ class LocksMachine(RuleBasedStateMachine):
         line.process.is_lost(close_code if crashes else None)
         if returns and crashes:
             self.start_master(last_id, False)
-        elif returns:
-            self.return_master()
+        elif returns and self.master:
+            self.return_master(self.master)
 
-    @rule()
-    def return_master(self) -> None:
-        """The same process connects again, perhaps before its connection is known to be lost."""
-        master = self.master
-        if not master:
-            return
+    def return_master(self, master: Master) -> None:
+        """The same process connects again; what it has sent meanwhile is lost."""
         granted = any(granted_id(text) for text in master.outbox)
         locked = any(each.owner and each.state is State.LOCKED for each in master.locks)
         self.leaks |= granted or (locked and master.highest < SURE)
@@ -183,10 +197,6 @@ class LocksMachine(RuleBasedStateMachine):
         replaced, master.line = master.line, self.connect(MASTER)
         if replaced:
             replaced.process.is_lost()
-
-    @rule(reads=few, arrive=few)
-    def master_works(self, reads: int, arrive: int) -> None:
-        self.work(reads, arrive)
 
     def work(self, reads: int, arrive: int) -> int:
         """The master reads, and its answers arrive; returns how many messages that are."""
@@ -197,13 +207,6 @@ class LocksMachine(RuleBasedStateMachine):
             self.check_request(text)
             self.master.hear(text, self.core.now)
         return len(texts) + self.master.flush(arrive)
-
-    @rule(which=index)
-    def answer(self, which: int) -> None:
-        """The master answers a request of any worker."""
-        if self.master and self.master.asked:
-            self.master.answer(which % len(self.master.asked))
-            self.master.flush(ALL)
 
     @rule(many=st.sampled_from([1, 100, 1000]))
     def master_locks(self, many: int) -> None:
@@ -220,37 +223,86 @@ class LocksMachine(RuleBasedStateMachine):
 
     # The workers
 
-    @rule()
     def start_worker(self) -> None:
         if len(self.living) < MOST_WORKERS:
             self.workers.append(Worker(len(self.workers)))
             self.workers[-1].line = self.connect(self.workers[-1].id)
 
-    @rule(
-        which=index,
-        tid=st.integers(0, 1),
-        path=paths,
-        write=st.sampled_from([True, True, False]),
-        comment=comments,
-        turns=st.booleans(),
-    )
-    def lock(self, which: int, tid: int, path: str, write: bool, comment: str, turns: bool) -> None:
-        worker = pick(self.living, which)
-        if worker and len(worker.asked) < MOST_ASKED:
-            worker.lock(worker.tids[tid], path, write, comment)
+    @rule(wanted=wishes, turns=st.sampled_from([True, True, False]))
+    def lock(self, wanted: list[tuple[int, int, bool]], turns: bool) -> None:
+        for which, tid, writes in wanted:
+            worker = pick(self.living, which)
+            if worker and len(worker.asked) < MOST_ASKED:
+                path, comment = next(self.targets)
+                worker.lock(worker.tids[tid], path, writes, comment)
         if turns:
             self.end_turn()
 
-    @rule(which=index, lock=index, moves=st.sampled_from([False, False, True]), turns=st.booleans())
-    def release_or_move(self, which: int, lock: int, moves: bool, turns: bool) -> None:
-        worker = pick([each for each in self.living if free(each)], which)
-        held = pick(free(worker), lock) if worker else None
-        if worker and held and moves and held.path:
-            worker.move(held)
-        elif worker and held:
-            worker.release(held)
+    @rule(chosen=choices, turns=st.booleans())
+    def release_or_move(self, chosen: list[tuple[int, bool]], turns: bool) -> None:
+        for which, moves in chosen:
+            found = pick([(each, held) for each in self.living for held in free(each)], which)
+            if found and moves and found[1].path:
+                found[0].move(found[1])
+            elif found:
+                found[0].release(found[1])
         if turns:
             self.end_turn()
+
+    @rule(
+        wanted=wishes,
+        chosen=choices,
+        reads=few,
+        arrive=few,
+        crashes=st.booleans(),
+        meanwhile=choices,
+        last_id=st.integers(0, 20),
+    )
+    def work_through_a_crash(
+        self,
+        wanted: list[tuple[int, int, bool]],
+        chosen: list[tuple[int, bool]],
+        reads: int,
+        arrive: int,
+        crashes: bool,
+        meanwhile: list[tuple[int, bool]],
+        last_id: int,
+    ) -> None:
+        """Workers take locks, and go on while the master crashes, or is cut off, and returns."""
+        self.lock(wanted, True)
+        self.ask(last_id, FREE, 0)
+        self.release_or_move(chosen, False)
+        self.lose_master(reads, arrive, crashes, None, False, 0)
+        self.release_or_move(meanwhile, False)
+        self.lock(wanted, False)
+        self.master_arrives(crashes, last_id, False)
+
+    @rule(
+        wanted=wishes,
+        turns=st.booleans(),
+        which=index,
+        reads=few,
+        returns=st.booleans(),
+        seconds=st.sampled_from([0, SESSION]),
+    )
+    def be_lost_at_work(
+        self,
+        wanted: list[tuple[int, int, bool]],
+        turns: bool,
+        which: int,
+        reads: int,
+        returns: bool,
+        seconds: float,
+    ) -> None:
+        """Workers take locks, and one of them dies, or is cut off and returns."""
+        self.lock(wanted, turns)
+        if returns:
+            self.cut(which, reads)
+        else:
+            self.restart(which, reads, None, turns, False)
+        self.pass_time(seconds)
+        if returns:
+            self.return_worker(which, True)
 
     @rule(
         which=index,
@@ -262,11 +314,21 @@ class LocksMachine(RuleBasedStateMachine):
         if worker and len(worker.asked) < MOST_ASKED:
             worker.ask("request", {"type": kind, "for": "读" * padding})
 
-    @rule(which=index, many=few)
-    def read(self, which: int, many: int) -> None:
+    @rule(which=index, many=few, is_master=st.booleans(), arrive=few)
+    def read(self, which: int, many: int, is_master: bool, arrive: int) -> None:
+        """A worker reads; or the master does, it answers any request, and answers arrive."""
         worker = pick(self.connected, which)
-        if worker:
+        if is_master:
+            self.work(many, 0)
+            self.answer(which)
+            self.work(0, arrive)
+        elif worker:
             self.hear(worker, many)
+
+    def answer(self, which: int) -> None:
+        """The master answers a request that is not about locks."""
+        if self.master and self.master.asked:
+            self.master.answer(which % len(self.master.asked))
 
     def hear(self, worker: Worker, many: int) -> int:
         """*worker* reads; returns how many messages."""
@@ -284,15 +346,17 @@ class LocksMachine(RuleBasedStateMachine):
         has_ended=st.booleans(),
         says_bye=st.sampled_from([False, False, True]),
     )
-    def kill(
+    def restart(
         self, which: int, reads: int, close_code: int | None, has_ended: bool, says_bye: bool
     ) -> None:
+        """A worker ends, and another one starts."""
         worker = pick(self.living, which)
         if worker:
             self.hear(worker, reads)
             if says_bye:
                 worker.say(bye(worker.id))
             self.end(worker, close_code, has_ended)
+        self.start_worker()
 
     def end(self, worker: Worker, close_code: int | None = None, has_ended: bool = False) -> None:
         worker.lives = False
@@ -371,6 +435,7 @@ class LocksMachine(RuleBasedStateMachine):
             read = self.work(ALL, ALL)
             while self.master and self.master.asked:
                 self.answer(0)
+                read += 1
             if not read + sum([self.hear(each, ALL) for each in self.connected]):
                 return
         raise AssertionError("there is always something to read")
@@ -389,6 +454,10 @@ class LocksMachine(RuleBasedStateMachine):
         if not text.startswith('{"type":') or '-request"' not in text[:40]:
             return
         message = json.loads(text)
+        assert self.master
+        assert self.master.line
+        assert message["id"] not in self.master.line.asked, f"it was asked twice: {text}"
+        self.master.line.asked.add(message["id"])
         worker = self.worker(message["from"])
         asked = worker.history.get(message["id"])
         if asked is None:
@@ -465,11 +534,10 @@ class LocksMachine(RuleBasedStateMachine):
         self.connect_all()
 
     def connect_all(self) -> None:
-        master = self.master
-        if not master:
+        if not self.master:
             self.start_master(0, False)
-        elif not master.line or not master.line.is_open:
-            self.return_master()
+        elif not self.master.line or not self.master.line.is_open:
+            self.return_master(self.master)
         for worker in self.living:
             if not worker.line or not worker.line.is_open:
                 self.come_back(worker)

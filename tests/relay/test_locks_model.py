@@ -21,7 +21,8 @@ What no relay can prevent is excluded:
 * a request whose message or answer was lost between a worker and the relay: that worker
   hangs, and in the end is killed;
 * a lock that the same master granted in a message that was lost, or again because its highest
-  known lock id was below 100 when it returned: it is freed when it has expired (*leaked*);
+  known lock id was below 100 when it returned, or to a worker whose session ended together
+  with that of everybody else: it is freed when it has expired (*leaked*);
 * locks that the master takes for itself.
 
 A few seconds try a hundred histories. To try many more::
@@ -133,6 +134,8 @@ class LocksMachine(RuleBasedStateMachine):
         return [each for each in worker.held if each.tid not in self.expired]
 
     def connect(self, client_id: str) -> Line:
+        if self.workers and DATABASE not in self.core.relay.registry.databases:
+            self.leaks = True
         line = Line(self.core.join_acebase(client_id))
         line.process.connection.batching = self.batching
         return line
@@ -567,8 +570,9 @@ class LocksMachine(RuleBasedStateMachine):
         self.check_table()
 
     def is_blocked(self, asked: Asked) -> bool:
-        """Whether it is a move of an expired lock, which others have now."""
-        return asked.held is not None and asked.held.tid in self.expired
+        """Whether it waits for a lock of others: to move to, or to show who the master is."""
+        waiting = {tid for _, tid, _ in self.at_master(State.PENDING)}
+        return asked.held is not None and asked.held.tid in waiting
 
     def at_master(self, state: State) -> list[tuple[str, str, bool]]:
         assert self.master

@@ -8,6 +8,7 @@ import tracemalloc
 import pytest
 
 from acebase_ipc.http.channel import (
+    BODY,
     CLOSE_TIMEOUT,
     MAX_HEADER_LINES,
     PIECE,
@@ -103,6 +104,27 @@ def test_a_body_of_tiny_chunks_is_parsed_some_in_each_turn() -> None:
     wire.send(chunk(b""))
     assert wire.response().text == "ok"
     assert bobby.received() == ["msg:" + "x" * 10_000]
+
+
+def test_pieces_of_bodies_are_received_some_in_each_turn() -> None:
+    relay = MemoryRelay()
+    _, bobby = relay.join_all("alice", "bobby")
+    body, at_once = b"x" * 100, TURN // BODY
+    wires = [relay.connect() for _ in range(2 * at_once)]
+    for each in wires:
+        each.send(http_head("POST", SEND, content_length=str(2 * len(body))))
+    site = relay.server._parts.site
+    heads = site.memory
+    for each in wires:
+        each.send(body, settle=False)
+    relay.turn()
+    assert site.memory - heads == at_once * len(body)  # what waits for a later turn
+    relay.settle()
+    assert site.memory == heads
+    for each in wires:
+        each.send(body)
+        assert each.response().text == "ok"
+    assert bobby.received() == ["msg:" + "x" * 2 * len(body)] * len(wires)
 
 
 def test_nothing_is_read_while_input_waits() -> None:

@@ -29,6 +29,9 @@ PIECE: Final = 512
 """Bytes of a head or a chunked body that are parsed in one step: at most 128 header lines
 or 85 chunks. Other bodies cost nothing to parse."""
 
+BODY: Final = 64
+"""Units of work of a piece of a body that needs no parsing."""
+
 CLOSE_TIMEOUT: Final = 15.0
 """Seconds that a connection has to end after it was closed, before it is aborted: a client
 may not read the last answer, and over TLS it may not answer the close."""
@@ -50,10 +53,10 @@ class Phase(Enum):
     ENDED = "nothing: it has ended, or is a WebSocket now"
 
 
-PARSING = frozenset({Phase.FIRST, Phase.IDLE, Phase.RECEIVING})
-"""The phases in which input is parsed."""
+PARSING = (Phase.FIRST, Phase.IDLE, Phase.RECEIVING)
+"""The phases in which input is parsed. A tuple, because members of an Enum are hashed slowly."""
 
-OVER = frozenset({Phase.CLOSING, Phase.ENDED})
+OVER = (Phase.CLOSING, Phase.ENDED)
 """The phases in which input is ignored."""
 
 
@@ -64,6 +67,7 @@ class RelayChannel(BadRequestChannel):
     connections, and only while the client reads the answers. While input waits,
     nothing is read from the transport.
 
+    :ivar host: the client's, as its connection was opened.
     :ivar deadline: when the client has to have done what :attr:`phase` waits for.
     :ivar read_deadline: when the client has to have read what was written.
     :ivar surplus: whether it was accepted beyond the limit on connections, for a
@@ -72,6 +76,7 @@ class RelayChannel(BadRequestChannel):
 
     site: Any
     transport: Any
+    host = ""
     phase = Phase.FIRST
     deadline: float | None = None
     read_deadline: float | None = None
@@ -112,12 +117,24 @@ class RelayChannel(BadRequestChannel):
         """Parse *data*, or keep it until other connections had their turns."""
         if self.phase in OVER:
             return
+        if self._continues_body(len(data)) and self.site.rotation.spend(BODY):
+            super().dataReceived(data)
+            return
         self._input.append(data)
         self._input_size += len(data)
         self._begin_receiving()
         if self._can_parse():
             self.site.rotation.start(self)
         self._read_while_nothing_waits()
+
+    def _continues_body(self, size: int) -> bool:
+        """Whether the next *size* bytes are of a body, and do not complete it."""
+        return (
+            self.phase is Phase.RECEIVING
+            and not (self.line_mode or self._input or self.paused)
+            and self.read_deadline is None
+            and size < self.requests[-1].missing
+        )
 
     def _can_parse(self) -> bool:
         return bool(self._input) and self.phase in PARSING and self.read_deadline is None
@@ -191,9 +208,9 @@ class RelayChannel(BadRequestChannel):
 
     def lineReceived(self, line: bytes) -> None:
         """Check a line of a head, before Twisted parses it."""
-        self._head_size += len(line)
-        self._head_lines += 1
-        if self._head_size > MAX_HEAD or self._head_lines > MAX_HEADER_LINES + 2:
+        self._head_size = size = self._head_size + len(line)
+        self._head_lines = lines = self._head_lines + 1
+        if size > MAX_HEAD or lines > MAX_HEADER_LINES + 2:
             self.refuse(HeadTooLarge())
         elif self._in_head or not line:
             super().lineReceived(line)

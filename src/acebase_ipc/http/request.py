@@ -78,6 +78,11 @@ class RelayRequest(Request):
         rotation: Rotation = self.channel.site.rotation
         return rotation
 
+    @property
+    def missing(self) -> int:
+        """Bytes of the body that are still to come, if its length was announced."""
+        return (self._length or 0) - self._received
+
     # Called by the HTTPChannel
 
     def begin(self, method: bytes, uri: bytes, version: bytes) -> None:
@@ -144,6 +149,8 @@ class RelayRequest(Request):
             if self._received > self._uploads.max_message:
                 self._fail(self._too_large())
                 return
+            if self._length is not None and self._received == len(data):
+                self.content = BytesIO(bytes(self._length))
             self.content.write(data)
             if self._length is None and self._received > self.reserved + self.wanted:
                 self._reserve_ahead(self._sender)
@@ -164,10 +171,11 @@ class RelayRequest(Request):
             self._process()
 
     def _process(self) -> None:
-        uploads = self._uploads
+        uploads = None if self._sender is None else self._uploads
         self.content.seek(0)
         self.process()
-        uploads.release(self)
+        if uploads is not None:
+            uploads.release(self)
 
     def finish(self) -> None:
         """End the response: at once, or when the rest of a refused body was read."""

@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.web.server import Site
 
 from acebase_ipc.addresses import host_of
-from acebase_ipc.http.channel import PARSING, Phase, RelayChannel
+from acebase_ipc.http.channel import Phase, RelayChannel
 from acebase_ipc.http.endpoint import Context
 from acebase_ipc.http.request import RelayRequest
 from acebase_ipc.http.resources import Root
@@ -90,7 +90,8 @@ class RelaySite(Site):
                 del self._surplus[oldest]
                 oldest.abort()
             self._surplus[channel] = None
-        self._hosts[host_of(channel.transport.getPeer())] += 1
+        channel.host = host_of(channel.transport.getPeer())
+        self._hosts[channel.host] += 1
 
     def closed(self, channel: RelayChannel) -> None:
         """A connection has ended, or has become a WebSocket."""
@@ -98,10 +99,9 @@ class RelaySite(Site):
             return
         self.channels.remove(channel)
         self._surplus.pop(channel, None)
-        host = host_of(channel.transport.getPeer())
-        self._hosts[host] -= 1
-        if not self._hosts[host]:
-            del self._hosts[host]
+        self._hosts[channel.host] -= 1
+        if not self._hosts[channel.host]:
+            del self._hosts[channel.host]
         if self._closing is not None and not self.channels:
             self._closing.callback(None)
 
@@ -135,7 +135,7 @@ class RelaySite(Site):
             if used <= self._max_memory:
                 return
             used -= channel.memory
-            self.context.refusals.report(host_of(channel.transport.getPeer()), refusal)
+            self.context.refusals.report(channel.host, refusal)
             channel.abort()
 
     def close(self, timeout: float) -> Deferred[None]:
@@ -145,7 +145,7 @@ class RelaySite(Site):
         :returns: fires when all have ended.
         """
         for channel in tuple(self.channels):
-            if channel.phase in PARSING - {Phase.RECEIVING}:
+            if channel.phase in (Phase.FIRST, Phase.IDLE):
                 channel.close()
         if not self.channels:
             return succeed(None)

@@ -22,6 +22,9 @@ MAX_PAYLOAD = 300
 LOCK_TIMEOUT = 120.0
 """Seconds after which the master lets a granted lock expire."""
 
+ASKED = "ask"
+"""The beginning of the id of each worker's request."""
+
 Message = dict[str, Any]
 
 
@@ -125,7 +128,7 @@ class Master:
     :ivar highest: the highest lock id that has arrived at the relay.
     :ivar expired: the transactions that had a lock which expired.
     :param last_id: the number of locks that it has taken before.
-    :param moves_by_queue: whether a lock gets a new id when it moves to the parent.
+    :param moves_by_queue: whether a lock gets a new id when its holder moves it to the parent.
     :param released: called with each lock that is released and the message that asks for it.
     """
 
@@ -226,7 +229,8 @@ class Master:
             self._fail("lock-result", message, "Cannot read properties of undefined")
             return
         lock.request = message["id"]
-        if self._is_allowed(lock) and not self._moves_by_queue:
+        by_queue = self._moves_by_queue and message["id"].startswith(ASKED)
+        if self._is_allowed(lock) and not by_queue:
             lock.path = parent(lock.path)
             self._send_lock(lock)
             return
@@ -369,7 +373,7 @@ class Worker:
 
     def ask(self, kind: str, data: Message, held: Held | None = None) -> Asked:
         """Send a request to the master; it is lost if there is no connection."""
-        request = f"r{self._serial:011}x{next(self._serials):011}"
+        request = f"{ASKED}{self._serial:09}x{next(self._serials):011}"
         message = {"type": kind, "id": request, "from": self.id, "to": MASTER, "data": data}
         if kind == "request":
             message = {"type": kind, "from": self.id, "to": MASTER, "id": request, "data": data}

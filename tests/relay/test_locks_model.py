@@ -625,3 +625,37 @@ def pick(choices: list[_T], which: int) -> _T | None:
 
 
 TestLocksModel = LocksMachine.TestCase
+
+
+def test_without_recovery_all_is_passed_through_and_the_table_stays() -> None:
+    core = Core(introduce=False, lock_recovery=False, session_timeout=SESSION)
+    released: list[Lock] = []
+    master = Master(500, False, lambda lock, message: released.append(lock))
+    master.line = Line(core.join_acebase(MASTER))
+    holder, waiting = Worker(0), Worker(1)
+    for worker in (holder, waiting):
+        worker.line = Line(core.join_acebase(worker.id))
+        worker.lock(worker.tids[0], "val", True, "transactNode")
+
+    def read() -> list[str]:
+        assert master.line
+        texts = [text for text in master.line.read(ALL) if text.startswith("{")]
+        for text in texts:
+            master.hear(text, core.now)
+        master.flush(ALL)
+        return texts
+
+    assert read() == [asked.text for each in (holder, waiting) for asked in each.history.values()]
+    (lock,) = core.relay.locks(DATABASE).locks
+    (request,) = core.relay.locks(DATABASE).requests
+    assert (lock.holder, lock.id, request.worker) == (holder.id, 501, waiting.id)
+    assert holder.line
+    holder.line.process.is_lost(1000)
+    assert read() == []
+    assert core.relay.locks(DATABASE).locks == ()
+    master.line.process.is_lost()
+    master.line = Line(core.join_acebase(MASTER))
+    assert read() == []
+    assert released == []
+    assert len(core.relay.locks(DATABASE).requests) == 1
+    assert not core.join_acebase(holder.id).connection.closed

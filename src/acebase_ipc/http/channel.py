@@ -8,6 +8,7 @@ from http import HTTPStatus
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
@@ -98,6 +99,7 @@ class RelayChannel(BadRequestChannel):
         self._enter(Phase.FIRST, self.site.handshake_timeout)
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpKeepAlive(True)
+        self._read_heads()
         super().connectionMade()
 
     @property
@@ -105,6 +107,14 @@ class RelayChannel(BadRequestChannel):
         """Bytes that the connection holds, beside bodies."""
         unread = WRITE_BUFFER if self.read_deadline is not None else 0
         return self._input_size + self._head_size + unread
+
+    def _read_heads(self) -> None:
+        """Read no more at a time than a head has: a body after it may have to wait for room."""
+        self.transport.bufferSize = MAX_HEAD
+
+    def _read_bodies(self) -> None:
+        """Read as much at a time as Twisted does."""
+        self.transport.bufferSize = FileDescriptor.bufferSize
 
     def _enter(self, phase: Phase, timeout: float | None = None) -> None:
         if self.phase not in OVER:
@@ -254,6 +264,8 @@ class RelayChannel(BadRequestChannel):
             self.requests[-1].requestHeaders.setRawHeaders(b"Host", [self._authority])
         self._enter(Phase.RECEIVING, self.site.request_timeout)
         super().allHeadersReceived()
+        if self.phase is Phase.RECEIVING:
+            self._read_bodies()
 
     def allContentReceived(self) -> None:
         """Answer a complete request, and none after it in this step."""
@@ -265,6 +277,7 @@ class RelayChannel(BadRequestChannel):
     def requestDone(self, request: Any) -> None:
         """Wait for the next request, or parse what has been received of it."""
         self._head_size = 0
+        self._read_heads()
         self._enter(Phase.IDLE, self.site.http_idle)
         self.persistent = self.persistent and not self.site.is_closing
         super().requestDone(request)
@@ -283,6 +296,7 @@ class RelayChannel(BadRequestChannel):
             self._enter(Phase.ANSWERING)
         else:
             self._enter(Phase.RECEIVING, self.site.request_timeout)
+            self._read_bodies()
         self.transport.resumeProducing()
         self._go_on()
 
@@ -343,15 +357,21 @@ class RelayChannel(BadRequestChannel):
         self.read_deadline = None
         super().loseConnection()
 
-    def expire(self, now: float) -> None:
-        """End the connection if its client has not done its part in time."""
+    def expire(self, now: float) -> bool:
+        """End the connection if its client has not done its part in time.
+
+        :returns: whether it is late.
+        """
         late = self.deadline is not None and self.deadline <= now
         if late and self.phase is Phase.IDLE:
             self.close()
-        elif late or (self.read_deadline is not None and self.read_deadline <= now):
+            return True
+        if late or (self.read_deadline is not None and self.read_deadline <= now):
             if self.phase is not Phase.CLOSING:
                 self.site.report_timeout(format_address(self.transport.getPeer()))
             self.abort()
+            return True
+        return False
 
     def abort(self) -> None:
         """End the connection at once."""
@@ -361,6 +381,7 @@ class RelayChannel(BadRequestChannel):
         """The connection becomes a WebSocket, which takes the rest of the input, too."""
         rest = b"".join((self.clearLineBuffer(), *self._input))
         self._end()
+        self._read_bodies()  # or messages, if the transport reads for the WebSocket
         self.paused = True
         self.requests[-1].content = BytesIO(rest)
 

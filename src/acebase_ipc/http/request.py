@@ -31,6 +31,10 @@ DISCARD: Final = 64 * MIB
 most clients look at it only when they have sent everything."""
 
 
+UNIT: Final = KIB
+"""Bytes of a body that count as a unit of work when it is complete: they are scanned and copied
+several times."""
+
 RESERVE_STEP: Final = 64 * KIB
 """Bytes that are reserved ahead for a chunked body, at most: not each chunk asks."""
 
@@ -172,6 +176,7 @@ class RelayRequest(Request):
 
     def _process(self) -> None:
         uploads = None if self._sender is None else self._uploads
+        self._rotation.work.units += self._received // UNIT
         self.content.seek(0)
         self.process()
         if uploads is not None:

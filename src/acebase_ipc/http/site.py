@@ -15,6 +15,7 @@ from acebase_ipc.http.channel import Phase, RelayChannel
 from acebase_ipc.http.endpoint import Context
 from acebase_ipc.http.request import RelayRequest
 from acebase_ipc.http.resources import Root
+from acebase_ipc.http.sweep import Sweep
 from acebase_ipc.relay.errors import Overloaded
 from acebase_ipc.relay.events import Observer, RequestTimeout
 from acebase_ipc.relay.limits import Limits
@@ -62,6 +63,7 @@ class RelaySite(Site):
         self._hosts: Counter[str] = Counter()
         self._surplus: dict[RelayChannel, None] = {}  # in the order they came
         self._closing: Deferred[None] | None = None
+        self._sweep = Sweep(context.rotation, self._enforce_memory_limit)
 
     def acceptableProtocols(self) -> list[bytes]:
         """What may be negotiated over TLS."""
@@ -121,14 +123,14 @@ class RelaySite(Site):
 
     def sweep(self, now: float) -> None:
         """End the connections whose client is late; to be called about once a second."""
-        for channel in tuple(self.channels):
-            channel.expire(now)
-        self._enforce_memory_limit()
+        self._sweep.start(self.channels, now)
 
-    def _enforce_memory_limit(self) -> None:
-        """End the connections that hold most, while all hold more than their share."""
-        used = self.memory
-        if used <= self._max_memory:
+    def _enforce_memory_limit(self, held: int) -> None:
+        """End the connections that hold most, while all hold more than their share.
+
+        :param held: bytes that they held when each was checked.
+        """
+        if held <= self._max_memory or (used := self.memory) <= self._max_memory:
             return
         refusal = Overloaded("The HTTP connections hold too much")
         for channel in sorted(self.channels, key=lambda each: each.memory, reverse=True):

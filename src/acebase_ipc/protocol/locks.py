@@ -75,30 +75,26 @@ FIRST: Final = len(b'{"type":"')
 """The place of a byte that is different for each type of request, and of answer."""
 
 
-class Layouts:
-    """The layouts of the requests of one worker, and of their answers, by the byte at FIRST.
+def request_layouts(worker: str) -> dict[int, Layout[RequestKind]]:
+    """Return the layouts of the requests of *worker* by the byte at :data:`FIRST`."""
+    ends = b'","from":%b,"to":"%b"' % (json_string(worker), MASTER)
+    start = b'{"type":"request","from":%b,"to":"%b","id":"' % (json_string(worker), MASTER)
+    return {
+        ord("l"): _layout(LOCK, b'{"type":"lock-request","id":"', ends + b',"data":{'),
+        ord("u"): _layout(UNLOCK, b'{"type":"unlock-request","id":"', ends + _RELEASES),
+        ord("m"): _layout(MOVE, b'{"type":"move-lock-request","id":"', ends + _RELEASES),
+        ord("r"): _layout(OTHER, start, b'","data":{'),
+    }
 
-    :ivar requests: the layouts of its requests.
-    :ivar answers: the layouts of the answers. That of a ``lock-result`` grants a lock.
-    """
 
-    __slots__ = ("answers", "requests")
-
-    def __init__(self, worker: str) -> None:
-        ends = b'","from":%b,"to":"%b"' % (json_string(worker), MASTER)
-        answer_ends = b'","from":"%b","to":%b' % (MASTER, json_string(worker))
-        start = b'{"type":"request","from":%b,"to":"%b","id":"' % (json_string(worker), MASTER)
-        self.requests: dict[int, Layout[RequestKind]] = {
-            b"l"[0]: _layout(LOCK, b'{"type":"lock-request","id":"', ends + b',"data":{'),
-            b"u"[0]: _layout(UNLOCK, b'{"type":"unlock-request","id":"', ends + _RELEASES),
-            b"m"[0]: _layout(MOVE, b'{"type":"move-lock-request","id":"', ends + _RELEASES),
-            b"r"[0]: _layout(OTHER, start, b'","data":{'),
-        }
-        self.answers: dict[int, Layout[bool]] = {
-            b"l"[0]: _layout(True, b'{"type":"lock-result","id":"', answer_ends + _GRANTS),
-            b"u"[0]: _layout(False, b'{"type":"unlock-result","id":"', answer_ends + b',"ok":'),
-            b"r"[0]: _layout(False, b'{"type":"result","id":"', b'","ok":'),
-        }
+def answer_layouts(worker: str) -> dict[int, Layout[bool]]:
+    """Return the layouts of answers to *worker*, and whether such an answer grants a lock."""
+    ends = b'","from":"%b","to":%b' % (MASTER, json_string(worker))
+    return {
+        ord("l"): _layout(True, b'{"type":"lock-result","id":"', ends + _GRANTS),
+        ord("u"): _layout(False, b'{"type":"unlock-result","id":"', ends + b',"ok":'),
+        ord("r"): _layout(False, b'{"type":"result","id":"', b'","ok":'),
+    }
 
 
 _RELEASES: Final = b',"data":{"id":'

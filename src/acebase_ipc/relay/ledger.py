@@ -15,12 +15,13 @@ from typing import Final, NamedTuple
 
 from acebase_ipc.protocol.locks import (
     OTHER,
-    Layouts,
     LockDetails,
     RequestKind,
+    answer_layouts,
     read_details,
     read_lock_id,
     read_request,
+    request_layouts,
     with_lock_id,
 )
 from acebase_ipc.relay.memory import MemoryBudget
@@ -123,7 +124,8 @@ class Lock:
 class Account:
     """The open requests and the locks of one worker.
 
-    :ivar layouts: how its envelopes are laid out.
+    :ivar request_layouts: how its requests are laid out, by the byte at ``FIRST``.
+    :ivar answer_layouts: how the answers are laid out.
     :ivar requests: its last requests by id; ``None`` in place of one that is answered.
     :ivar open: the number of open requests.
     :ivar room: requests that it may have before the answered ones are forgotten.
@@ -136,13 +138,15 @@ class Account:
 
     __slots__ = (
         "about",
+        "answer_layouts",
         "granted",
         "holder",
         "is_plain",
-        "layouts",
         "ledger",
         "locks",
+        "next_number",
         "open",
+        "request_layouts",
         "requests",
         "resent",
         "room",
@@ -151,7 +155,9 @@ class Account:
     def __init__(self, ledger: Ledger, holder: str) -> None:
         self.ledger = ledger
         self.holder = holder
-        self.layouts = Layouts(holder)
+        self.next_number = ledger.next_number
+        self.request_layouts = request_layouts(holder)
+        self.answer_layouts = answer_layouts(holder)
         self.requests: dict[bytes, Asked | None] = {}
         self.open = 0
         self.room = 2 * _REMEMBERED

@@ -81,21 +81,20 @@ class LockRecovery:
         """
         account = worker.account or self._open(worker)
         try:
-            kind, unpack, start, end, size = account.layouts.requests[body[FIRST]]
+            kind, unpack, start, end, size = account.request_layouts[body[FIRST]]
             head, request_id, tail = unpack(body)
         except (IndexError, KeyError, StructError):
             return self._requested_otherwise(worker, account, master, body)
         requests = account.requests
         if head == start and tail == end and len(body) <= SMALL and len(requests) < account.room:
-            number = account.ledger.next_number()
             if kind is LOCK or kind is OTHER:
-                requests[request_id] = body, self._clock(), number, None
+                requests[request_id] = body, self._clock(), account.next_number(), None
                 account.open += 1
                 return body
             if kind is UNLOCK and master is not None and master.connection is not None:
                 granted = account.granted.pop(_number(body[size:-2]), None)
                 if granted is not None:
-                    requests[request_id] = body, self._clock(), number, granted
+                    requests[request_id] = body, self._clock(), account.next_number(), granted
                     account.open += 1
                     return body
         return self._requested_otherwise(worker, account, master, body)
@@ -195,7 +194,7 @@ class LockRecovery:
         if account is None:
             return self._answered_otherwise(database, worker, None, addressee, body)
         try:
-            may_grant, unpack, start, end, size = account.layouts.answers[body[FIRST]]
+            may_grant, unpack, start, end, size = account.answer_layouts[body[FIRST]]
             head, request_id, tail = unpack(body)
         except (IndexError, KeyError, StructError):
             return self._answered_otherwise(database, worker, account, addressee, body)

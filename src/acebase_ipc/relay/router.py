@@ -33,6 +33,7 @@ from acebase_ipc.relay.store import MessageStore
 from acebase_ipc.relay.work import Work
 
 _TO_MASTER = b"to:%b;" % MASTER
+_AFTER_MASTER = len(_TO_MASTER)
 
 
 class Router:
@@ -72,7 +73,7 @@ class Router:
         if len(message) > self.max_payload and self._is_large(message):
             raise MessageTooLarge(self.max_payload)
         if message.startswith(_TO_MASTER) and sender.dialect is ACEBASE and sender.id != MASTER:
-            self._ask_master(sender, message[len(_TO_MASTER) :])
+            self._ask_master(sender, message[_AFTER_MASTER:])
             return
         addressee, body = parse(message)
         if sender.dialect_settled and not body.startswith(BYE_START):

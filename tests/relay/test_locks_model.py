@@ -46,6 +46,7 @@ from acebase_ipc.protocol.errors import RequestRefused
 from acebase_ipc.relay.peers import SessionState
 from tests.relay.core import DATABASE, MASTER, Core, bye
 from tests.relay.locker import (
+    ANSWERS,
     LOCK_TIMEOUT,
     MAX_PAYLOAD,
     Asked,
@@ -454,9 +455,9 @@ class LocksMachine(RuleBasedStateMachine):
 
     def check_request(self, text: str) -> None:
         """A request that reaches the master is one of a worker's, or the relay's own."""
-        if not text.startswith('{"type":') or '-request"' not in text[:40]:
+        message = json.loads(text) if text.startswith("{") else {"type": ""}
+        if message["type"] not in ANSWERS:
             return
-        message = json.loads(text)
         assert self.master
         assert self.master.line
         assert message["id"] not in self.master.line.asked, f"it was asked twice: {text}"

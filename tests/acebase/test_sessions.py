@@ -338,7 +338,7 @@ def test_workers_join_under_load(
         subscriber.subscribe("list", "child_added", [master, *workers[1:]])
         loads = [worker.begin("load", path="counters/total") for worker in workers]
         for worker in workers:
-            worker.wait_values("loading", 1)
+            worker.wait_acknowledged(1)
 
         joiners = cluster.join("worker", "worker", "worker")
         exchange(subscriber, *joiners)

@@ -1,0 +1,90 @@
+"""What the tests of crashes share: transactions on one counter, held and waiting."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from tests.acebase.accounts import Account, settle
+from tests.acebase.cluster import Address, Cluster, Peer, Pending, Relay, Role
+
+KEY = "total" * 24
+COUNTER = f"counters/{KEY}"
+"""A long path, so that lock messages are longer than the other messages of a transaction."""
+
+LIMIT = 8.0
+"""Seconds in which a cluster has to go on after a crash. A lock of AceBase expires after 120."""
+
+Outcome = Callable[[str], None]
+
+
+class Counting(Cluster):
+    """A cluster whose workers add to :data:`COUNTER`."""
+
+    master: Peer
+    workers: list[Peer]
+
+    def restart_master(self) -> None:
+        """Start a master in place of one that was killed, and wait until it has joined."""
+        (self.master,) = self.join("master")
+
+    def wait_queued(self, count: int) -> None:
+        """Wait until that many lock requests wait in the master."""
+        self.master.until(f"ipc._locks.filter((each) => !each.granted).length === {count}", LIMIT)
+
+    def account(self) -> Account:
+        """Compare the counter, as the master reads it, with the transactions."""
+        for peer in self.peers:
+            if peer.killed:
+                peer.wait_ended()
+        return settle(self.master.get(COUNTER, LIMIT), self.peers)
+
+
+@contextlib.contextmanager
+def counting(
+    relay: Relay, directory: Path, workers: int, addresses: Sequence[Address] = ()
+) -> Iterator[Counting]:
+    """Run a cluster whose counter is at zero."""
+    database = directory.name.replace("_", "-")
+    with Counting(addresses or relay.addresses, directory, database) as cluster:
+        (cluster.master,) = cluster.join("master")
+        cluster.master.set("counters", {KEY: 0})
+        roles: list[Role] = ["worker"] * workers
+        cluster.workers = cluster.join(*roles)
+        yield cluster
+
+
+def hold(peer: Peer) -> Pending:
+    """Begin a transaction that keeps its lock until :func:`proceed`."""
+    count = len(peer.begun)
+    held = peer.begin("hold", path=COUNTER)
+    peer.wait_for("the lock", lambda: len(peer.begun) > count)
+    return held
+
+
+def proceed(peer: Peer) -> None:
+    """Let the transaction of :func:`hold` write its value."""
+    peer.call("proceed")
+
+
+def add(peer: Peer, times: int = 1) -> Pending:
+    """Begin so many transactions at once that add one, without waiting for their locks."""
+    before: int = peer.evaluate("wire.sent['lock-request'] || 0")
+    added = peer.begin("increment", path=COUNTER, times=times)
+    peer.until(f"wire.sent['lock-request'] >= {before + times}")
+    return added
+
+
+def complete(running: Sequence[Pending], began: float, outcome: Outcome) -> None:
+    """Wait until all have been answered, at most :data:`LIMIT` seconds after ``began``."""
+    hanging = 0
+    for each in running:
+        try:
+            each.result(max(0.0, began + LIMIT - time.monotonic()))
+        except TimeoutError:
+            hanging += 1
+    took = time.monotonic() - began
+    outcome(f"{hanging} of {len(running)} hang after {took:.1f} s" if hanging else f"{took:.1f} s")
+    assert not hanging

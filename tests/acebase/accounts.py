@@ -11,10 +11,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from tests.acebase.cluster import Peer
 
 SHOWN = 5  # values of a kind
+
+
+class Transactions(Protocol):
+    """The transactions of a process; see :class:`~tests.acebase.cluster.Peer`."""
+
+    begun: list[int]
+    acknowledged: list[int]
 
 
 @dataclass(slots=True)
@@ -41,15 +49,15 @@ class Account:
         )
 
 
-def settle(total: int, peers: Iterable[Peer]) -> Account:
+def settle(total: int, processes: Iterable[Transactions]) -> Account:
     """Compare the counter with the transactions of all processes that have ever written to it."""
     acknowledged: Counter[int] = Counter()
     in_doubt: Counter[int] = Counter()
     with Peer.changed:
-        for peer in peers:
-            done = Counter(peer.acknowledged)
+        for process in processes:
+            done = Counter(process.acknowledged)
             acknowledged += done
-            in_doubt += Counter(peer.begun) - done
+            in_doubt += Counter(process.begun) - done
     gaps = {value for value in range(1, total + 1) if value not in acknowledged}
     account = Account(
         total=total,

@@ -445,6 +445,11 @@ class Peer(Process):
             lambda: all(word in self.values("notification", other) for other in others),
         )
 
+    def wait_gone(self, other: Peer, deadline: float | None = None) -> None:
+        """Wait until the relay has announced that the other process has left."""
+        gone = f"([kind, id]) => kind === 'disconnect' && id === {json.dumps(other.id)}"
+        self.until(f"wire.announced.some({gone})", deadline)
+
     def wait_idle(self) -> None:
         """Wait until the peer has no lock and no open request."""
         self.until("ipc._requests.size === 0 && ipc._locks.length === 0")

@@ -17,6 +17,14 @@ COUNTER = f"counters/{KEY}"
 LIMIT = 8.0
 """Seconds in which a cluster has to go on after a crash. A lock of AceBase expires after 120."""
 
+ABOVE_FIRST_IDS = 30
+"""Transactions after which the ids of locks are above 100: a lower one tells little about which
+process of the master has granted it."""
+
+ROUNDS = 3
+PROGRESS = 3
+"""Transactions of each worker after a disturbance that show that it has gone on."""
+
 Outcome = Callable[[str], None]
 
 
@@ -88,3 +96,42 @@ def complete(running: Sequence[Pending], began: float, outcome: Outcome) -> None
     took = time.monotonic() - began
     outcome(f"{hanging} of {len(running)} hang after {took:.1f} s" if hanging else f"{took:.1f} s")
     assert not hanging
+
+
+def run_under_load(cluster: Counting, disturb: Callable[[], None], outcome: Outcome) -> None:
+    """Disturb a cluster at work several times. All workers go on, and nothing is lost."""
+    loads = [each.begin("load", path=COUNTER) for each in cluster.workers]
+    waits = []
+    try:
+        for _ in range(ROUNDS):
+            for each in cluster.workers:
+                each.wait_acknowledged(len(each.acknowledged) + PROGRESS, LIMIT)
+            disturb()
+            began = time.monotonic()
+            for each in cluster.workers:
+                each.wait_acknowledged(
+                    len(each.acknowledged) + PROGRESS, began + LIMIT - time.monotonic()
+                )
+            waits.append(time.monotonic() - began)
+    finally:
+        outcome(f"{len(waits)} of {ROUNDS}, after {', '.join(f'{each:.1f}' for each in waits)} s")
+    for each in cluster.workers:
+        each.call("stop")
+    done = sum(load.result(LIMIT) for load in loads)
+
+    account = cluster.account()
+    assert account.wrong == []
+    assert account.counted == account.uncounted == 0
+    assert account.acknowledged >= done
+
+
+def end_one_by_one(peers: list[Peer]) -> None:
+    """End the transactions of :func:`hold`, of which one at a time may have its lock."""
+    waiting = list(peers)
+    for _ in peers:
+        with Peer.changed:
+            Peer.changed.wait_for(lambda: any(each.begun for each in waiting), LIMIT)
+            begun = [each for each in waiting if each.begun]
+        assert len(begun) == 1, f"{len(begun)} of {len(waiting)} have the lock"
+        proceed(begun[0])
+        waiting.remove(begun[0])

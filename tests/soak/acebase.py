@@ -149,8 +149,8 @@ class Work:
         else:
             self._kill(victim)
             self._wait_progress(STAGES[victim.stage], others)
-        for each in writing:
-            self.counts["events"] += each.result(PATIENCE)
+        for written in writing:
+            self.counts["events"] += written.result(PATIENCE)
         # Not during writes that move a node: a process reads the files before it is connected,
         # and does not learn that what it has read is out of date.
         (successor,) = self.cluster.join("worker")

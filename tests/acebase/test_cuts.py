@@ -1,0 +1,159 @@
+"""Connections are cut while locks are held or waited for; the processes live on."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.acebase.cluster import Relay
+from tests.acebase.link import Link
+from tests.acebase.recovery import (
+    ABOVE_FIRST_IDS,
+    COUNTER,
+    LIMIT,
+    Counting,
+    Outcome,
+    add,
+    complete,
+    counting,
+    end_one_by_one,
+    hold,
+    proceed,
+    run_under_load,
+)
+
+# -- the master's connection is cut
+
+
+def test_the_masters_connection_is_cut_under_load(
+    each_relay: Relay, tmp_path: Path, outcome: Outcome
+) -> None:
+    with counting(each_relay, tmp_path, workers=4) as cluster:
+        add(cluster.workers[0], times=ABOVE_FIRST_IDS).result()
+
+        def cut() -> None:
+            cluster.master.call("cut")
+            cluster.master.call("return")
+
+        run_under_load(cluster, cut, outcome)
+
+
+@pytest.mark.parametrize("lock_is", ["held", "released without a master"])
+def test_the_masters_connection_is_cut_while_a_worker_holds_a_lock(
+    each_relay: Relay, tmp_path: Path, outcome: Outcome, lock_is: str
+) -> None:
+    with counting(each_relay, tmp_path, workers=3) as cluster:
+        holder, queued, late = cluster.workers
+        add(holder, times=ABOVE_FIRST_IDS).result()
+        running = [hold(holder), queued.begin("hold", path=COUNTER)]
+        cluster.wait_queued(1)
+
+        cluster.master.call("cut")
+        running.append(late.begin("hold", path=COUNTER))
+        if lock_is == "released without a master":
+            proceed(holder)
+        cluster.master.call("return")
+
+        began = time.monotonic()
+        if lock_is == "held":
+            cluster.master.until("ipc._locks.filter((each) => !each.granted).length >= 2", LIMIT)
+            assert (queued.begun, late.begun) == ([], [])
+            proceed(holder)
+        end_one_by_one([queued, late])
+        complete(running, began, outcome)
+
+        account = cluster.account()
+        assert account.wrong == []
+        assert (account.acknowledged, account.uncounted) == (ABOVE_FIRST_IDS + 3, 0)
+
+
+def test_a_worker_is_killed_while_the_masters_connection_is_cut(
+    hasty_relay: Relay, tmp_path: Path, outcome: Outcome
+) -> None:
+    with counting(hasty_relay, tmp_path, workers=2) as cluster:
+        victim, other = cluster.workers
+        add(victim, times=ABOVE_FIRST_IDS).result()
+        hold(victim)
+        running = [add(other)]
+        cluster.wait_queued(1)
+
+        cluster.master.call("cut")
+        victim.kill()
+        other.wait_gone(victim, LIMIT)
+        cluster.master.call("return")
+        began = time.monotonic()
+        complete(running, began, outcome)
+
+        account = cluster.account()
+        assert account.wrong == []
+        assert (account.counted, account.uncounted) == (0, 1)
+
+
+# -- a worker's connection is cut
+
+
+@pytest.mark.parametrize("cut_is", ["closed", "silent"])
+def test_a_worker_returns_before_its_session_ends(
+    patient_relay: Relay, tmp_path: Path, outcome: Outcome, cut_is: str
+) -> None:
+    with (
+        Link(patient_relay.address.port) as link,
+        counting_through(link, patient_relay, tmp_path) as cluster,
+    ):
+        cut_off, *others = cluster.workers
+        held = hold(cut_off)
+        running = [add(each) for each in others]
+        cluster.wait_queued(2)
+
+        if cut_is == "silent":
+            link.silence()
+        cut_off.call("cut")
+        cut_off.call("return")
+        began = time.monotonic()
+        proceed(cut_off)
+        complete([held, *running], began, outcome)
+
+        account = cluster.account()
+        assert account.wrong == []
+        assert (account.acknowledged, account.uncounted) == (3, 0)
+
+
+@pytest.mark.parametrize("cut_is", ["closed", "silent"])
+def test_a_worker_returns_after_its_lock_was_freed(
+    hasty_relay: Relay, tmp_path: Path, outcome: Outcome, cut_is: str
+) -> None:
+    """It is refused and ends, because others have written meanwhile."""
+    with (
+        Link(hasty_relay.address.port) as link,
+        counting_through(link, hasty_relay, tmp_path) as cluster,
+    ):
+        cut_off, *others = cluster.workers
+        hold(cut_off)
+        running = [add(each) for each in others]
+        cluster.wait_queued(2)
+
+        if cut_is == "silent":
+            link.silence()
+        began = time.monotonic()
+        cut_off.call("cut")
+        complete(running, began, outcome)
+
+        cut_off.begin("return")
+        cut_off.wait_ended(LIMIT)
+        cut_off.killed = True
+        assert "server error" in (cut_off.fatal or "")  # the client's text for status 500
+        (successor,) = cluster.join("worker")
+        add(successor).result(LIMIT)
+        account = cluster.account()
+        assert account.wrong == []
+        assert (account.acknowledged, account.counted, account.uncounted) == (3, 0, 1)
+
+
+def counting_through(link: Link, relay: Relay, directory: Path) -> AbstractContextManager[Counting]:
+    """A cluster of a master and three workers, the first of which connects through the link."""
+    direct, through_link = relay.address, replace(relay.address, port=link.port)
+    return counting(relay, directory, 3, [direct, through_link, direct, direct])

@@ -14,7 +14,7 @@ KEY = "total" * 24
 COUNTER = f"counters/{KEY}"
 """A long path, so that lock messages are longer than the other messages of a transaction."""
 
-LIMIT = 8.0
+LIMIT = 20.0
 """Seconds in which a cluster has to go on after a crash. A lock of AceBase expires after 120."""
 
 ABOVE_FIRST_IDS = 30

@@ -145,7 +145,7 @@ class Recorder(WebSocketConnection):
     def check(self, timeout: float, answer: Callable[[bool], object]) -> None:
         self.calls.append(("check", timeout))
 
-    def closing(self, code: int | None) -> None:
+    def closing(self, code: int | None, by_peer: bool) -> None:
         self.calls.append(("closing", code))
 
     @property

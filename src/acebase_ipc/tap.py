@@ -133,6 +133,11 @@ class Options(usage.Options):
 
     optFlags: list[list[Any]] = [
         ["no-introductions", None, "Do not send acebase peers each other's hello."],
+        [
+            "no-lock-recovery",
+            None,
+            "Leave the locks of peers that are gone, and tell a new master nothing.",
+        ],
     ]
 
     compData = usage.Completions(
@@ -187,6 +192,7 @@ class Options(usage.Options):
                 token_file=self["token-file"],
                 dialect=self["dialect"],
                 introductions=not self["no-introductions"],
+                lock_recovery=not self["no-lock-recovery"],
                 allow_origins=tuple(self["origins"]),
                 allow_hosts=tuple(self["hosts"]),
             )

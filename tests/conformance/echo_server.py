@@ -69,7 +69,7 @@ class Echo(WebSocketConnection):
     def check(self, timeout: float, answer: Callable[[bool], object]) -> None:
         pass
 
-    def closing(self, code: int | None) -> None:
+    def closing(self, code: int | None, by_peer: bool) -> None:
         pass
 
 

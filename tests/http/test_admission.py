@@ -147,6 +147,8 @@ class SlowRelay:
 
     def check_room(self, handshake: Handshake) -> None: ...
 
+    def check_fence(self, handshake: Handshake, now: float) -> None: ...
+
 
 def test_room_used_up_during_the_check_is_refused() -> None:
     full: list[RequestRefused] = []

@@ -164,9 +164,10 @@ class Process:
         if self.peer.connection is self.connection:
             self._relay.delivery.drain(self.peer)
 
-    def is_lost(self, close_code: int | None = None) -> None:
+    def is_lost(self, close_code: int | None = None, has_ended: bool = False) -> None:
         """End the connection; without a close code it breaks."""
-        self._relay.sessions.lost(self.peer, self.connection, close_code, self._core.now)
+        now = self._core.now
+        self._relay.sessions.lost(self.peer, self.connection, close_code, now, has_ended)
 
 
 class Core:
@@ -177,10 +178,10 @@ class Core:
     :param limits: the relay's limits that differ from the defaults.
     """
 
-    def __init__(self, introduce: bool = True, **limits: Any) -> None:
+    def __init__(self, introduce: bool = True, lock_recovery: bool = True, **limits: Any) -> None:
         self.now = 1000.0
         self.reports: list[RelayEvent] = []
-        self.relay = Relay(Limits(**limits), self, introduce)
+        self.relay = Relay(lambda: self.now, Limits(**limits), self, introduce, lock_recovery)
         self._processes: list[Process] = []
 
     def report(self, event: RelayEvent) -> None:
@@ -202,6 +203,7 @@ class Core:
         """Let a process connect."""
         connection = FakeConnection()
         handshake = Handshake(database, client_id, dialect, settled)
+        self.relay.sessions.check_fence(handshake, self.now)
         admitted = self.relay.sessions.admit(handshake, connection, self.wall)
         assert connection.texts == [], "nothing is sent before the connection knows its peer"
         self.relay.sessions.welcome(admitted)

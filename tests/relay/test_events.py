@@ -15,6 +15,8 @@ from acebase_ipc.relay.events import (
     DropReason,
     ExpiryReason,
     IdConflict,
+    LockHeldLong,
+    LocksFreed,
     MasterAbsent,
     MessageDropped,
     NullObserver,
@@ -63,9 +65,28 @@ LINES: list[tuple[RelayEvent, Severity, str]] = [
         "mydb_data: worker1 has resumed its session: 7 queued message(s)",
     ),
     (
-        MasterAbsent(*WHO),
+        MasterAbsent(*WHO, 2, 3),
         Severity.WARNING,
-        "mydb_data: messages wait for worker1, which is not connected",
+        (
+            "mydb_data: 2 worker(s), no worker1, 3 message(s) wait: start the process with the"
+            " role 'master'"
+        ),
+    ),
+    (
+        LocksFreed(*WHO, 2, "val/c", "transactNode"),
+        Severity.WARNING,
+        (
+            "mydb_data: worker1 is gone and its 2 lock(s) are released, the first at 'val/c'"
+            " (transactNode)"
+        ),
+    ),
+    (
+        LockHeldLong(*WHO, "write", "val/c", "transactNode", 12, "w2, w3"),
+        Severity.WARNING,
+        (
+            "mydb_data: worker1 has held a write lock at 'val/c' (transactNode) for 12 s;"
+            " waiting: w2, w3"
+        ),
     ),
     (
         SessionExpired(*WHO, ExpiryReason.SIZE, messages=7, size=5000),

@@ -143,6 +143,9 @@ DEFAULTS: dict[str, float | None] = {
     "max_stored": 256 * MIB,
     "message_ttl": 60,
     "max_backlog": 64 * MIB,
+    "session_timeout_closed": 5,
+    "fence": 600,
+    "lock_warning": 10,
     "max_session_queue": 16 * MIB,
     "session_timeout": 15,
     "max_memory": GIB,
@@ -161,6 +164,9 @@ OFF = [name for name, default in DEFAULTS.items() if default is None]
 SECONDS = {
     "message_ttl",
     "session_timeout",
+    "session_timeout_closed",
+    "fence",
+    "lock_warning",
     "handshake_timeout",
     "request_timeout",
     "http_idle",
@@ -222,9 +228,11 @@ def test_the_range_of_a_limit_is_closed(name: str) -> None:
             limits_with(name, illegal)
 
 
-def test_session_timeout_alone_can_be_zero() -> None:
+def test_only_what_can_be_turned_off_can_be_zero() -> None:
     assert [name for name, limit in describe_limits().items() if limit.minimum <= 0] == [
-        "session_timeout"
+        "session_timeout",
+        "session_timeout_closed",
+        "fence",
     ]
 
 

@@ -101,7 +101,7 @@ def test_what_was_given_back_comes_first(waiting: Waiting, returned: list[bytes]
 def test_the_sender_of_what_was_given_back_is_not_known() -> None:
     queue, _ = filled([(b"later", b"peer1")])
     queue.prepend([Message(b"earlier")])
-    assert queue.discard_if(lambda sender: sender is not None) == 1
+    assert queue.discard_if(lambda _, sender: sender is not None) == 1
     assert texts(queue.take(EVERYTHING)) == [b"earlier"]
 
 
@@ -109,7 +109,7 @@ def test_the_sender_of_what_was_given_back_is_not_known() -> None:
 def test_only_the_unwanted_messages_are_discarded(waiting: Waiting, unwanted: set[object]) -> None:
     queue, budget = filled(waiting)
     kept = [text for text, sender in waiting if sender not in unwanted]
-    assert queue.discard_if(unwanted.__contains__) == len(waiting) - len(kept)
+    assert queue.discard_if(lambda _, sender: sender in unwanted) == len(waiting) - len(kept)
     assert [each.text for each in queue] == kept
     assert queue.memory == occupied(*map(len, kept)) == budget.in_queues
 
@@ -123,7 +123,7 @@ def test_messages_move_with_their_senders_behind_what_waits(
     source.move_to(target)
     assert (len(source), source.memory) == (0, 0)
     assert target.memory == filled([*first, *second])[0].memory
-    target.discard_if(unwanted.__contains__)
+    target.discard_if(lambda _, sender: sender in unwanted)
     assert [each.text for each in target] == [
         text for text, sender in [*first, *second] if sender not in unwanted
     ]

@@ -65,7 +65,7 @@ def test_joining_is_reported_with_the_dialect() -> None:
 
 
 def test_it_works_without_limits_and_observer() -> None:
-    relay = Relay()
+    relay = Relay(lambda: 0.0)
     assert relay.router.max_payload == 16384
     assert relay.registry.clients(DATABASE) == []
 

@@ -520,7 +520,7 @@ def test_messages_to_a_master_wait_for_its_first_arrival_without_limit() -> None
     worker.says(TO_MASTER)
     worker.says(NOTE)
     core.wait(10_000)
-    assert core.reported(MasterAbsent) == [MasterAbsent(DATABASE, MASTER)]
+    assert core.reported(MasterAbsent) == [MasterAbsent(DATABASE, MASTER, 1, 1)]
     assert core.reported(MessageDropped) == []
     core.hush()
     master = core.join_acebase(MASTER)

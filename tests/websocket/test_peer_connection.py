@@ -33,7 +33,7 @@ class Network:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.relay = Relay(Limits())
+        self.relay = Relay(self.clock.seconds, Limits())
         self.connections = PeerConnections(
             self.relay,
             Limits(),

@@ -147,6 +147,7 @@ class Admission:
                     self.handshake(request, database)
                 if not free:
                     raise ConflictingId
+                self._relay.sessions.check_fence(handshake, self._clock())
                 self._check_room(request.getClientAddress())
                 self._relay.registry.check_room(handshake)
             except RequestRefused as refusal:

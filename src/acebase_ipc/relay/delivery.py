@@ -29,8 +29,15 @@ _DRAIN_STEP = 64 * KIB
 _MASTER = MASTER.decode()
 
 
-def _is_gone(sender: object) -> bool:
+def _is_from_gone(_message: Message, sender: object) -> bool:
     return isinstance(sender, Peer) and sender.state is SessionState.GONE
+
+
+def report_master_absent(observer: Observer, database: Database) -> None:
+    """Report how many AceBase peers and messages wait for a master."""
+    workers = sum(each.dialect is ACEBASE for each in database.peers.values() if not each.is_master)
+    messages = len(database.awaiting_master)
+    observer.report(MasterAbsent(database.name, _MASTER, workers, messages))
 
 
 def _render_documented(text: bytes) -> bytes:
@@ -105,15 +112,21 @@ class Delivery:
             return True
         if queue.swept_to > limit - limit // 16:
             return False  # otherwise each further message would cause a search
-        queue.discard_if(_is_gone)
+        queue.discard_if(_is_from_gone)
         queue.swept_to = queue.memory
         return queue.fits(limit, size)
 
     def _end_slow_consumer(self, peer: Peer, connection: Connection, unsent: int) -> None:
         name, messages = peer.database.name, len(peer.queue)
         self._observer.report(SlowConsumer(name, peer.client_id, unsent, messages))
+        self.cut(peer)
+
+    def cut(self, peer: Peer) -> None:
+        """End the connection of *peer* at once, and its session with it."""
+        connection = peer.connection
         self._end(peer)
-        connection.abort()
+        if connection is not None:
+            connection.abort()
 
     def _end(self, peer: Peer) -> None:
         peer.connection = None
@@ -139,7 +152,7 @@ class Delivery:
         Messages whose senders have left are dropped: the lock request of a dead worker
         would be granted, and would block the others for up to 120 s.
         """
-        self._report_dropped(peer, queue.discard_if(_is_gone))
+        self._report_dropped(peer, queue.discard_if(_is_from_gone))
         if queue:
             name = peer.database.name
             self._observer.report(SessionResumed(name, peer.client_id, len(queue)))
@@ -161,7 +174,9 @@ class Delivery:
         if not self._make_room(queue, message.size):
             self._drop_awaiting(database)
         if not queue:
-            self._observer.report(MasterAbsent(database.name, _MASTER))
+            self._append(queue, message, sender)
+            report_master_absent(self._observer, database)
+            return
         self._append(queue, message, sender)
 
     def _keep_for_successor(self, peer: Peer, message: Message, sender: Peer | None) -> None:
@@ -180,7 +195,9 @@ class Delivery:
             and gone.state is not SessionState.ENDING
             and queue.fits(self._max_session_queue)
         ):
-            queue.discard_if(lambda sender: sender is None or _is_gone(sender))
+            queue.discard_if(
+                lambda message, sender: sender is None or _is_from_gone(message, sender)
+            )
             queue.move_to(gone.database.awaiting_master)
 
     def _drop_awaiting(self, database: Database) -> None:
@@ -189,6 +206,8 @@ class Delivery:
             SessionExpired(database.name, _MASTER, ExpiryReason.SIZE, len(queue), queue.memory)
         )
         queue.clear()
+        if database.ledger is not None:
+            database.ledger.clear()
 
     # Memory
 
@@ -198,8 +217,8 @@ class Delivery:
             return
         consumers: list[tuple[int, int, Peer | Database]] = []
         for database in self._registry.databases.values():
-            if database.awaiting_master:
-                consumers.append((-database.awaiting_master.memory, len(consumers), database))
+            if memory := database.memory:
+                consumers.append((-memory, len(consumers), database))
             for peer in database.peers.values():
                 if memory := peer.memory:
                     consumers.append((-memory, len(consumers), peer))
@@ -208,23 +227,19 @@ class Delivery:
         excess = budget.used - budget.limit  # computed once: it asks every connection
         while consumers and excess > 0:
             _, _, consumer = heappop(consumers)
-            excess -= budget.in_queues
+            excess -= budget.in_queues + budget.in_ledgers
             if isinstance(consumer, Peer):
                 excess -= self._evict(consumer)
             else:
                 self._drop_awaiting(consumer)
-            excess += budget.in_queues
+            excess += budget.in_queues + budget.in_ledgers
 
     def _evict(self, peer: Peer) -> int:
-        """End the session of *peer*, and return the bytes that its connection held."""
+        """End the session of *peer*, and return the bytes that are freed when it has ended."""
         self._observer.report(EvictedForMemory(peer.database.name, peer.client_id, peer.memory))
-        connection = peer.connection
         peer.queue.clear()
-        self._end(peer)
-        if connection is None:
-            return 0
-        held = connection.memory
-        connection.abort()
+        held = peer.memory
+        self.cut(peer)
         return held
 
     # Reports

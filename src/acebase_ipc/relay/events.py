@@ -215,7 +215,13 @@ class MasterAbsent(PeerEvent):
     """Messages are addressed to an absent master; they are queued until it joins."""
 
     severity: ClassVar[Severity] = Severity.WARNING
-    text: ClassVar[str] = "{database}: messages wait for {peer}, which is not connected"
+    text: ClassVar[str] = (
+        "{database}: {workers} worker(s), no {peer}, {messages} message(s) wait: start the process"
+        " with the role 'master'"
+    )
+
+    workers: int
+    messages: int
 
 
 class ExpiryReason(Enum):
@@ -256,6 +262,91 @@ class IdConflict(PeerEvent):
 
     holder: str
     newcomer: str
+
+
+@dataclass(frozen=True, slots=True)
+class LocksFreed(PeerEvent):
+    """A peer is gone while it held locks: the relay releases them at the master."""
+
+    severity: ClassVar[Severity] = Severity.WARNING
+    text: ClassVar[str] = (
+        "{database}: {peer} is gone and its {locks} lock(s) are released, the first at {path!r}"
+        " ({comment})"
+    )
+
+    locks: int
+    path: str
+    comment: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnRefused(PeerEvent):
+    """A process comes back after its locks were released: it is refused, which ends it."""
+
+    severity: ClassVar[Severity] = Severity.WARNING
+    text: ClassVar[str] = (
+        "{database}: {peer} is refused with 500, because its session has ended and its locks were"
+        " released: its process ends and has to be started again"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class MasterRecovered(PeerEvent):
+    """A master has arrived and is told of the locks that are held and of open requests."""
+
+    severity: ClassVar[Severity] = Severity.INFO
+    text: ClassVar[str] = (
+        "{database}: {peer} is asked for {locks} lock(s) again, and is sent {requests} request(s)"
+        " again"
+    )
+
+    locks: int
+    requests: int
+
+
+@dataclass(frozen=True, slots=True)
+class LockHeldLong(PeerEvent):
+    """A peer has held a lock for longer than ``lock_warning`` while others wait."""
+
+    severity: ClassVar[Severity] = Severity.WARNING
+    text: ClassVar[str] = (
+        "{database}: {peer} has held a {kind} lock at {path!r} ({comment}) for {seconds} s;"
+        " waiting: {waiting}"
+    )
+
+    kind: str
+    path: str
+    comment: str
+    seconds: int
+    waiting: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestOpenLong(PeerEvent):
+    """The master has not answered a request of a peer for longer than ``lock_warning``."""
+
+    severity: ClassVar[Severity] = Severity.WARNING
+    text: ClassVar[str] = (
+        "{database}: {peer} has waited for {seconds} s for the master to answer a {kind} at"
+        " {path!r} ({comment})"
+    )
+
+    kind: str
+    path: str
+    comment: str
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class TooManyRequests(PeerEvent):
+    """A peer has too many open requests and locks: it is disconnected."""
+
+    severity: ClassVar[Severity] = Severity.ERROR
+    text: ClassVar[str] = (
+        "{database}: {peer} is disconnected: it has {requests} open requests and locks"
+    )
+
+    requests: int
 
 
 class Observer(Protocol):

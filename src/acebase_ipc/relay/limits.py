@@ -147,6 +147,30 @@ class Limits:
         reason="clients reconnect at once, and a master restarts within seconds",
         minimum=0,
     )
+    session_timeout_closed: float = _limit(
+        5.0,
+        summary="the same if the peer's own host has closed the connection without a close frame",
+        **_TIME,
+        exceeded="the session expires: the other peers are told that the peer left",
+        reason="its process has ended: a running client is back within milliseconds",
+        minimum=0,
+    )
+    fence: float = _limit(
+        600.0,
+        summary="how long a peer is refused whose session ended while it held locks; 0: not at all",
+        **_TIME,
+        exceeded="the peer is admitted",
+        reason="others have its locks; the refusal ends its process, which has to start afresh",
+        minimum=0,
+    )
+    lock_warning: float = _limit(
+        10.0,
+        summary="how long a lock is held while others wait, or a request waits for the master",
+        **_TIME,
+        exceeded="a warning each minute (LockHeldLong, RequestOpenLong)",
+        reason="a transaction takes milliseconds; AceBase itself is silent for 30 s",
+        minimum=0.1,
+    )
     max_session_queue: int = _limit(
         16 * MIB,
         summary="the messages that wait for one suspended session",

@@ -10,6 +10,7 @@ from typing import Protocol
 from acebase_ipc.protocol.dialect import ACEBASE
 from acebase_ipc.protocol.handshake import Handshake
 from acebase_ipc.protocol.messages import MASTER, Message
+from acebase_ipc.relay.ledger import Account, Ledger
 from acebase_ipc.relay.memory import MemoryBudget
 from acebase_ipc.relay.queue import MessageQueue
 
@@ -81,9 +82,11 @@ class Peer:
     :ivar said_bye: whether it has broadcast that it is leaving.
     :ivar queue: the messages that wait for it.
     :ivar introduction: the message that introduces it to others; ``None`` until one was made.
+    :ivar account: its open requests and locks; ``None`` until it asks the master for something.
     """
 
     __slots__ = (
+        "account",
         "client_id",
         "connected",
         "connection",
@@ -116,6 +119,7 @@ class Peer:
         self.state = SessionState.CONNECTED
         self.queue = MessageQueue(budget)
         self.introduction: Message | None = None
+        self.account: Account | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.client_id} of {self.database.name}>"
@@ -133,8 +137,12 @@ class Peer:
     @property
     def memory(self) -> int:
         """The bytes that the relay holds for it."""
-        connection = self.connection
-        return self.queue.memory + (0 if connection is None else connection.memory)
+        connection, account = self.connection, self.account
+        return (
+            self.queue.memory
+            + (0 if connection is None else connection.memory)
+            + (0 if account is None else account.memory)
+        )
 
 
 class Database:
@@ -142,14 +150,23 @@ class Database:
 
     :ivar peers: the peers by id, in the order in which they joined.
     :ivar awaiting_master: messages addressed to the master while there is none.
+    :ivar masters: how many masters have arrived.
+    :ivar ledger: what the peers have asked of the master; ``None`` until one asks.
     """
 
-    __slots__ = ("awaiting_master", "name", "peers")
+    __slots__ = ("awaiting_master", "ledger", "masters", "name", "peers")
 
     def __init__(self, name: str, budget: MemoryBudget) -> None:
         self.name = name
         self.peers: dict[bytes, Peer] = {}
         self.awaiting_master = MessageQueue(budget)
+        self.masters = 0
+        self.ledger: Ledger | None = None
+
+    @property
+    def memory(self) -> int:
+        """The bytes that it holds for a master that is not there."""
+        return self.awaiting_master.memory + (0 if self.ledger is None else self.ledger.memory)
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,18 +74,23 @@ class MessageQueue:
         self.swept_to = 0
         return messages
 
-    def discard_if(self, unwanted: Callable[[object], bool]) -> int:
-        """Drop the messages whose sender is *unwanted*.
+    def discard_if(self, unwanted: Callable[[Message, object], bool]) -> int:
+        """Drop the messages that are *unwanted*, each with its sender.
 
         The sender of a broadcast is ``None``.
 
         :returns: how many were dropped.
         """
-        dropped = [entry for entry in self._entries if unwanted(entry[1])]
+        kept: deque[Entry] = deque()
+        dropped = []
+        for message, sender in self._entries:
+            if unwanted(message, sender):
+                dropped.append(message)
+            else:
+                kept.append((message, sender))
         if dropped:
-            kept = deque(entry for entry in self._entries if not unwanted(entry[1]))
             self._entries = kept or _NOTHING
-            for message, _ in dropped:
+            for message in dropped:
                 self._remove(message)
         return len(dropped)
 

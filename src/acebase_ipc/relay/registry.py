@@ -44,6 +44,8 @@ class Registry:
         del database.peers[peer.id]
         if not database.peers:
             database.awaiting_master.clear()
+            if database.ledger is not None:
+                database.ledger.clear()
             del self.databases[database.name]
 
     def find(self, database: str, client_id: str) -> Peer | None:

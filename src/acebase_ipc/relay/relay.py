@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from acebase_ipc.relay.delivery import Delivery
 from acebase_ipc.relay.events import DropReason, MessageDropped, NullObserver, Observer
 from acebase_ipc.relay.introductions import Introductions
 from acebase_ipc.relay.limits import Limits
+from acebase_ipc.relay.lock_table import LockTable, lock_table
+from acebase_ipc.relay.lock_watch import LockWatch
 from acebase_ipc.relay.memory import MemoryBudget
+from acebase_ipc.relay.recovery import LockRecovery
 from acebase_ipc.relay.registry import Registry
 from acebase_ipc.relay.router import Router
 from acebase_ipc.relay.sessions import Sessions
@@ -15,13 +20,16 @@ from acebase_ipc.relay.work import Work
 
 
 class Relay:
-    """The core of a relay, without I/O and without a clock.
+    """The core of a relay, without I/O.
 
-    Input is a method call, with the time as an argument. Output goes to
+    Input is a method call. Output goes to
     :class:`~acebase_ipc.relay.peers.Connection` and
     :class:`~acebase_ipc.relay.events.Observer`.
 
+    :param clock: returns monotonic seconds.
     :param introduce: whether to greet acebase peers on each other's behalf.
+    :param recover_locks: whether to release the locks of peers that are gone, and to tell a new
+        master of locks and open requests.
     :ivar memory: counts the bytes that all parts hold.
     :ivar registry: knows the databases and their peers.
     :ivar store: keeps large messages until they are downloaded.
@@ -33,9 +41,11 @@ class Relay:
 
     def __init__(
         self,
+        clock: Callable[[], float],
         limits: Limits | None = None,
         observer: Observer | None = None,
         introduce: bool = True,
+        recover_locks: bool = True,
     ) -> None:
         limits = limits or Limits()
         self._observer = observer = observer or NullObserver()
@@ -45,11 +55,16 @@ class Relay:
         self.memory.register(lambda: self.store.stored)
         self.delivery = Delivery(limits, self.registry, self.memory, observer)
         introductions = Introductions(self.delivery, introduce)
+        self._clock = clock
+        self._lock_watch = LockWatch(limits.lock_warning, observer)
+        recovery = LockRecovery(self.delivery, self.memory, observer, clock, recover_locks)
         self.sessions = Sessions(
-            limits, self.registry, self.delivery, introductions, self.store, observer
+            limits, self.registry, self.delivery, introductions, self.store, recovery, observer
         )
         self.work = Work()
-        self.router = Router(limits, self.delivery, introductions, self.store, observer, self.work)
+        self.router = Router(
+            limits, self.delivery, introductions, self.store, recovery, observer, self.work
+        )
 
     def expire(self, now: float) -> None:
         """End what has expired, and enforce the memory limit; to be called about once a second.
@@ -61,6 +76,12 @@ class Relay:
             self._observer.report(dropped)
         self.sessions.expire(now)
         self.delivery.enforce_memory_limit()
+        self._lock_watch.check(self.registry.databases.values(), now)
+
+    def locks(self, database: str) -> LockTable:
+        """Return the locks and open requests of *database*; none if it has no peer."""
+        found = self.registry.databases.get(database)
+        return LockTable() if found is None else lock_table(found, self._clock())
 
     def close(self, code: int, reason: str) -> None:
         """End all sessions: send each peer its queue and close its connection."""

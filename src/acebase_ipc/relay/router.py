@@ -28,6 +28,7 @@ from acebase_ipc.relay.events import DialectDetected, DropReason, MessageDropped
 from acebase_ipc.relay.introductions import Introductions
 from acebase_ipc.relay.limits import Limits
 from acebase_ipc.relay.peers import Peer
+from acebase_ipc.relay.recovery import LockRecovery
 from acebase_ipc.relay.store import MessageStore
 from acebase_ipc.relay.work import Work
 
@@ -46,6 +47,7 @@ class Router:
         delivery: Delivery,
         introductions: Introductions,
         store: MessageStore,
+        recovery: LockRecovery,
         observer: Observer,
         work: Work,
     ) -> None:
@@ -55,6 +57,7 @@ class Router:
         self._keep = delivery.keep
         self._introductions = introductions
         self._store = store
+        self._recovery = recovery
         self._observer = observer
         self._pong = Message(PONG)
 
@@ -114,6 +117,7 @@ class Router:
                 return False
             if addressee is OTHERS:
                 sender.said_bye = True
+                self._recovery.worker_gone(sender)
         return True
 
     def _detect_dialect(self, sender: Peer, body: bytes) -> None:
@@ -130,6 +134,11 @@ class Router:
             self._delivery.send(sender, self._pong)
         else:
             peer = sender.database.peers.get(addressee)
+            if sender.dialect is ACEBASE:
+                noted = self._note(sender, peer, addressee, body)
+                if noted is None:
+                    return
+                body = noted
             if peer is None:
                 self._deliver_to_absent(sender, addressee, body)
                 return
@@ -138,6 +147,15 @@ class Router:
                 connection.send_text(render(body, peer.dialect))  # the common case
             else:
                 self._keep(peer, Message(render(body, peer.dialect)), sender)
+
+    def _note(self, sender: Peer, peer: Peer | None, addressee: bytes, body: bytes) -> bytes | None:
+        """Note a request to the master, or its answer; returns what *peer* has to receive."""
+        if sender.id == MASTER:
+            if addressee != MASTER:
+                return self._recovery.answered(sender.database, peer, addressee, body)
+        elif addressee == MASTER:
+            return self._recovery.requested(sender, peer, body)
+        return body
 
     def _deliver_to_absent(self, sender: Peer, addressee: bytes, body: bytes) -> None:
         database = sender.database

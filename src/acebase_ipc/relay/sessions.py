@@ -32,9 +32,11 @@ from acebase_ipc.relay.events import (
     PeerReplaced,
     SessionSuspended,
 )
+from acebase_ipc.relay.fences import Fences
 from acebase_ipc.relay.introductions import Introductions
 from acebase_ipc.relay.limits import Limits
 from acebase_ipc.relay.peers import Connection, Database, Peer, SessionState
+from acebase_ipc.relay.recovery import LockRecovery
 from acebase_ipc.relay.registry import Registry
 from acebase_ipc.relay.store import MessageStore
 
@@ -75,15 +77,19 @@ class Sessions:
         delivery: Delivery,
         introductions: Introductions,
         store: MessageStore,
+        recovery: LockRecovery,
         observer: Observer,
     ) -> None:
         self._timeout = limits.session_timeout
+        self._timeout_closed = min(limits.session_timeout_closed, limits.session_timeout)
         self._max_session_queue = limits.max_session_queue
         self._registry = registry
         self._delivery = delivery
         self._introductions = introductions
         self._store = store
+        self._recovery = recovery
         self._observer = observer
+        self._fences = Fences(limits.fence, observer)
         self._conflicts = IdConflicts()
         self._expiries: dict[Peer, float] = {}
         self._welcome = Message(welcome(limits.payload_limit))
@@ -115,6 +121,14 @@ class Sessions:
             decide(not alive)
 
         connection.check(CHECK_TIMEOUT, answered)
+
+    def check_fence(self, handshake: Handshake, now: float) -> None:
+        """Refuse a client whose session ended while it held locks.
+
+        :param now: monotonic seconds.
+        :raises Fenced: with 500, which ends the process of a published client.
+        """
+        self._fences.check(handshake, now)
 
     def admit(self, handshake: Handshake, connection: Connection, connected_at: int) -> Admitted:
         """Make the client of *handshake* a peer; nothing is sent to it yet.
@@ -152,6 +166,8 @@ class Sessions:
             self._tell_others(database, peer, disconnected(peer.id))
             self._tell_others(database, peer, connected(peer.id))
             self._introductions.introduce(peer)
+        if peer.is_master:
+            self._recovery.master_arrived(peer, queued)
         if queued or admitted.arrival is not Arrival.JOINED:
             self._delivery.deliver_queued(queued, peer)
 
@@ -178,17 +194,26 @@ class Sessions:
 
     # Leaving
 
-    def lost(self, peer: Peer, connection: Connection, close_code: int | None, now: float) -> None:
+    def lost(
+        self,
+        peer: Peer,
+        connection: Connection,
+        close_code: int | None,
+        now: float,
+        has_ended: bool = False,
+    ) -> None:
         """Note that *connection* of *peer* has ended or is ending; may be called more than once.
 
         :param close_code: the code of the other end's close frame; ``None`` if it sent
             none.
         :param now: monotonic seconds.
+        :param has_ended: whether the client's own host has closed the connection, without a
+            close frame: then its process has ended, or is back within milliseconds.
         """
         if peer.state is SessionState.GONE:
             return
         if peer.state is SessionState.ENDING:
-            self.end([peer])
+            self.end([peer], now)
         elif peer.connection is not connection:
             if close_code is not None:
                 self._conflicts.declare(peer, now)  # it was replaced although its process runs
@@ -196,9 +221,9 @@ class Sessions:
             peer.queue.prepend(connection.reclaim())
             peer.connection = None
             if self._keeps_session(peer, close_code):
-                self._suspend(peer, now)
+                self._suspend(peer, now, has_ended and not peer.is_master)
             else:
-                self.end([peer])
+                self.end([peer], None if close_code in LEAVING else now)
 
     def _keeps_session(self, peer: Peer, close_code: int | None) -> bool:
         return (
@@ -209,21 +234,26 @@ class Sessions:
             and peer.queue.fits(self._max_session_queue)
         )
 
-    def _suspend(self, peer: Peer, now: float) -> None:
+    def _suspend(self, peer: Peer, now: float, is_short: bool) -> None:
         peer.state = SessionState.SUSPENDED
-        self._expiries[peer] = now + self._timeout
+        self._expiries[peer] = now + (self._timeout_closed if is_short else self._timeout)
         self._observer.report(SessionSuspended(peer.database.name, peer.client_id))
 
-    def end(self, peers: Collection[Peer]) -> None:
+    def end(self, peers: Collection[Peer], lost_at: float | None = None) -> None:
         """End the sessions of *peers* at once: remove all of them, then tell the others.
 
         None of them is suspended.
+
+        :param lost_at: monotonic seconds if their processes may still run, and take locks for
+            theirs that are released now: then their ids are refused for some time.
         """
         left: dict[Database, list[Peer]] = {}
         for peer in peers:
             if peer.state is SessionState.GONE:
                 continue
             self._delivery.pass_to_successor(peer)
+            if self._recovery.worker_gone(peer) and lost_at is not None:
+                self._fences.add(peer, lost_at)
             self._forget(peer)
             left.setdefault(peer.database, []).append(peer)
         for database, gone in left.items():
@@ -259,8 +289,9 @@ class Sessions:
         for peer in over:
             if peer.state is SessionState.SUSPENDED:
                 self._delivery.report_expiry(peer, ExpiryReason.TIME)
-        self.end([*over, *self._delivery.ending])
+        self.end([*over, *self._delivery.ending], now)
         self._conflicts.expire(now)
+        self._fences.expire(now)
 
     def end_all(self) -> None:
         """End all sessions without telling other peers, because all connections are closed next."""

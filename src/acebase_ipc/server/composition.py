@@ -87,7 +87,7 @@ def compose(
     :raises ConfigError: if the token file cannot be used.
     """
     limits = config.effective_limits
-    relay = Relay(limits, observer, config.introductions)
+    relay = Relay(clock, limits, observer, config.introductions, config.lock_recovery)
     rotation = Rotation(reactor, relay.work)
     uploads = UploadAdmission(relay.router, relay.store, limits, reactor, clock)
     connections = PeerConnections(

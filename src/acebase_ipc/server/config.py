@@ -71,6 +71,8 @@ class AceBaseIPCServerConfig:
     :param dialect: the dialect of all peers; default: detected for each peer.
     :param introductions: send AceBase peers each other's hello, so that a peer that joins
         late learns the subscriptions of the others.
+    :param lock_recovery: release the locks of AceBase peers that are gone, and tell a new master
+        of the locks that are held and of open requests.
     :param allow_origins: web origins whose pages may use the relay, such as
         ``https://example.org``; ``*`` for all. Default: none.
     :param allow_hosts: further host names under which a relay on loopback may be addressed
@@ -90,6 +92,7 @@ class AceBaseIPCServerConfig:
     token_file: str | None = None
     dialect: Dialect | None = None
     introductions: bool = True
+    lock_recovery: bool = True
     allow_origins: tuple[str, ...] = ()
     allow_hosts: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)

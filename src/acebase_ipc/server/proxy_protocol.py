@@ -127,6 +127,9 @@ def _addresses(family: int, data: bytes) -> tuple[IAddress | None, IAddress | No
 class ProxiedProtocol(ProtocolWrapper):
     """Reads a PROXY header, then passes data on; has the addresses of the header."""
 
+    is_proxied = True
+    """Tells the connection of a peer that its client is behind a proxy."""
+
     factory: Any
     transport: Any
     _header: Header | None = None

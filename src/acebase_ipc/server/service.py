@@ -27,6 +27,7 @@ from twisted.web.resource import IResource
 from acebase_ipc.errors import ConfigError
 from acebase_ipc.http.tokens import Tokens
 from acebase_ipc.relay.events import GuardedObserver, Observer
+from acebase_ipc.relay.lock_table import LockTable
 from acebase_ipc.relay.peers import Client
 from acebase_ipc.server.composition import compose
 from acebase_ipc.server.config import AceBaseIPCServerConfig
@@ -265,6 +266,10 @@ class AceBaseIPCServer(Service):
     def get_clients(self, dbname: str) -> tuple[Client, ...]:
         """Return the clients of the database with the wire name *dbname*, as they joined."""
         return tuple(self._parts.relay.registry.clients(dbname))
+
+    def locks(self, dbname: str) -> LockTable:
+        """Return the locks and open requests of the database with the wire name *dbname*."""
+        return self._parts.relay.locks(dbname)
 
     def _report_observer(self) -> None:
         if not self._observer_failed:  # once: each of its failures could fill the disk

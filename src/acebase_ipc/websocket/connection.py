@@ -42,6 +42,7 @@ class Surroundings:
 class PeerConnection:
     """Makes an accepted client a peer when its WebSocket is open, and relays its messages.
 
+    :param is_proxied: whether the client is connected through a proxy.
     :ivar handshake: the client's handshake.
     :ivar tokens: the tokens that it presented.
     :ivar peer: its session, while this connection belongs to one.
@@ -50,6 +51,7 @@ class PeerConnection:
     __slots__ = (
         "_check_timeout",
         "_checks",
+        "_is_proxied",
         "_receive",
         "_surroundings",
         "_websocket",
@@ -59,9 +61,14 @@ class PeerConnection:
     )
 
     def __init__(
-        self, surroundings: Surroundings, handshake: Handshake, tokens: tuple[str, ...]
+        self,
+        surroundings: Surroundings,
+        handshake: Handshake,
+        tokens: tuple[str, ...],
+        is_proxied: bool = False,
     ) -> None:
         self._surroundings = surroundings
+        self._is_proxied = is_proxied
         self._receive = surroundings.relay.router.receive
         self._websocket: WebSocketConnection | None = None
         self._checks: tuple[Callable[[bool], object], ...] = ()
@@ -106,27 +113,33 @@ class PeerConnection:
         if self.peer is not None and self.peer.connection is self._websocket:
             self._surroundings.relay.delivery.drain(self.peer)
 
-    def closing(self, code: int | None) -> None:
+    def closing(self, code: int | None, by_peer: bool) -> None:
         """Tell the relay that the connection is ending.
 
         :param code: of the other end's close frame; ``None`` if it sent none.
+        :param by_peer: whether the other end has closed or reset it without a close frame.
         """
         peer, websocket = self.peer, self._websocket
         try:
             if peer is not None and websocket is not None:
                 if code is not None or peer.connection is websocket:
                     self.peer = None  # the relay needs no further notice
-                self._tell_lost(peer, websocket, code)
+                self._tell_lost(peer, websocket, code, by_peer)
         finally:
             self._answer_checks(alive=False)
 
-    def _tell_lost(self, peer: Peer, websocket: WebSocketConnection, code: int | None) -> None:
-        sessions = self._surroundings.relay.sessions
+    def _tell_lost(
+        self, peer: Peer, websocket: WebSocketConnection, code: int | None, by_peer: bool
+    ) -> None:
+        sessions, now = self._surroundings.relay.sessions, self._surroundings.clock()
+        # The FIN may be the proxy's. After a long silence it was the system that gave up.
+        is_heard = websocket.silence < self._surroundings.dead_after - 1
+        has_ended = by_peer and is_heard and not self._is_proxied
         try:
-            sessions.lost(peer, websocket, code, self._surroundings.clock())
+            sessions.lost(peer, websocket, code, now, has_ended)
         except Exception:
             log.failure("{doing} failed", doing="losing a connection")
-            sessions.end([peer])  # otherwise it would collect messages indefinitely
+            sessions.end([peer], now)  # otherwise it would collect messages indefinitely
 
     def check(self, timeout: float, answer: Callable[[bool], object]) -> None:
         """Check whether the other end answers a ping within *timeout* seconds."""

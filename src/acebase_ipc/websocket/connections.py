@@ -103,7 +103,7 @@ class PeerConnections:
         """Turn *request* into the WebSocket of an accepted *handshake*."""
         upgraded = getattr(request.channel, "upgraded", lambda: None)
         upgraded()  # tells the relay's own Site; another Site does not count
-        listener = PeerConnection(self._surroundings, handshake, tokens)
+        listener = PeerConnection(self._surroundings, handshake, tokens, _is_proxied(request))
         WebSocketResource(_Upgrade(self, listener)).render(request)
 
     def opened(self, connection: WebSocketConnection) -> None:
@@ -168,3 +168,11 @@ class PeerConnections:
             handshake = listener.handshake
             self._observer.report(KeepaliveTimeout(handshake.database, handshake.client_id, silent))
         connection.abort()
+
+
+def _is_proxied(request: Request) -> bool:
+    """Return whether *request* shows that it has come through a proxy."""
+    if getattr(request.channel.transport, "is_proxied", False):
+        return True  # it began with a PROXY header
+    names = (name.lower() for name, _ in request.requestHeaders.getAllRawHeaders())
+    return any(name in (b"forwarded", b"via") or name.startswith(b"x-forwarded-") for name in names)

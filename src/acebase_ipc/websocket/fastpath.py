@@ -88,11 +88,13 @@ class Listener(Protocol):
     def check(self, timeout: float, answer: Callable[[bool], object]) -> None:
         """Check whether the other end answers a ping within *timeout* seconds."""
 
-    def closing(self, code: int | None) -> None:
+    def closing(self, code: int | None, by_peer: bool) -> None:
         """Note that the connection is about to end.
 
         :param code: of the other end's close frame; ``None`` if it sent none, or has
             violated the WebSocket protocol.
+        :param by_peer: whether it has ended although no end has sent a close frame, and this
+            end has not aborted it.
         """
 
 
@@ -112,6 +114,7 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     factory: WebSocketFactory[WebSocketConnection]
     listener: Listener
+    _is_ended_by_peer = False
     is_full = False
     last_received = 0
     next_check = 0
@@ -482,6 +485,11 @@ class WebSocketConnection(WebSocketServerProtocol):
             self.sendCloseFrame(code, encode_truncate(reason, _MAX_CLOSE_REASON), isReply=False)
             self.begin_closing()
 
+    @property
+    def silence(self) -> int:
+        """The seconds since bytes last arrived, approximately."""
+        return self.factory.ticks - self.last_received
+
     def abort(self) -> None:
         """End the connection at once; messages that were not yet written can be reclaimed."""
         self._drop_received()
@@ -511,9 +519,9 @@ class WebSocketConnection(WebSocketServerProtocol):
             self._set_deadline(_autobahn.CLOSE_TIMEOUT)
         self._tell_closing()
 
-    def _tell_closing(self) -> None:
+    def _tell_closing(self, by_peer: bool = False) -> None:
         try:
-            self.listener.closing(self._close_code)
+            self.listener.closing(self._close_code, by_peer)
         except Exception:
             log.failure("{doing} failed", doing="closing a connection")
 
@@ -533,6 +541,7 @@ class WebSocketConnection(WebSocketServerProtocol):
         """Clean up after the transport, which has ended."""
         self._cancel_deadline()
         self._drop_received()
+        self._is_ended_by_peer = self.is_open_now
         super().connectionLost(reason)
 
     def _drop_received(self) -> None:
@@ -543,7 +552,7 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         """Tell the listener and the factory that the connection has ended."""
-        self._tell_closing()
+        self._tell_closing(self._is_ended_by_peer)
         self.factory.closed(self)
 
     def sendHttpErrorResponse(self, code: int, reason: str, responseHeaders: Any = None) -> None:

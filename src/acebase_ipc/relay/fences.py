@@ -1,0 +1,76 @@
+"""Workers that must not come back, because their locks were given to others.
+
+A process whose connection was lost may still run, and take the locks for its own. A handshake
+of its id is answered with 500, which ends a published client's process, so that its supervisor
+starts it afresh under another id.
+
+Measured with acebase 1.29.13: 500, 403 and 409 on a reconnect end the process within 0.1 s;
+only the text of 500 is not misleading, and 503 is retried indefinitely.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Final
+
+from acebase_ipc.protocol.errors import RequestRefused
+from acebase_ipc.protocol.handshake import Handshake
+from acebase_ipc.relay.events import Observer, ReturnRefused
+from acebase_ipc.relay.peers import Peer
+
+_MAX_FENCES: Final = 10_000
+"""Ids that are refused at most; the oldest is admitted first."""
+
+
+class Fenced(RequestRefused):
+    """The session of this client ended while it held locks: its process has to start afresh."""
+
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+
+    def __init__(self) -> None:
+        super().__init__("The session has ended and its locks were released: restart the process")
+
+
+class Fences:
+    """The ids that are refused, and until when.
+
+    :param seconds: how long an id is refused.
+    """
+
+    def __init__(self, seconds: float, observer: Observer) -> None:
+        self._seconds = seconds
+        self._observer = observer
+        self._until: dict[tuple[str, str], float] = {}
+        self._reported: set[tuple[str, str]] = set()
+
+    def add(self, peer: Peer, now: float) -> None:
+        """Refuse the id of *peer* from now on."""
+        if not self._seconds:
+            return
+        key = peer.database.name, peer.client_id
+        self._until.pop(key, None)
+        self._until[key] = now + self._seconds
+        if len(self._until) > _MAX_FENCES:
+            self._remove(next(iter(self._until)))
+
+    def check(self, handshake: Handshake, now: float) -> None:
+        """Refuse a client whose locks were released.
+
+        :raises Fenced: with 500.
+        """
+        key = handshake.database, handshake.client_id
+        if self._until.get(key, now) <= now:
+            return
+        if key not in self._reported:
+            self._reported.add(key)
+            self._observer.report(ReturnRefused(*key))
+        raise Fenced
+
+    def expire(self, now: float) -> None:
+        """Remove the fences that are over."""
+        for key in [key for key, until in self._until.items() if until <= now]:
+            self._remove(key)
+
+    def _remove(self, key: tuple[str, str]) -> None:
+        del self._until[key]
+        self._reported.discard(key)

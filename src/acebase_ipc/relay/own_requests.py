@@ -1,0 +1,199 @@
+"""Requests that the relay itself makes to a master, in the name of workers.
+
+It asks a master to release a lock that nobody holds any more, and asks a master that has
+arrived for each lock that is held: the answer shows whether it is a new process. Lock ids
+count from 1 in each process, so a higher id than ever before is one of the same process.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from itertools import count
+from typing import Final
+
+from acebase_ipc.protocol.dialect import ACEBASE
+from acebase_ipc.protocol.locks import (
+    done,
+    failure,
+    invalidate_caches,
+    lock_request,
+    moved_to_parent,
+    read_lock_id,
+    unlock_request,
+    unlock_result,
+)
+from acebase_ipc.protocol.messages import MASTER, Message, render
+from acebase_ipc.relay.delivery import Delivery
+from acebase_ipc.relay.ledger import Account, Ledger, Lock, Request
+from acebase_ipc.relay.memory import MemoryBudget
+from acebase_ipc.relay.peers import Database, Peer
+
+_PROOF: Final = 100
+"""If the highest id was lower than this, a higher one does not show that the process is the same:
+a new one may have granted as many."""
+
+
+class OwnRequests:
+    """Makes requests to masters, and acts on the answers.
+
+    :param clock: returns monotonic seconds.
+    """
+
+    def __init__(
+        self, delivery: Delivery, budget: MemoryBudget, clock: Callable[[], float]
+    ) -> None:
+        self._delivery = delivery
+        self._budget = budget
+        self._clock = clock
+        self._prefix = b"relay-%b-" % secrets.token_hex(4).encode()
+        self._numbers = count()
+
+    def send(self, peer: Peer, text: bytes, sender: Peer | None = None) -> None:
+        """Send *peer* an envelope, rendered for its dialect."""
+        self._delivery.send(peer, Message(render(text, peer.dialect)), sender)
+
+    def is_own(self, request_id: bytes) -> bool:
+        """Return whether this is the id of a request of this relay."""
+        return request_id.startswith(self._prefix)
+
+    def ledger(self, database: Database) -> Ledger:
+        """Return the ledger of *database*, which is made when it is needed first."""
+        ledger = database.ledger
+        if ledger is None:
+            ledger = database.ledger = Ledger(self._budget)
+        return ledger
+
+    # Locks that nobody holds any more
+
+    def release(self, database: Database, ledger: Ledger, lock: Lock) -> None:
+        """Release *lock*, which its holder does not release: now, or when there is a master."""
+        lock.is_unwanted = True
+        master = master_of(database)
+        if master is None:
+            ledger.keep_unwanted(lock)
+        elif lock.master_id is not None:
+            request_id = self._begin(ledger, lock)
+            self.send(master, unlock_request(request_id, lock.holder, lock.master_id))
+        elif not lock.is_probed:
+            ledger.forget(lock)  # the master has refused to grant it again
+
+    def release_unasked(
+        self, database: Database, holder: bytes, lock_id: int, granted: bytes
+    ) -> None:
+        """Release a lock that the master has granted to *holder*, which does not wait for it."""
+        ledger = self.ledger(database)
+        ledger.highest = max(ledger.highest, lock_id)
+        lock = Lock(lock_id, lock_id, holder.decode(), granted, self._clock())
+        ledger.count(granted)
+        self.release(database, ledger, lock)
+
+    def _begin(self, ledger: Ledger, lock: Lock) -> bytes:
+        """Return the id of a request about *lock*; as long as those of published clients."""
+        request_id = self._prefix + b"%09d" % next(self._numbers)
+        ledger.own[request_id] = lock
+        return request_id
+
+    # Locks that a master may not know
+
+    def probe(self, master: Peer, ledger: Ledger, lock: Lock) -> None:
+        """Ask *master*, which has just arrived, for *lock* once more."""
+        if lock.master_id is not None:
+            lock.former_id = lock.master_id
+            lock.master_id = None
+            lock.is_probed = True
+        if lock.is_probed:
+            self.send(master, lock_request(self._begin(ledger, lock), lock.holder, lock.details))
+
+    def answered(
+        self, database: Database, ledger: Ledger, lock: Lock, may_grant: bool, body: bytes
+    ) -> None:
+        """Note the answer to a request about *lock*.
+
+        :param may_grant: whether that asked for the lock; otherwise it released it.
+        """
+        if not may_grant:
+            ledger.forget(lock)
+            return
+        lock_id = read_lock_id(body)
+        if lock_id is None:
+            if lock.is_probed:
+                self._give_up(database, ledger, lock)
+            return
+        if ledger.is_same_process is None:
+            ledger.is_same_process = lock_id > ledger.former_highest >= _PROOF
+            for each in [lock, *ledger.own.values()]:
+                if each.is_probed and ledger.is_same_process:
+                    self._confirm(database, ledger, each, each.former_id)
+                elif each.is_probed:
+                    self._answer_waiting(database, each)
+        if lock.is_probed:
+            ledger.highest = max(ledger.highest, lock_id)
+            self._confirm(database, ledger, lock, lock_id)
+        else:
+            self.release_unasked(database, lock.holder.encode(), lock_id, body)
+
+    def _confirm(self, database: Database, ledger: Ledger, lock: Lock, master_id: int) -> None:
+        """Note by which id the master knows *lock*, and release it if nobody needs it."""
+        lock.master_id = lock.former_id = master_id
+        lock.is_probed = False
+        if lock.is_unwanted:
+            self.release(database, ledger, lock)
+        elif lock.release is not None:  # the master has perhaps done that already
+            holder, master = database.peers.get(lock.holder.encode()), master_of(database)
+            if holder is not None and holder.account is not None and master is not None:
+                holder.account.resent.add(lock.release.id)
+                self.send(master, lock.translate(lock.release.body), holder)
+
+    def _answer_waiting(self, database: Database, lock: Lock) -> None:
+        """Tell the holder of *lock*, a lock of the former master, that it is released."""
+        request, lock.release = lock.release, None
+        holder = database.peers.get(lock.holder.encode())
+        if request is not None and holder is not None and holder.account is not None:
+            lock.is_unwanted = True
+            self.answer_release(holder, holder.account, request, lock.id)
+
+    def _give_up(self, database: Database, ledger: Ledger, lock: Lock) -> None:
+        """Note that the master refuses to grant *lock*: it has no such lock."""
+        lock.is_probed = False
+        self._answer_waiting(database, lock)
+        if lock.is_unwanted:
+            ledger.forget(lock)
+
+    # What the relay sends to workers
+
+    def answer_release(
+        self, worker: Peer, account: Account, request: Request, lock_id: int
+    ) -> None:
+        """Tell *worker* that a lock is released which the master does not have."""
+        account.close(request)
+        self.send(worker, unlock_result(request.id, worker.client_id, lock_id))
+
+    def answer_done(self, worker: Peer, account: Account, request: Request) -> None:
+        """Tell *worker* that the master has done what it must not be asked for twice."""
+        account.close(request)
+        self.send(worker, done(request.id, worker.client_id))
+
+    def invalidate_caches(self, gone: Peer) -> None:
+        """Tell all other AceBase peers that *gone* may have left a node half written."""
+        message = Message(invalidate_caches(gone.client_id))
+        for peer in gone.database.peers.values():
+            if peer is not gone and peer.dialect is ACEBASE:
+                self._delivery.send(peer, message)
+
+    def answer_move(self, worker: Peer, account: Account, request: Request) -> None:
+        """Tell *worker* that its lock is one of the parent node now: while held, it always can."""
+        account.close(request)
+        lock = request.lock
+        if lock is None:
+            text = failure(request.id, worker.client_id, "The lock is not known")
+        else:
+            text = moved_to_parent(request.id, worker.client_id, lock.id, lock.granted)
+            account.ledger.regrant(lock, text)
+        self.send(worker, text)
+
+
+def master_of(database: Database) -> Peer | None:
+    """Return the master of *database* if it is connected."""
+    master = database.peers.get(MASTER)
+    return None if master is None or master.connection is None else master

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acebase.cluster import Relay, digest
+from tests.acebase.cluster import Relay, digest, running_relay
 from tests.acebase.recovery import (
     ABOVE_FIRST_IDS,
     COUNTER,
@@ -113,6 +113,26 @@ def test_a_large_value_is_written_after_a_crash(
         assert subscriber.get("large/value", LIMIT) == digest(LARGE)
 
 
+def test_a_lock_that_is_held_for_long_is_logged(tmp_path: Path) -> None:
+    with (
+        running_relay("--lock-warning=1") as relay,
+        counting(relay, tmp_path, workers=2) as cluster,
+    ):
+        holder, waiting = cluster.workers
+        running = [hold(holder), add(waiting)]
+        parts = (f"{cluster.database}_data", holder.id, COUNTER)
+        relay.wait_for(
+            "the warning",
+            lambda: any(
+                "#warn" in line and all(part in line for part in parts) for line in relay.output
+            ),
+        )
+
+        proceed(holder)
+        for each in running:
+            each.result(LIMIT)
+
+
 # -- the master crashes
 
 
@@ -126,6 +146,20 @@ def test_the_master_is_killed_under_load(
             cluster.restart_master()
 
         run_under_load(cluster, restart, outcome)
+
+
+def test_a_master_is_killed_as_soon_as_it_has_joined(
+    hasty_relay: Relay, tmp_path: Path, outcome: Outcome
+) -> None:
+    with counting(hasty_relay, tmp_path, workers=4) as cluster:
+
+        def restart_twice() -> None:
+            cluster.master.kill()
+            cluster.restart_master()
+            cluster.master.kill()
+            cluster.restart_master()
+
+        run_under_load(cluster, restart_twice, outcome)
 
 
 @pytest.mark.parametrize("lock_is", ["held", "released without a master"])

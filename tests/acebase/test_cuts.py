@@ -93,6 +93,28 @@ def test_a_worker_is_killed_while_the_masters_connection_is_cut(
         assert (account.counted, account.uncounted) == (0, 1)
 
 
+def test_records_are_released_once(hasty_relay: Relay, tmp_path: Path) -> None:
+    """A master that has released records, but whose answer is lost, is not asked again.
+
+    Records that are released twice are allocated twice, to two nodes.
+    """
+    with counting(hasty_relay, tmp_path, workers=1) as cluster:
+        (worker,) = cluster.workers
+        allocate = {"type": "fst.allocate", "records": 5}
+        ranges = worker.call("request", value=allocate)["allocation"]
+        cluster.master.evaluate("void (ipc.ws.send = () => {})")
+        received = cluster.master.evaluate("wire.received.request")
+        releasing = worker.begin("request", value={"type": "fst.release", "ranges": ranges})
+        cluster.master.until(f"wire.received.request > {received}")
+
+        cluster.master.call("cut")
+        cluster.master.call("return")
+        assert releasing.result(LIMIT) == {"ok": True}
+
+        first, second = (worker.call("request", value=allocate)["allocation"] for _ in range(2))
+        assert first != second
+
+
 # -- a worker's connection is cut
 
 
@@ -151,6 +173,51 @@ def test_a_worker_returns_after_its_lock_was_freed(
         account = cluster.account()
         assert account.wrong == []
         assert (account.acknowledged, account.counted, account.uncounted) == (3, 0, 1)
+
+
+def test_a_lock_is_granted_while_a_worker_is_away(
+    patient_relay: Relay, tmp_path: Path, outcome: Outcome
+) -> None:
+    with counting(patient_relay, tmp_path, workers=3) as cluster:
+        holder, cut_off, other = cluster.workers
+        running = [hold(holder), add(cut_off)]
+        cluster.wait_queued(1)
+        running.append(add(other))
+
+        cut_off.call("cut")
+        proceed(holder)
+        running[0].result(LIMIT)
+        cluster.wait_queued(1)
+        cut_off.call("return")
+        complete(running, time.monotonic(), outcome)
+
+        account = cluster.account()
+        assert account.wrong == []
+        assert (account.acknowledged, account.uncounted) == (3, 0)
+
+
+def test_a_worker_returns_after_its_lock_request_was_dropped(
+    hasty_relay: Relay, tmp_path: Path, outcome: Outcome
+) -> None:
+    """It would wait for the answer indefinitely, so it is refused and ends."""
+    with counting(hasty_relay, tmp_path, workers=3) as cluster:
+        holder, cut_off, other = cluster.workers
+        held = hold(holder)
+        add(cut_off)
+        cluster.wait_queued(1)
+
+        cut_off.call("cut")
+        other.wait_gone(cut_off, LIMIT)
+        cut_off.begin("return")
+        cut_off.wait_ended(LIMIT)
+        cut_off.killed = True
+        assert "server error" in (cut_off.fatal or "")  # the client's text for status 500
+
+        proceed(holder)
+        complete([held, add(other)], time.monotonic(), outcome)
+        account = cluster.account()
+        assert account.wrong == []
+        assert (account.acknowledged, account.uncounted) == (2, 0)
 
 
 def counting_through(link: Link, relay: Relay, directory: Path) -> AbstractContextManager[Counting]:

@@ -27,6 +27,7 @@ It leaves out what no relay can repair:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import random
 import sys
 import tempfile
@@ -57,6 +58,8 @@ WORKERS = 4
 WRITES = 3  # of each worker in a round
 LARGE_EVERY = 3  # rounds
 MASTER_EVERY = 4  # rounds, on average
+CONCURRENT_EVERY = 3  # rounds, on average
+TRANSACTIONS = 5  # of the worker that is killed, at the same time
 HOLD = 4.0
 """Milliseconds that a transaction keeps its lock at most, so that kills meet each of its stages."""
 
@@ -141,6 +144,8 @@ class Work:
     def _work(self) -> None:
         loads = {each: each.begin("load", path=COUNTER, hold=HOLD) for each in self.workers}
         victim = self.random.choice(self.workers[1:])
+        if self.random.random() < 1 / CONCURRENT_EVERY:
+            victim.begin("increment", path=COUNTER, times=TRANSACTIONS)
         others = [each for each in self.workers if each is not victim]
         writing = [self._write(each) for each in others]
         time.sleep(self.random.uniform(0, WORK))
@@ -170,6 +175,10 @@ class Work:
         return worker.begin("write", items=[(f"list/{key}", n) for key, n in items.items()])
 
     def _kill(self, victim: Peer) -> None:
+        """Kill a worker, preferably in a certain stage: most of the time it waits for a lock."""
+        stage = self.random.choice(list(STAGES))
+        with contextlib.suppress(TimeoutError):
+            victim.wait_for(stage, lambda: victim.stage == stage, WORK)
         victim.kill()
         victim.wait_ended()
         self.counts[f"workers killed while {STAGES[victim.stage]}"] += 1

@@ -113,6 +113,31 @@ def test_a_large_value_is_written_after_a_crash(
         assert subscriber.get("large/value", LIMIT) == digest(LARGE)
 
 
+def test_a_worker_is_killed_while_it_moves_a_node(hasty_relay: Relay, tmp_path: Path) -> None:
+    """It has told the others of the new place, but not yet written it to the file.
+
+    The others have to write at the old place, where every process will look for the node.
+    """
+    with counting(hasty_relay, tmp_path, workers=2) as cluster:
+        victim, survivor = cluster.workers
+        cluster.master.set("list", {"seed": 0})
+        assert survivor.get("list") == {"seed": 0}
+        victim.evaluate(
+            "void (ipc.request = ((request) => (message) => message.type === 'move-lock-request'"
+            " ? new Promise(() => { wire.stopped = true; }) : request.call(ipc, message)"
+            ")(ipc.request))"
+        )
+        victim.begin("set", path="list", value={"of the victim": "x" * 300})
+        victim.until("wire.stopped", LIMIT)
+
+        victim.kill()
+        survivor.set("list/survivor", 1, deadline=LIMIT)
+
+        (successor,) = cluster.join("worker")
+        for peer in (survivor, cluster.master, successor):
+            assert peer.get("list", LIMIT) == {"seed": 0, "survivor": 1}
+
+
 def test_a_lock_that_is_held_for_long_is_logged(tmp_path: Path) -> None:
     with (
         running_relay("--lock-warning=1") as relay,

@@ -72,9 +72,9 @@ def test_a_worker_is_killed_while_it_holds_a_lock_for_reading(
 
 @pytest.mark.parametrize("lock_is", ["granted to the session", "granted after its end"])
 def test_a_worker_is_killed_while_it_waits_for_a_lock(
-    each_relay: Relay, tmp_path: Path, outcome: Outcome, lock_is: str
+    hasty_relay: Relay, tmp_path: Path, outcome: Outcome, lock_is: str
 ) -> None:
-    with counting(each_relay, tmp_path, workers=3) as cluster:
+    with counting(hasty_relay, tmp_path, workers=3) as cluster:
         holder, victim, other = cluster.workers
         held = hold(holder)
         add(victim)

@@ -44,9 +44,9 @@ def test_the_masters_connection_is_cut_under_load(
 
 @pytest.mark.parametrize("lock_is", ["held", "released without a master"])
 def test_the_masters_connection_is_cut_while_a_worker_holds_a_lock(
-    each_relay: Relay, tmp_path: Path, outcome: Outcome, lock_is: str
+    hasty_relay: Relay, tmp_path: Path, outcome: Outcome, lock_is: str
 ) -> None:
-    with counting(each_relay, tmp_path, workers=3) as cluster:
+    with counting(hasty_relay, tmp_path, workers=3) as cluster:
         holder, queued, late = cluster.workers
         add(holder, times=ABOVE_FIRST_IDS).result()
         running = [hold(holder), queued.begin("hold", path=COUNTER)]

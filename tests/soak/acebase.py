@@ -17,10 +17,9 @@ written, and no process may have ended by itself.
 
 It leaves out what no relay can repair:
 
-* Workers that are killed while they *move* a node. The npm package acebase writes a node to its
-  new place, tells the others, and then corrects the parent; in between, the file and the caches
-  of the others differ. The counter is in a node that always keeps its place, and that is written
-  in a single call of the system.
+* Workers that are killed while they write other nodes than the counter. A node of several
+  records may be written in several calls of the system, of which a kill leaves out the last. The
+  counter is in a node of a single record that keeps its place: one call of the system writes it.
 * Nodes of more than 100 children (see :data:`CHILDREN`).
 """
 

@@ -93,6 +93,27 @@ def test_a_worker_is_killed_while_the_masters_connection_is_cut(
         assert (account.counted, account.uncounted) == (0, 1)
 
 
+def test_a_lock_is_granted_but_the_answer_is_lost(
+    hasty_relay: Relay, tmp_path: Path, outcome: Outcome
+) -> None:
+    """The master is asked again and grants a second lock; it has to release both."""
+    with counting(hasty_relay, tmp_path, workers=2) as cluster:
+        worker, other = cluster.workers
+        add(worker, times=ABOVE_FIRST_IDS).result()
+        worker.wait_idle()
+        cluster.master.evaluate("void (ipc.ws.send = () => {})")
+        running = [add(worker)]
+        cluster.master.until("ipc._locks.some((each) => each.granted)")
+
+        cluster.master.call("cut")
+        cluster.master.call("return")
+        began = time.monotonic()
+        running.append(add(other))
+        complete(running, began, outcome)
+
+        assert cluster.account().wrong == []
+
+
 def test_records_are_released_once(hasty_relay: Relay, tmp_path: Path) -> None:
     """A master that has released records, but whose answer is lost, is not asked again.
 

@@ -1,4 +1,7 @@
-"""Two versions of acebase-ipc, measured in turn: one line for each figure, new against old."""
+"""Two versions of acebase-ipc, or one with and without options, measured in turn.
+
+There is one line for each figure, new against old.
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,9 @@ in which nothing fails writes bench/results.json, docs/performance.svg and the
 table in docs/performance.rst; any other only prints, unless --json is given.
 
 With --against, the acebase-ipc of another Python environment takes the place
-of the plain relay, and the table shows the ratio new/old of each figure.
+of the plain relay, and the table shows the ratio new/old of each figure. With
+--against-options, this acebase-ipc with further options takes it: "old" is the
+relay with these options, "new" the relay without them.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -190,17 +193,24 @@ def draw(results: Results) -> None:
     DOCUMENT.write_text(update_document(DOCUMENT.read_text(), results))
 
 
-def choose_sources(url: str | None, against: Path | None) -> dict[str, Source]:
-    """The servers to measure, by name.
+def choose_sources(given: argparse.Namespace) -> dict[str, Source]:
+    """The servers that a command line wants measured, by name.
 
-    :raises BenchError: if the environment of *against* differs in more than acebase-ipc.
+    :raises BenchError: if the environment of ``--against`` differs in more than acebase-ipc.
     """
-    if url is not None:
-        return {"url": Server(url)}
-    if against is None:
-        return {"ours": relay(), "baseline": BASELINE}
-    require_equal(distributions(THIS_PYTHON), distributions(against))
-    return {NEW: relay(), OLD: relay(against.absolute())}
+    if given.url is not None:
+        return {"url": Server(given.url)}
+    if given.against is not None:
+        require_equal(distributions(THIS_PYTHON), distributions(given.against))
+        return {NEW: relay(), OLD: relay(given.against.absolute())}
+    if given.against_options is not None:
+        return {NEW: relay(), OLD: relay(THIS_PYTHON, *given.against_options)}
+    return {"ours": relay(), "baseline": BASELINE}
+
+
+def is_comparison(given: argparse.Namespace) -> bool:
+    """Whether acebase-ipc is measured against acebase-ipc."""
+    return given.against is not None or given.against_options is not None
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -221,7 +231,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--repeats",
         type=int,
-        help=f"default: {REPEATS}, with --against {REPEATS_OF_A_COMPARISON}",
+        help=f"default: {REPEATS}, of a comparison {REPEATS_OF_A_COMPARISON}",
     )
     parser.add_argument("--seconds", type=float, help="measured in each run; default: 2")
     other = parser.add_mutually_exclusive_group()
@@ -234,6 +244,13 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         type=Path,
         metavar="PYTHON",
         help="compare with the acebase-ipc installed for this interpreter, and print new/old",
+    )
+    other.add_argument(
+        "--against-options",
+        type=shlex.split,
+        metavar="OPTIONS",
+        help="compare with the relay with these options, for example"
+        " --against-options='--no-introductions', and print new/old",
     )
     parser.add_argument("--token", help="the token for the server of --url")
     parser.add_argument(
@@ -248,7 +265,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 def make_settings(given: argparse.Namespace) -> Settings:
     """The settings for a command line."""
-    repeats = REPEATS if given.against is None else REPEATS_OF_A_COMPARISON
+    repeats = REPEATS_OF_A_COMPARISON if is_comparison(given) else REPEATS
     return Settings(
         repeats=given.repeats or (1 if given.quick else repeats),
         seconds=given.seconds or (1.0 if given.quick else 2.0),
@@ -271,7 +288,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     raise_file_limit()
     try:
-        sources = choose_sources(given.url, given.against)
+        sources = choose_sources(given)
         generator = build_generator(BUILD)
         if not generator.tls:
             print("OpenSSL's headers are missing: the TLS workloads are left out", file=sys.stderr)
@@ -284,8 +301,9 @@ def main(arguments: list[str] | None = None) -> int:
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
-    print(text_table(results) if given.against is None else comparison_table(results))
-    if not (given.only or given.quick or given.url or given.against) and is_sound(results):
+    compared = is_comparison(given)
+    print(comparison_table(results) if compared else text_table(results))
+    if not (given.only or given.quick or given.url or compared) and is_sound(results):
         RESULTS.write_text(results.to_json())
         draw(results)
     if given.json is not None:

@@ -113,8 +113,10 @@ WORKLOADS = (
         ("rtt", "k=1", "s=200"),
         (Row("round trip of 2 messages", Metric.MEDIAN_LATENCY, Target(ratio=0.6)),),
     ),
-    _messages("cluster-10", "mixed n=10 d=4 s=200", "cluster: 10 workers, 4 requests each", 5.0),
-    _messages("cluster-50", "mixed n=50 d=1 s=200", "cluster: 50 workers, 1 request each", 4.0),
+    _messages(
+        "cluster-10", "mixed n=10 d=4 s=200", "cluster: 10 workers, 4 transactions each", 5.0
+    ),
+    _messages("cluster-50", "mixed n=50 d=1 s=200", "cluster: 50 workers, 1 transaction each", 4.0),
     _messages("large-frames", "pairs k=4 w=2 s=16000", "to one peer, 16 KB messages", ratio=2.1),
     _messages("post", "post k=4 s=1000000", "1 MB messages, posted and downloaded"),
     _messages(
@@ -126,7 +128,7 @@ WORKLOADS = (
     _messages(
         "tls-cluster",
         "mixed n=10 d=4 s=200",
-        "TLS: cluster: 10 workers, 4 requests each",
+        "TLS: cluster: 10 workers, 4 transactions each",
         secure=True,
     ),
     Workload(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from acebase_ipc.testing import MemoryConnection, MemoryPeer, MemoryRelay, Opcode, parse_responses
-from bench.attacks.bad_input import BAD_INPUT, CLOSED, BadInput
+from bench.attacks.bad_input import BAD_INPUT, CLOSED, BadInput, status_of
 from bench.attacks.peers import upgrade
 
 TOKEN = "the-right-token"
@@ -16,7 +16,9 @@ def answer(relay: MemoryRelay, bad: BadInput) -> int:
     relay.pass_time(2)  # from the eleventh wrong token on the answer is late
     if not bad.frames:
         data = wire.take()
-        return next(parse_responses(data)).status if data else CLOSED
+        status = next(parse_responses(data)).status if data else CLOSED
+        assert status_of(data) == status  # as the benchmark parses it
+        return status
     peer = MemoryPeer("mallory", wire)
     wire.send(bad.frames)
     return next((each.close_code for each in peer.frames() if each.opcode == Opcode.CLOSE), CLOSED)

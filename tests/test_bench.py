@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,7 +57,7 @@ SMALL = {
     "connections": "conns n=25 perdb=10 c=4",
 }
 
-FAULTY_RELAY = """
+WRONG_RELAY = """
 from bench import stock_relay
 
 deliver = stock_relay.Database.deliver
@@ -63,6 +65,16 @@ bodies = []
 
 def deliver_wrongly(self, peer, body):
     if not body.startswith(b"{"):
+        return deliver(self, peer, body)
+    %s
+    deliver(self, peer, body)
+
+stock_relay.Database.deliver = deliver_wrongly
+stock_relay.main()
+"""
+
+FAULTS = """
+    if peer.client_id != %r:
         return deliver(self, peer, body)
     bodies.append(body)
     number = len(bodies)
@@ -77,11 +89,53 @@ def deliver_wrongly(self, peer, body):
         body = bodies[59]
     if number == 70:
         body = body[:-3] + b"?" + body[-2:]  # altered
-    deliver(self, peer, body)
-
-stock_relay.Database.deliver = deliver_wrongly
-stock_relay.main()
 """
+
+WORKER, MASTER = "client000000000000000000", "[master]"
+
+ENVELOPES = [
+    re.compile(
+        re.escape(each)
+        .replace("ID", "[0-9a-z]{24}")
+        .replace("TEXT", r'(?:[^"\\]|\\")*')
+        .replace("BOOL", "(?:true|false)")
+        .replace("NUMBER", "[1-9][0-9]*")
+    )
+    for each in (
+        (
+            '{"type":"lock-request","id":"ID","from":"ID","to":"[master]",'
+            '"data":{"path":"TEXT","tid":"ID","write":BOOL,"comment":"TEXT"}}'
+        ),
+        (
+            '{"type":"lock-result","id":"ID","from":"[master]","to":"ID","ok":true,"data":{"id":NUMBER,'
+            '"path":"TEXT","tid":"ID","write":BOOL,"expires":NUMBER,"comment":"TEXT"}}'
+        ),
+        '{"type":"unlock-request","id":"ID","from":"ID","to":"[master]","data":{"id":NUMBER}}',
+        (
+            '{"type":"unlock-result","id":"ID","from":"[master]","to":"ID","ok":true,'
+            '"data":{"id":NUMBER}}'
+        ),
+        (
+            '{"type":"request","from":"ID","to":"[master]","id":"ID",'
+            '"data":{"type":"fst.allocate","records":1}}'
+        ),
+        (
+            '{"type":"result","id":"ID","ok":true,"from":"[master]","to":"ID",'
+            '"data":{"ok":true,"allocation":[{"pageNr":0,"recordNr":2,"length":1}]}}'
+        ),
+        (
+            '{"type":"event","from":"ID","to":"[master]","path":"list","event":"child_added",'
+            '"data":{"path":"list/ID","val":"TEXT","previous":null,"context":{}}}'
+        ),
+        (
+            '{"type":"event","from":"[master]","to":"ID","path":"list","event":"child_added",'
+            '"data":{"path":"list/ID","val":"TEXT","previous":null,"context":{}}}'
+        ),
+    )
+]
+"""The messages as the npm package acebase writes them."""
+
+LOCKING = ("lock-request", "lock-result", "unlock-request", "unlock-result")
 
 
 @pytest.fixture(scope="module")
@@ -140,17 +194,113 @@ def test_tls(generator: Generator, kind: str, tmp_path: Path) -> None:
     assert (sample["lost"], sample["duplicated"], sample["reordered"]) == (0, 0, 0)
 
 
-def test_faults_are_found(generator: Generator, tmp_path: Path) -> None:
+def wrong_relay(lines: str) -> Program:
+    """A relay that executes *lines* for each message that it delivers."""
+    return Program(lambda pem: [sys.executable, "-c", WRONG_RELAY % lines.strip()])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "receiver"),
+    [
+        ("pairs k=1 w=8", "client000000000000000001"),
+        ("mixed n=1 d=8", MASTER),
+        ("mixed n=1 d=8", WORKER),
+    ],
+)
+def test_faults_are_found(
+    generator: Generator, tmp_path: Path, arguments: str, receiver: str
+) -> None:
     """Single faults among thousands of messages are counted by kind.
 
     An altered message is an error, and the original one is lost.
     """
-    faulty = Program(lambda pem: [sys.executable, "-c", FAULTY_RELAY])
-    with running_server(faulty, tmp_path / "log") as server:
-        sample = run(generator, server, "pairs k=1 w=8")
+    with running_server(wrong_relay(FAULTS % receiver), tmp_path / "log") as server:
+        sample = run(generator, server, arguments)
     assert (sample["lost"], sample["duplicated"], sample["reordered"]) == (2, 1, 1)
     assert sample["errors"] == 1
     assert "received a message that was not sent" in sample["failure"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "right", "wrong", "error"),
+    [
+        ("lock-result", '"data":{"id":', '"data":{"id":9', "[master] of bench0_data: received a"),
+        ("lock-result", '"tid":"trans0', '"tid":"trans1', "received a wrong answer"),
+        ("unlock-result", '"data":{"id":', '"data":{"id":9', "received a wrong answer"),
+        ("result", '"id":"bench0', '"id":"bench1', "an answer that it has not asked for"),
+    ],
+    ids=["lock granted", "transaction", "lock released", "request"],
+)
+def test_wrong_answers_are_found(
+    generator: Generator, tmp_path: Path, kind: str, right: str, wrong: str, error: str
+) -> None:
+    """An answer with another id is an error, and that message gets no right answer."""
+    program = wrong_relay(f"""
+    if b'"type":"{kind}"' in body:
+        bodies.append(body)
+        if len(bodies) == 20:
+            body = body.replace({right.encode()!r}, {wrong.encode()!r})
+    """)
+    with running_server(program, tmp_path / "log") as server:
+        sample = run(generator, server, "mixed n=2 d=4")
+    assert error in sample["failure"]
+    assert (sample["errors"], sample["lost"]) == (1, 1)
+
+
+def test_messages_of_a_cluster(generator: Generator, tmp_path: Path) -> None:
+    """They are what AceBase writes; 24 of the 40 of a transaction concern locks.
+
+    The ids of the locks rise in each database.
+    """
+    log = tmp_path / "log"
+    lines = "print(id(self), peer.client_id, body.decode(), flush=True)"
+    with running_server(wrong_relay(lines), log) as server:
+        sample = run(generator, server, "mixed n=2 d=1 databases=2")
+    assert sample["errors"] == 0
+    types: dict[str, list[str]] = {}
+    granted: dict[str, list[int]] = {}
+    delivered = [line.split(" ", 2) for line in log.read_text().splitlines() if line[-1] == "}"]
+    for database, receiver, text in delivered:
+        assert sum(each.fullmatch(text) is not None for each in ENVELOPES) == 1, text
+        message = json.loads(text)
+        assert message["to"] == receiver
+        types.setdefault(database, []).append(message["type"])
+        if message["type"] == "lock-result":
+            granted.setdefault(database, []).append(message["data"]["id"])
+        if message["type"] == "unlock-request":
+            assert message["data"]["id"] in granted[database]
+    assert len(types) == 2
+    for database, sent in types.items():
+        transaction = Counter(sent[:40])
+        assert {transaction[each] for each in LOCKING} == {6}
+        assert [transaction[each] for each in ("request", "result", "event")] == [4, 4, 8]
+        assert granted[database] == list(range(1, len(granted[database]) + 1))
+
+
+RELEASES = """
+    import json
+    if b'"type":"unlock-request"' in body:
+        request = json.loads(body)
+        result = {
+            "type": "unlock-result", "id": request["id"], "from": "[master]",
+            "to": request["from"], "ok": True, "data": request["data"],
+        }
+        text = json.dumps(result, separators=(",", ":"))
+        deliver(self, self.peers[request["from"]], text.encode())
+        body = body.replace(b'"id":"bench', b'"id":"relay')
+    elif b'"id":"relay' in body:
+        return print(peer.client_id, body.decode(), flush=True)
+"""
+
+
+def test_a_relay_may_release_locks(generator: Generator, tmp_path: Path) -> None:
+    """It may answer in the master's place, and the master answers requests of the relay's own."""
+    log = tmp_path / "log"
+    with running_server(wrong_relay(RELEASES), log) as server:
+        sample = run(generator, server, "mixed n=3 d=3")
+    assert "failure" not in sample
+    assert [sample[each] for each in ("errors", "lost", "duplicated", "reordered")] == [0] * 4
+    assert f'{WORKER} {{"type":"unlock-result","id":"relay' in log.read_text()
 
 
 def test_whole_bench(
@@ -182,7 +332,7 @@ def test_comparison(
     """Two versions are measured in turn, and every other repeat begins with the other one."""
     monkeypatch.setattr("bench.run.build_generator", lambda directory: generator)
     sources = {NEW: relay(), OLD: BASELINE}
-    monkeypatch.setattr("bench.run.choose_sources", lambda url, against: sources)
+    monkeypatch.setattr("bench.run.choose_sources", lambda given: sources)
     target = tmp_path / "results.json"
     arguments = ["--only=round-trip", "--repeats=2", "--seconds=0.2", "--against=python"]
     assert main([*arguments, f"--json={target}"]) == 0
@@ -193,6 +343,25 @@ def test_comparison(
     found = ratios(Results.from_json(json.loads(target.read_text())), "round-trip", "p50_us")
     assert found is not None
     assert len(found.values) == 2
+
+
+def test_comparison_with_options(
+    generator: Generator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The second server is the same relay with the options: here its peers get no hello."""
+    monkeypatch.setattr("bench.run.build_generator", lambda directory: generator)
+    target = tmp_path / "results.json"
+    arguments = ["--only=cluster-10", "--repeats=1", "--seconds=0.2", f"--json={target}"]
+    assert main([*arguments, "--against-options=--no-introductions --max-payload 20000"]) == 0
+    assert "new/old" in capsys.readouterr().out
+    found = Results.from_json(json.loads(target.read_text()))
+    with_hello, without = (found.figure("cluster-10", name, "control") for name in (NEW, OLD))
+    pairs = 11 * 10 / 2
+    assert without == 11 + pairs  # welcome:, and connect: once for each two peers
+    assert with_hello == without + 2 * pairs
 
 
 def test_environments_that_differ_are_not_compared() -> None:

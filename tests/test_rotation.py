@@ -112,6 +112,18 @@ def test_a_step_for_many_receivers_counts_as_several() -> None:
         assert len(done) == turns
 
 
+def test_work_without_a_step_has_its_share_of_the_turn() -> None:
+    clock, done = MemoryReactor(), list[str]()
+    rotation = Rotation(clock, Work())
+    spent = [rotation.spend(TURN // 4) for _ in range(6)]
+    assert spent == [True] * 4 + [False] * 2
+    rotation.start(Steps("a", 1, done))
+    assert done == []
+    clock.turn()
+    assert done == ["a"]
+    assert rotation.spend(1)
+
+
 @pytest.mark.parametrize("begins", ["start", "add"])
 def test_a_task_that_fails_does_not_end_the_others(begins: str) -> None:
     clock, done = MemoryReactor(), list[str]()

@@ -155,13 +155,18 @@ def answer_to(address: Address, bad: BadInput) -> int:
     with socket.create_connection(address, DEADLINE) as client:
         client.sendall(bad.data)
         head = _read_until(client, b"\r\n\r\n")
-        if not head.startswith(b"HTTP/1.1 "):
-            return CLOSED
-        status = int(head.split()[1])
+        status = status_of(head)
         if status != 101 or not bad.frames:
             return status
         client.sendall(bad.frames)
         return _close_code(client, head.partition(b"\r\n\r\n")[2])
+
+
+def status_of(head: bytes) -> int:
+    """The status of an answer, which has the HTTP version of the request (Twisted)."""
+    if not head.startswith((b"HTTP/1.1 ", b"HTTP/1.0 ")):
+        return CLOSED
+    return int(head.split()[1])
 
 
 def _read_until(client: socket.socket, end: bytes) -> bytes:

@@ -33,7 +33,7 @@ void make_flows(unsigned count, unsigned receivers)
     tally_count = receivers;
 }
 
-static void write_number(uint8_t *digits, unsigned count, uint32_t number)
+void write_number(uint8_t *digits, unsigned count, uint32_t number)
 {
     while (count-- > 0) {
         digits[count] = (uint8_t)('0' + number % 10);
@@ -41,7 +41,7 @@ static void write_number(uint8_t *digits, unsigned count, uint32_t number)
     }
 }
 
-static bool read_number(const uint8_t *digits, unsigned count, uint32_t *number)
+bool read_number(const uint8_t *digits, unsigned count, uint32_t *number)
 {
     *number = 0;
     for (unsigned i = 0; i < count; i++) {

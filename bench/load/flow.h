@@ -37,6 +37,10 @@ extern unsigned flow_count;
 extern struct tally *tallies; /* one for each flow; for a broadcast flow, one for each receiver */
 extern unsigned tally_count;
 
+/* Decimal numbers with leading zeros. read_number returns false if there is anything but digits. */
+void write_number(uint8_t *digits, unsigned count, uint32_t number);
+bool read_number(const uint8_t *digits, unsigned count, uint32_t *number);
+
 void make_clients(unsigned count);
 void make_flows(unsigned count, unsigned receivers);
 

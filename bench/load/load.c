@@ -8,19 +8,21 @@
  *     pairs    k pairs of peers, A -> B: w messages of each pair are under way
  *     rtt      the same, and B answers: k round trips at a time
  *     fanout   one peer broadcasts to n others, w broadcasts under way
- *     mixed    like an AceBase cluster: n workers send requests to the [master] of their database,
- *              which answers each; d requests of each worker are under way, or with o=... that many
- *              of all workers together, in turn; the workers are spread over `databases`
+ *     mixed    an AceBase cluster: n workers ask the [master] of their database for locks, release
+ *              them, send it requests and events, and it answers each; d messages of each worker
+ *              are under way, or with o=... that many of all workers together, in turn; the workers
+ *              are spread over `databases`
  *     post     k pairs, A -> B: A POSTs a message of s bytes, B is told to download it
  *     conns    n peers connect, c at a time, `perdb` to a database, and are idle
  *
- * Further options: s= bytes of a body; secs= and warm= seconds measured and not measured before;
- * batch=0 for one write per frame, as Node's ws does it; token=; pid= of the server, if it runs on
- * this machine, for its CPU time and memory; anywhere=1 to allow another machine.
+ * Further options: s= bytes of a body (mixed: of an event); secs= and warm= seconds measured and
+ * not measured before; batch=0 for one write per frame, as Node's ws does it; token=; pid= of the
+ * server, if it runs on this machine, for its CPU time and memory; anywhere=1 to allow another
+ * machine.
  *
  * All loops are closed: a message is sent when an earlier one has arrived. Each message has the
- * number of its flow (a sender and a receiver) and a sequence number; every byte is checked on
- * arrival.
+ * number of its flow (a sender and a receiver) and a sequence number, in mixed as part of the id of
+ * the request; every byte is checked on arrival.
  * The exit status is 0 if nothing was lost, duplicated, reordered or broken. */
 #define _GNU_SOURCE
 #include "workloads.h"
@@ -177,9 +179,9 @@ static struct order drain(void)
         if (arrived_ever != before)
             last = now_ns();
         before = arrived_ever;
-    } while (flows_order().lost > 0 && now_ns() - last < DRAIN_SECONDS * SECOND);
+    } while (workload->order().lost > 0 && now_ns() - last < DRAIN_SECONDS * SECOND);
     network_turn(10); /* for a duplicate that may follow */
-    return flows_order();
+    return workload->order();
 }
 
 static void part(void)

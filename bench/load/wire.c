@@ -46,32 +46,56 @@ size_t wire_frame_length(const uint8_t *frame)
     return 6 + length;
 }
 
-uint8_t *wire_frame(const uint8_t *text, size_t length, size_t *header)
+static size_t header_length(size_t text_length)
 {
-    uint8_t *frame = allocate(length + 14, 1);
-    uint8_t *mask;
+    return text_length < 126 ? 6 : text_length < 65536 ? 8 : 14;
+}
+
+/* Write a masked text frame to `frame`, which has space for it. */
+static void fill_frame(uint8_t *frame, const uint8_t *text, size_t length)
+{
+    uint8_t *payload = frame + header_length(length), *mask = payload - 4;
+    size_t i = 0;
 
     frame[0] = 0x80 | OP_TEXT;
     if (length < 126) {
         frame[1] = (uint8_t)(0x80 | length);
-        mask = frame + 2;
     } else if (length < 65536) {
         frame[1] = 0x80 | 126;
         frame[2] = (uint8_t)(length >> 8);
         frame[3] = (uint8_t)length;
-        mask = frame + 4;
     } else {
         frame[1] = 0x80 | 127;
-        for (int i = 0; i < 8; i++)
-            frame[2 + i] = (uint8_t)(length >> (56 - 8 * i));
-        mask = frame + 10;
+        for (int j = 0; j < 8; j++)
+            frame[2 + j] = (uint8_t)(length >> (56 - 8 * j));
     }
-    for (int i = 0; i < 4; i++)
-        mask[i] = (uint8_t)(rand() >> 7);
-    for (size_t i = 0; i < length; i++)
-        mask[4 + i] = text[i] ^ mask[i & 3];
-    *header = (size_t)(mask + 4 - frame);
+    for (int j = 0; j < 4; j++)
+        mask[j] = (uint8_t)(rand() >> 7);
+    for (; i + 4 <= length; i += 4) {
+        uint32_t key, word;
+
+        memcpy(&key, mask, 4);
+        memcpy(&word, text + i, 4);
+        word ^= key;
+        memcpy(payload + i, &word, 4);
+    }
+    for (; i < length; i++)
+        payload[i] = text[i] ^ mask[i & 3];
+}
+
+uint8_t *wire_frame(const uint8_t *text, size_t length, size_t *header)
+{
+    uint8_t *frame;
+
+    *header = header_length(length);
+    frame = allocate(*header + length, 1);
+    fill_frame(frame, text, length);
     return frame;
+}
+
+void wire_text(struct client *client, const uint8_t *text, size_t length)
+{
+    fill_frame(client_append(client, header_length(length) + length), text, length);
 }
 
 void wire_control(struct client *client, enum opcode opcode, const uint8_t *payload, size_t length)

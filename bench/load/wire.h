@@ -17,6 +17,9 @@ size_t wire_take(struct client *client, const uint8_t *data, size_t length, uint
  * text. The mask is the four bytes before it. */
 uint8_t *wire_frame(const uint8_t *text, size_t length, size_t *header);
 
+/* Append a masked text frame. */
+void wire_text(struct client *client, const uint8_t *text, size_t length);
+
 /* Return the length of the frame that begins at `frame`. */
 size_t wire_frame_length(const uint8_t *frame);
 

@@ -1,6 +1,8 @@
 #define _GNU_SOURCE
 #include "workloads.h"
 
+#include "cluster.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -18,6 +20,21 @@ uint64_t completed;
 struct histogram latencies;
 uint64_t arrived_ever;
 
+void message_arrived(void)
+{
+    arrived_ever++;
+    if (measuring)
+        arrived++;
+}
+
+void exchange_completed(uint64_t sent_at, uint64_t now)
+{
+    if (!measuring)
+        return;
+    completed++;
+    histogram_add(&latencies, now - sent_at);
+}
+
 static void take_body(struct client *client, const uint8_t *body, size_t length, uint64_t now)
 {
     uint32_t sequence;
@@ -25,9 +42,7 @@ static void take_body(struct client *client, const uint8_t *body, size_t length,
 
     if (flow == NULL)
         return;
-    arrived_ever++;
-    if (measuring)
-        arrived++;
+    message_arrived();
     workload->arrived(flow, sequence, now);
 }
 
@@ -41,10 +56,7 @@ static void take_text(struct client *client, const uint8_t *text, size_t length,
 
 static void completes(const struct flow *flow, uint32_t sequence, uint64_t now)
 {
-    if (!measuring)
-        return;
-    completed++;
-    histogram_add(&latencies, now - flow->sent_at[sequence % WINDOW]);
+    exchange_completed(flow->sent_at[sequence % WINDOW], now);
 }
 
 /* ---- pairs and rtt ---- */
@@ -143,66 +155,6 @@ static void fanout_arrived(struct flow *flow, uint32_t sequence, uint64_t now)
         flow_send(flow, now);
 }
 
-/* ---- mixed ---- */
-
-static unsigned next_worker; /* the next one to send a request, in rotation */
-
-/* Worker i: flow 2i carries its requests, flow 2i + 1 the answers. */
-static void mixed_prepare(void)
-{
-    size_t size = (size_t)options.size;
-    unsigned workers = (unsigned)options.peers, databases = (unsigned)options.databases;
-
-    network.on_text = take_text;
-    make_clients(workers + databases);
-    make_flows(2 * workers, 2 * workers);
-    for (unsigned i = 0; i < workers + databases; i++) {
-        bool is_master = i >= workers;
-        unsigned database = is_master ? i - workers : i % databases;
-
-        snprintf(clients[i].database, MAX_DATABASE, "bench%u_data", database);
-        if (is_master)
-            strcpy(clients[i].id, "[master]");
-    }
-    for (unsigned i = 0; i < workers; i++) {
-        struct client *master = &clients[workers + i % databases];
-
-        flow_of_frames(&flows[2 * i], &clients[i], master, size);
-        flow_of_frames(&flows[2 * i + 1], master, &clients[i], size);
-    }
-}
-
-static void request_in_turn(uint64_t now)
-{
-    flow_send(&flows[2 * next_worker], now);
-    next_worker = (next_worker + 1) % (unsigned)options.peers;
-}
-
-static void mixed_start(uint64_t now)
-{
-    int outstanding = options.outstanding;
-
-    if (outstanding == 0)
-        outstanding = options.depth * options.peers;
-    for (int i = 0; i < outstanding; i++)
-        request_in_turn(now);
-}
-
-static void mixed_arrived(struct flow *flow, uint32_t sequence, uint64_t now)
-{
-    bool is_answer = (flow - flows) % 2;
-
-    if (!is_answer) {
-        flow_send(flow + 1, now);
-        return;
-    }
-    completes(flow - 1, sequence, now);
-    if (running && options.outstanding)
-        request_in_turn(now);
-    else if (running)
-        flow_send(flow - 1, now);
-}
-
 /* ---- post ---- */
 
 /* Pair i has four connections: A and B, A's for POST, B's for downloads. */
@@ -279,12 +231,12 @@ static void conns_prepare(void)
 }
 
 static const struct workload WORKLOADS[] = {
-    {"pairs", pairs_prepare, start_windows, pairs_arrived},
-    {"rtt", rtt_prepare, rtt_start, rtt_arrived},
-    {"fanout", fanout_prepare, start_windows, fanout_arrived},
-    {"mixed", mixed_prepare, mixed_start, mixed_arrived},
-    {"post", post_prepare, start_windows, pairs_arrived},
-    {"conns", conns_prepare, NULL, NULL},
+    {"pairs", pairs_prepare, start_windows, pairs_arrived, flows_order},
+    {"rtt", rtt_prepare, rtt_start, rtt_arrived, flows_order},
+    {"fanout", fanout_prepare, start_windows, fanout_arrived, flows_order},
+    {"mixed", cluster_prepare, cluster_start, NULL, cluster_order},
+    {"post", post_prepare, start_windows, pairs_arrived, flows_order},
+    {"conns", conns_prepare, NULL, NULL, NULL},
 };
 
 const struct workload *workload_named(const char *name)

@@ -8,8 +8,9 @@ struct workload {
     const char *name;
     void (*prepare)(void);       /* make clients and flows */
     void (*start)(uint64_t now); /* send the first messages; NULL: only connect */
-    /* A message has arrived for the first time. */
+    /* A message of a flow has arrived for the first time. */
     void (*arrived)(struct flow *flow, uint32_t sequence, uint64_t now);
+    struct order (*order)(void); /* delivery faults, when no message is under way */
 };
 
 struct options {
@@ -28,6 +29,12 @@ extern uint64_t arrived;      /* messages */
 extern uint64_t completed;    /* round trips, broadcasts or downloads */
 extern struct histogram latencies;
 extern uint64_t arrived_ever; /* messages, also while `measuring` is false */
+
+/* Count a message that has arrived for the first time. */
+void message_arrived(void);
+
+/* Count a round trip, broadcast or download that began with a message sent at `sent_at`. */
+void exchange_completed(uint64_t sent_at, uint64_t now);
 
 /* Return the workload of that name, or NULL. */
 const struct workload *workload_named(const char *name);

@@ -64,6 +64,17 @@ class Rotation:
             self._schedule()
             self._do(task)
 
+    def spend(self, units: int) -> bool:
+        """Count *units* of work that is done without a step, if this turn has time left for it.
+
+        :returns: whether it has.
+        """
+        if self.work.units >= self._end:
+            return False
+        self.work.units += units
+        self._schedule()
+        return True
+
     def discard(self, task: Task) -> None:
         """*task* has ended; it does no more steps."""
         self._tasks.pop(task, None)

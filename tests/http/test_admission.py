@@ -161,7 +161,12 @@ def test_room_used_up_during_the_check_is_refused() -> None:
     relay: Any = SlowRelay()
     access = Access(Tokens(None), (), ())
     admission = Admission(access, relay, check_room, lambda: 0.0, None, lambda: True)
-    admission.connect(asked(b"/?id=alice&v=1"), DATABASE, decisions.append, decisions.append)
+    admission.connect(
+        asked(b"/?id=alice&v=1"),
+        DATABASE,
+        lambda handshake, tokens: decisions.append(handshake),
+        decisions.append,
+    )
     assert decisions == []
     full.append(Overloaded("Too many connections"))
     relay.decide(True)

@@ -8,12 +8,15 @@ import tracemalloc
 import pytest
 
 from acebase_ipc.http.channel import (
+    BODY,
     CLOSE_TIMEOUT,
+    MAX_HEAD,
     MAX_HEADER_LINES,
     PIECE,
     WRITE_BUFFER,
     RelayChannel,
 )
+from acebase_ipc.http.request import UNIT
 from acebase_ipc.relay.limits import KIB, MIB
 from acebase_ipc.rotation import STEP, TURN
 from acebase_ipc.server.logging import LogObserver
@@ -105,6 +108,43 @@ def test_a_body_of_tiny_chunks_is_parsed_some_in_each_turn() -> None:
     assert bobby.received() == ["msg:" + "x" * 10_000]
 
 
+def test_pieces_of_bodies_are_received_some_in_each_turn() -> None:
+    relay = MemoryRelay()
+    _, bobby = relay.join_all("alice", "bobby")
+    body, at_once = b"x" * 100, TURN // BODY
+    wires = [relay.connect() for _ in range(2 * at_once)]
+    for each in wires:
+        each.send(http_head("POST", SEND, content_length=str(2 * len(body))))
+    site = relay.server._parts.site
+    heads = site.memory
+    for each in wires:
+        each.send(body, settle=False)
+    relay.turn()
+    assert site.memory - heads == at_once * len(body)  # what waits for a later turn
+    relay.settle()
+    assert site.memory == heads
+    for each in wires:
+        each.send(body)
+        assert each.response().text == "ok"
+    assert bobby.received() == ["msg:" + "x" * 2 * len(body)] * len(wires)
+
+
+def test_large_bodies_that_are_completed_together_are_relayed_one_in_each_turn() -> None:
+    relay = MemoryRelay()
+    relay.join_all("alice", "bobby")
+    body = b"x" * (TURN * UNIT)
+    wires = [relay.connect() for _ in range(4)]
+    for each in wires:
+        each.send(http_head("POST", SEND, content_length=str(len(body))), body[:-1])
+    for each in wires:
+        each.send(body[-1:], settle=False)
+    answers = []
+    while relay.turn():
+        answers.append(sum(map(statuses, wires)))
+    assert sum(answers) == len(wires)
+    assert max(answers) == 1
+
+
 def test_nothing_is_read_while_input_waits() -> None:
     relay = MemoryRelay()
     wire = relay.connect()
@@ -112,11 +152,40 @@ def test_nothing_is_read_while_input_waits() -> None:
     before = len(wire.unread)
     for _ in range(10):
         relay.turn()
-    assert before - len(wire.unread) == 64 * KIB  # one read
+    assert before - len(wire.unread) == MAX_HEAD  # one read
     wire.reset()
 
 
 # Memory
+
+
+def test_of_a_post_that_waits_for_room_no_more_is_read_than_a_head_may_have() -> None:
+    relay = MemoryRelay(max_memory=4 * MIB)
+    _, bobby = relay.join_all("alice", "bobby")
+    body = b"x" * MIB
+    head = http_head("POST", SEND, content_length=str(MIB))
+    first, *waiting = (relay.connect() for _ in range(4))
+    first.send(head, body[:-1])
+    for each in waiting:
+        each.send(head + body)
+    assert relay.server._parts.site.memory <= len(waiting) * (MAX_HEAD + len(head))
+    assert all(len(each.unread) >= MIB - MAX_HEAD for each in waiting)
+    first.send(body[-1:])
+    assert [each.response().text for each in (first, *waiting)] == ["ok"] * 4
+    assert len(bobby.received()) == 4
+
+
+def test_a_body_for_which_there_is_room_is_read_in_larger_pieces() -> None:
+    relay = MemoryRelay()
+    relay.join_all("alice", "bobby")
+    wire = relay.connect()
+    for _ in range(2):
+        wire.send(http_head("POST", SEND, content_length=str(MIB)))
+        wire.send(b"x" * MIB, settle=False)
+        relay.turn()
+        assert len(wire.unread) == MIB - 64 * KIB
+        relay.settle()
+        assert wire.response().text == "ok"
 
 
 def test_no_request_is_answered_while_answers_are_unread() -> None:

@@ -17,7 +17,15 @@ from twisted.logger import LogLevel, capturedLogs
 from twisted.python.failure import Failure
 
 from acebase_ipc.relay.work import Work
-from acebase_ipc.websocket.epoll import BUFFER, SOCKETS, EpollReader, can_use_epoll
+from acebase_ipc.rotation import TURN
+from acebase_ipc.websocket.epoll import (
+    BUFFER,
+    CROWD,
+    CROWD_BUFFER,
+    SOCKETS,
+    EpollReader,
+    can_use_epoll,
+)
 from tests.tcp import HandReactor
 
 RESET = struct.pack("ii", 1, 0)
@@ -135,6 +143,128 @@ def test_nobody_is_read_from_for_ever(network: Network) -> None:
     network.reactor.turn_until(lambda: ear.heard)
     assert len(ear.heard) <= BUFFER
     network.reactor.turn_until(lambda: len(ear.heard) == BUFFER + 1)
+
+
+# ---- Sockets that have sent much
+
+
+def connect_heavy(network: Network) -> list[tuple[socket.socket, Any]]:
+    """Connections that have sent much, of which one in four is read from in a turn."""
+    pairs = [network.connect() for _ in range(2 * CROWD)]
+
+    def work(data: bytes) -> None:
+        network.work.units += 4 * TURN // len(pairs)
+
+    for client, ear in pairs:
+        ear.on_data = work
+        client.sendall(b"x" * 2 * CROWD_BUFFER)
+    network.reactor.turn_until(lambda: all(ear.heard for _, ear in pairs))
+    return pairs
+
+
+def test_a_client_that_sends_little_does_not_wait_for_many_that_send_much(
+    network: Network,
+) -> None:
+    connect_heavy(network)
+    client, ear = network.connect()
+    for number in range(1, 4):
+        client.sendall(b"x")
+        network.reader.doRead()
+        assert len(ear.heard) == number
+
+
+def test_a_client_that_sends_less_than_before_does_not_wait(network: Network) -> None:
+    (client, ear), *others = connect_heavy(network)
+    network.reactor.turn_until(lambda: len(ear.heard) == 2 * CROWD_BUFFER)
+    for each, _ in others:
+        each.sendall(b"x" * CROWD_BUFFER)
+    client.sendall(b"y")
+    network.reactor.turn_until(lambda: ear.heard.endswith(b"y"))
+    heard = len(ear.heard)
+    client.sendall(b"y")
+    network.reader.doRead()
+    assert len(ear.heard) == heard + 1
+    assert any(len(each.heard) < 3 * CROWD_BUFFER for _, each in others)
+
+
+def test_clients_that_send_much_are_read_from_however_many_send_little(network: Network) -> None:
+    heavy = connect_heavy(network)
+    light = [network.connect() for _ in range(8)]
+
+    def work(data: bytes) -> None:
+        network.work.units += TURN
+
+    for client, ear in light:
+        ear.on_data = work
+        client.sendall(b"x")
+    for turns in range(1, len(light) + 1):
+        before = sum(len(ear.heard) for _, ear in heavy)
+        network.reader.doRead()
+        assert sum(len(ear.heard) for _, ear in light) == turns
+        assert sum(len(ear.heard) for _, ear in heavy) > before
+
+
+def test_a_client_that_has_sent_much_is_paused_and_resumed(network: Network) -> None:
+    pairs = connect_heavy(network)
+    paused = set()
+
+    def pause(number: int) -> None:
+        assert network.reader.pause(number)
+        paused.add(number)
+
+    for client, ear in pairs:
+        ear.on_data = lambda data, number=ear.number: pause(number)
+        client.sendall(b"x" * 2 * CROWD_BUFFER)
+    network.reactor.turn_until(lambda: len(paused) == len(pairs))
+    heard = [len(ear.heard) for _, ear in pairs]
+    for client, _ in pairs:
+        client.sendall(b"x")
+    for _ in range(10):
+        network.reactor.turn()
+    assert [len(ear.heard) for _, ear in pairs] == heard
+    for number in paused:
+        assert network.reader.resume(number)
+    network.reactor.turn_until(
+        lambda: all(len(ear.heard) > before for (_, ear), before in zip(pairs, heard, strict=True))
+    )
+
+
+def test_many_that_have_sent_much_are_discarded(network: Network) -> None:
+    pairs = connect_heavy(network)
+    client, ear = network.connect()
+    duplicates = [each.transport.getHandle().dup() for _, each in pairs]  # as in a forked process
+    for _, each in pairs:
+        network.reader.discard(each.number)
+        each.transport.connectionLost(Failure(ConnectionError()))
+    client.sendall(b"x")
+    network.reactor.turn_until(lambda: ear.heard)
+    rounds = network.rounds
+    for _ in range(10):
+        network.reactor.turn()
+    assert network.rounds == rounds
+    for duplicate in duplicates:
+        duplicate.close()
+    network.reader.discard(ear.number)
+    ear.transport.connectionLost(Failure(ConnectionError()))
+    assert network.reader.fileno() == -1
+
+
+def test_without_another_descriptor_all_are_read_in_turn(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, ear = network.connect()
+
+    def fail() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(select, "epoll", fail)
+    pairs = connect_heavy(network)
+    client.sendall(b"x")
+    network.reactor.turn_until(lambda: ear.heard)
+    network.reactor.turn_until(lambda: all(len(ear.heard) > CROWD_BUFFER for _, ear in pairs))
+
+
+# ---- Ends
 
 
 @pytest.mark.parametrize("reset", [False, True])

@@ -114,37 +114,39 @@ class Admission:
         """
         return self._relay.registry.peer(caller.database, caller.client_id)
 
-    def handshake(self, request: Request, database: str) -> Handshake:
-        """The handshake of a request for a WebSocket.
+    def _handshake(self, request: Request, database: str, tokens: tuple[str, ...]) -> Handshake:
+        """The handshake of a request for a WebSocket that presents *tokens*.
 
         :raises WrongToken: with 403.
         :raises RequestRefused: if the version, the id or the dialect cannot be used.
         """
-        self._access.check_token(presented_tokens(request), database, HTTPStatus.FORBIDDEN)
+        self._access.check_token(tokens, database, HTTPStatus.FORBIDDEN)
         return accept(database, raw_query(request), self._dialect)
 
     def connect(
         self,
         request: Request,
         database: str,
-        admitted: Callable[[Handshake], object],
+        admitted: Callable[[Handshake, tuple[str, ...]], object],
         refused: Callable[[RequestRefused], object],
     ) -> None:
         """Decide about a request for a WebSocket.
 
-        Calls *admitted* or *refused*: at once, or when the holder of an id that
-        is in conflict has been checked: then everything is evaluated again.
+        Calls *admitted*, with the handshake and the tokens that were presented, or
+        *refused*: at once, or when the holder of an id that is in conflict has been
+        checked: then everything is evaluated again.
 
         :raises RequestRefused: if the handshake is refused without a check.
         """
-        handshake = self.handshake(request, database)
+        tokens = presented_tokens(request)
+        handshake = self._handshake(request, database, tokens)
         was_checked = False
 
         def decide(free: bool) -> None:
             try:
                 if was_checked:
                     self._check_open()
-                    self.handshake(request, database)
+                    self._handshake(request, database, tokens)
                 if not free:
                     raise ConflictingId
                 self._relay.sessions.check_fence(handshake, self._clock())
@@ -153,7 +155,7 @@ class Admission:
             except RequestRefused as refusal:
                 refused(refusal)
             else:
-                admitted(handshake)
+                admitted(handshake, tokens)
 
         newcomer = format_address(request.getClientAddress())
         self._relay.sessions.check_conflict(handshake, newcomer, self._clock(), decide)

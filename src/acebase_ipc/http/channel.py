@@ -8,6 +8,7 @@ from http import HTTPStatus
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
@@ -28,6 +29,9 @@ MAX_HEADER_LINES: Final = 100
 PIECE: Final = 512
 """Bytes of a head or a chunked body that are parsed in one step: at most 128 header lines
 or 85 chunks. Other bodies cost nothing to parse."""
+
+BODY: Final = 64
+"""Units of work of a piece of a body that needs no parsing."""
 
 CLOSE_TIMEOUT: Final = 15.0
 """Seconds that a connection has to end after it was closed, before it is aborted: a client
@@ -50,10 +54,10 @@ class Phase(Enum):
     ENDED = "nothing: it has ended, or is a WebSocket now"
 
 
-PARSING = frozenset({Phase.FIRST, Phase.IDLE, Phase.RECEIVING})
-"""The phases in which input is parsed."""
+PARSING = (Phase.FIRST, Phase.IDLE, Phase.RECEIVING)
+"""The phases in which input is parsed. A tuple, because members of an Enum are hashed slowly."""
 
-OVER = frozenset({Phase.CLOSING, Phase.ENDED})
+OVER = (Phase.CLOSING, Phase.ENDED)
 """The phases in which input is ignored."""
 
 
@@ -64,6 +68,7 @@ class RelayChannel(BadRequestChannel):
     connections, and only while the client reads the answers. While input waits,
     nothing is read from the transport.
 
+    :ivar host: the client's, as its connection was opened.
     :ivar deadline: when the client has to have done what :attr:`phase` waits for.
     :ivar read_deadline: when the client has to have read what was written.
     :ivar surplus: whether it was accepted beyond the limit on connections, for a
@@ -72,6 +77,7 @@ class RelayChannel(BadRequestChannel):
 
     site: Any
     transport: Any
+    host = ""
     phase = Phase.FIRST
     deadline: float | None = None
     read_deadline: float | None = None
@@ -93,6 +99,7 @@ class RelayChannel(BadRequestChannel):
         self._enter(Phase.FIRST, self.site.handshake_timeout)
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpKeepAlive(True)
+        self._read_heads()
         super().connectionMade()
 
     @property
@@ -100,6 +107,14 @@ class RelayChannel(BadRequestChannel):
         """Bytes that the connection holds, beside bodies."""
         unread = WRITE_BUFFER if self.read_deadline is not None else 0
         return self._input_size + self._head_size + unread
+
+    def _read_heads(self) -> None:
+        """Read no more at a time than a head has: a body after it may have to wait for room."""
+        self.transport.bufferSize = MAX_HEAD
+
+    def _read_bodies(self) -> None:
+        """Read as much at a time as Twisted does."""
+        self.transport.bufferSize = FileDescriptor.bufferSize
 
     def _enter(self, phase: Phase, timeout: float | None = None) -> None:
         if self.phase not in OVER:
@@ -112,12 +127,24 @@ class RelayChannel(BadRequestChannel):
         """Parse *data*, or keep it until other connections had their turns."""
         if self.phase in OVER:
             return
+        if self._continues_body(len(data)) and self.site.rotation.spend(BODY):
+            super().dataReceived(data)
+            return
         self._input.append(data)
         self._input_size += len(data)
         self._begin_receiving()
         if self._can_parse():
             self.site.rotation.start(self)
         self._read_while_nothing_waits()
+
+    def _continues_body(self, size: int) -> bool:
+        """Whether the next *size* bytes are of a body, and do not complete it."""
+        return (
+            self.phase is Phase.RECEIVING
+            and not (self.line_mode or self._input or self.paused)
+            and self.read_deadline is None
+            and size < self.requests[-1].missing
+        )
 
     def _can_parse(self) -> bool:
         return bool(self._input) and self.phase in PARSING and self.read_deadline is None
@@ -191,9 +218,9 @@ class RelayChannel(BadRequestChannel):
 
     def lineReceived(self, line: bytes) -> None:
         """Check a line of a head, before Twisted parses it."""
-        self._head_size += len(line)
-        self._head_lines += 1
-        if self._head_size > MAX_HEAD or self._head_lines > MAX_HEADER_LINES + 2:
+        self._head_size = size = self._head_size + len(line)
+        self._head_lines = lines = self._head_lines + 1
+        if size > MAX_HEAD or lines > MAX_HEADER_LINES + 2:
             self.refuse(HeadTooLarge())
         elif self._in_head or not line:
             super().lineReceived(line)
@@ -237,6 +264,8 @@ class RelayChannel(BadRequestChannel):
             self.requests[-1].requestHeaders.setRawHeaders(b"Host", [self._authority])
         self._enter(Phase.RECEIVING, self.site.request_timeout)
         super().allHeadersReceived()
+        if self.phase is Phase.RECEIVING:
+            self._read_bodies()
 
     def allContentReceived(self) -> None:
         """Answer a complete request, and none after it in this step."""
@@ -248,6 +277,7 @@ class RelayChannel(BadRequestChannel):
     def requestDone(self, request: Any) -> None:
         """Wait for the next request, or parse what has been received of it."""
         self._head_size = 0
+        self._read_heads()
         self._enter(Phase.IDLE, self.site.http_idle)
         self.persistent = self.persistent and not self.site.is_closing
         super().requestDone(request)
@@ -266,6 +296,7 @@ class RelayChannel(BadRequestChannel):
             self._enter(Phase.ANSWERING)
         else:
             self._enter(Phase.RECEIVING, self.site.request_timeout)
+            self._read_bodies()
         self.transport.resumeProducing()
         self._go_on()
 
@@ -326,15 +357,21 @@ class RelayChannel(BadRequestChannel):
         self.read_deadline = None
         super().loseConnection()
 
-    def expire(self, now: float) -> None:
-        """End the connection if its client has not done its part in time."""
+    def expire(self, now: float) -> bool:
+        """End the connection if its client has not done its part in time.
+
+        :returns: whether it is late.
+        """
         late = self.deadline is not None and self.deadline <= now
         if late and self.phase is Phase.IDLE:
             self.close()
-        elif late or (self.read_deadline is not None and self.read_deadline <= now):
+            return True
+        if late or (self.read_deadline is not None and self.read_deadline <= now):
             if self.phase is not Phase.CLOSING:
                 self.site.report_timeout(format_address(self.transport.getPeer()))
             self.abort()
+            return True
+        return False
 
     def abort(self) -> None:
         """End the connection at once."""
@@ -344,6 +381,7 @@ class RelayChannel(BadRequestChannel):
         """The connection becomes a WebSocket, which takes the rest of the input, too."""
         rest = b"".join((self.clearLineBuffer(), *self._input))
         self._end()
+        self._read_bodies()  # or messages, if the transport reads for the WebSocket
         self.paused = True
         self.requests[-1].content = BytesIO(rest)
 

@@ -70,7 +70,7 @@ class Download:
     def resumeProducing(self) -> None:
         """The transport has written everything."""
         self._paused = False
-        self._rotation.add(self)
+        self._rotation.start(self)
 
     def stopProducing(self) -> None:
         """The transport ends."""

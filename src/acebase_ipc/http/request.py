@@ -31,6 +31,10 @@ DISCARD: Final = 64 * MIB
 most clients look at it only when they have sent everything."""
 
 
+UNIT: Final = KIB
+"""Bytes of a body that count as a unit of work when it is complete: they are scanned and copied
+several times."""
+
 RESERVE_STEP: Final = 64 * KIB
 """Bytes that are reserved ahead for a chunked body, at most: not each chunk asks."""
 
@@ -77,6 +81,11 @@ class RelayRequest(Request):
     def _rotation(self) -> Rotation:
         rotation: Rotation = self.channel.site.rotation
         return rotation
+
+    @property
+    def missing(self) -> int:
+        """Bytes of the body that are still to come, if its length was announced."""
+        return (self._length or 0) - self._received
 
     # Called by the HTTPChannel
 
@@ -144,6 +153,8 @@ class RelayRequest(Request):
             if self._received > self._uploads.max_message:
                 self._fail(self._too_large())
                 return
+            if self._length is not None and self._received == len(data):
+                self.content = BytesIO(bytes(self._length))
             self.content.write(data)
             if self._length is None and self._received > self.reserved + self.wanted:
                 self._reserve_ahead(self._sender)
@@ -164,10 +175,12 @@ class RelayRequest(Request):
             self._process()
 
     def _process(self) -> None:
-        uploads = self._uploads
+        uploads = None if self._sender is None else self._uploads
+        self._rotation.work.units += self._received // UNIT
         self.content.seek(0)
         self.process()
-        uploads.release(self)
+        if uploads is not None:
+            uploads.release(self)
 
     def finish(self) -> None:
         """End the response: at once, or when the rest of a refused body was read."""

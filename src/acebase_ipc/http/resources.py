@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import json
 from http import HTTPStatus
+from io import BytesIO
 
 from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from acebase_ipc.http.admission import Caller
-from acebase_ipc.http.auth import presented_tokens
 from acebase_ipc.http.download import Download
 from acebase_ipc.http.endpoint import Context, Endpoint
 from acebase_ipc.http.errors import RequestTooLarge
@@ -63,10 +63,10 @@ class Connect(Endpoint):
         gone: list[object] = []
         request.notifyFinish().addBoth(gone.append)
 
-        def admitted(handshake: Handshake) -> None:
+        def admitted(handshake: Handshake, tokens: tuple[str, ...]) -> None:
             if not gone:
                 self._warn_of_proxy(request)
-                context.upgrade(request, handshake, presented_tokens(request))
+                context.upgrade(request, handshake, tokens)
 
         def refused(refusal: RequestRefused) -> None:
             if not gone:
@@ -109,7 +109,10 @@ class Send(DatabaseEndpoint):
         sender = admission.peer(caller)
         content = request.content
         assert content is not None
-        message = content.read(self.context.max_message + 1)
+        if isinstance(content, BytesIO):
+            message = content.getvalue()  # not a copy
+        else:
+            message = content.read(self.context.max_message + 1)
         if len(message) > self.context.max_message:
             raise RequestTooLarge(self.context.max_message)
         try:

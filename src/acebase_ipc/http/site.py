@@ -11,10 +11,11 @@ from twisted.internet.interfaces import IAddress
 from twisted.web.server import Site
 
 from acebase_ipc.addresses import host_of
-from acebase_ipc.http.channel import PARSING, Phase, RelayChannel
+from acebase_ipc.http.channel import Phase, RelayChannel
 from acebase_ipc.http.endpoint import Context
 from acebase_ipc.http.request import RelayRequest
 from acebase_ipc.http.resources import Root
+from acebase_ipc.http.sweep import Sweep
 from acebase_ipc.relay.errors import Overloaded
 from acebase_ipc.relay.events import Observer, RequestTimeout
 from acebase_ipc.relay.limits import Limits
@@ -62,6 +63,7 @@ class RelaySite(Site):
         self._hosts: Counter[str] = Counter()
         self._surplus: dict[RelayChannel, None] = {}  # in the order they came
         self._closing: Deferred[None] | None = None
+        self._sweep = Sweep(context.rotation, self._enforce_memory_limit)
 
     def acceptableProtocols(self) -> list[bytes]:
         """What may be negotiated over TLS."""
@@ -90,7 +92,8 @@ class RelaySite(Site):
                 del self._surplus[oldest]
                 oldest.abort()
             self._surplus[channel] = None
-        self._hosts[host_of(channel.transport.getPeer())] += 1
+        channel.host = host_of(channel.transport.getPeer())
+        self._hosts[channel.host] += 1
 
     def closed(self, channel: RelayChannel) -> None:
         """A connection has ended, or has become a WebSocket."""
@@ -98,10 +101,9 @@ class RelaySite(Site):
             return
         self.channels.remove(channel)
         self._surplus.pop(channel, None)
-        host = host_of(channel.transport.getPeer())
-        self._hosts[host] -= 1
-        if not self._hosts[host]:
-            del self._hosts[host]
+        self._hosts[channel.host] -= 1
+        if not self._hosts[channel.host]:
+            del self._hosts[channel.host]
         if self._closing is not None and not self.channels:
             self._closing.callback(None)
 
@@ -121,21 +123,21 @@ class RelaySite(Site):
 
     def sweep(self, now: float) -> None:
         """End the connections whose client is late; to be called about once a second."""
-        for channel in tuple(self.channels):
-            channel.expire(now)
-        self._enforce_memory_limit()
+        self._sweep.start(self.channels, now)
 
-    def _enforce_memory_limit(self) -> None:
-        """End the connections that hold most, while all hold more than their share."""
-        used = self.memory
-        if used <= self._max_memory:
+    def _enforce_memory_limit(self, held: int) -> None:
+        """End the connections that hold most, while all hold more than their share.
+
+        :param held: bytes that they held when each was checked.
+        """
+        if held <= self._max_memory or (used := self.memory) <= self._max_memory:
             return
         refusal = Overloaded("The HTTP connections hold too much")
         for channel in sorted(self.channels, key=lambda each: each.memory, reverse=True):
             if used <= self._max_memory:
                 return
             used -= channel.memory
-            self.context.refusals.report(host_of(channel.transport.getPeer()), refusal)
+            self.context.refusals.report(channel.host, refusal)
             channel.abort()
 
     def close(self, timeout: float) -> Deferred[None]:
@@ -145,7 +147,7 @@ class RelaySite(Site):
         :returns: fires when all have ended.
         """
         for channel in tuple(self.channels):
-            if channel.phase in PARSING - {Phase.RECEIVING}:
+            if channel.phase in (Phase.FIRST, Phase.IDLE):
                 channel.close()
         if not self.channels:
             return succeed(None)

@@ -5,6 +5,7 @@ GET /<dbname>/connect?id=<clientId>&v=<clientVersion>&t=<token>
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -27,6 +28,9 @@ MAX_CLIENT_ID: Final = 128
 PROTOCOL_MAJOR: Final = "1"
 """The major version of the IPC protocol that this relay speaks."""
 
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""A control character, or a lone surrogate, which stands for a byte that is not UTF-8."""
+
 
 def parse_query(raw: bytes) -> dict[str, str]:
     """Decode a query string: ``+`` stays ``+``, and of equal keys the last one applies.
@@ -43,11 +47,9 @@ def parse_query(raw: bytes) -> dict[str, str]:
 
 
 def _decode(raw: bytes) -> str:
-    return unquote_to_bytes(raw).decode("utf-8", "surrogateescape")
-
-
-def _has_controls(text: str) -> bool:
-    return any(c < " " or "\x7f" <= c <= "\x9f" or "\ud800" <= c <= "\udfff" for c in text)
+    if b"%" in raw:
+        raw = unquote_to_bytes(raw)
+    return raw.decode("utf-8", "surrogateescape")
 
 
 def check_database_name(name: str) -> str:
@@ -56,7 +58,7 @@ def check_database_name(name: str) -> str:
     :raises InvalidDatabaseName: unless it has 1 to 200 characters and no
         control characters. Any other name is valid, ``__proto__``, too.
     """
-    if not 0 < len(name) <= MAX_DATABASE_NAME or _has_controls(name):
+    if not 0 < len(name) <= MAX_DATABASE_NAME or _CONTROLS.search(name):
         raise InvalidDatabaseName
     return name
 
@@ -71,7 +73,7 @@ def check_client_id(client_id: str | None) -> str:
         client_id is None
         or not MIN_CLIENT_ID <= len(client_id) <= MAX_CLIENT_ID
         or ";" in client_id
-        or _has_controls(client_id)
+        or _CONTROLS.search(client_id)
     ):
         raise InvalidClientId
     return client_id

@@ -22,9 +22,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final
+from functools import lru_cache
+from struct import Struct
+from typing import Any, Final, TypeVar
 
 from acebase_ipc.protocol.dialect import json_string
 from acebase_ipc.protocol.messages import MASTER
@@ -45,22 +48,70 @@ UNLOCK: Final = RequestKind.UNLOCK
 MOVE: Final = RequestKind.MOVE
 OTHER: Final = RequestKind.OTHER
 
-_REQUESTS: Final = {each.value.encode(): each for each in RequestKind}
-_ANSWERS: Final = {b"lock-result": True, b"unlock-result": False, b"result": False}
-"""The types of answers, and whether they may grant a lock."""
-
-_TYPE_START: Final = len(b'{"type":"')
-_LONGEST_TYPE: Final = _TYPE_START + len(b'move-lock-request"')
+_LONGEST_TYPE: Final = len(b'{"type":"move-lock-request"')
 _ID: Final = b'"id":"'
+_ID_LENGTH: Final = 24
 _HEAD: Final = 2048
 """A request's id is within the first bytes of its envelope, after both peers' ids."""
 
 MAX_REQUEST_ID: Final = 128
 """Bytes of a request's id; published clients' ids have 24."""
 
-_FREE_SPACE = b'"data":{"type":"fst.release"'
+_REQUESTS: Final = {each.value.encode(): each for each in RequestKind}
+_ANSWERS: Final = {b"lock-result": True, b"unlock-result": False, b"result": False}
+"""The types of answers, and whether they may grant a lock."""
+
 _LOCK_ID = re.compile(rb'"data":\{"id":(\d{1,16})(?=[,}])')
 _OK = b'"ok":true'
+_FREE_SPACE = b'"data":{"type":"fst.release"'
+
+_Kind = TypeVar("_Kind")
+Unpack = Callable[[bytes], tuple[bytes, bytes, bytes]]
+Layout = tuple[_Kind, Unpack, bytes, bytes, int]
+"""How an envelope of a published client is laid out: its kind, a function that splits it, the
+parts before and after the request's id, and the length of all three."""
+
+FIRST: Final = len(b'{"type":"')
+"""The place of a byte that is different for each type of request, and of answer."""
+
+
+class Layouts:
+    """The layouts of the requests of one worker, and of their answers, by the byte at FIRST.
+
+    :ivar requests: the layouts of its requests.
+    :ivar answers: the layouts of the answers. That of a ``lock-result`` grants a lock.
+    """
+
+    __slots__ = ("answers", "requests")
+
+    def __init__(self, worker: str) -> None:
+        ends = b'","from":%b,"to":"%b"' % (json_string(worker), MASTER)
+        answer_ends = b'","from":"%b","to":%b' % (MASTER, json_string(worker))
+        start = b'{"type":"request","from":%b,"to":"%b","id":"' % (json_string(worker), MASTER)
+        self.requests: dict[int, Layout[RequestKind]] = {
+            b"l"[0]: _layout(LOCK, b'{"type":"lock-request","id":"', ends + b',"data":{'),
+            b"u"[0]: _layout(UNLOCK, b'{"type":"unlock-request","id":"', ends + _RELEASES),
+            b"m"[0]: _layout(MOVE, b'{"type":"move-lock-request","id":"', ends + _RELEASES),
+            b"r"[0]: _layout(OTHER, start, b'","data":{'),
+        }
+        self.answers: dict[int, Layout[bool]] = {
+            b"l"[0]: _layout(True, b'{"type":"lock-result","id":"', answer_ends + _GRANTS),
+            b"u"[0]: _layout(False, b'{"type":"unlock-result","id":"', answer_ends + b',"ok":'),
+            b"r"[0]: _layout(False, b'{"type":"result","id":"', b'","ok":'),
+        }
+
+
+_RELEASES: Final = b',"data":{"id":'
+_GRANTS: Final = b',"ok":true,"data":{"id":'
+
+
+def _layout(kind: _Kind, start: bytes, end: bytes) -> Layout[_Kind]:
+    return kind, _unpack(len(start), len(end)), start, end, len(start) + _ID_LENGTH + len(end)
+
+
+@lru_cache(256)
+def _unpack(start: int, end: int) -> Unpack:
+    return Struct(f"{start}s{_ID_LENGTH}s{end}s").unpack_from
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,24 +132,21 @@ class LockDetails:
 
 def read_request(body: bytes) -> tuple[RequestKind, bytes] | None:
     """Return the kind and the id of a request, or ``None`` for any other envelope."""
-    kind = _REQUESTS.get(body[_TYPE_START : body.find(b'"', _TYPE_START, _LONGEST_TYPE)])
-    if kind is not None:
-        start = body.find(_ID, _TYPE_START, _HEAD) + 6
-        end = body.find(b'"', start, start + MAX_REQUEST_ID)
-        if end > start > 6:
-            return kind, body[start:end]
-    return None
+    return _read(body, _REQUESTS)
 
 
 def read_answer(body: bytes) -> tuple[bool, bytes] | None:
     """Return whether an answer may grant a lock, and its request's id; ``None`` for no answer."""
-    is_lock = _ANSWERS.get(body[_TYPE_START : body.find(b'"', _TYPE_START, _LONGEST_TYPE)])
-    if is_lock is not None:
-        start = body.find(_ID, _TYPE_START, _HEAD) + 6
-        end = body.find(b'"', start, start + MAX_REQUEST_ID)
-        if end > start > 6:
-            return is_lock, body[start:end]
-    return None
+    return _read(body, _ANSWERS)
+
+
+def _read(body: bytes, kinds: dict[bytes, _Kind]) -> tuple[_Kind, bytes] | None:
+    kind = kinds.get(body[FIRST : body.find(b'"', FIRST, _LONGEST_TYPE)])
+    start = body.find(_ID, FIRST, _HEAD) + len(_ID)
+    end = body.find(b'"', start, start + MAX_REQUEST_ID + 1)
+    if kind is None or start < len(_ID) or end <= start:
+        return None
+    return kind, body[start:end]
 
 
 def read_lock_id(body: bytes) -> int | None:
@@ -149,6 +197,11 @@ def lock_request(request_id: bytes, worker: str, details: LockDetails) -> bytes:
 def unlock_request(request_id: bytes, worker: str, lock_id: int) -> bytes:
     """Return the request of *worker* to release a lock."""
     return _request(UNLOCK, request_id, worker, b'{"id":%d}' % lock_id)
+
+
+def move_request(request_id: bytes, worker: str, lock_id: int) -> bytes:
+    """Return the request of *worker* to move a lock to the parent node."""
+    return _request(MOVE, request_id, worker, b'{"id":%d,"move_to":"parent"}' % lock_id)
 
 
 def unlock_result(request_id: bytes, worker: str, lock_id: int) -> bytes:

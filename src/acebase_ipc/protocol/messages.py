@@ -112,7 +112,7 @@ def render(body: bytes, dialect: Dialect) -> bytes:
     prefix ``msg:`` for acebase peers, too, so that no peer can forge a ``disconnect:`` or
     a ``pong``.
     """
-    if dialect is ACEBASE and body.startswith(b"{"):
+    if dialect is ACEBASE and body[:1] == b"{":
         return body
     return b"msg:" + body
 

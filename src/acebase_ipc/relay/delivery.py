@@ -200,14 +200,18 @@ class Delivery:
             )
             queue.move_to(gone.database.awaiting_master)
 
-    def _drop_awaiting(self, database: Database) -> None:
-        queue = database.awaiting_master
+    def _drop_awaiting(self, database: Database) -> int:
+        """Drop what waits for a master, and return the bytes that its locks occupied."""
+        queue, ledger = database.awaiting_master, database.ledger
         self._observer.report(
             SessionExpired(database.name, _MASTER, ExpiryReason.SIZE, len(queue), queue.memory)
         )
         queue.clear()
-        if database.ledger is not None:
-            database.ledger.clear()
+        if ledger is None:
+            return 0
+        held = ledger.memory_of_unwanted
+        ledger.drop_unwanted()
+        return held
 
     # Memory
 
@@ -227,12 +231,12 @@ class Delivery:
         excess = budget.used - budget.limit  # computed once: it asks every connection
         while consumers and excess > 0:
             _, _, consumer = heappop(consumers)
-            excess -= budget.in_queues + budget.in_ledgers
+            excess -= budget.in_queues
             if isinstance(consumer, Peer):
                 excess -= self._evict(consumer)
             else:
-                self._drop_awaiting(consumer)
-            excess += budget.in_queues + budget.in_ledgers
+                excess -= self._drop_awaiting(consumer)
+            excess += budget.in_queues
 
     def _evict(self, peer: Peer) -> int:
         """End the session of *peer*, and return the bytes that are freed when it has ended."""

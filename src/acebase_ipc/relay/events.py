@@ -310,11 +310,11 @@ class LockHeldLong(PeerEvent):
 
     severity: ClassVar[Severity] = Severity.WARNING
     text: ClassVar[str] = (
-        "{database}: {peer} has held a {kind} lock at {path!r} ({comment}) for {seconds} s;"
+        "{database}: {peer} has held a {access} lock at {path!r} ({comment}) for {seconds} s;"
         " waiting: {waiting}"
     )
 
-    kind: str
+    access: str
     path: str
     comment: str
     seconds: int
@@ -327,11 +327,11 @@ class RequestOpenLong(PeerEvent):
 
     severity: ClassVar[Severity] = Severity.WARNING
     text: ClassVar[str] = (
-        "{database}: {peer} has waited for {seconds} s for the master to answer a {kind} at"
+        "{database}: {peer} has waited for {seconds} s for the master to answer a {request} at"
         " {path!r} ({comment})"
     )
 
-    kind: str
+    request: str
     path: str
     comment: str
     seconds: int

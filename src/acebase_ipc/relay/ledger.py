@@ -2,21 +2,35 @@
 
 A request is open from the moment in which it is handed to the master's connection or
 queue until it is answered. A lock exists from the answer that grants it until its holder
-asks to release it. Messages are kept as they came, and parsed only when a peer leaves or
-somebody looks.
+asks to release it. Messages are kept as they came, and parsed only when a peer leaves, a
+master arrives or somebody looks. Until then a record is a tuple, because one is made of
+nearly every message of a cluster.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import count
-from typing import Final
+from typing import Final, NamedTuple
 
-from acebase_ipc.protocol.locks import LockDetails, RequestKind, read_details, with_lock_id
+from acebase_ipc.protocol.locks import (
+    OTHER,
+    Layouts,
+    LockDetails,
+    RequestKind,
+    read_details,
+    read_lock_id,
+    read_request,
+    with_lock_id,
+)
 from acebase_ipc.relay.memory import MemoryBudget
 
-RECORD_OVERHEAD: Final = 400
-"""Bytes that an open request or a lock occupies beside its message: the record, its id, the
-header of the message and an entry of a dictionary. Measured with CPython 3.11."""
+SMALL: Final = 1024
+"""Bytes of a message for which the memory of its record is not counted but estimated."""
+
+_RECORD: Final = SMALL + 400
+"""Bytes that the record of a small message occupies at most: with the tuple, the id, the header
+of the message and the entry of a dictionary. Measured with CPython 3.11."""
 
 MAX_RECORDS: Final = 10_000
 """Open requests and locks that one worker may have."""
@@ -25,33 +39,33 @@ _MAX_UNWANTED: Final = 10_000
 """Locks to release, and requests that nobody waits for, that are kept of one database."""
 
 _REMEMBERED: Final = 32
-"""The answered requests of a worker that are remembered at least."""
+"""The last answered requests of a worker that are remembered."""
+
+Granted = tuple[bytes, float]
+"""The record of a lock: the envelope that has granted it, and when that came."""
+
+Asked = tuple[bytes, float, int, Granted | None]
+"""The record of an open request: its envelope, when it came in monotonic seconds, its place among
+all requests, and the lock that it releases, if the present master has granted that."""
 
 
-class Request:
+class Request(NamedTuple):
     """A request of a worker that the master has not answered.
 
-    :ivar number: its place among all requests.
     :ivar body: the envelope as it came.
     :ivar since: when it came, in monotonic seconds.
-    :ivar lock: the lock that it releases or moves, if that is known.
+    :ivar number: its place among all requests.
     """
 
-    __slots__ = ("body", "id", "kind", "lock", "number", "since")
-
-    def __init__(
-        self, kind: RequestKind, request_id: bytes, body: bytes, since: float, number: int
-    ) -> None:
-        self.kind = kind
-        self.id = request_id
-        self.body = body
-        self.since = since
-        self.number = number
-        self.lock: Lock | None = None
+    id: bytes
+    kind: RequestKind
+    body: bytes
+    since: float
+    number: int
 
 
 class Lock:
-    """A lock that the master has granted.
+    """A lock of a worker that is gone, or that a master may not know.
 
     :ivar id: its id, as its holder knows it.
     :ivar master_id: its id, as the present master knows it; ``None`` while it is not known.
@@ -59,9 +73,11 @@ class Lock:
     :ivar holder: the client id of the worker.
     :ivar granted: the envelope that has granted it.
     :ivar since: when that came, in monotonic seconds.
-    :ivar is_probed: whether the present master was asked for it once more.
-    :ivar release: the holder's request to release it, until that is answered.
+    :ivar probe: the id of the last request that asks a master for it once more.
+    :ivar is_probed: whether the present master was asked for it, and has not answered.
+    :ivar release: the id of the holder's request to release it, until that is answered.
     :ivar is_unwanted: whether the relay has to release it, because nobody else will.
+    :ivar is_doubtful: whether the present master is asked if it is this lock's, too.
     """
 
     __slots__ = (
@@ -69,25 +85,28 @@ class Lock:
         "granted",
         "holder",
         "id",
+        "is_doubtful",
         "is_probed",
         "is_unwanted",
         "master_id",
+        "probe",
         "release",
         "since",
     )
 
-    def __init__(
-        self, lock_id: int, master_id: int, holder: str, granted: bytes, since: float
-    ) -> None:
+    def __init__(self, lock_id: int, holder: str, granted: bytes, since: float) -> None:
+        """:param lock_id: the id by which the master knows it, and the holder, too."""
         self.id = lock_id
-        self.master_id: int | None = master_id
-        self.former_id = master_id
+        self.master_id: int | None = lock_id
+        self.former_id = lock_id
         self.holder = holder
         self.granted = granted
         self.since = since
+        self.probe: bytes | None = None
         self.is_probed = False
-        self.release: Request | None = None
+        self.release: bytes | None = None
         self.is_unwanted = False
+        self.is_doubtful = False
 
     @property
     def details(self) -> LockDetails:
@@ -104,82 +123,164 @@ class Lock:
 class Account:
     """The open requests and the locks of one worker.
 
-    :ivar requests: the open requests by id.
-    :ivar locks: the locks that it holds, by the id that it knows.
+    :ivar layouts: how its envelopes are laid out.
+    :ivar requests: its last requests by id; ``None`` in place of one that is answered.
+    :ivar open: the number of open requests.
+    :ivar room: requests that it may have before the answered ones are forgotten.
+    :ivar granted: the locks that the present master has granted, by id.
+    :ivar locks: the locks that a former master has granted, by the id that the worker knows.
+    :ivar about: the locks of a former master that open requests are about, by the request's id.
+    :ivar is_plain: whether all its records are small, and no lock is of a former master.
     :ivar resent: ids of requests that more than one connection of a master was handed.
     """
 
-    __slots__ = ("_answered", "_answered_before", "ledger", "locks", "requests", "resent")
+    __slots__ = (
+        "about",
+        "granted",
+        "holder",
+        "is_plain",
+        "layouts",
+        "ledger",
+        "locks",
+        "open",
+        "requests",
+        "resent",
+        "room",
+    )
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, holder: str) -> None:
         self.ledger = ledger
-        self.requests: dict[bytes, Request] = {}
+        self.holder = holder
+        self.layouts = Layouts(holder)
+        self.requests: dict[bytes, Asked | None] = {}
+        self.open = 0
+        self.room = 2 * _REMEMBERED
+        self.granted: dict[int, Granted] = {}
         self.locks: dict[int, Lock] = {}
+        self.about: dict[bytes, Lock] = {}
+        self.is_plain = True
         self.resent: set[bytes] = set()
-        self._answered: set[bytes] = set()
-        self._answered_before: set[bytes] = set()
+        ledger.accounts.add(self)
 
-    @property
-    def memory(self) -> int:
-        """The bytes that it occupies."""
-        requests = sum(len(each.body) for each in self.requests.values())
-        locks = sum(len(each.granted) for each in self.locks.values())
-        return requests + locks + RECORD_OVERHEAD * (len(self.requests) + len(self.locks))
+    def open_requests(self) -> Iterator[Request]:
+        """Yield the open requests."""
+        for request_id, asked in self.requests.items():
+            if asked is not None:
+                body, since, number, _ = asked
+                found = read_request(body)
+                kind = OTHER if found is None else found[0]
+                yield Request(request_id, kind, body, since, number)
 
-    def remember(self, request_id: bytes) -> None:
-        """Note that a request has been answered."""
-        answered = self._answered
-        answered.add(request_id)
-        if len(answered) >= _REMEMBERED:
-            self._answered_before = answered
-            self._answered = set()
+    def held(self) -> Iterator[tuple[int, bytes, float]]:
+        """Yield of each lock its id, the envelope that has granted it, and when that came."""
+        for lock_id, (granted, since) in self.granted.items():
+            yield lock_id, granted, since
+        for lock in self.locks.values():
+            yield lock.id, lock.granted, lock.since
+
+    def settle_locks(self) -> None:
+        """Make all locks, released ones, too, those of a former master."""
+        for lock_id, record in self.granted.items():
+            self.locks[lock_id] = self._lock(lock_id, record)
+        self.granted.clear()
+        for request_id, asked in self.requests.items():
+            if asked is None:
+                continue
+            body, since, number, released = asked
+            if released is not None:
+                lock = self.about[request_id] = self._lock(read_lock_id(body) or 0, released)
+                lock.release = request_id
+                self.requests[request_id] = body, since, number, None
+        if self.locks or self.about:
+            self.is_plain = False
+
+    def _lock(self, lock_id: int, granted: Granted) -> Lock:
+        return Lock(lock_id, self.holder, *granted)
+
+    def make_room(self) -> None:
+        """Forget answered requests, except the last ones."""
+        answered = [each for each, asked in self.requests.items() if asked is None]
+        for request_id in answered[:-_REMEMBERED]:
+            del self.requests[request_id]
+        most = len(self.requests) - self.open + MAX_RECORDS - len(self.granted) - len(self.locks)
+        self.room = min(len(self.requests) + _REMEMBERED, most)
+        if not self.locks and not self.about:
+            records = (*self.requests.values(), *self.granted.values())
+            self.is_plain = all(len(each[0]) <= SMALL for each in records if each)
+
+    def forget_lock(self, lock_id: int) -> None:
+        """Forget the lock that the present master has granted under this id, if there is one."""
+        granted = self.granted.pop(lock_id, None)
+        if granted is not None:
+            self.ledger.discount(granted[0])
+
+    def close(self, request_id: bytes) -> Lock | None:
+        """Note that an open request is answered; returns the former master's lock in question."""
+        asked, self.requests[request_id] = self.requests[request_id], None
+        if asked is not None:
+            self.open -= 1
+            self.ledger.discount(asked[0])
+            if asked[3] is not None:
+                self.ledger.discount(asked[3][0])
+        return self.about.pop(request_id, None)
 
     def has_answered(self, request_id: bytes) -> bool:
-        """Return whether the request is known to be answered: it was resent, or is recent."""
-        return (
-            request_id in self._answered
-            or request_id in self._answered_before
-            or request_id in self.resent
-        )
-
-    def close(self, request: Request) -> None:
-        """Note that *request* is answered."""
-        del self.requests[request.id]
-        self.ledger.discount(request.body)
-        self.remember(request.id)
+        """Return whether a request that is not open is known: as a recent or a resent one."""
+        return request_id in self.requests or request_id in self.resent
 
     def forget_resent(self) -> None:
         """Expect no further answers to requests that were answered although they were resent."""
-        for request_id in self.resent - self.requests.keys():
-            self.ledger.abandon(request_id)
-        self.resent &= self.requests.keys()
+        for request_id in list(self.resent):
+            if self.requests.get(request_id) is None:
+                self.resent.remove(request_id)
+                self.ledger.abandon(request_id)
 
     def holds(self, master_id: int) -> bool:
-        """Return whether a lock that it holds has this id at a master."""
-        return any(master_id in (each.master_id, each.former_id) for each in self.locks.values())
+        """Return whether a lock that it holds has this id at the present master."""
+        return master_id in self.granted or any(
+            master_id == each.master_id for each in self.locks.values()
+        )
+
+    @property
+    def records(self) -> int:
+        """The number of its open requests and locks."""
+        return self.open + len(self.granted) + len(self.locks) + len(self.about)
+
+    @property
+    def memory(self) -> int:
+        """The bytes that it occupies; small records are estimated."""
+        asked = [len(each[0]) for each in self.requests.values() if each is not None]
+        return sum(each for each in asked if each > SMALL) + _RECORD * self.records
 
 
 class Ledger:
-    """The requests and locks of one database that no worker's account has.
+    """The accounts of a database's workers, and the locks that none of them has any more.
 
+    :ivar accounts: the accounts.
     :ivar own: the locks that the relay has asked the present master for, or asked it to
         release, by the id of that request.
     :ivar unwanted: the locks that have to be released when there is a master again.
     :ivar abandoned: the ids of requests whose answer nobody waits for. A lock that it grants
         has to be released.
+    :ivar moves: the ids of requests to move a lock that the relay has answered. A lock that the
+        master's answer names is held.
     :ivar highest: the highest id of a lock that the present master has granted; 0 if it has
         granted none.
     :ivar former_highest: the same of the master before it.
     :ivar is_same_process: whether the present master is the process that was the master
         before; ``None`` while that is not known.
+    :ivar next_number: returns the next request's place among all requests.
     """
 
     __slots__ = (
         "_budget",
+        "_large",
         "abandoned",
+        "accounts",
         "former_highest",
         "highest",
         "is_same_process",
+        "moves",
         "next_number",
         "own",
         "unwanted",
@@ -187,35 +288,52 @@ class Ledger:
 
     def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget
+        self._large = 0
+        self.accounts: set[Account] = set()
         self.own: dict[bytes, Lock] = {}
         self.unwanted: dict[Lock, None] = {}
         self.abandoned: dict[bytes, None] = {}
+        self.moves: dict[bytes, None] = {}
         self.highest = 0
         self.former_highest = 0
         self.is_same_process: bool | None = None
         self.next_number = count(1).__next__
 
+    @property
+    def memory(self) -> int:
+        """The bytes that all its records occupy; small ones are estimated."""
+        records = sum(each.records for each in self.accounts)
+        return self._large + _RECORD * (records + len(self.own) + len(self.unwanted))
+
+    @property
+    def memory_of_unwanted(self) -> int:
+        """The bytes that the locks occupy which wait for a master."""
+        return sum(len(each.granted) + _RECORD - SMALL for each in self.unwanted)
+
     def count(self, message: bytes) -> None:
-        """Count the memory of a record with this message."""
-        size = len(message) + RECORD_OVERHEAD
-        self._budget.in_ledgers += size
-        self._budget.growth += size
+        """Count the memory of a record with this message, if it is not small."""
+        size = len(message)
+        if size > SMALL:
+            self._large += size
+            self._budget.growth += size
 
     def discount(self, message: bytes) -> None:
         """Count the memory of a record with this message no longer."""
-        size = len(message) + RECORD_OVERHEAD
-        self._budget.in_ledgers -= size
-        self._budget.growth -= size
+        size = len(message)
+        if size > SMALL:
+            self._large -= size
+            self._budget.growth -= size
 
     def abandon(self, request_id: bytes) -> None:
         """Note that nobody waits for the answer to this request."""
-        self.abandoned[request_id] = None
-        if len(self.abandoned) > _MAX_UNWANTED:
-            del self.abandoned[next(iter(self.abandoned))]
+        _add(self.abandoned, request_id)
+
+    def note_move(self, request_id: bytes) -> None:
+        """Note that the relay has answered this request to move a lock."""
+        _add(self.moves, request_id)
 
     def keep_unwanted(self, lock: Lock) -> None:
         """Keep *lock* until there is a master that can release it."""
-        lock.is_unwanted = True
         self.unwanted[lock] = None
         if len(self.unwanted) > _MAX_UNWANTED:
             self.forget(next(iter(self.unwanted)))
@@ -226,15 +344,17 @@ class Ledger:
         lock.granted = granted
         self.count(granted)
 
+    def forget_released(self, lock: Lock) -> None:
+        """Forget *lock*, which its holder has released at the master."""
+        lock.release = None
+        if lock.probe is not None and self.own.pop(lock.probe, None) is not None:
+            self.abandon(lock.probe)
+        self.forget(lock)
+
     def forget(self, lock: Lock) -> None:
         """Forget *lock*, which no account has."""
         self.unwanted.pop(lock, None)
         self.discount(lock.granted)
-
-    @property
-    def memory(self) -> int:
-        """The bytes that the locks occupy which wait for a master."""
-        return sum(len(each.granted) + RECORD_OVERHEAD for each in self.unwanted)
 
     def take_unsettled(self) -> list[Lock]:
         """Return the locks of the relay's own requests, whose answers are no longer awaited."""
@@ -245,8 +365,14 @@ class Ledger:
         self.unwanted.clear()
         return locks
 
-    def clear(self) -> None:
-        """Forget all locks that no account has."""
-        for lock in dict.fromkeys(self.take_unsettled()):
-            if lock.is_unwanted:
-                self.discount(lock.granted)
+    def drop_unwanted(self) -> None:
+        """Forget the locks that wait for a master, for lack of memory."""
+        for lock in list(self.unwanted):
+            self.forget(lock)
+
+
+def _add(request_ids: dict[bytes, None], request_id: bytes) -> None:
+    """Add to the ids of requests, and forget the first of them if there are too many."""
+    request_ids[request_id] = None
+    if len(request_ids) > _MAX_UNWANTED:
+        del request_ids[next(iter(request_ids))]

@@ -78,20 +78,20 @@ def lock_table(database: Database, now: float) -> LockTable:
     for peer in database.peers.values():
         if peer.account is None:
             continue
-        for lock in peer.account.locks.values():
-            details = lock.details
+        for lock_id, granted, since in peer.account.held():
+            details = read_details(granted)
             locks.append(
                 HeldLock(
                     holder=peer.client_id,
-                    id=lock.id,
+                    id=lock_id,
                     path=details.path,
                     tid=details.tid,
                     write=details.write,
                     comment=details.comment,
-                    age=now - lock.since,
+                    age=now - since,
                 )
             )
-        for request in peer.account.requests.values():
+        for request in peer.account.open_requests():
             details = read_details(request.body) if request.kind is LOCK else _NONE
             requests.append(
                 OpenRequest(

@@ -11,7 +11,7 @@ from typing import Final
 from acebase_ipc.protocol.locks import LOCK, read_details
 from acebase_ipc.relay.delivery import report_master_absent
 from acebase_ipc.relay.events import LockHeldLong, Observer, RequestOpenLong
-from acebase_ipc.relay.ledger import Lock, Request
+from acebase_ipc.relay.ledger import Request
 from acebase_ipc.relay.own_requests import master_of
 from acebase_ipc.relay.peers import Database, Peer
 
@@ -48,15 +48,13 @@ class LockWatch:
 
     def _check(self, database: Database, now: float) -> None:
         since = now - self._patience
-        locks: list[tuple[Peer, Lock]] = []
+        locks: list[tuple[Peer, int, bytes, float]] = []
         requests: list[tuple[Peer, Request]] = []
         for peer in database.peers.values():
             if peer.account is not None:
-                locks += [
-                    (peer, each) for each in peer.account.locks.values() if each.since <= since
-                ]
+                locks += [(peer, *each) for each in peer.account.held() if each[2] <= since]
                 requests += [
-                    (peer, each) for each in peer.account.requests.values() if each.since <= since
+                    (peer, each) for each in peer.account.open_requests() if each.since <= since
                 ]
         if not requests:
             return  # nobody has waited for so long
@@ -64,8 +62,9 @@ class LockWatch:
             if self._is_new((database.name, "", 0), now):
                 report_master_absent(self._observer, database)
             return
-        for peer, lock in locks:
-            self._check_lock(database, peer, lock, requests, now)
+        for peer, lock_id, granted, at in locks:
+            subject = database.name, peer.client_id, lock_id
+            self._check_lock(subject, granted, round(now - at), requests, now)
         for peer, request in requests:
             explained = locks and request.kind is LOCK
             if not explained and self._is_new((database.name, peer.client_id, 0), now):
@@ -83,33 +82,27 @@ class LockWatch:
 
     def _check_lock(
         self,
-        database: Database,
-        holder: Peer,
-        lock: Lock,
+        subject: _Subject,
+        granted: bytes,
+        seconds: int,
         requests: list[tuple[Peer, Request]],
         now: float,
     ) -> None:
-        if not any(request.kind is LOCK for _, request in requests):
+        waiting = [each for each in requests if each[1].kind is LOCK]
+        if not waiting or not self._is_new(subject, now):
             return
-        if not self._is_new((database.name, holder.client_id, lock.id), now):
-            return
-        details = lock.details
-        waiting = [
+        details = read_details(granted)
+        names = [
             peer.client_id
-            for peer, request in requests
-            if request.kind is LOCK and read_details(request.body).tid != details.tid
+            for peer, request in waiting
+            if read_details(request.body).tid != details.tid
         ]
-        if waiting:
+        if names:
+            database, holder, _ = subject
+            kind = "write" if details.write else "read"
+            listed = _list(list(dict.fromkeys(names)))
             self._observer.report(
-                LockHeldLong(
-                    database.name,
-                    holder.client_id,
-                    "write" if details.write else "read",
-                    details.path,
-                    details.comment,
-                    round(now - lock.since),
-                    _list(list(dict.fromkeys(waiting))),
-                )
+                LockHeldLong(database, holder, kind, details.path, details.comment, seconds, listed)
             )
 
     def _is_new(self, subject: _Subject, now: float) -> bool:

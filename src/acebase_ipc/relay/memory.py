@@ -31,16 +31,15 @@ class MemoryBudget:
 
     :ivar limit: bytes that may be held in total.
     :ivar in_queues: bytes of the messages that wait in queues.
-    :ivar in_ledgers: bytes of the open requests and locks.
     :ivar growth: by how many bytes the total has grown since the limit was checked last.
+    :ivar step: by how many bytes it may grow before the limit is to be checked.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.in_queues = 0
-        self.in_ledgers = 0
         self.growth = 0
-        self._step = max(_SMALLEST_STEP, limit // _STEPS)
+        self.step = max(_SMALLEST_STEP, limit // _STEPS)
         self._holders: list[Callable[[], int]] = []
 
     def register(self, holder: Callable[[], int]) -> None:
@@ -66,7 +65,7 @@ class MemoryBudget:
     @property
     def used(self) -> int:
         """The bytes that are held in total now."""
-        return self.in_queues + self.in_ledgers + sum(holder() for holder in self._holders)
+        return self.in_queues + sum(holder() for holder in self._holders)
 
     @property
     def is_exceeded(self) -> bool:
@@ -76,7 +75,7 @@ class MemoryBudget:
     @property
     def is_due(self) -> bool:
         """Whether the total has grown so much since the last check that another one is due."""
-        return self.growth >= self._step
+        return self.growth >= self.step
 
     def check(self) -> bool:
         """Check the limit; returns whether it is exceeded."""

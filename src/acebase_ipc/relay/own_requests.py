@@ -18,14 +18,16 @@ from acebase_ipc.protocol.locks import (
     failure,
     invalidate_caches,
     lock_request,
+    move_request,
     moved_to_parent,
+    read_details,
     read_lock_id,
     unlock_request,
     unlock_result,
 )
 from acebase_ipc.protocol.messages import MASTER, Message, render
 from acebase_ipc.relay.delivery import Delivery
-from acebase_ipc.relay.ledger import Account, Ledger, Lock, Request
+from acebase_ipc.relay.ledger import Account, Ledger, Lock
 from acebase_ipc.relay.memory import MemoryBudget
 from acebase_ipc.relay.peers import Database, Peer
 
@@ -84,7 +86,7 @@ class OwnRequests:
         """Release a lock that the master has granted to *holder*, which does not wait for it."""
         ledger = self.ledger(database)
         ledger.highest = max(ledger.highest, lock_id)
-        lock = Lock(lock_id, lock_id, holder.decode(), granted, self._clock())
+        lock = Lock(lock_id, holder.decode(), granted, self._clock())
         ledger.count(granted)
         self.release(database, ledger, lock)
 
@@ -103,7 +105,8 @@ class OwnRequests:
             lock.master_id = None
             lock.is_probed = True
         if lock.is_probed:
-            self.send(master, lock_request(self._begin(ledger, lock), lock.holder, lock.details))
+            lock.probe = self._begin(ledger, lock)
+            self.send(master, lock_request(lock.probe, lock.holder, lock.details))
 
     def answered(
         self, database: Database, ledger: Ledger, lock: Lock, may_grant: bool, body: bytes
@@ -116,6 +119,13 @@ class OwnRequests:
             ledger.forget(lock)
             return
         lock_id = read_lock_id(body)
+        if lock.is_doubtful:
+            lock.is_doubtful = False
+            if lock_id == lock.id and read_details(body).tid == lock.details.tid:
+                self.release(database, ledger, lock)
+            else:
+                ledger.forget(lock)
+            return
         if lock_id is None:
             if lock.is_probed:
                 self._give_up(database, ledger, lock)
@@ -129,9 +139,24 @@ class OwnRequests:
                     self._answer_waiting(database, each)
         if lock.is_probed:
             ledger.highest = max(ledger.highest, lock_id)
+            if lock_id > ledger.former_highest:
+                self._doubt(database, ledger, lock)
             self._confirm(database, ledger, lock, lock_id)
         else:
             self.release_unasked(database, lock.holder.encode(), lock_id, body)
+
+    def _doubt(self, database: Database, ledger: Ledger, lock: Lock) -> None:
+        """Find out whether the master, which passes for a new process, has the former lock still.
+
+        If it moves it, that lock is released: otherwise it would stay until it expires. To be
+        moved changes nothing, because the path of a lock means nothing to a master.
+        """
+        master = master_of(database)
+        if master is not None:
+            former = Lock(lock.former_id, lock.holder, lock.granted, lock.since)
+            former.is_unwanted = former.is_doubtful = True
+            ledger.count(former.granted)
+            self.send(master, move_request(self._begin(ledger, former), lock.holder, former.id))
 
     def _confirm(self, database: Database, ledger: Ledger, lock: Lock, master_id: int) -> None:
         """Note by which id the master knows *lock*, and release it if nobody needs it."""
@@ -142,16 +167,18 @@ class OwnRequests:
         elif lock.release is not None:  # the master has perhaps done that already
             holder, master = database.peers.get(lock.holder.encode()), master_of(database)
             if holder is not None and holder.account is not None and master is not None:
-                holder.account.resent.add(lock.release.id)
-                self.send(master, lock.translate(lock.release.body), holder)
+                holder.account.resent.add(lock.release)
+                asked = holder.account.requests[lock.release]
+                if asked is not None:
+                    self.send(master, lock.translate(asked[0]), holder)
 
     def _answer_waiting(self, database: Database, lock: Lock) -> None:
         """Tell the holder of *lock*, a lock of the former master, that it is released."""
-        request, lock.release = lock.release, None
+        request_id, lock.release = lock.release, None
         holder = database.peers.get(lock.holder.encode())
-        if request is not None and holder is not None and holder.account is not None:
+        if request_id is not None and holder is not None and holder.account is not None:
             lock.is_unwanted = True
-            self.answer_release(holder, holder.account, request, lock.id)
+            self.answer_release(holder, holder.account, request_id, lock.id)
 
     def _give_up(self, database: Database, ledger: Ledger, lock: Lock) -> None:
         """Note that the master refuses to grant *lock*: it has no such lock."""
@@ -163,16 +190,16 @@ class OwnRequests:
     # What the relay sends to workers
 
     def answer_release(
-        self, worker: Peer, account: Account, request: Request, lock_id: int
+        self, worker: Peer, account: Account, request_id: bytes, lock_id: int
     ) -> None:
         """Tell *worker* that a lock is released which the master does not have."""
-        account.close(request)
-        self.send(worker, unlock_result(request.id, worker.client_id, lock_id))
+        account.close(request_id)
+        self.send(worker, unlock_result(request_id, worker.client_id, lock_id))
 
-    def answer_done(self, worker: Peer, account: Account, request: Request) -> None:
+    def answer_done(self, worker: Peer, account: Account, request_id: bytes) -> None:
         """Tell *worker* that the master has done what it must not be asked for twice."""
-        account.close(request)
-        self.send(worker, done(request.id, worker.client_id))
+        account.close(request_id)
+        self.send(worker, done(request_id, worker.client_id))
 
     def invalidate_caches(self, gone: Peer) -> None:
         """Tell all other AceBase peers that *gone* may have left a node half written."""
@@ -181,14 +208,14 @@ class OwnRequests:
             if peer is not gone and peer.dialect is ACEBASE:
                 self._delivery.send(peer, message)
 
-    def answer_move(self, worker: Peer, account: Account, request: Request) -> None:
+    def answer_move(self, worker: Peer, account: Account, request_id: bytes) -> None:
         """Tell *worker* that its lock is one of the parent node now: while held, it always can."""
-        account.close(request)
-        lock = request.lock
+        lock = account.close(request_id)
+        account.ledger.note_move(request_id)
         if lock is None:
-            text = failure(request.id, worker.client_id, "The lock is not known")
+            text = failure(request_id, worker.client_id, "The lock is not known")
         else:
-            text = moved_to_parent(request.id, worker.client_id, lock.id, lock.granted)
+            text = moved_to_parent(request_id, worker.client_id, lock.id, lock.granted)
             account.ledger.regrant(lock, text)
         self.send(worker, text)
 

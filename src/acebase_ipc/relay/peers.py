@@ -166,7 +166,9 @@ class Database:
     @property
     def memory(self) -> int:
         """The bytes that it holds for a master that is not there."""
-        return self.awaiting_master.memory + (0 if self.ledger is None else self.ledger.memory)
+        return self.awaiting_master.memory + (
+            0 if self.ledger is None else self.ledger.memory_of_unwanted
+        )
 
 
 @dataclass(frozen=True, slots=True)

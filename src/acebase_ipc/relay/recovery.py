@@ -13,10 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import count
+from struct import error as StructError
 from typing import Final
 
 from acebase_ipc.protocol.dialect import ACEBASE
 from acebase_ipc.protocol.locks import (
+    FIRST,
+    LOCK,
     MOVE,
     OTHER,
     UNLOCK,
@@ -30,7 +33,7 @@ from acebase_ipc.protocol.locks import (
 from acebase_ipc.protocol.messages import Message
 from acebase_ipc.relay.delivery import Delivery
 from acebase_ipc.relay.events import LocksFreed, MasterRecovered, Observer, TooManyRequests
-from acebase_ipc.relay.ledger import MAX_RECORDS, Account, Lock, Request
+from acebase_ipc.relay.ledger import MAX_RECORDS, SMALL, Account, Lock, Request
 from acebase_ipc.relay.memory import MemoryBudget
 from acebase_ipc.relay.own_requests import OwnRequests, master_of
 from acebase_ipc.relay.peers import Database, Peer
@@ -38,6 +41,11 @@ from acebase_ipc.relay.queue import MessageQueue
 
 _OWN_LOCK_IDS: Final = 2**40
 """The relay's own ids of locks begin here: AceBase counts from 1 in each process."""
+
+
+def _number(digits: bytes) -> int:
+    """Return the id of a lock in *digits*; 0, which is none, for anything else."""
+    return int(digits) if digits.isdigit() and len(digits) <= 16 else 0
 
 
 class LockRecovery:
@@ -63,7 +71,7 @@ class LockRecovery:
         self._own = OwnRequests(delivery, budget, clock)
         self._lock_ids = count(_OWN_LOCK_IDS)
 
-    # Requests
+    # What a worker asks of the master
 
     def requested(self, worker: Peer, master: Peer | None, body: bytes) -> bytes | None:
         """Note what *worker* asks of the master.
@@ -71,77 +79,109 @@ class LockRecovery:
         :param master: the peer that is the master, if there is one.
         :returns: what the master has to receive; ``None`` if it receives nothing.
         """
+        account = worker.account or self._open(worker)
+        try:
+            kind, unpack, start, end, size = account.layouts.requests[body[FIRST]]
+            head, request_id, tail = unpack(body)
+        except (IndexError, KeyError, StructError):
+            return self._requested_otherwise(worker, account, master, body)
+        requests = account.requests
+        if head == start and tail == end and len(body) <= SMALL and len(requests) < account.room:
+            number = account.ledger.next_number()
+            if kind is LOCK or kind is OTHER:
+                requests[request_id] = body, self._clock(), number, None
+                account.open += 1
+                return body
+            if kind is UNLOCK and master is not None and master.connection is not None:
+                granted = account.granted.pop(_number(body[size:-2]), None)
+                if granted is not None:
+                    requests[request_id] = body, self._clock(), number, granted
+                    account.open += 1
+                    return body
+        return self._requested_otherwise(worker, account, master, body)
+
+    def _open(self, worker: Peer) -> Account:
+        account = worker.account = Account(self._own.ledger(worker.database), worker.client_id)
+        return account
+
+    def _requested_otherwise(
+        self, worker: Peer, account: Account, master: Peer | None, body: bytes
+    ) -> bytes | None:
+        """Note a request that is not the most common one."""
         found = read_request(body)
         if found is None:
             return body
         kind, request_id = found
-        account = worker.account or self._open(worker)
-        requests = account.requests
-        if request_id in requests:
+        if len(account.requests) >= account.room:
+            account.make_room()
+            if account.open + len(account.granted) + len(account.locks) >= MAX_RECORDS:
+                name = worker.database.name
+                self._observer.report(TooManyRequests(name, worker.client_id, account.records))
+                self._delivery.cut(worker)
+                return None
+        if request_id in account.requests:
             return body  # a defect of the client
-        if len(requests) + len(account.locks) >= MAX_RECORDS:
-            name = worker.database.name
-            self._observer.report(TooManyRequests(name, worker.client_id, MAX_RECORDS))
-            self._delivery.cut(worker)
-            return None
         ledger = account.ledger
-        request = Request(kind, request_id, body, self._clock(), ledger.next_number())
-        requests[request_id] = request
-        ledger.count(body)
-        if self._budget.is_due:
-            self._delivery.enforce_memory_limit()
+        account.requests[request_id] = body, self._clock(), ledger.next_number(), None
+        account.open += 1
+        if len(body) > SMALL:
+            account.is_plain = False
+            ledger.count(body)
+            if self._budget.is_due:
+                self._delivery.enforce_memory_limit()
+        if self._enabled and kind is UNLOCK:
+            return self._asked_to_release(worker, account, master, request_id, body)
+        if self._enabled and kind is MOVE:
+            return self._asked_to_move(worker, account, master, request_id, body)
         if kind is UNLOCK:
-            return self._asked_to_release(worker, master, account, request)
-        if kind is MOVE:
-            return self._asked_to_move(worker, master, account, request)
+            account.forget_lock(read_lock_id(body) or 0)
         return body
 
-    def _open(self, worker: Peer) -> Account:
-        account = worker.account = Account(self._own.ledger(worker.database))
-        return account
-
     def _asked_to_release(
-        self, worker: Peer, master: Peer | None, account: Account, request: Request
+        self, worker: Peer, account: Account, master: Peer | None, request_id: bytes, body: bytes
     ) -> bytes | None:
-        lock_id = read_lock_id(request.body) or 0
-        lock = request.lock = account.locks.pop(lock_id, None)
-        if not self._enabled:
-            return request.body
+        lock_id = read_lock_id(body) or 0
+        if lock_id in account.granted:
+            account.settle_locks()
+        lock = account.locks.pop(lock_id, None)
         if lock is None:
             if worker.database.masters <= 1:
-                return request.body  # the relay may be younger than the lock
-            self._own.answer_release(worker, account, request, lock_id)  # of a former master
+                return body  # the relay may be younger than the lock
+            self._own.answer_release(worker, account, request_id, lock_id)  # of a former master
             return None
-        lock.release = request
+        lock.release = request_id
+        account.about[request_id] = lock
         if master is None or master.connection is None:
             return None  # a master that arrives is asked for the lock first
         if lock.master_id is not None:
-            return lock.translate(request.body)
+            return lock.translate(body)
         if not lock.is_probed:  # the master has refused to grant it again
             account.ledger.forget(lock)
         elif account.ledger.is_same_process is None:
             return None
         lock.is_unwanted = True
-        self._own.answer_release(worker, account, request, lock_id)
+        self._own.answer_release(worker, account, request_id, lock_id)
         return None
 
     def _asked_to_move(
-        self, worker: Peer, master: Peer | None, account: Account, request: Request
+        self, worker: Peer, account: Account, master: Peer | None, request_id: bytes, body: bytes
     ) -> bytes | None:
-        lock = request.lock = account.locks.get(read_lock_id(request.body) or 0)
-        if not self._enabled:
-            return request.body
+        lock_id = read_lock_id(body) or 0
+        if lock_id in account.granted:
+            account.settle_locks()
+        lock = account.locks.get(lock_id)
         if lock is None:
             is_passed = worker.database.masters <= 1
         else:
+            account.about[request_id] = lock
             is_there = master is not None and master.connection is not None
             is_passed = is_there and lock.master_id == lock.id
         if is_passed:
-            return request.body
-        self._own.answer_move(worker, account, request)
+            return body
+        self._own.answer_move(worker, account, request_id)
         return None
 
-    # Answers
+    # What the master answers
 
     def answered(
         self, database: Database, worker: Peer | None, addressee: bytes, body: bytes
@@ -151,70 +191,89 @@ class LockRecovery:
         :param worker: the peer with the id *addressee*, if there is one.
         :returns: what that has to receive; ``None`` if it must not receive this answer.
         """
+        account = None if worker is None else worker.account
+        if account is None:
+            return self._answered_otherwise(database, worker, None, addressee, body)
+        try:
+            may_grant, unpack, start, end, size = account.layouts.answers[body[FIRST]]
+            head, request_id, tail = unpack(body)
+        except (IndexError, KeyError, StructError):
+            return self._answered_otherwise(database, worker, account, addressee, body)
+        requests = account.requests
+        if head == start and tail == end and account.is_plain and requests.get(request_id):
+            if may_grant:
+                lock_id = _number(body[size : body.find(b",", size)])
+                if not lock_id or len(body) > SMALL:
+                    return self._answered_otherwise(database, worker, account, addressee, body)
+                ledger = account.ledger
+                if lock_id > ledger.highest:
+                    ledger.highest = lock_id
+                account.granted[lock_id] = body, self._clock()
+            requests[request_id] = None
+            account.open -= 1
+            return body
+        return self._answered_otherwise(database, worker, account, addressee, body)
+
+    def _answered_otherwise(
+        self,
+        database: Database,
+        worker: Peer | None,
+        account: Account | None,
+        addressee: bytes,
+        body: bytes,
+    ) -> bytes | None:
+        """Note an answer that is not the most common one."""
         found = read_answer(body)
         if found is None:
             return body
         may_grant, request_id = found
-        account = None if worker is None else worker.account
-        request = None if account is None else account.requests.pop(request_id, None)
-        if worker is None or account is None or request is None:
+        lock_id = read_lock_id(body) if may_grant else None
+        if account is None or account.requests.get(request_id) is None:
             if not self._enabled:
                 return body
-            return self._answered_unasked(database, worker, addressee, request_id, may_grant, body)
-        account.ledger.discount(request.body)
-        account.remember(request_id)
-        if may_grant:
-            return self._granted(worker, account, request, body)
-        if request.lock is not None:
-            return self._released(worker, account, request, request.lock, body)
-        return body
-
-    def _granted(self, worker: Peer, account: Account, request: Request, body: bytes) -> bytes:
-        lock_id = read_lock_id(body)
-        moved = request.lock
-        if moved is not None and account.locks.get(moved.id) is moved:
-            if lock_id == moved.master_id:
-                account.ledger.regrant(moved, body)
+            return self._answered_unasked(
+                database, worker, account, addressee, request_id, may_grant, lock_id, body
+            )
+        lock = account.close(request_id)
+        if lock is None:
+            return body if lock_id is None else self._add_lock(account, lock_id, body)
+        if not may_grant:
+            account.ledger.forget_released(lock)
+            if lock.master_id == lock.id and request_id not in account.resent:
                 return body
-            del account.locks[moved.id]
-            if lock_id is None and self._enabled:
-                self._own.release(worker.database, account.ledger, moved)  # the holder forgets it
-            else:
-                account.ledger.forget(moved)  # the master has granted another in its place
-        if lock_id is None:
-            return body
-        return self._add_lock(worker, account, lock_id, body)
+            # Sent again, it fails if the master has released the lock already.
+            return unlock_result(request_id, account.holder, lock.id)
+        if account.locks.get(lock.id) is lock:
+            if lock_id == lock.master_id:
+                account.ledger.regrant(lock, body)
+                return body
+            del account.locks[lock.id]
+            account.ledger.forget(lock)  # the master has granted another in its place, or none
+        return body if lock_id is None else self._add_lock(account, lock_id, body)
 
-    def _add_lock(self, worker: Peer, account: Account, lock_id: int, body: bytes) -> bytes:
-        ledger, known_id = account.ledger, lock_id
-        if lock_id > ledger.highest:
-            ledger.highest = lock_id
-        if lock_id in account.locks:
-            if self._enabled:  # a lock of the former master has this id
-                known_id = next(self._lock_ids)
-                body = with_lock_id(body, known_id)
-            else:
-                ledger.forget(account.locks[lock_id])
-        account.locks[known_id] = Lock(known_id, lock_id, worker.client_id, body, self._clock())
+    def _add_lock(self, account: Account, lock_id: int, body: bytes) -> bytes:
+        ledger = account.ledger
+        ledger.highest = max(ledger.highest, lock_id)
         ledger.count(body)
+        account.is_plain = account.is_plain and len(body) <= SMALL
+        if lock_id in account.locks and self._enabled:  # a lock of the former master has this id
+            lock = Lock(lock_id, account.holder, body, self._clock())
+            lock.id = next(self._lock_ids)
+            account.locks[lock.id] = lock
+            return with_lock_id(body, lock.id)
+        account.forget_lock(lock_id)
+        account.granted[lock_id] = body, self._clock()
         return body
-
-    def _released(
-        self, worker: Peer, account: Account, request: Request, lock: Lock, body: bytes
-    ) -> bytes:
-        account.ledger.forget(lock)
-        if lock.master_id == lock.id and request.id not in account.resent:
-            return body
-        # Sent again, it fails if the master has released the lock already.
-        return unlock_result(request.id, worker.client_id, lock.id)
 
     def _answered_unasked(
         self,
         database: Database,
         worker: Peer | None,
+        account: Account | None,
         addressee: bytes,
         request_id: bytes,
         may_grant: bool,
+        lock_id: int | None,
         body: bytes,
     ) -> bytes | None:
         """Note an answer that the peer *addressee* does not wait for, as far as is known."""
@@ -223,8 +282,9 @@ class LockRecovery:
         if ledger is not None and own is not None:
             self._own.answered(database, ledger, own, may_grant, body)
             return None
-        lock_id = read_lock_id(body) if may_grant else None
-        account = None if worker is None else worker.account
+        if ledger is not None and request_id in ledger.moves:
+            del ledger.moves[request_id]
+            return None
         if ledger is not None and request_id in ledger.abandoned:
             del ledger.abandoned[request_id]
             is_awaited = False
@@ -235,7 +295,7 @@ class LockRecovery:
                 if account is None or not account.holds(lock_id):
                     self._own.release_unasked(database, addressee, lock_id, body)
             elif worker.dialect is ACEBASE:  # the relay is younger than the request
-                return self._add_lock(worker, account or self._open(worker), lock_id, body)
+                return self._add_lock(account or self._open(worker), lock_id, body)
         return body if is_awaited else None
 
     # Departures and arrivals
@@ -249,42 +309,38 @@ class LockRecovery:
         if account is None:
             return False
         database, ledger = worker.database, account.ledger
-        is_about_locks = any(each.kind is not OTHER for each in account.requests.values())
+        account.settle_locks()
+        ledger.accounts.discard(account)
         locks = list(account.locks.values())
-        for request in account.requests.values():
+        is_about_locks = False
+        for request in account.open_requests():
             ledger.discount(request.body)
-            if request.kind is UNLOCK and request.lock is not None:
-                if self._is_forwarded(database, request.lock):
-                    request.lock.is_unwanted = True
-                    ledger.own[request.id] = request.lock  # the answer ends in the relay
-                else:
-                    locks.append(request.lock)
-            else:
+            is_about_locks = is_about_locks or request.kind is not OTHER
+            lock = account.about.get(request.id)
+            if request.kind is not UNLOCK or lock is None:
                 ledger.abandon(request.id)
+            elif self._enabled and lock.master_id is not None and master_of(database):
+                lock.is_unwanted = True
+                ledger.own[request.id] = lock  # the master was asked; the answer ends here
+            else:
+                locks.append(lock)
         for request_id in account.resent:
             ledger.abandon(request_id)
-        if locks and self._enabled:
-            self._report_freed(worker, locks)
+        if not self._enabled:
+            for lock in locks:
+                ledger.forget(lock)
+            return False
+        if locks:
+            first = locks[0].details
+            name, client_id = database.name, worker.client_id
+            self._observer.report(
+                LocksFreed(name, client_id, len(locks), first.path, first.comment)
+            )
             if any(each.details.write for each in locks):
                 self._own.invalidate_caches(worker)
         for lock in locks:
-            if self._enabled:
-                self._own.release(database, ledger, lock)
-            else:
-                ledger.forget(lock)
-        return self._enabled and (bool(locks) or is_about_locks)
-
-    def _is_forwarded(self, database: Database, lock: Lock) -> bool:
-        """Return whether the master was sent the holder's request to release *lock*."""
-        return self._enabled and lock.master_id is not None and master_of(database) is not None
-
-    def _report_freed(self, worker: Peer, locks: list[Lock]) -> None:
-        first = locks[0].details
-        self._observer.report(
-            LocksFreed(
-                worker.database.name, worker.client_id, len(locks), first.path, first.comment
-            )
-        )
+            self._own.release(database, ledger, lock)
+        return bool(locks) or is_about_locks
 
     def master_arrived(self, master: Peer, queue: MessageQueue) -> None:
         """Tell *master* of all locks, then of the requests that the former one was handed.
@@ -307,12 +363,13 @@ class LockRecovery:
         for worker in database.peers.values():
             account = worker.account
             if account is not None and worker is not master:
+                account.settle_locks()
                 account.forget_resent()
                 locks.update(dict.fromkeys(account.locks.values()))
-                asked.update((each.id, (worker, each)) for each in account.requests.values())
-        for _, request in asked.values():
-            if request.kind is UNLOCK and request.lock is not None:
-                locks[request.lock] = None
+                asked.update((each.id, (worker, each)) for each in account.open_requests())
+        for worker, _ in asked.values():
+            if worker.account is not None:
+                locks.update(dict.fromkeys(worker.account.about.values()))
         locks.update(dict.fromkeys(ledger.take_unsettled()))
         waiting = self._take_back(database, queue, asked)
         unanswered = [
@@ -347,10 +404,8 @@ class LockRecovery:
             kind, request_id = found
             if self._own.is_own(request_id):
                 return True
-            if kind is UNLOCK or kind is MOVE:
-                request = asked[request_id][1] if request_id in asked else None
-                if database.masters > 1 or (request is not None and request.lock is not None):
-                    return True
+            if (kind is UNLOCK or kind is MOVE) and database.masters > 1:
+                return True
             waiting.add(request_id)
             return False
 
@@ -366,14 +421,13 @@ class LockRecovery:
         if account is None:
             return False
         if request.kind is OTHER and not is_repeatable(request.body):
-            self._own.answer_done(worker, account, request)
+            self._own.answer_done(worker, account, request.id)
             return True
-        is_unknown = request.lock is None and worker.database.masters <= 1
-        if is_unknown or request.kind not in (MOVE, UNLOCK):
+        if worker.database.masters <= 1 or request.kind not in (MOVE, UNLOCK):
             return False
         if request.kind is MOVE:
-            self._own.answer_move(worker, account, request)
-        elif request.lock is None:
+            self._own.answer_move(worker, account, request.id)
+        elif request.id not in account.about:
             lock_id = read_lock_id(request.body) or 0
-            self._own.answer_release(worker, account, request, lock_id)
+            self._own.answer_release(worker, account, request.id, lock_id)
         return True

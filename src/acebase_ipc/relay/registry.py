@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from acebase_ipc.protocol.handshake import Handshake
 from acebase_ipc.relay.errors import AmbiguousPeer, NotAPeer, NotFound, Overloaded
 from acebase_ipc.relay.limits import Limits
 from acebase_ipc.relay.memory import MemoryBudget
 from acebase_ipc.relay.peers import Client, Connection, Database, Peer
+
+_LOCK_TIMEOUT: Final = 120.0
+"""Seconds after which AceBase's lock master takes a lock for expired."""
+
+_MAX_LEFT: Final = 1_000
+"""Databases without peers of which the locks to release are kept."""
 
 
 class Registry:
@@ -24,6 +32,7 @@ class Registry:
         self._max_database_connections = limits.max_database_connections
         self._budget = budget
         self.databases: dict[str, Database] = {}
+        self._left: dict[str, tuple[Database, float]] = {}
 
     def add(self, handshake: Handshake, connection: Connection, connected: int) -> Peer:
         """Make the client of *handshake* a peer of its database.
@@ -33,20 +42,38 @@ class Registry:
         name = handshake.database
         database = self.databases.get(name)
         if database is None:
-            database = self.databases[name] = Database(name, self._budget)
+            left = self._left.pop(name, None)
+            database = Database(name, self._budget) if left is None else left[0]
+            self.databases[name] = database
         peer = Peer(handshake, database, connection, connected, self._budget)
         database.peers[peer.id] = peer
         return peer
 
     def remove(self, peer: Peer) -> None:
-        """Forget *peer*, and its database if that has no other."""
+        """Forget *peer*, and its database if that has no other.
+
+        Locks that have to be released wait for the master for as long as it would keep them.
+        """
         database = peer.database
         del database.peers[peer.id]
         if not database.peers:
             database.awaiting_master.clear()
-            if database.ledger is not None:
-                database.ledger.clear()
             del self.databases[database.name]
+            if database.ledger is not None and database.ledger.unwanted:
+                self._left[database.name] = database, math.inf
+                if len(self._left) > _MAX_LEFT:
+                    del self._left[next(iter(self._left))]
+
+    def expire(self, now: float) -> None:
+        """Forget the locks that the masters of databases without peers have no more.
+
+        :param now: monotonic seconds.
+        """
+        self._left = {
+            name: (database, min(until, now + _LOCK_TIMEOUT))
+            for name, (database, until) in self._left.items()
+            if until > now
+        }
 
     def find(self, database: str, client_id: str) -> Peer | None:
         """Return the peer of that database and id, if there is one."""
@@ -90,6 +117,12 @@ class Registry:
             for each in (found.peers.values() if found else ())
             if each.connection is not None
         ]
+
+    @property
+    def memory(self) -> int:
+        """The bytes that the ledgers of all databases hold."""
+        databases = [*self.databases.values(), *(each for each, _ in self._left.values())]
+        return sum(each.ledger.memory for each in databases if each.ledger is not None)
 
     def peers(self) -> Iterator[Peer]:
         """Return all peers of all databases."""

@@ -53,6 +53,7 @@ class Relay:
         self.registry = Registry(limits, self.memory)
         self.store = MessageStore(limits.message_ttl)
         self.memory.register(lambda: self.store.stored)
+        self.memory.register(lambda: self.registry.memory)
         self.delivery = Delivery(limits, self.registry, self.memory, observer)
         introductions = Introductions(self.delivery, introduce)
         self._clock = clock
@@ -75,6 +76,7 @@ class Relay:
             dropped = MessageDropped(database, recipient.decode(), DropReason.EXPIRED)
             self._observer.report(dropped)
         self.sessions.expire(now)
+        self.registry.expire(now)
         self.delivery.enforce_memory_limit()
         self._lock_watch.check(self.registry.databases.values(), now)
 

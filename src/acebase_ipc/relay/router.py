@@ -26,11 +26,13 @@ from acebase_ipc.protocol.messages import (
 from acebase_ipc.relay.delivery import Delivery
 from acebase_ipc.relay.events import DialectDetected, DropReason, MessageDropped, Observer
 from acebase_ipc.relay.introductions import Introductions
-from acebase_ipc.relay.limits import Limits
+from acebase_ipc.relay.limits import MAX_UTF8_PER_UNIT, Limits
 from acebase_ipc.relay.peers import Peer
 from acebase_ipc.relay.recovery import LockRecovery
 from acebase_ipc.relay.store import MessageStore
 from acebase_ipc.relay.work import Work
+
+_TO_MASTER = b"to:%b;" % MASTER
 
 
 class Router:
@@ -69,6 +71,9 @@ class Router:
         """
         if len(message) > self.max_payload and self._is_large(message):
             raise MessageTooLarge(self.max_payload)
+        if message.startswith(_TO_MASTER) and sender.dialect is ACEBASE and sender.id != MASTER:
+            self._ask_master(sender, message[len(_TO_MASTER) :])
+            return
         addressee, body = parse(message)
         if sender.dialect_settled and not body.startswith(BYE_START):
             relayed = True  # the common case
@@ -100,7 +105,10 @@ class Router:
         self._drop(peer.database.name, peer.client_id, DropReason.BINARY)
 
     def _is_large(self, text: bytes) -> bool:
-        return len(text) > self.max_payload and utf16_units(text) > self.max_payload
+        limit = self.max_payload
+        return len(text) > limit and (
+            len(text) > limit * MAX_UTF8_PER_UNIT or utf16_units(text) > limit
+        )
 
     def _is_relayed(self, sender: Peer, addressee: bytes | Audience, body: bytes) -> bool:
         """Note what an envelope shows about its sender.
@@ -134,11 +142,14 @@ class Router:
             self._delivery.send(sender, self._pong)
         else:
             peer = sender.database.peers.get(addressee)
-            if sender.dialect is ACEBASE:
-                noted = self._note(sender, peer, addressee, body)
-                if noted is None:
+            if sender.id == MASTER and sender.dialect is ACEBASE:
+                answer = self._recovery.answered(sender.database, peer, addressee, body)
+                if answer is None:
                     return
-                body = noted
+                body = answer
+            elif addressee == MASTER and sender.dialect is ACEBASE:
+                self._ask_master(sender, body)
+                return
             if peer is None:
                 self._deliver_to_absent(sender, addressee, body)
                 return
@@ -148,14 +159,23 @@ class Router:
             else:
                 self._keep(peer, Message(render(body, peer.dialect)), sender)
 
-    def _note(self, sender: Peer, peer: Peer | None, addressee: bytes, body: bytes) -> bytes | None:
-        """Note a request to the master, or its answer; returns what *peer* has to receive."""
-        if sender.id == MASTER:
-            if addressee != MASTER:
-                return self._recovery.answered(sender.database, peer, addressee, body)
-        elif addressee == MASTER:
-            return self._recovery.requested(sender, peer, body)
-        return body
+    def _ask_master(self, sender: Peer, body: bytes) -> None:
+        """Relay what a worker asks of its master."""
+        if body.startswith(BYE_START) and not is_from(body, sender.client_id):
+            self._drop(sender.database.name, sender.client_id, DropReason.FOREIGN_BYE)
+            return
+        master = sender.database.peers.get(MASTER)
+        request = self._recovery.requested(sender, master, body)
+        if request is None:
+            return
+        if master is None:
+            self._deliver_to_absent(sender, MASTER, request)
+            return
+        connection = master.connection
+        if connection is not None and not connection.is_full:
+            connection.send_text(render(request, master.dialect))
+        else:
+            self._keep(master, Message(render(request, master.dialect)), sender)
 
     def _deliver_to_absent(self, sender: Peer, addressee: bytes, body: bytes) -> None:
         database = sender.database

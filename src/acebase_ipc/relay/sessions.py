@@ -128,6 +128,9 @@ class Sessions:
         :param now: monotonic seconds.
         :raises Fenced: with 500, which ends the process of a published client.
         """
+        previous = self._registry.find(handshake.database, handshake.client_id)
+        if previous is not None and previous.state is SessionState.ENDING:
+            self.end([previous], now)
         self._fences.check(handshake, now)
 
     def admit(self, handshake: Handshake, connection: Connection, connected_at: int) -> Admitted:

@@ -11,6 +11,9 @@ connection, and that are set on the class here.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
+from itertools import compress, repeat
+from operator import is_not
 from typing import Any, Final, TypeVar
 
 from autobahn.twisted.websocket import WebSocketClientProtocol, WebSocketServerProtocol
@@ -131,7 +134,7 @@ _SHARED: Final = frozenset(
 )
 """Attributes that this package does not use: all connections share one object in the class."""
 
-
+_UNNEEDED: Final = _HANDSHAKE | _SHARED
 _ABSENT: Final = object()
 
 
@@ -252,13 +255,19 @@ def lean(kind: P) -> P:
 
 def drop_handshake_state(protocol: Any) -> None:
     """Remove attributes of an open *protocol* that are not needed, or equal those of its class."""
-    unneeded = _HANDSHAKE | _SHARED
-    kind = type(protocol)
-    protocol.__dict__ = {
-        name: value
-        for name, value in protocol.__dict__.items()
-        if name not in unneeded and getattr(kind, name, _ABSENT) is not value
-    }
+    kind: Any = type(protocol)
+    state = protocol.__dict__
+    names = state.keys() - _UNNEEDED
+    values = tuple(map(state.__getitem__, names))
+    defaults = map(_class_attributes(kind).get, names, repeat(_ABSENT))
+    # A loop in Python would take a twentieth of the time to open a connection.
+    kept = compress(zip(names, values, strict=True), map(is_not, values, defaults))
+    protocol.__dict__ = dict(kept)
+
+
+@cache
+def _class_attributes(kind: type) -> dict[str, Any]:
+    return {name: value for each in reversed(kind.__mro__) for name, value in vars(each).items()}
 
 
 # The client's side

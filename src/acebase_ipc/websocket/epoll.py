@@ -2,6 +2,9 @@
 
 A Twisted reactor takes as long for each readable socket as the relay for a message. Here the
 sockets are watched by an ``epoll`` of their own, which is one descriptor for the reactor.
+
+While many sockets are ready at once, those that have sent much wait behind all others: a
+client that sends little does not wait until each client that sends much has had its turn.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from zope.interface import implementer
 
 from acebase_ipc.relay.limits import KIB
 from acebase_ipc.relay.work import Work
-from acebase_ipc.rotation import TURN
+from acebase_ipc.rotation import SLICE, TURN
 
 BUFFER = FileDescriptor.bufferSize
 """Bytes read from a socket at a time: as many as Twisted reads."""
@@ -33,8 +36,12 @@ CROWD = 16
 CROWD_BUFFER = 16 * KIB
 """Bytes read from a socket at a time while many are ready: 0.5 ms of small messages."""
 
+HEAVY = 4 * KIB
+"""If as many bytes are read from a socket at a time while many are ready, it has sent much."""
+
 SOCKETS = 64
-"""Sockets that are read from before the reactor handles its other descriptors and timers."""
+"""Sockets that are read from before the reactor handles its other descriptors and timers: so
+many that have sent much, and so many others."""
 
 READ = 64
 """Units of work that each read from a socket counts."""
@@ -48,8 +55,9 @@ def can_use_epoll(reactor: object) -> TypeGuard[IReactorFDSet]:
 
 
 class _Source(NamedTuple):
-    """A socket to read from: how, for whom, and its transport."""
+    """A socket to read from: what watches it, how, for whom, and its transport."""
 
+    epoll: select.epoll
     receive: Callable[[int], bytes]
     received: Callable[[bytes], object]
     transport: Server
@@ -79,8 +87,11 @@ class EpollReader:
         self._finished = finished
         self._work = work
         self._epoll: select.epoll | None = None
+        self._heavy_epoll: select.epoll | None = None  # which the first one watches
         self._sources: dict[int, _Source] = {}
+        self._heavy: set[int] = set()  # the sockets that have sent much
         self._ready: deque[int] = deque()  # found ready, and not read from yet
+        self._heavy_ready: deque[int] = deque()
 
     def add(self, transport: Server, received: Callable[[bytes], object]) -> int | None:
         """Read for *transport* from now on.
@@ -97,7 +108,7 @@ class EpollReader:
         except OSError:
             return None
         transport.stopReading()
-        self._sources[number] = _Source(handle.recv, received, transport)
+        self._sources[number] = _Source(epoll, handle.recv, received, transport)
         return number
 
     def _begin(self) -> select.epoll:
@@ -114,15 +125,21 @@ class EpollReader:
         epoll.close()
         self._epoll = None
         self._ready.clear()
+        if self._heavy_epoll is not None:
+            self._heavy_epoll.close()
+            self._heavy_epoll = None
+            self._heavy_ready.clear()
 
     def discard(self, number: int) -> None:
         """Remove a transport that was added, while its socket is still open.
 
         A socket that is closed stays in the ``epoll`` if a forked process has it, too.
         """
-        if self._sources.pop(number, None) is not None and self._epoll is not None:
+        source = self._sources.pop(number, None)
+        if source is not None and self._epoll is not None:
+            self._heavy.discard(number)
             with suppress(OSError):  # if it is closed, the system has removed it
-                self._epoll.unregister(number)
+                source.epoll.unregister(number)
             if not self._sources:
                 self._end(self._epoll)
 
@@ -138,10 +155,11 @@ class EpollReader:
         return self._watch(number, select.EPOLLIN)
 
     def _watch(self, number: int, events: int) -> bool:
-        if number not in self._sources or self._epoll is None:
+        source = self._sources.get(number)
+        if source is None:
             return False
         with suppress(OSError):  # if it is closed, its transport notices
-            self._epoll.modify(number, events)
+            source.epoll.modify(number, events)
         return True
 
     def doRead(self) -> None:
@@ -149,28 +167,63 @@ class EpollReader:
         if self._epoll is None:
             return
         self._begun()
-        ready = self._ready
-        if not ready:
-            ready.extend(number for number, _ in self._epoll.poll(0, SOCKETS))
-        size = BUFFER if len(ready) < CROWD else CROWD_BUFFER
+        if not self._ready:
+            self._ready.extend(number for number, _ in self._epoll.poll(0, SOCKETS))
+        if self._heavy and self._heavy_epoll is not None and not self._heavy_ready:
+            self._heavy_ready.extend(number for number, _ in self._heavy_epoll.poll(0, SOCKETS))
+        is_crowd = len(self._ready) + len(self._heavy_ready) >= CROWD
         work = self._work
         end = work.units + TURN
+        self._receive(self._ready, end, is_crowd)
+        if self._heavy_ready:  # they make progress, however many others there are
+            self._receive(self._heavy_ready, max(end, work.units + SLICE), is_crowd)
+        self._finished()
+
+    def _receive(self, ready: deque[int], end: int, is_crowd: bool) -> None:
+        """Read from the sockets that are *ready*, until the work has reached *end* units."""
+        size = CROWD_BUFFER if is_crowd else BUFFER
+        work = self._work
         while ready and work.units < end:
             number = ready.popleft()
             source = self._sources.get(number)
             if source is None:
-                continue  # it was discarded when another's data was received
+                continue  # it was discarded when another's data was received, or is an epoll
             work.units += READ
             try:
                 data = self._read(source, size)
                 if data:
+                    if len(data) >= HEAVY:
+                        if is_crowd and number not in self._heavy:
+                            self._make_heavy(number, source)
+                    elif number in self._heavy:
+                        self._make_light(number, source)
                     source.received(data)
                 elif data is not None:
                     self._give_back(number, source.transport)
             except Exception:
                 log.failure("receiving failed")
                 source.transport.abortConnection()
-        self._finished()
+
+    def _make_heavy(self, number: int, source: _Source) -> None:
+        """Read from a socket after all others from now on, if the system allows it."""
+        with suppress(OSError):
+            if self._heavy_epoll is None:
+                self._heavy_epoll = select.epoll()
+                source.epoll.register(self._heavy_epoll, select.EPOLLIN)
+            self._move(number, source, self._heavy_epoll)
+            self._heavy.add(number)
+
+    def _make_light(self, number: int, source: _Source) -> None:
+        """Read from a socket together with all that send little."""
+        if self._epoll is not None:
+            with suppress(OSError):
+                self._move(number, source, self._epoll)
+                self._heavy.discard(number)
+
+    def _move(self, number: int, source: _Source, epoll: select.epoll) -> None:
+        epoll.register(number, select.EPOLLIN)
+        self._sources[number] = source._replace(epoll=epoll)
+        source.epoll.unregister(number)
 
     @staticmethod
     def _read(source: _Source, size: int) -> bytes | None:

@@ -150,12 +150,9 @@ class WebSocketFactory(WebSocketServerFactory, Generic[C]):
     def hold(self, connection: C, size: int) -> None:
         """Note that *connection* holds *size* bytes more than before."""
         self._holding.add(connection)
-        self.grow(size)
-
-    def grow(self, size: int) -> None:
-        """Count *size* bytes that a connection which is known to hold some holds in addition."""
-        self._budget.growth += size
-        if self._budget.is_due:
+        budget = self._budget
+        budget.growth += size
+        if budget.growth >= budget.step:
             self._enforce_memory_limit()
 
     def release(self, connection: C) -> None:

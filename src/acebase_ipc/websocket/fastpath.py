@@ -346,9 +346,10 @@ class WebSocketConnection(WebSocketServerProtocol):
         self._batched_bytes = 0
         direct = self._direct
         if direct is None:
-            if self._socket is None and self._slices is None and len(data) <= SLICE_BYTES:
-                self.factory.grow(len(data))
-                self.transport.write(data)  # as over TLS
+            has_buffered = self._socket is None or not _autobahn.is_empty(self.transport)
+            if has_buffered and self._slices is None and len(data) <= SLICE_BYTES:
+                self.factory.hold(self, len(data))
+                self.transport.write(data)  # always over TLS
             else:
                 self._write(data)
             return

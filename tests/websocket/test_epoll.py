@@ -22,6 +22,7 @@ from acebase_ipc.websocket.epoll import (
     BUFFER,
     CROWD,
     CROWD_BUFFER,
+    HEAVY_BUFFER,
     SOCKETS,
     EpollReader,
     can_use_epoll,
@@ -202,6 +203,18 @@ def test_clients_that_send_much_are_read_from_however_many_send_little(network: 
         network.reader.doRead()
         assert sum(len(ear.heard) for _, ear in light) == turns
         assert sum(len(ear.heard) for _, ear in heavy) > before
+
+
+def test_of_clients_that_send_much_more_is_read_at_a_time_than_of_others(network: Network) -> None:
+    heavy, others = connect_heavy(network), [network.connect() for _ in range(CROWD)]
+    sizes: dict[str, set[int]] = {"heavy": set(), "other": set()}
+    for kind, pairs in (("heavy", heavy), ("other", others)):
+        for client, ear in pairs:
+            ear.on_data = lambda data, kind=kind: sizes[kind].add(len(data))
+            client.sendall(b"x" * 2 * HEAVY_BUFFER)
+    network.reader.doRead()
+    assert max(sizes["heavy"]) == HEAVY_BUFFER
+    assert max(sizes["other"]) == CROWD_BUFFER
 
 
 def test_a_client_that_has_sent_much_is_paused_and_resumed(network: Network) -> None:

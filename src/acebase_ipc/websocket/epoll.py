@@ -39,6 +39,9 @@ CROWD_BUFFER = 16 * KIB
 HEAVY = 4 * KIB
 """If as many bytes are read from a socket at a time while many are ready, it has sent much."""
 
+HEAVY_BUFFER = 32 * KIB
+"""Bytes then read from it at a time: others do not wait for it, and less costs more per message."""
+
 SOCKETS = 64
 """Sockets that are read from before the reactor handles its other descriptors and timers: so
 many that have sent much, and so many others."""
@@ -174,14 +177,14 @@ class EpollReader:
         is_crowd = len(self._ready) + len(self._heavy_ready) >= CROWD
         work = self._work
         end = work.units + TURN
-        self._receive(self._ready, end, is_crowd)
+        self._receive(self._ready, end, is_crowd, CROWD_BUFFER if is_crowd else BUFFER)
         if self._heavy_ready:  # they make progress, however many others there are
-            self._receive(self._heavy_ready, max(end, work.units + SLICE), is_crowd)
+            end = max(end, work.units + SLICE)
+            self._receive(self._heavy_ready, end, is_crowd, HEAVY_BUFFER if is_crowd else BUFFER)
         self._finished()
 
-    def _receive(self, ready: deque[int], end: int, is_crowd: bool) -> None:
-        """Read from the sockets that are *ready*, until the work has reached *end* units."""
-        size = CROWD_BUFFER if is_crowd else BUFFER
+    def _receive(self, ready: deque[int], end: int, is_crowd: bool, size: int) -> None:
+        """Read up to *size* bytes from each that is *ready*, until the work reaches *end* units."""
         work = self._work
         while ready and work.units < end:
             number = ready.popleft()

@@ -88,9 +88,9 @@ ADVICE = {
         "400: a malformed request; ``no PROXY header`` means that a client has connected to a"
         " ``haproxy:`` port without its proxy, or that the proxy does not send the header"
         " (``send-proxy``). 401 and 403: a wrong token, or a web page that is not allowed. 409: a"
-        " second process with the same id. 500: a client with an invalid id, or one whose locks were"
-        " released (``ReturnRefused``). 503: a limit is reached: raise it, or find the client that"
-        " connects so often."
+        " second process with the same id. 500: a client with an invalid id, or one whose locks"
+        " were released (``ReturnRefused``). 503: a limit is reached: raise it, or find the client"
+        " that connects so often."
     ),
     "TokenGuessing": (
         "A client uses an old token, or someone guesses tokens. The relay delays its answers."

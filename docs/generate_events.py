@@ -88,8 +88,9 @@ ADVICE = {
         "400: a malformed request; ``no PROXY header`` means that a client has connected to a"
         " ``haproxy:`` port without its proxy, or that the proxy does not send the header"
         " (``send-proxy``). 401 and 403: a wrong token, or a web page that is not allowed. 409: a"
-        " second process with the same id. 500: a client with an invalid id. 503: a limit is"
-        " reached: raise it, or find the client that connects so often."
+        " second process with the same id. 500: a client with an invalid id, or one whose locks"
+        " were released (``ReturnRefused``). 503: a limit is reached: raise it, or find the client"
+        " that connects so often."
     ),
     "TokenGuessing": (
         "A client uses an old token, or someone guesses tokens. The relay delays its answers."
@@ -129,20 +130,51 @@ ADVICE = {
     ),
     "SlowConsumer": (
         "This process does not read the messages sent to it: its event loop is blocked, or it"
-        " is too slow. It reconnects automatically; restart it if its writes hang."
+        " is too slow. It reconnects automatically, unless it held locks (``ReturnRefused``);"
+        " restart it if its writes hang."
     ),
     "SessionSuspended": (
         "Nothing: ``SessionResumed`` follows within seconds, or ``SessionExpired``."
     ),
     "SessionResumed": NOTHING,
-    "MasterAbsent": "Start the master. The messages to it are queued.",
+    "MasterAbsent": (
+        "Start the process with ``role: 'master'``. The messages to it are queued until it joins."
+        " The line is repeated each minute while a request waits for longer than"
+        " ``--lock-warning``."
+    ),
     "SessionExpired": (
         "The process has not reconnected: see *A client crashed* in operations.rst. Start it"
-        " again, and restart other processes whose writes hang."
+        " again. The relay releases its locks (``LocksFreed``)."
     ),
     "IdConflict": (
         "Two processes have the same id; for the master, ``role: 'master'``. Stop one of"
         " the two; their addresses show where they run."
+    ),
+    "LocksFreed": (
+        "Nothing for the other processes: they can have the locks now. Find out why this one"
+        " ended, see *A client crashed* in operations.rst, and check the node at this path: a"
+        " write that its process had begun stays half done."
+    ),
+    "ReturnRefused": (
+        "Nothing, if its supervisor restarts the process: it has ended by itself. If it happens"
+        " often, its network is interrupted for longer than ``--session-timeout``: raise that."
+    ),
+    "MasterRecovered": (
+        "Nothing: the master was restarted, or its connection was lost, while locks were held or"
+        " requests were open."
+    ),
+    "LockHeldLong": (
+        "Look at the process that holds the lock: it is blocked, or waits for something in a"
+        " transaction. If it does not continue, restart it: the relay then releases its locks."
+        " Otherwise the master takes the lock for expired after 120 s."
+    ),
+    "RequestOpenLong": (
+        "Look at the master: its process is blocked, or holds the lock itself, or its answer was"
+        " lost with a connection. If it does not answer, restart it: it is sent the request again."
+    ),
+    "TooManyRequests": (
+        "A defect of this client: it does not wait for answers, or does not release its locks."
+        " Fix it, and restart it."
     ),
 }
 """What to do about each event, by its class's name."""

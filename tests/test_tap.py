@@ -127,13 +127,15 @@ def test_no_limit_is_that(name: str, text: str) -> None:
     assert refusal("--" + name.replace("_", "-"), text)
 
 
+@pytest.mark.parametrize("name", ["session_timeout", "session_timeout_closed", "fence"])
+def test_a_time_that_can_be_off_may_be_0(name: str) -> None:
+    option = "--" + name.replace("_", "-")
+    assert getattr(configured(option, "0").limits, name) == 0
+
+
 def test_a_limit_out_of_its_range_is_named() -> None:
     assert refusal("--max-payload", "0").startswith("max_payload must be from 1 to ")
     assert refusal("--message-ttl", "0").startswith("message_ttl must be from 1 to ")
-
-
-def test_session_timeout_can_be_off() -> None:
-    assert configured("--session-timeout", "0").limits.session_timeout == 0
 
 
 # The other options
@@ -157,6 +159,11 @@ def test_introductions_can_be_turned_off() -> None:
     assert not configured("--no-introductions").introductions
 
 
+def test_the_recovery_of_locks_can_be_turned_off() -> None:
+    assert configured().lock_recovery
+    assert not configured("--no-lock-recovery").lock_recovery
+
+
 def test_origins_and_hosts_are_collected() -> None:
     config = configured(
         *("--allow-origin", "https://a.example", "--allow-host", "a.example"),
@@ -174,6 +181,7 @@ def test_origins_and_hosts_are_collected() -> None:
         (["--port"], "option --port requires argument"),
         (["--max-payload"], "option --max-payload requires argument"),
         (["--no-introductions=1"], "option --no-introductions must not have an argument"),
+        (["--no-lock-recovery=1"], "option --no-lock-recovery must not have an argument"),
         (["9163"], "Wrong number of arguments."),
         (["--token", ""], "--token must not be empty: leave it out to require no token"),
     ],
@@ -321,6 +329,7 @@ OPTIONS = {
     "dialect",
     "help",
     "no-introductions",
+    "no-lock-recovery",
     "port",
     "token",
     "token-file",
@@ -356,6 +365,9 @@ def test_help_has_a_text_for_every_option(usage: str) -> None:
         ("max-address-connections", "off"),
         ("message-ttl", "60"),
         ("session-timeout", "15"),
+        ("session-timeout-closed", "5"),
+        ("fence", "600"),
+        ("lock-warning", "10"),
     ],
 )
 def test_help_tells_the_default_of_a_limit(usage: str, name: str, default: str) -> None:

@@ -14,6 +14,7 @@ from acebase_ipc.relay.limits import KIB, MIB, Limits
 from acebase_ipc.server.logging import LINES_PER_PERIOD, LogObserver
 from acebase_ipc.testing import (
     DATABASE,
+    AceBaseMemoryPeer,
     MemoryConnection,
     MemoryPeer,
     MemoryRelay,
@@ -25,6 +26,7 @@ from acebase_ipc.testing import (
     upgrade_request,
 )
 from tests.relay import core
+from tests.relay.locks import body_of, grant, lock, new_id, worker_id
 
 SOMEWHERE = IPv4Address("TCP", "192.0.2.1", 50000)
 ALICE = f"/{DATABASE}/send?id=alice"
@@ -179,6 +181,90 @@ def test_max_session_queue_is_what_waits_for_one_seat() -> None:
     relay.pass_time(1)
     assert alice.received() == ["disconnect:worker"]
     assert counts(relay)["SessionExpired"] == 1
+
+
+# Sessions and locks
+
+
+def join_with_lock(relay: MemoryRelay) -> tuple[AceBaseMemoryPeer, AceBaseMemoryPeer]:
+    """A master and a worker that has a lock."""
+    master, worker = relay.join_acebase(core.MASTER), relay.join_acebase(worker_id(1))
+    request = lock(worker.id, new_id())
+    worker.say(request)
+    assert master.received()[-1] == body_of(request)
+    master.say(grant(body_of(request), 7))
+    assert worker.envelopes()[-1]["type"] == "lock-result"
+    return master, worker
+
+
+@pytest.mark.parametrize("timeout", [0, 3])
+def test_session_timeout_closed_is_how_long_a_session_lasts_whose_process_has_ended(
+    timeout: int,
+) -> None:
+    relay = MemoryRelay(session_timeout=30, session_timeout_closed=timeout)
+    alice, worker = relay.join_all("alice", "worker", query="&dialect=acebase")
+    worker.connection.reset()
+    assert alice.received() == []
+    relay.pass_time(max(0, timeout - 1))
+    assert alice.received() == []
+    relay.pass_time(2)
+    assert alice.received() == ["disconnect:worker"]
+    assert counts(relay)["SessionExpired"] == 1
+
+
+def test_session_timeout_closed_makes_no_session_longer() -> None:
+    relay = MemoryRelay(session_timeout=3, session_timeout_closed=30)
+    alice, worker = relay.join_all("alice", "worker", query="&dialect=acebase")
+    worker.connection.reset()
+    relay.pass_time(4)
+    assert alice.received() == ["disconnect:worker"]
+
+
+def test_fence_is_how_long_a_worker_is_refused_whose_lock_was_released() -> None:
+    relay = MemoryRelay(fence=60)
+    master, worker = join_with_lock(relay)
+    worker.lose()
+    relay.pass_time(6)
+    assert master.envelopes()[-1]["data"] == {"id": 7}
+    assert counts(relay)["LocksFreed"] == 1
+    for seconds in (0, 30, 20):
+        relay.pass_time(seconds)
+        assert try_to_join(relay, worker.id) == 500
+        assert try_to_join(relay, worker.id, "another") == 101
+    assert counts(relay)["ReturnRefused"] == 1
+    assert len(relay.logged(f"{worker.id} is refused with 500")) == 1
+    relay.pass_time(11)
+    assert try_to_join(relay, worker.id) == 101
+
+
+def test_lock_warning_is_how_long_a_lock_is_held_while_others_wait() -> None:
+    relay = MemoryRelay(lock_warning=20)
+    join_with_lock(relay)
+    other = relay.join_acebase(worker_id(2))
+    relay.pass_time(10)
+    other.say(lock(other.id, new_id(), tid="t2"))
+    relay.pass_time(19)
+    assert counts(relay)["LockHeldLong"] == 0
+    relay.pass_time(2)
+    (line,) = relay.logged(f"{worker_id(1)} has held a write lock at 'a/b' (transactNode) for")
+    assert line.endswith(f"; waiting: {other.id}")
+    relay.pass_time(50)
+    assert counts(relay)["LockHeldLong"] == 1
+    relay.pass_time(15)
+    assert counts(relay)["LockHeldLong"] == 2
+    assert counts(relay)["RequestOpenLong"] == 0
+
+
+def test_lock_warning_is_how_long_a_request_is_open() -> None:
+    relay = MemoryRelay(lock_warning=20)
+    relay.join_acebase(core.MASTER)
+    worker = relay.join_acebase(worker_id(1))
+    worker.say(lock(worker.id, new_id()))
+    relay.pass_time(19)
+    assert counts(relay)["RequestOpenLong"] == 0
+    relay.pass_time(2)
+    assert counts(relay)["RequestOpenLong"] == 1
+    assert len(relay.logged(f"{worker.id} has waited", "a lock-request at 'a/b'")) == 1
 
 
 # Memory of all together

@@ -7,12 +7,16 @@ import json
 import re
 import syslog
 from collections.abc import Iterable
+from dataclasses import fields
+from enum import Enum
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import pytest
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, Logger, LogLevel, capturedLogs, eventAsText
 
+from acebase_ipc.relay import events
 from acebase_ipc.relay.events import (
     DialectDetected,
     DropReason,
@@ -22,6 +26,7 @@ from acebase_ipc.relay.events import (
     PeerLeft,
     Refused,
     RelayEvent,
+    Severity,
     SlowConsumer,
 )
 from acebase_ipc.server.logging import (
@@ -73,6 +78,30 @@ def test_events_are_logged_at_their_severity() -> None:
         "mydb_data: worker1 joined as acebase peer",
         "mydb_data: worker1 is disconnected: it has not read 5000 bytes in 7 messages",
     ]
+
+
+def some_value(name: str, kind: type) -> Any:
+    """A value for the field *name* of an event."""
+    if issubclass(kind, Enum):
+        return next(iter(kind))
+    return 7 if kind is int else f"a {name}"
+
+
+EVENTS = [
+    each
+    for each in vars(events).values()
+    if isinstance(each, type) and issubclass(each, RelayEvent) and "text" in vars(each)
+]
+
+
+@pytest.mark.parametrize("kind", EVENTS)
+def test_every_event_is_logged_with_its_values(kind: type[RelayEvent]) -> None:
+    types = get_type_hints(kind)
+    values = {each.name: some_value(each.name, types[each.name]) for each in fields(kind)}
+    observer = LogObserver(Clock().seconds)
+    logged = report(observer, kind(**values))
+    assert logged == ([] if kind.severity is Severity.DEBUG else [kind.text.format(**values)])
+    assert observer.counts == {kind.__name__: 1}
 
 
 def test_braces_in_a_name_are_no_format() -> None:

@@ -15,6 +15,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from acebase_ipc import AceBaseIPCServer, AceBaseIPCServerConfig, Client, ConfigError, Dialect
+from acebase_ipc.relay.lock_table import HeldLock, LockTable, OpenRequest
 from acebase_ipc.server.logging import LINES_PER_PERIOD, PERIOD
 from acebase_ipc.server.service import State
 from acebase_ipc.testing import (
@@ -29,6 +30,8 @@ from acebase_ipc.testing import (
     http_head,
     upgrade_request,
 )
+from tests.relay.core import MASTER
+from tests.relay.locks import body_of, grant, lock, new_id, worker_id
 
 SEND = f"/{DATABASE}/send?id=alice"
 
@@ -292,6 +295,28 @@ def test_a_peer_that_left_is_no_client() -> None:
     alice, _ = relay.join_all("alice", "bobby")
     alice.leave()
     assert [each.id for each in relay.server.get_clients(DATABASE)] == ["bobby"]
+
+
+def test_locks_returns_what_is_held_and_what_is_open() -> None:
+    relay = MemoryRelay()
+    master, worker = relay.join_acebase(MASTER), relay.join_acebase(worker_id(1))
+    held, waiting = (lock(worker.id, new_id(), tid) for tid in ("t1", "t2"))
+    worker.say(held)
+    master.say(grant(body_of(held), 7))
+    relay.pass_time(2)
+    worker.say(waiting)
+    relay.pass_time(3)
+    details: dict[str, Any] = {"path": "a/b", "write": True, "comment": "transactNode"}
+    request_id = json.loads(body_of(waiting))["id"]
+    assert relay.server.locks(DATABASE) == LockTable(
+        (HeldLock(holder=worker.id, id=7, tid="t1", age=5, **details),),
+        (
+            OpenRequest(
+                worker=worker.id, id=request_id, kind="lock-request", tid="t2", age=3, **details
+            ),
+        ),
+    )
+    assert relay.server.locks("other_data") == LockTable()
 
 
 # Options that all peers feel

@@ -19,10 +19,20 @@ from acebase_ipc.relay.relay import Relay
 from acebase_ipc.relay.router import Router
 from acebase_ipc.relay.sessions import Sessions
 from acebase_ipc.rotation import Rotation
-from acebase_ipc.testing import Opcode, client_frame, close_frame, server_frames
+from acebase_ipc.testing import (
+    AceBaseMemoryPeer,
+    MemoryRelay,
+    Opcode,
+    client_frame,
+    close_frame,
+    server_frames,
+    upgrade_request,
+)
 from acebase_ipc.websocket.connection import CHECK, PeerConnection, Surroundings
 from acebase_ipc.websocket.connections import PeerConnections
 from acebase_ipc.websocket.fastpath import WebSocketConnection
+from tests.relay.core import MASTER
+from tests.relay.locks import worker_id
 from tests.wire import UPGRADE, MemoryTransport, lose
 
 DATABASE = "shop_data"
@@ -198,3 +208,100 @@ def test_a_failure_of_an_admission_leaves_no_peer(
     assert events
     assert network.ids == []
     assert alice.localCloseCode == 1011
+
+
+# The end of a worker's process
+
+CLOSED, LOST = 5, 15
+"""Seconds for which the session of an acebase peer lasts whose process has ended, and of others."""
+
+
+def join_acebase(
+    relay: MemoryRelay, client_id: str = worker_id(1), *, before: bytes = b"", **headers: str
+) -> AceBaseMemoryPeer:
+    """An acebase peer whose connection begins with *before*, its request with these headers."""
+    connection = relay.connect()
+    target = AceBaseMemoryPeer.target(client_id, DATABASE, "none")
+    connection.send(before + upgrade_request(target, **headers))
+    peer = AceBaseMemoryPeer(client_id, connection)
+    peer.welcome()
+    return peer
+
+
+def seconds_until_left(relay: MemoryRelay, observer: AceBaseMemoryPeer) -> int:
+    """The whole seconds until *observer* is told that a peer has left."""
+    observer.received()
+    begin = relay.now
+    while not any(each.startswith("disconnect:") for each in observer.received()):
+        assert relay.now < begin + 2 * LOST
+        relay.pass_time(1)
+    return round(relay.now - begin)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("end", ["close", "reset"])
+def test_the_session_of_a_process_that_has_ended_is_short(end: str, tls: bool) -> None:
+    relay = MemoryRelay(tls=tls)
+    observer, worker = join_acebase(relay, worker_id(2)), join_acebase(relay)
+    getattr(worker.connection, end)()  # with TLS, "close" sends a close_notify, "reset" none
+    assert seconds_until_left(relay, observer) == CLOSED
+
+
+HEADERS = [
+    {"x_forwarded_for": "192.0.2.1"},
+    {"X-FORWARDED-PROTO": "http"},
+    {"x_forwarded_host": "ipc.example.org"},
+    {"forwarded": "for=192.0.2.1"},
+    {"via": "1.1 proxy"},
+]
+
+
+@pytest.mark.parametrize("end", ["close", "reset"])
+@pytest.mark.parametrize("headers", HEADERS, ids=lambda headers: next(iter(headers)))
+def test_the_session_of_a_client_behind_a_web_proxy_is_not_short(
+    end: str, headers: dict[str, Any]
+) -> None:
+    relay = MemoryRelay()
+    observer, worker = join_acebase(relay, worker_id(2)), join_acebase(relay, **headers)
+    getattr(worker.connection, end)()
+    assert seconds_until_left(relay, observer) == LOST
+
+
+def test_the_session_of_a_client_behind_a_proxy_header_is_not_short() -> None:
+    relay = MemoryRelay(endpoints=("haproxy:tcp:9163:interface=127.0.0.1",))
+    header = b"PROXY TCP4 192.0.2.1 192.0.2.2 1111 2222\r\n"
+    observer, worker = (join_acebase(relay, worker_id(each), before=header) for each in (2, 1))
+    worker.connection.close()
+    assert seconds_until_left(relay, observer) == LOST
+
+
+def test_the_session_of_a_master_is_not_short() -> None:
+    relay = MemoryRelay()
+    observer, master = join_acebase(relay, worker_id(2)), join_acebase(relay, MASTER)
+    master.connection.close()
+    assert seconds_until_left(relay, observer) == LOST
+
+
+@pytest.mark.parametrize("is_aborted", [False, True])
+def test_the_session_is_not_short_if_the_relay_has_aborted_the_connection(
+    network: Network, is_aborted: bool
+) -> None:
+    worker = network.connect("worker", Dialect.ACEBASE)
+    if is_aborted:
+        worker.abort()  # as the keepalive does
+    lose(worker)
+    network.relay.expire(network.clock.seconds() + CLOSED)
+    assert network.ids == (["worker"] if is_aborted else [])
+
+
+@pytest.mark.parametrize(("silence", "lasts"), [(30, CLOSED), (34, LOST)])
+def test_the_session_is_not_short_if_the_system_gave_up_a_silent_connection(
+    silence: int, lasts: int
+) -> None:
+    relay = MemoryRelay()
+    observer, worker = join_acebase(relay, worker_id(2)), join_acebase(relay)
+    worker.answers = False
+    relay.pass_time(silence)
+    assert worker.connection.ended is None
+    worker.connection.reset()  # as it is after TCP_USER_TIMEOUT
+    assert seconds_until_left(relay, observer) == lasts

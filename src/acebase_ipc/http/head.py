@@ -23,6 +23,7 @@ KEPT: Final = frozenset(
         b"content-length",
         b"content-type",
         b"expect",
+        b"forwarded",
         b"host",
         b"origin",
         b"sec-websocket-extensions",
@@ -31,6 +32,9 @@ KEPT: Final = frozenset(
         b"sec-websocket-version",
         b"transfer-encoding",
         b"upgrade",
+        b"via",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
         b"x-forwarded-proto",
     }
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from acebase_ipc.protocol.messages import Message
 from acebase_ipc.relay.events import (
     LockHeldLong,
     LocksFreed,
@@ -772,6 +773,28 @@ def test_locks_that_wait_for_a_master_count_towards_the_memory() -> None:
     cluster.core.wait(1)
     assert cluster.core.relay.memory.used < 900_000
     assert not cluster.workers[W3].connection.aborted
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_locks_that_no_master_releases_cost_no_other_database_anything(leaves: bool) -> None:
+    core = Core(introduce=False, max_memory=2**20)
+    innocent = core.join_acebase(W3, "innocent_data")
+    master, idle = core.join_acebase(MASTER), core.join_acebase(W2)
+    for number in range(1, 401):
+        worker = core.join_acebase(worker_id(1000 + number))
+        request = lock(worker.peer.client_id, new_id(), path="x" * 3000, write=False)
+        worker.says(request)
+        master.says(grant(body_of(request), number))
+        worker.is_lost(1000)
+        core.hush()
+    if leaves:
+        for each in (master, idle):
+            each.is_lost(1000)
+    innocent.stops_reading()
+    innocent.peer.queue.append(Message(b"x" * 100))
+    core.wait(1)
+    assert core.relay.memory.used <= 2**20
+    assert not innocent.connection.aborted
 
 
 def test_nothing_is_left_when_all_is_answered_and_released(cluster: Cluster) -> None:

@@ -220,7 +220,7 @@ class Delivery:
         if not self._budget.check():
             return
         consumers: list[tuple[int, int, Peer | Database]] = []
-        for database in self._registry.databases.values():
+        for database in self._registry.all_databases():
             if memory := database.memory:
                 consumers.append((-memory, len(consumers), database))
             for peer in database.peers.values():

@@ -37,6 +37,10 @@ of the message and the entry of a dictionary. Measured with CPython 3.11."""
 MAX_RECORDS: Final = 10_000
 """Open requests and locks that one worker may have."""
 
+MAX_OWN: Final = 20_000
+"""Own requests to one master that it may leave unanswered; then it is not asked any more for the
+locks to release."""
+
 _MAX_UNWANTED: Final = 10_000
 """Locks to release, and requests that nobody waits for, that are kept of one database."""
 
@@ -327,8 +331,13 @@ class Ledger:
 
     @property
     def memory_of_unwanted(self) -> int:
-        """The bytes that the locks occupy which wait for a master."""
-        return sum(len(each.granted) + _RECORD - SMALL for each in self.unwanted)
+        """The bytes that the locks occupy which have to be released; small ones are estimated."""
+        messages = [each.granted for each in self._unwanted()]
+        return sum(len(each) for each in messages if len(each) > SMALL) + _RECORD * len(messages)
+
+    def _unwanted(self) -> list[Lock]:
+        own = (each for each in self.own.values() if each.is_unwanted)
+        return list(dict.fromkeys((*own, *self.unwanted)))
 
     def count(self, message: bytes) -> None:
         """Count the memory of a record with this message, if it is not small."""
@@ -389,9 +398,12 @@ class Ledger:
         return locks
 
     def drop_unwanted(self) -> None:
-        """Forget the locks that wait for a master, for lack of memory."""
-        for lock in list(self.unwanted):
+        """Forget the locks that have to be released, for lack of memory."""
+        for lock in self._unwanted():
             self.forget(lock)
+        for request_id in [each for each, lock in self.own.items() if lock.is_unwanted]:
+            del self.own[request_id]
+            self.abandon(request_id)
 
 
 def _add(request_ids: dict[bytes, None], request_id: bytes) -> None:

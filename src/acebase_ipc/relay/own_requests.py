@@ -29,7 +29,7 @@ from acebase_ipc.protocol.locks import (
 )
 from acebase_ipc.protocol.messages import MASTER, Message, render
 from acebase_ipc.relay.delivery import Delivery
-from acebase_ipc.relay.ledger import Account, Ledger, Lock
+from acebase_ipc.relay.ledger import MAX_OWN, Account, Ledger, Lock
 from acebase_ipc.relay.memory import MemoryBudget
 from acebase_ipc.relay.peers import Database, Peer
 
@@ -96,6 +96,8 @@ class OwnRequests:
         """Return the id of a request for *lock*, or to release it."""
         request_id = self._new_id()
         ledger.own[request_id] = lock
+        if len(ledger.own) > MAX_OWN:
+            ledger.drop_unwanted()
         return request_id
 
     def _new_id(self) -> bytes:

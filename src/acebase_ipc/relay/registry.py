@@ -121,8 +121,12 @@ class Registry:
     @property
     def memory(self) -> int:
         """The bytes that the ledgers of all databases hold."""
-        databases = [*self.databases.values(), *(each for each, _ in self._left.values())]
-        return sum(each.ledger.memory for each in databases if each.ledger is not None)
+        ledgers = [each.ledger for each in self.all_databases()]
+        return sum(each.memory for each in ledgers if each is not None)
+
+    def all_databases(self) -> list[Database]:
+        """Return the databases, and those without peers of which locks have to be released."""
+        return [*self.databases.values(), *(each for each, _ in self._left.values())]
 
     def peers(self) -> Iterator[Peer]:
         """Return all peers of all databases."""

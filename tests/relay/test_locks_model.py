@@ -538,6 +538,9 @@ class LocksMachine(RuleBasedStateMachine):
         self.connect_all()
 
     def connect_all(self) -> None:
+        for each in (self.master, *self.living):
+            if each and each.line and not each.line.is_read:
+                each.line.read_on()
         if not self.master:
             self.start_master(0, False)
         elif not self.master.line or not self.master.line.is_open:
@@ -545,9 +548,6 @@ class LocksMachine(RuleBasedStateMachine):
         for worker in self.living:
             if not worker.line or not worker.line.is_open:
                 self.come_back(worker)
-        for each in (self.master, *self.living):
-            if each and each.line and not each.line.is_read:
-                each.line.read_on()
         self.end_turn()
 
     def check_settled(self) -> None:

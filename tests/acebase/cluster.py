@@ -297,7 +297,12 @@ class Pending:
 
 
 class Peer(Process):
-    """One AceBase process. ``peer.js`` lists the commands for :meth:`call`."""
+    """One AceBase process. ``peer.js`` lists the commands for :meth:`call`.
+
+    :ivar stage: stage of the latest transaction: requested, begun, returned or acknowledged.
+    :ivar begun: the value that each transaction set out to write.
+    :ivar acknowledged: the value that each completed transaction has written.
+    """
 
     def __init__(
         self,
@@ -313,6 +318,9 @@ class Peer(Process):
         self.opened = False
         self.answers: dict[int, dict[str, Any]] = {}
         self.events: list[Event] = []
+        self.stage = ""
+        self.begun: list[int] = []
+        self.acknowledged: list[int] = []
         self.fatal: str | None = None
         self.ipc_exit: int | None = None
         self.welcomes = 0
@@ -341,6 +349,12 @@ class Peer(Process):
                 self.answers[number] = answer
             case {"event": dict(event)}:
                 self.events.append(Event(**event))
+            case {"transaction": str(stage), "value": int(value)}:
+                self.stage = stage
+                if stage == "begun":
+                    self.begun.append(value)
+                elif stage == "acknowledged":
+                    self.acknowledged.append(value)
             case {"opened": {"id": str(own_id)}}:
                 self.id = own_id
                 self.opened = True
@@ -420,12 +434,21 @@ class Peer(Process):
         )
         return self.values(subscription, origin)
 
+    def wait_acknowledged(self, count: int, deadline: float | None = None) -> None:
+        """Wait until at least ``count`` transactions have completed, since its start."""
+        self.wait_for(f"transaction {count}", lambda: len(self.acknowledged) >= count, deadline)
+
     def wait_notified(self, word: str, others: Sequence[Peer]) -> None:
         """Wait until the notification ``word`` of each of ``others`` has arrived."""
         self.wait_for(
             f"the others' {word!r}",
             lambda: all(word in self.values("notification", other) for other in others),
         )
+
+    def wait_gone(self, other: Peer, deadline: float | None = None) -> None:
+        """Wait until the relay has announced that the other process has left."""
+        gone = f"([kind, id]) => kind === 'disconnect' && id === {json.dumps(other.id)}"
+        self.until(f"wire.announced.some({gone})", deadline)
 
     def wait_idle(self) -> None:
         """Wait until the peer has no lock and no open request."""

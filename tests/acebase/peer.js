@@ -11,6 +11,7 @@
  *   {"welcomed": n, "id": …}  the relay's welcome number n of this process has been processed
  *   {"event": {"subscription": "value counter", "path": …, "value": …, "origin": …}}
  *                             of a subscription, or a "notification" by another process's `notify`
+ *   {"transaction": "begun", "value": n}   the stage of a transaction that sets n; see `addOne`
  *   {"ipcExit": code}         the client has ended its IPC
  *   {"fatal": {"origin": "uncaughtException", "text": …}}   this process is about to end with this error
  *
@@ -168,6 +169,26 @@ ipc.on('notification', ({ from, data }) => {
 });
 
 let loading = false;
+let proceed = () => {};
+
+/*
+ * A transaction that adds one. Its stages: "requested" (it waits for its lock), "begun" (its callback
+ * runs, under the write lock), "returned" (the new value is being written), "acknowledged".
+ */
+const addOne = async (path, pause = () => {}) => {
+    const tellStage = (transaction, value) => report({ transaction, value });
+    let value;
+    tellStage('requested', 0);
+    await db.ref(path).transaction(async (snapshot) => {
+        value = (snapshot.val() || 0) + 1;
+        tellStage('begun', value);
+        await pause();
+        tellStage('returned', value);
+        return value;
+    });
+    tellStage('acknowledged', value);
+    return value;
+};
 
 const compiled = (expression) => {
     const evaluate = new Function('db', 'ipc', 'wire', `return (${expression});`);
@@ -189,10 +210,7 @@ const commands = {
 
     // All at once: `times` concurrent transactions that each add one.
     increment: async ({ path, times }) => {
-        const add = (snapshot) => (snapshot.val() || 0) + 1;
-        const outcomes = await Promise.allSettled(
-            Array.from({ length: times }, () => db.ref(path).transaction(add)),
-        );
+        const outcomes = await Promise.allSettled(Array.from({ length: times }, () => addOne(path)));
         return {
             done: outcomes.filter((each) => each.status === 'fulfilled').length,
             failed: outcomes.filter((each) => each.status === 'rejected').map((each) => String(each.reason)),
@@ -200,20 +218,28 @@ const commands = {
     },
 
     // Transactions that each add one, one after the other until `stop`; answers their number.
-    load: async ({ path }) => {
+    // Each keeps its lock for a random time of at most `hold` ms.
+    load: async ({ path, hold = 0 }) => {
+        const pause = hold === 0 ? undefined
+            : () => new Promise((resolve) => setTimeout(resolve, Math.random() * hold));
         loading = true;
         let done = 0;
         for (; loading; done += 1) {
-            await db.ref(path).transaction((snapshot) => (snapshot.val() || 0) + 1);
-            if (done === 0) {
-                tell('loading', path, 1, ipc.id);
-            }
+            await addOne(path, pause);
         }
         return done;
     },
 
     stop: () => {
         loading = false;
+        return null;
+    },
+
+    // A transaction that adds one, and keeps its lock until `proceed`; answers the new value.
+    hold: ({ path }) => addOne(path, () => new Promise((resolve) => { proceed = resolve; })),
+
+    proceed: () => {
+        proceed();
         return null;
     },
 

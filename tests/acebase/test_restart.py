@@ -116,7 +116,7 @@ def begin_load(workers: list[Peer]) -> list[Pending]:
     """Make transactions in every worker, one after the other, until :func:`end_load`."""
     loads = [each.begin("load", path="counters/total") for each in workers]
     for each in workers:
-        each.wait_values("loading", 1)
+        each.wait_acknowledged(1)
     return loads
 
 

@@ -54,12 +54,6 @@ def relay_with_short_sessions() -> Iterator[Relay]:
         yield relay
 
 
-@pytest.fixture
-def outcome(record_property: Callable[[str, object], None]) -> Outcome:
-    """Record the outcome of a scenario for ``compare.py``, before anything is asserted."""
-    return lambda text: record_property("outcome", text)
-
-
 def write(*writers: Peer, first: int = 0) -> None:
     """Write with all writers at the same time; each writes its values one after the other."""
     running = [
@@ -82,14 +76,6 @@ def wait_lost(relay: Relay, cluster: Cluster, peer: Peer) -> None:
         rf"\b{cluster.database}_data: (the connection of )?{re.escape(peer.id)} (is lost|left)"
     )
     relay.wait_for("the loss", lambda: any(noticed.search(line) for line in relay.output))
-
-
-def wait_gone(observer: Peer, gone: Peer) -> None:
-    """Wait until ``observer`` has received that the other has left."""
-    observer.until(
-        f"wire.announced.some(([kind, id]) => kind === 'disconnect' && id === '{gone.id}')",
-        PATIENCE,
-    )
 
 
 def lock_requests(peer: Peer) -> int:
@@ -199,7 +185,7 @@ def test_transactions_wait_for_the_next_master(
             running.append(worker.begin("increment", path="counters/total", times=TRANSACTIONS))
             worker.until(f"wire.sent['lock-request'] === {before + TRANSACTIONS}")
             if session_is == "expired":  # after the first worker's requests, before the second's
-                wait_gone(worker, master)
+                worker.wait_gone(master, PATIENCE)
         (successor,) = cluster.join("master")
         done = 0
         with contextlib.suppress(TimeoutError):
@@ -224,7 +210,7 @@ def test_the_queued_lock_request_of_a_killed_worker_is_dropped(
         victim.until(f"wire.sent['lock-request'] === {before + 1}")
         exchange(victim, survivor)  # the relay has the lock request
         victim.kill()
-        wait_gone(survivor, victim)
+        survivor.wait_gone(victim, PATIENCE)
 
         cluster.join("master")
         began = time.monotonic()
@@ -257,7 +243,7 @@ def test_workers_wait_for_their_first_master(
         # Its session expires after they began to wait: so they have waited longer than a session.
         clock.kill()
         for worker in workers:
-            wait_gone(worker, clock)
+            worker.wait_gone(clock, PATIENCE)
 
         (master,) = cluster.join("master")
         done = 0
@@ -338,7 +324,7 @@ def test_workers_join_under_load(
         subscriber.subscribe("list", "child_added", [master, *workers[1:]])
         loads = [worker.begin("load", path="counters/total") for worker in workers]
         for worker in workers:
-            worker.wait_values("loading", 1)
+            worker.wait_acknowledged(1)
 
         joiners = cluster.join("worker", "worker", "worker")
         exchange(subscriber, *joiners)

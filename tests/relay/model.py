@@ -326,7 +326,7 @@ class Model:
             ids = {each.id for each in recipients if not each.acebase}
             letter = Letter(sender.database, body, ids, self.now + TTL)
             self.letters.append(letter)
-        by = None if addressee is None else sender
+        by = None if addressee is None or sender.id == MASTER else sender
         for recipient in recipients:
             if recipient.acebase:
                 self.send(recipient, body if body.startswith("{") else f"msg:{body}", by)

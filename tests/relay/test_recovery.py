@@ -48,8 +48,13 @@ class Cluster:
         self.workers[worker].says(message)
 
     def asked(self) -> list[dict[str, Any]]:
-        """The envelopes that have reached the master since it was last asked."""
-        return [json.loads(each) for each in self.master.hears() if each.startswith("{")]
+        """The envelopes that have reached the master since it was last asked.
+
+        The relay's questions whether the master has a lock are in :attr:`questions`.
+        """
+        envelopes = [json.loads(each) for each in self.master.hears() if each.startswith("{")]
+        self.questions = [each for each in envelopes if is_question(each)]
+        return [each for each in envelopes if not is_question(each)]
 
     def requests(self) -> list[dict[str, Any]]:
         """The requests among them."""
@@ -77,6 +82,12 @@ class Cluster:
     def session_ends(self, worker: str) -> None:
         self.workers[worker].is_lost()
         self.core.wait(15)
+
+
+def is_question(envelope: dict[str, Any]) -> bool:
+    """Whether the relay asks whether the master has a lock."""
+    is_own: bool = envelope["id"].startswith("relay-") if "id" in envelope else False
+    return is_own and envelope["type"] == "move-lock-request"
 
 
 def ids(envelopes: list[dict[str, Any]]) -> list[str]:
@@ -381,31 +392,84 @@ def test_a_low_highest_id_proves_nothing(cluster: Cluster) -> None:
     cluster.master_is_replaced()
     (probe,) = cluster.asked()
     cluster.master.says(grant(json.dumps(probe), 100))
-    (doubt,) = cluster.asked()
+    assert cluster.asked() == []
     cluster.asks(W1, unlock(W1, new_id(), 99))
     assert [each["data"] for each in cluster.asked()] == [{"id": 100}]
-    assert (doubt["type"], doubt["data"]) == (
-        "move-lock-request",
-        {"id": 99, "move_to": "parent"},
-    )
 
 
-@pytest.mark.parametrize("tid", ["t1", "another", None])
-def test_a_lock_of_the_same_process_with_a_low_id_is_released(
-    cluster: Cluster, tid: str | None
+def test_a_master_is_asked_whether_it_has_the_locks_before_it_is_asked_for_any(
+    cluster: Cluster,
 ) -> None:
-    cluster.holds(W1, 5, tid="t1")
+    cluster.holds(W1, 1, write=False)
+    cluster.holds(W1, 2)
+    cluster.master_is_replaced()
+    heard = [json.loads(each) for each in cluster.master.hears() if each.startswith("{")]
+    assert [(each["type"], each["data"].get("id")) for each in heard] == [
+        ("move-lock-request", 1),
+        ("move-lock-request", 2),
+        ("lock-request", None),
+        ("lock-request", None),
+    ]
+
+
+@pytest.mark.parametrize("highest", [5, 700])
+def test_a_master_that_has_the_lock_is_the_same_process(cluster: Cluster, highest: int) -> None:
+    cluster.holds(W1, highest)
+    cluster.master.is_lost()
+    request = unlock(W1, new_id(), highest)
+    cluster.asks(W1, request)
     cluster.master_is_replaced()
     (probe,) = cluster.asked()
-    cluster.master.says(grant(json.dumps(probe), 6))
-    (doubt,) = cluster.asked()
-    if tid is None:
-        cluster.master.says(answer(json.dumps(doubt), reason="unknown"))
-    else:
-        cluster.master.says(grant(json.dumps(doubt), 5, tid=tid))
-    released_now = [each["data"] for each in cluster.asked()]
-    assert released_now == ([{"id": 5}] if tid == "t1" else [])
+    (question,) = cluster.questions
+    cluster.master.says(grant(json.dumps(question), highest, tid="t1"))
+    assert cluster.asked() == [json.loads(body_of(request))]
+    cluster.master.says(grant(json.dumps(probe), highest + 1))
+    assert [each["data"] for each in cluster.asked()] == [{"id": highest + 1}]
     assert cluster.hears(W1) == []
+
+
+@pytest.mark.parametrize("reason", [None, "Cannot read properties of undefined (reading 'lock')"])
+def test_a_master_that_does_not_have_the_lock_is_a_new_process_whatever_its_ids(
+    cluster: Cluster, reason: str | None
+) -> None:
+    cluster.holds(W1, 700)
+    cluster.master.is_lost()
+    cluster.asks(W1, unlock(W1, new_id(), 700))
+    cluster.master_is_replaced()
+    (probe,) = cluster.asked()
+    (question,) = cluster.questions
+    if reason is None:
+        cluster.master.says(grant(json.dumps(question), 700, tid="another"))
+    else:
+        cluster.master.says(answer(json.dumps(question), reason=reason))
+    assert [each["ok"] for each in cluster.hears(W1)] == [True]
+    assert cluster.asked() == []
+    cluster.master.says(grant(json.dumps(probe), 900))
+    assert [each["data"] for each in cluster.asked()] == [{"id": 900}]
+
+
+def test_an_answer_that_shows_nothing_leaves_it_to_the_ids(cluster: Cluster) -> None:
+    cluster.holds(W1, 700)
+    cluster.master_is_replaced()
+    (probe,) = cluster.asked()
+    (question,) = cluster.questions
+    cluster.master.says(answer(json.dumps(question), reason="another failure"))
+    cluster.master.says(grant(json.dumps(probe), 701))
+    assert [each["data"] for each in cluster.asked()] == [{"id": 701}]
+    cluster.master_is_replaced()
+    cluster.master.says(grant(json.dumps(question), 700, tid="t1"))
+    assert cluster.hears(W1) == []
+
+
+def test_what_a_master_has_answered_outlasts_it(cluster: Cluster) -> None:
+    request = lock(W1, new_id())
+    cluster.asks(W1, request)
+    cluster.workers[W1].is_lost()
+    cluster.master.says(grant(body_of(request), 700))
+    cluster.master.is_lost(1000)
+    cluster.master = cluster.core.join_acebase(MASTER)
+    cluster.workers[W1] = cluster.core.join_acebase(W1)
+    assert [each["data"]["id"] for each in cluster.hears(W1) if "data" in each] == [700]
 
 
 def test_a_release_waits_until_the_master_is_known_the_same_process(cluster: Cluster) -> None:

@@ -156,6 +156,14 @@ def is_ok(answer: bytes) -> bool:
     return _OK in answer
 
 
+def is_about_unknown_lock(failure: bytes) -> bool:
+    """Return whether a master refuses a request because it has no lock of this id.
+
+    The npm package acebase reads the property ``lock`` of nothing then.
+    """
+    return b"'lock'" in failure
+
+
 def with_lock_id(body: bytes, lock_id: int) -> bytes:
     """Return the envelope *body* with another lock's id."""
     return _LOCK_ID.sub(b'"data":{"id":%d' % lock_id, body, count=1)

@@ -9,6 +9,7 @@ nearly every message of a cluster.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import count
 from typing import Final, NamedTuple
@@ -78,7 +79,7 @@ class Lock:
     :ivar is_probed: whether the present master was asked for it, and has not answered.
     :ivar release: the id of the holder's request to release it, until that is answered.
     :ivar is_unwanted: whether the relay has to release it, because nobody else will.
-    :ivar is_doubtful: whether the present master is asked if it is this lock's, too.
+    :ivar is_unknown: whether the present master has said that it has no such lock.
     """
 
     __slots__ = (
@@ -86,8 +87,8 @@ class Lock:
         "granted",
         "holder",
         "id",
-        "is_doubtful",
         "is_probed",
+        "is_unknown",
         "is_unwanted",
         "master_id",
         "probe",
@@ -107,7 +108,7 @@ class Lock:
         self.is_probed = False
         self.release: bytes | None = None
         self.is_unwanted = False
-        self.is_doubtful = False
+        self.is_unknown = False
 
     @property
     def details(self) -> LockDetails:
@@ -168,10 +169,10 @@ class Account:
         self.resent: set[bytes] = set()
         ledger.accounts.add(self)
 
-    def open_requests(self) -> Iterator[Request]:
-        """Yield the open requests."""
+    def open_requests(self, until: float = math.inf) -> Iterator[Request]:
+        """Yield the open requests that came at *until*, in monotonic seconds, or before."""
         for request_id, asked in self.requests.items():
-            if asked is not None:
+            if asked is not None and asked[1] <= until:
                 body, since, number, _ = asked
                 found = read_request(body)
                 kind = OTHER if found is None else found[0]
@@ -206,13 +207,22 @@ class Account:
     def make_room(self) -> None:
         """Forget answered requests, except the last ones."""
         answered = [each for each, asked in self.requests.items() if asked is None]
+        self.open = len(self.requests) - len(answered)
         for request_id in answered[:-_REMEMBERED]:
             del self.requests[request_id]
-        most = len(self.requests) - self.open + MAX_RECORDS - len(self.granted) - len(self.locks)
+        most = MAX_RECORDS - len(self.granted) - len(self.locks) + len(self.requests) - self.open
         self.room = min(len(self.requests) + _REMEMBERED, most)
         if not self.locks and not self.about:
-            records = (*self.requests.values(), *self.granted.values())
-            self.is_plain = all(len(each[0]) <= SMALL for each in records if each)
+            self.is_plain = all(len(each) <= SMALL for each in self._messages())
+
+    def _messages(self) -> Iterator[bytes]:
+        for asked in self.requests.values():
+            if asked is not None:
+                yield asked[0]
+                if asked[3] is not None:
+                    yield asked[3][0]
+        for granted, _ in self.granted.values():
+            yield granted
 
     def forget_lock(self, lock_id: int) -> None:
         """Forget the lock that the present master has granted under this id, if there is one."""
@@ -255,8 +265,8 @@ class Account:
     @property
     def memory(self) -> int:
         """The bytes that it occupies; small records are estimated."""
-        asked = [len(each[0]) for each in self.requests.values() if each is not None]
-        return sum(each for each in asked if each > SMALL) + _RECORD * self.records
+        large = sum(len(each) for each in self._messages() if len(each) > SMALL)
+        return large + _RECORD * self.records
 
 
 class Ledger:
@@ -265,11 +275,13 @@ class Ledger:
     :ivar accounts: the accounts.
     :ivar own: the locks that the relay has asked the present master for, or asked it to
         release, by the id of that request.
+    :ivar questions: the locks that the present master was asked whether it has, by the id of that
+        request.
     :ivar unwanted: the locks that have to be released when there is a master again.
     :ivar abandoned: the ids of requests whose answer nobody waits for. A lock that it grants
         has to be released.
-    :ivar moves: the ids of requests to move a lock that the relay has answered. A lock that the
-        master's answer names is held.
+    :ivar moves: the ids of requests to move a lock whose answer nobody waits for. The lock that
+        it names is not a new one.
     :ivar highest: the highest id of a lock that the present master has granted; 0 if it has
         granted none.
     :ivar former_highest: the same of the master before it.
@@ -289,6 +301,7 @@ class Ledger:
         "moves",
         "next_number",
         "own",
+        "questions",
         "unwanted",
     )
 
@@ -297,6 +310,7 @@ class Ledger:
         self._large = 0
         self.accounts: set[Account] = set()
         self.own: dict[bytes, Lock] = {}
+        self.questions: dict[bytes, Lock] = {}
         self.unwanted: dict[Lock, None] = {}
         self.abandoned: dict[bytes, None] = {}
         self.moves: dict[bytes, None] = {}
@@ -335,7 +349,7 @@ class Ledger:
         _add(self.abandoned, request_id)
 
     def note_move(self, request_id: bytes) -> None:
-        """Note that the relay has answered this request to move a lock."""
+        """Note that nobody waits for the answer to this request to move a lock."""
         _add(self.moves, request_id)
 
     def keep_unwanted(self, lock: Lock) -> None:
@@ -366,6 +380,9 @@ class Ledger:
         """Return the locks of the relay's own requests, whose answers are no longer awaited."""
         for request_id in self.own:
             self.abandon(request_id)
+        for request_id in self.questions:
+            self.note_move(request_id)
+        self.questions.clear()
         locks = [*self.own.values(), *self.unwanted]
         self.own.clear()
         self.unwanted.clear()

@@ -53,9 +53,7 @@ class LockWatch:
         for peer in database.peers.values():
             if peer.account is not None:
                 locks += [(peer, *each) for each in peer.account.held() if each[2] <= since]
-                requests += [
-                    (peer, each) for each in peer.account.open_requests() if each.since <= since
-                ]
+                requests += [(peer, each) for each in peer.account.open_requests(since)]
         if not requests:
             return  # nobody has waited for so long
         if master_of(database) is None:

@@ -1,8 +1,9 @@
 """Requests that the relay itself makes to a master, in the name of workers.
 
-It asks a master to release a lock that nobody holds any more, and asks a master that has
-arrived for each lock that is held: the answer shows whether it is a new process. Lock ids
-count from 1 in each process, so a higher id than ever before is one of the same process.
+It asks a master to release a lock that nobody holds any more. It asks a master that has
+arrived whether it has each lock, and then for the lock itself. The first answer shows whether
+it is the former process. Where it does not, the ids of locks do: they count from 1 in each
+process, so a higher id than ever before is one of the same process.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from acebase_ipc.protocol.locks import (
     done,
     failure,
     invalidate_caches,
+    is_about_unknown_lock,
     lock_request,
     move_request,
     moved_to_parent,
@@ -91,19 +93,54 @@ class OwnRequests:
         self.release(database, ledger, lock)
 
     def _begin(self, ledger: Ledger, lock: Lock) -> bytes:
-        """Return the id of a request about *lock*; as long as those of published clients."""
-        request_id = self._prefix + b"%09d" % next(self._numbers)
+        """Return the id of a request for *lock*, or to release it."""
+        request_id = self._new_id()
         ledger.own[request_id] = lock
         return request_id
 
+    def _new_id(self) -> bytes:
+        """Return the id of a request, as long as those of published clients."""
+        return self._prefix + b"%09d" % next(self._numbers)
+
     # Locks that a master may not know
 
-    def probe(self, master: Peer, ledger: Ledger, lock: Lock) -> None:
-        """Ask *master*, which has just arrived, for *lock* once more."""
+    def ask(self, master: Peer, ledger: Ledger, lock: Lock) -> None:
+        """Ask *master*, which has just arrived, whether it has *lock*: to move it to the parent.
+
+        The answer names the lock's transaction, which a new process does not know. To be moved
+        changes nothing, because the path of a lock means nothing to a master.
+        """
         if lock.master_id is not None:
             lock.former_id = lock.master_id
             lock.master_id = None
             lock.is_probed = True
+        lock.is_unknown = False
+        if lock.is_probed:
+            request_id = self._new_id()
+            ledger.questions[request_id] = lock
+            self.send(master, move_request(request_id, lock.holder, lock.former_id))
+
+    def answered_question(
+        self, database: Database, ledger: Ledger, lock: Lock, body: bytes
+    ) -> None:
+        """Note whether the master has *lock*.
+
+        An answer that shows neither leaves it to the ids of locks.
+        """
+        lock_id = read_lock_id(body)
+        if not lock.is_probed:
+            return
+        if lock_id is None:
+            lock.is_unknown = is_about_unknown_lock(body)
+        elif lock_id == lock.former_id and read_details(body).tid == lock.details.tid:
+            self._confirm(database, ledger, lock, lock_id)
+        else:
+            lock.is_unknown = True
+        if lock.is_unknown:
+            self._answer_waiting(database, lock)
+
+    def probe(self, master: Peer, ledger: Ledger, lock: Lock) -> None:
+        """Ask *master*, which may not have *lock*, to grant it."""
         if lock.is_probed:
             lock.probe = self._begin(ledger, lock)
             self.send(master, lock_request(lock.probe, lock.holder, lock.details))
@@ -119,13 +156,6 @@ class OwnRequests:
             ledger.forget(lock)
             return
         lock_id = read_lock_id(body)
-        if lock.is_doubtful:
-            lock.is_doubtful = False
-            if lock_id == lock.id and read_details(body).tid == lock.details.tid:
-                self.release(database, ledger, lock)
-            else:
-                ledger.forget(lock)
-            return
         if lock_id is None:
             if lock.is_probed:
                 self._give_up(database, ledger, lock)
@@ -133,30 +163,17 @@ class OwnRequests:
         if ledger.is_same_process is None:
             ledger.is_same_process = lock_id > ledger.former_highest >= _PROOF
             for each in [lock, *ledger.own.values()]:
-                if each.is_probed and ledger.is_same_process:
+                if not each.is_probed or each.is_unknown:
+                    continue
+                if ledger.is_same_process:
                     self._confirm(database, ledger, each, each.former_id)
-                elif each.is_probed:
+                else:
                     self._answer_waiting(database, each)
         if lock.is_probed:
             ledger.highest = max(ledger.highest, lock_id)
-            if lock_id > ledger.former_highest:
-                self._doubt(database, ledger, lock)
             self._confirm(database, ledger, lock, lock_id)
         else:
             self.release_unasked(database, lock.holder.encode(), lock_id, body)
-
-    def _doubt(self, database: Database, ledger: Ledger, lock: Lock) -> None:
-        """Find out whether the master, which passes for a new process, has the former lock still.
-
-        If it moves it, that lock is released: otherwise it would stay until it expires. To be
-        moved changes nothing, because the path of a lock means nothing to a master.
-        """
-        master = master_of(database)
-        if master is not None:
-            former = Lock(lock.former_id, lock.holder, lock.granted, lock.since)
-            former.is_unwanted = former.is_doubtful = True
-            ledger.count(former.granted)
-            self.send(master, move_request(self._begin(ledger, former), lock.holder, former.id))
 
     def _confirm(self, database: Database, ledger: Ledger, lock: Lock, master_id: int) -> None:
         """Note by which id the master knows *lock*, and release it if nobody needs it."""

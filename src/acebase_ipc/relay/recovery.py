@@ -23,17 +23,16 @@ from acebase_ipc.protocol.locks import (
     MOVE,
     OTHER,
     UNLOCK,
-    is_repeatable,
     read_answer,
     read_lock_id,
     read_request,
     unlock_result,
     with_lock_id,
 )
-from acebase_ipc.protocol.messages import Message
 from acebase_ipc.relay.delivery import Delivery
-from acebase_ipc.relay.events import LocksFreed, MasterRecovered, Observer, TooManyRequests
-from acebase_ipc.relay.ledger import MAX_RECORDS, SMALL, Account, Lock, Request
+from acebase_ipc.relay.events import LocksFreed, Observer, TooManyRequests
+from acebase_ipc.relay.ledger import MAX_RECORDS, SMALL, Account, Lock
+from acebase_ipc.relay.master_arrivals import MasterArrivals
 from acebase_ipc.relay.memory import MemoryBudget
 from acebase_ipc.relay.own_requests import OwnRequests, master_of
 from acebase_ipc.relay.peers import Database, Peer
@@ -41,11 +40,6 @@ from acebase_ipc.relay.queue import MessageQueue
 
 _OWN_LOCK_IDS: Final = 2**40
 """The relay's own ids of locks begin here: AceBase counts from 1 in each process."""
-
-
-def _number(digits: bytes) -> int:
-    """Return the id of a lock in *digits*; 0, which is none, for anything else."""
-    return int(digits) if digits.isdigit() and len(digits) <= 16 else 0
 
 
 class LockRecovery:
@@ -69,6 +63,7 @@ class LockRecovery:
         self._clock = clock
         self._enabled = enabled
         self._own = OwnRequests(delivery, budget, clock)
+        self._arrivals = MasterArrivals(self._own, observer)
         self._lock_ids = count(_OWN_LOCK_IDS)
 
     # What a worker asks of the master
@@ -83,20 +78,21 @@ class LockRecovery:
         try:
             kind, unpack, start, end, size = account.request_layouts[body[FIRST]]
             head, request_id, tail = unpack(body)
-        except (IndexError, KeyError, StructError):
-            return self._requested_otherwise(worker, account, master, body)
-        requests = account.requests
-        if head == start and tail == end and len(body) <= SMALL and len(requests) < account.room:
-            if kind is LOCK or kind is OTHER:
-                requests[request_id] = body, self._clock(), account.next_number(), None
-                account.open += 1
-                return body
-            if kind is UNLOCK and master is not None and master.connection is not None:
-                granted = account.granted.pop(_number(body[size:-2]), None)
-                if granted is not None:
-                    requests[request_id] = body, self._clock(), account.next_number(), granted
+            requests = account.requests
+            is_usual = head == start and tail == end and len(body) <= SMALL
+            if is_usual and len(requests) < account.room:
+                if kind is LOCK or kind is OTHER:
+                    requests[request_id] = body, self._clock(), account.next_number(), None
                     account.open += 1
                     return body
+                if kind is UNLOCK and master is not None and master.connection is not None:
+                    granted = account.granted.pop(int(body[size:-2]), None)
+                    if granted is not None:
+                        requests[request_id] = body, self._clock(), account.next_number(), granted
+                        account.open += 1
+                        return body
+        except (IndexError, KeyError, StructError, ValueError):
+            pass  # it is laid out otherwise
         return self._requested_otherwise(worker, account, master, body)
 
     def _open(self, worker: Peer) -> Account:
@@ -156,7 +152,7 @@ class LockRecovery:
             return lock.translate(body)
         if not lock.is_probed:  # the master has refused to grant it again
             account.ledger.forget(lock)
-        elif account.ledger.is_same_process is None:
+        elif account.ledger.is_same_process is None and not lock.is_unknown:
             return None
         lock.is_unwanted = True
         self._own.answer_release(worker, account, request_id, lock_id)
@@ -196,21 +192,20 @@ class LockRecovery:
         try:
             may_grant, unpack, start, end, size = account.answer_layouts[body[FIRST]]
             head, request_id, tail = unpack(body)
-        except (IndexError, KeyError, StructError):
-            return self._answered_otherwise(database, worker, account, addressee, body)
-        requests = account.requests
-        if head == start and tail == end and account.is_plain and requests.get(request_id):
-            if may_grant:
-                lock_id = _number(body[size : body.find(b",", size)])
-                if not lock_id or len(body) > SMALL:
-                    return self._answered_otherwise(database, worker, account, addressee, body)
-                ledger = account.ledger
-                if lock_id > ledger.highest:
-                    ledger.highest = lock_id
-                account.granted[lock_id] = body, self._clock()
-            requests[request_id] = None
-            account.open -= 1
-            return body
+            requests = account.requests
+            is_usual = head == start and tail == end and len(body) <= SMALL
+            if is_usual and account.is_plain and requests.get(request_id):
+                if may_grant:
+                    lock_id = int(body[size : body.find(b",", size)])
+                    ledger = account.ledger
+                    if lock_id > ledger.highest:
+                        ledger.highest = lock_id
+                    account.granted[lock_id] = body, self._clock()
+                requests[request_id] = None
+                account.open -= 1
+                return body
+        except (IndexError, KeyError, StructError, ValueError):
+            pass  # it is laid out otherwise
         return self._answered_otherwise(database, worker, account, addressee, body)
 
     def _answered_otherwise(
@@ -281,11 +276,17 @@ class LockRecovery:
         if ledger is not None and own is not None:
             self._own.answered(database, ledger, own, may_grant, body)
             return None
+        asked = None if ledger is None else ledger.questions.pop(request_id, None)
+        if ledger is not None and asked is not None:
+            self._own.answered_question(database, ledger, asked, body)
+            return None
         if ledger is not None and request_id in ledger.moves:
             del ledger.moves[request_id]
             return None
         if ledger is not None and request_id in ledger.abandoned:
             del ledger.abandoned[request_id]
+            is_awaited = False
+        elif self._own.is_own(request_id):
             is_awaited = False
         else:
             is_awaited = account is None or not account.has_answered(request_id)
@@ -342,91 +343,7 @@ class LockRecovery:
         return bool(locks) or is_about_locks
 
     def master_arrived(self, master: Peer, queue: MessageQueue) -> None:
-        """Tell *master* of all locks, then of the requests that the former one was handed.
-
-        The master may be a new process, or the former one with a new connection.
-
-        :param queue: the messages that it receives next. Those about locks are removed that
-            are settled here.
-        """
-        database = master.database
-        database.masters += 1
-        ledger = database.ledger
-        if ledger is None or not self._enabled:
-            return
-        if ledger.highest:
-            ledger.former_highest, ledger.highest = ledger.highest, 0
-        ledger.is_same_process = None
-        asked: dict[bytes, tuple[Peer, Request]] = {}
-        locks: dict[Lock, None] = {}  # those that are held come first
-        for worker in database.peers.values():
-            account = worker.account
-            if account is not None and worker is not master:
-                account.settle_locks()
-                account.forget_resent()
-                locks.update(dict.fromkeys(account.locks.values()))
-                asked.update((each.id, (worker, each)) for each in account.open_requests())
-        for worker, _ in asked.values():
-            if worker.account is not None:
-                locks.update(dict.fromkeys(worker.account.about.values()))
-        locks.update(dict.fromkeys(ledger.take_unsettled()))
-        waiting = self._take_back(database, queue, asked)
-        unanswered = [
-            (worker, request)
-            for request_id, (worker, request) in asked.items()
-            if request_id not in waiting and not self._settle(worker, request)
-        ]
-        for lock in locks:
-            self._own.probe(master, ledger, lock)
-        for worker, request in sorted(unanswered, key=lambda each: each[1].number):
-            if worker.account is not None:
-                worker.account.resent.add(request.id)
-                self._own.send(master, request.body, worker)
-        if locks or unanswered:
-            name, client_id = database.name, master.client_id
-            self._observer.report(MasterRecovered(name, client_id, len(locks), len(unanswered)))
-
-    def _take_back(
-        self, database: Database, queue: MessageQueue, asked: dict[bytes, tuple[Peer, Request]]
-    ) -> set[bytes]:
-        """Remove from *queue* what is about locks of a former master, and the relay's requests.
-
-        :param asked: the open requests of all workers by id.
-        :returns: the ids of the requests that go on waiting there.
-        """
-        waiting = set()
-
-        def is_settled(message: Message, sender: object) -> bool:
-            found = read_request(message.text)
-            if found is None:
-                return False
-            kind, request_id = found
-            if self._own.is_own(request_id):
-                return True
-            if (kind is UNLOCK or kind is MOVE) and database.masters > 1:
-                return True
-            waiting.add(request_id)
-            return False
-
-        queue.discard_if(is_settled)
-        return waiting
-
-    def _settle(self, worker: Peer, request: Request) -> bool:
-        """Answer what must not be asked a second time, or leave it to what a probe shows.
-
-        :returns: ``False`` for a request that the master is sent again.
-        """
-        account = worker.account
-        if account is None:
-            return False
-        if request.kind is OTHER and not is_repeatable(request.body):
-            self._own.answer_done(worker, account, request.id)
-            return True
-        if worker.database.masters <= 1 or request.kind not in (MOVE, UNLOCK):
-            return False
-        if request.kind is MOVE:
-            self._own.answer_move(worker, account, request.id)
-        elif request.id not in account.about:
-            lock_id = read_lock_id(request.body) or 0
-            self._own.answer_release(worker, account, request.id, lock_id)
-        return True
+        """Tell *master* what it may not know; see :meth:`MasterArrivals.arrived`."""
+        master.database.masters += 1
+        if self._enabled:
+            self._arrivals.arrived(master, queue)

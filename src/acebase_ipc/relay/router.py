@@ -143,12 +143,12 @@ class Router:
             self._delivery.send(sender, self._pong)
         else:
             peer = sender.database.peers.get(addressee)
-            if sender.id == MASTER and sender.dialect is ACEBASE:
+            if sender.id == MASTER and sender.dialect is ACEBASE and peer is not sender:
                 answer = self._recovery.answered(sender.database, peer, addressee, body)
                 if answer is None:
                     return
                 body = answer
-            elif addressee == MASTER and sender.dialect is ACEBASE:
+            elif addressee == MASTER and sender.dialect is ACEBASE and peer is not sender:
                 self._ask_master(sender, body)
                 return
             if peer is None:
@@ -158,7 +158,9 @@ class Router:
             if connection is not None and not connection.is_full:
                 connection.send_text(render(body, peer.dialect))  # the common case
             else:
-                self._keep(peer, Message(render(body, peer.dialect)), sender)
+                # What a master has answered outlasts it; what a dead worker asks does not.
+                asking = None if sender.id == MASTER else sender
+                self._keep(peer, Message(render(body, peer.dialect)), asking)
 
     def _ask_master(self, sender: Peer, body: bytes) -> None:
         """Relay what a worker asks of its master."""
@@ -220,7 +222,7 @@ class Router:
             return
         announced = Message(announcement(self._store.put(database.name, body, downloads, now)))
         inline = None
-        by = None if addressee is OTHERS else sender
+        by = None if addressee is OTHERS or sender.id == MASTER else sender
         for peer in recipients:
             if peer.dialect is DOCUMENTED:
                 self._delivery.send(peer, announced, by)

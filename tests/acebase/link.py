@@ -1,0 +1,79 @@
+"""A TCP proxy on loopback whose connections can fall silent, as when a cable is pulled."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from typing import Self
+
+from tests.acebase.cluster import UNLUCKY_PORT
+
+CHUNK = 64 * 1024  # bytes
+
+
+class Link:
+    """Passes on connections to a port of loopback; a context manager.
+
+    :ivar port: the port to connect to.
+    """
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._connections: list[_Connection] = []
+        while True:
+            self._listener = socket.create_server(("127.0.0.1", 0))
+            self.port: int = self._listener.getsockname()[1]
+            if not UNLUCKY_PORT.search(str(self.port)):
+                break
+            self._listener.close()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # the listener is closed
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(("127.0.0.1", self._target))
+                self._connections.append(_Connection(near, far))
+
+    def silence(self) -> None:
+        """Pass on nothing more of the connections there are, not even their end."""
+        for each in self._connections:
+            each.silent = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Only a shutdown ends the accept of another thread.
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for each in self._connections:
+            each.close()
+
+
+class _Connection:
+    """Two sockets, and a thread for each direction."""
+
+    def __init__(self, near: socket.socket, far: socket.socket) -> None:
+        self.silent = False
+        self._sockets = (near, far)
+        for source, sink in ((near, far), (far, near)):
+            source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            threading.Thread(target=self._pass_on, args=(source, sink), daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(CHUNK):
+                if not self.silent:
+                    sink.sendall(data)
+        if not self.silent:
+            with contextlib.suppress(OSError):
+                sink.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        for each in self._sockets:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()

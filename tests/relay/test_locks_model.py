@@ -457,7 +457,7 @@ class LocksMachine(RuleBasedStateMachine):
 
     def check_request(self, text: str) -> None:
         """A request that reaches the master is one of a worker's, or the relay's own."""
-        message = json.loads(text) if text.startswith("{") else {"type": ""}
+        message: Message = json.loads(text) if text.startswith("{") else {"type": ""}
         if message["type"] not in ANSWERS:
             return
         assert self.master

@@ -232,7 +232,7 @@ class Master:
         by_queue = self._moves_by_queue and message["id"].startswith(ASKED)
         if self._is_allowed(lock) and not by_queue:
             lock.path = parent(lock.path)
-            self._send_lock(lock)
+            self._send_lock(lock, message["from"])
             return
         self.locks.remove(lock)
         path = parent(lock.path)
@@ -271,12 +271,12 @@ class Master:
             if self._is_allowed(lock):
                 lock.state, lock.expires = State.LOCKED, now + LOCK_TIMEOUT
                 if lock.owner:
-                    self._send_lock(lock)
+                    self._send_lock(lock, lock.owner)
 
-    def _send_lock(self, lock: Lock) -> None:
+    def _send_lock(self, lock: Lock, to: str) -> None:
         data = {"id": lock.id, "path": lock.path, "tid": lock.tid, "write": lock.write}
         data |= {"expires": 1_600_000_000_000 + round(lock.expires * 1000), "comment": lock.comment}
-        self._send("lock-result", lock.request, lock.owner, data)
+        self._send("lock-result", lock.request, to, data)
 
     def _send(self, kind: str, request: str, to: str, data: Message) -> None:
         head = {"type": kind, "id": request, "from": MASTER, "to": to}

@@ -449,6 +449,32 @@ def test_a_master_that_does_not_have_the_lock_is_a_new_process_whatever_its_ids(
     assert [each["data"] for each in cluster.asked()] == [{"id": 900}]
 
 
+def test_a_master_that_grants_the_id_in_question_is_a_new_process(cluster: Cluster) -> None:
+    cluster.holds(W1, 17)
+    cluster.master_is_replaced()
+    (first,) = cluster.asked()
+    cluster.master_is_replaced()
+    (second,) = cluster.asked()
+    (question,) = cluster.questions
+    cluster.master.says(grant(json.dumps(first), 17))
+    cluster.master.says(grant(json.dumps(question), 17, tid="t1"))
+    cluster.master.says(grant(json.dumps(second), 18))
+    assert [each["data"] for each in cluster.asked()] == [{"id": 17}]
+    cluster.asks(W1, unlock(W1, new_id(), 17))
+    assert [each["data"] for each in cluster.asked()] == [{"id": 18}]
+
+
+def test_a_late_answer_does_not_reach_a_worker_that_has_returned_since(cluster: Cluster) -> None:
+    request = to_master(W1, "request", {"type": "fst.release", "ranges": []}, new_id())
+    cluster.asks(W1, request)
+    cluster.master_is_replaced()
+    cluster.session_ends(W1)
+    cluster.workers[W1] = cluster.core.join_acebase(W1)
+    cluster.hears(W1)
+    cluster.master.says(answer(body_of(request), {"ok": True}))
+    assert cluster.hears(W1) == []
+
+
 def test_an_answer_that_shows_nothing_leaves_it_to_the_ids(cluster: Cluster) -> None:
     cluster.holds(W1, 700)
     cluster.master_is_replaced()

@@ -88,6 +88,9 @@ class OwnRequests:
         """Release a lock that the master has granted to *holder*, which does not wait for it."""
         ledger = self.ledger(database)
         ledger.highest = max(ledger.highest, lock_id)
+        for asked in ledger.questions.values():
+            if asked.former_id == lock_id:
+                asked.is_unknown = True  # a process that has counted up to this id itself
         lock = Lock(lock_id, holder.decode(), granted, self._clock())
         ledger.count(granted)
         self.release(database, ledger, lock)
@@ -132,7 +135,9 @@ class OwnRequests:
         lock_id = read_lock_id(body)
         if not lock.is_probed:
             return
-        if lock_id is None:
+        if lock.is_unknown:
+            pass
+        elif lock_id is None:
             lock.is_unknown = is_about_unknown_lock(body)
         elif lock_id == lock.former_id and read_details(body).tid == lock.details.tid:
             self._confirm(database, ledger, lock, lock_id)
@@ -218,6 +223,7 @@ class OwnRequests:
     def answer_done(self, worker: Peer, account: Account, request_id: bytes) -> None:
         """Tell *worker* that the master has done what it must not be asked for twice."""
         account.close(request_id)
+        account.ledger.abandon(request_id)
         self.send(worker, done(request_id, worker.client_id))
 
     def invalidate_caches(self, gone: Peer) -> None:

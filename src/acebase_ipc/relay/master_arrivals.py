@@ -17,6 +17,7 @@ from acebase_ipc.protocol.locks import (
 from acebase_ipc.protocol.messages import Message
 from acebase_ipc.relay.events import MasterRecovered, Observer
 from acebase_ipc.relay.ledger import Account, Lock, Request
+from acebase_ipc.relay.lost_locks import LostLocks
 from acebase_ipc.relay.own_requests import OwnRequests
 from acebase_ipc.relay.peers import Database, Peer
 from acebase_ipc.relay.queue import MessageQueue
@@ -28,8 +29,9 @@ Asked = tuple[Peer, Account, Request]
 class MasterArrivals:
     """Takes up what a former master has left undone."""
 
-    def __init__(self, own: OwnRequests, observer: Observer) -> None:
+    def __init__(self, own: OwnRequests, lost: LostLocks, observer: Observer) -> None:
         self._own = own
+        self._lost = lost
         self._observer = observer
 
     def arrived(self, master: Peer, queue: MessageQueue) -> None:
@@ -68,6 +70,7 @@ class MasterArrivals:
         for worker, account, request in sorted(unanswered, key=lambda each: each[2].number):
             account.resent.add(request.id)
             self._own.send(master, request.body, worker)
+        self._lost.sent_again(database, ((each[0].client_id, each[2]) for each in unanswered))
         if locks or unanswered:
             name, client_id = database.name, master.client_id
             self._observer.report(MasterRecovered(name, client_id, len(locks), len(unanswered)))

@@ -11,7 +11,17 @@ import pytest
 from acebase_ipc.relay.events import LostLockReleased
 from acebase_ipc.relay.lost_locks import BATCH, BELOW, INTERVAL, LIFETIME, MAX_TRANSACTIONS
 from tests.relay.core import DATABASE, MASTER, Core
-from tests.relay.locks import answer, body_of, grant, lock, new_id, released, unlock, worker_id
+from tests.relay.locks import (
+    answer,
+    body_of,
+    grant,
+    lock,
+    new_id,
+    released,
+    to_master,
+    unlock,
+    worker_id,
+)
 from tests.relay.test_cost import admitted, check_linear
 from tests.relay.test_recovery import W1, W2, W3, Cluster, is_question
 
@@ -142,6 +152,27 @@ def test_all_lost_locks_are_found() -> None:
     ]
 
 
+def test_a_lock_is_found_that_the_relay_has_asked_for(cluster: Cluster) -> None:
+    cluster.holds(W1, FORMER, tid="t1")
+    for _ in range(2):
+        cluster.master_is_replaced()
+    (probe,) = cluster.asked()
+    cluster.master.says(grant(json.dumps(cluster.questions[0]), FORMER, tid="t1"))
+    cluster.master.says(grant(json.dumps(probe), SECOND))
+    cluster.asks(W1, unlock(W1, new_id(), FORMER))
+    for each in cluster.requests():
+        cluster.master.says(released(json.dumps(each)))
+    cluster.asks(W2, lock(W2, new_id(), tid="t2"))
+    cluster.core.hush()
+    for _ in range(3):
+        cluster.core.wait(1)
+    assert cluster.asked() == []
+    question = json.dumps(cluster.questions[0])
+    assert json.loads(question)["data"]["id"] == LOST
+    cluster.master.says(grant(question, LOST, tid="t1"))
+    assert [each["data"] for each in cluster.asked()] == [{"id": LOST}]
+
+
 # When nothing is searched
 
 
@@ -168,8 +199,15 @@ def test_nothing_is_searched_while_there_is_no_master(losing: Losing) -> None:
     assert losing.master.hears() == []
 
 
-def test_nothing_is_searched_where_no_request_was_sent_again(cluster: Cluster) -> None:
+def test_nothing_is_searched_where_no_lock_request_was_sent_again(cluster: Cluster) -> None:
+    cluster.holds(W1, FORMER)
+    release = unlock(W1, new_id(), FORMER)
+    cluster.asks(W1, release)
+    cluster.master.says(released(body_of(release)))
+    cluster.asks(W1, to_master(W1, "request", {"type": "x"}, new_id()))
     cluster.master_is_replaced()
+    cluster.holds(W1, FORMER + 9)
+    cluster.asks(W1, unlock(W1, new_id(), FORMER + 9))
     cluster.asks(W2, lock(W2, new_id(), tid="t2"))
     cluster.core.hush()
     for _ in range(60):
@@ -269,6 +307,13 @@ def test_a_lock_that_its_worker_is_releasing_is_not_released_twice(losing: Losin
 def test_a_lock_that_has_replaced_an_expired_one_is_released(losing: Losing) -> None:
     losing.master.says(grant(losing.question(), 900, tid="of the master"))
     assert [each["data"] for each in losing.asked()] == [{"id": 900}]
+
+
+def test_a_lock_that_the_relay_is_releasing_is_not_asked_about(losing: Losing) -> None:
+    losing.holds(W3, LOST, tid="t3")
+    losing.workers[W3].is_lost(1000)
+    losing.core.hush()
+    assert lock_ids(losing.searched(3))[0] == SECOND
 
 
 # Bounds

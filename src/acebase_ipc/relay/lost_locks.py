@@ -36,7 +36,7 @@ from acebase_ipc.protocol.locks import (
     read_lock_id,
 )
 from acebase_ipc.relay.events import LostLockReleased, Observer
-from acebase_ipc.relay.ledger import SMALL, Account, Ledger, Request
+from acebase_ipc.relay.ledger import SMALL, Account, Ledger
 from acebase_ipc.relay.own_requests import OwnRequests, master_of
 from acebase_ipc.relay.peers import Database
 
@@ -67,7 +67,7 @@ MAX_TRANSACTIONS: Final = 1000
 class Search:
     """What is known of the locks that may be lost in one database.
 
-    :ivar workers: the workers of the transactions whose lock requests were sent again, by tid.
+    :ivar workers: the workers of the transactions whose locks were requested again, by tid.
     :ivar since: when it was first looked at, in monotonic seconds.
     :ivar ids: the ids that are not asked about yet.
     :ivar next_at: when to search again, if all still wait then.
@@ -84,21 +84,24 @@ class Search:
 
 
 class LostLocks:
-    """Searches for lost locks where lock requests were sent to a master again."""
+    """Searches for lost locks where a master was asked for locks a second time."""
 
     def __init__(self, own: OwnRequests, observer: Observer) -> None:
         self._own = own
         self._observer = observer
         self._searches: dict[Database, Search] = {}
 
-    def sent_again(self, database: Database, requests: Iterable[tuple[str, Request]]) -> None:
-        """Note that a master has arrived and was sent *requests* of workers again."""
+    def master_arrived(self, database: Database, requested: Iterable[tuple[str, bytes]]) -> None:
+        """Note that a master has arrived, and which locks it is asked for again.
+
+        :param requested: of each lock its worker, and the request or a former answer.
+        """
         search = self._searches.pop(database, None) or Search()
         search.since, search.ids, search.next_at = None, iter(()), 0.0
         search.questions.clear()
-        for worker, request in requests:
-            if request.kind is LOCK and len(request.body) <= SMALL:
-                search.workers[read_details(request.body).tid] = worker
+        for worker, body in requested:
+            if len(body) <= SMALL:
+                search.workers[read_details(body).tid] = worker
         for tid in list(islice(search.workers, max(0, len(search.workers) - MAX_TRANSACTIONS))):
             del search.workers[tid]
         if search.workers:

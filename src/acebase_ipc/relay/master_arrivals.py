@@ -7,6 +7,7 @@ it, the answers do (:mod:`acebase_ipc.relay.own_requests`).
 from __future__ import annotations
 
 from acebase_ipc.protocol.locks import (
+    LOCK,
     MOVE,
     OTHER,
     UNLOCK,
@@ -63,6 +64,7 @@ class MasterArrivals:
         ]
         # Those that are held come first: a lock that is not needed any more may have to wait.
         locks = dict.fromkeys((*held, *released, *ledger.take_unsettled()))
+        lost = [(each.holder, each.granted) for each in locks if each.is_probed]
         for lock in locks:
             self._own.ask(master, ledger, lock)
         for lock in locks:
@@ -70,7 +72,9 @@ class MasterArrivals:
         for worker, account, request in sorted(unanswered, key=lambda each: each[2].number):
             account.resent.add(request.id)
             self._own.send(master, request.body, worker)
-        self._lost.sent_again(database, ((each[0].client_id, each[2]) for each in unanswered))
+            if request.kind is LOCK:
+                lost.append((worker.client_id, request.body))
+        self._lost.master_arrived(database, lost)
         if locks or unanswered:
             name, client_id = database.name, master.client_id
             self._observer.report(MasterRecovered(name, client_id, len(locks), len(unanswered)))

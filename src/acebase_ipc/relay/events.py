@@ -305,6 +305,20 @@ class MasterRecovered(PeerEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class LostLockReleased(PeerEvent):
+    """A lock is found and released that a master has granted in an answer that was lost."""
+
+    severity: ClassVar[Severity] = Severity.WARNING
+    text: ClassVar[str] = (
+        "{database}: a lock of {peer} at {path!r} ({comment}) is released: the master's answer was"
+        " lost with its connection"
+    )
+
+    path: str
+    comment: str
+
+
+@dataclass(frozen=True, slots=True)
 class LockHeldLong(PeerEvent):
     """A peer has held a lock for longer than ``lock_warning`` while others wait."""
 

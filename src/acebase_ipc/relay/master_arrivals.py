@@ -7,6 +7,7 @@ it, the answers do (:mod:`acebase_ipc.relay.own_requests`).
 from __future__ import annotations
 
 from acebase_ipc.protocol.locks import (
+    LOCK,
     MOVE,
     OTHER,
     UNLOCK,
@@ -17,6 +18,7 @@ from acebase_ipc.protocol.locks import (
 from acebase_ipc.protocol.messages import Message
 from acebase_ipc.relay.events import MasterRecovered, Observer
 from acebase_ipc.relay.ledger import Account, Lock, Request
+from acebase_ipc.relay.lost_locks import LostLocks
 from acebase_ipc.relay.own_requests import OwnRequests
 from acebase_ipc.relay.peers import Database, Peer
 from acebase_ipc.relay.queue import MessageQueue
@@ -28,8 +30,9 @@ Asked = tuple[Peer, Account, Request]
 class MasterArrivals:
     """Takes up what a former master has left undone."""
 
-    def __init__(self, own: OwnRequests, observer: Observer) -> None:
+    def __init__(self, own: OwnRequests, lost: LostLocks, observer: Observer) -> None:
         self._own = own
+        self._lost = lost
         self._observer = observer
 
     def arrived(self, master: Peer, queue: MessageQueue) -> None:
@@ -61,6 +64,7 @@ class MasterArrivals:
         ]
         # Those that are held come first: a lock that is not needed any more may have to wait.
         locks = dict.fromkeys((*held, *released, *ledger.take_unsettled()))
+        lost = [(each.holder, each.granted) for each in locks if each.is_probed]
         for lock in locks:
             self._own.ask(master, ledger, lock)
         for lock in locks:
@@ -68,6 +72,9 @@ class MasterArrivals:
         for worker, account, request in sorted(unanswered, key=lambda each: each[2].number):
             account.resent.add(request.id)
             self._own.send(master, request.body, worker)
+            if request.kind is LOCK:
+                lost.append((worker.client_id, request.body))
+        self._lost.master_arrived(database, lost)
         if locks or unanswered:
             name, client_id = database.name, master.client_id
             self._observer.report(MasterRecovered(name, client_id, len(locks), len(unanswered)))

@@ -50,7 +50,8 @@ class OwnRequests:
         self._delivery = delivery
         self._budget = budget
         self._clock = clock
-        self._prefix = b"relay-%b-" % secrets.token_hex(4).encode()
+        self._prefix = b"relay-%b" % secrets.token_hex(4).encode()
+        self._search_prefix = self._prefix + b"?"
         self._numbers = count()
 
     def send(self, peer: Peer, text: bytes, sender: Peer | None = None) -> None:
@@ -60,6 +61,10 @@ class OwnRequests:
     def is_own(self, request_id: bytes) -> bool:
         """Return whether this is the id of a request of this relay."""
         return request_id.startswith(self._prefix)
+
+    def is_search(self, request_id: bytes) -> bool:
+        """Return whether this is the id of a question of :meth:`ask_about`."""
+        return request_id.startswith(self._search_prefix)
 
     def ledger(self, database: Database) -> Ledger:
         """Return the ledger of *database*, which is made when it is needed first."""
@@ -105,7 +110,7 @@ class OwnRequests:
 
     def _new_id(self) -> bytes:
         """Return the id of a request, as long as those of published clients."""
-        return self._prefix + b"%09d" % next(self._numbers)
+        return self._prefix + b"-%09d" % next(self._numbers)
 
     # Locks that a master may not know
 
@@ -124,6 +129,15 @@ class OwnRequests:
             request_id = self._new_id()
             ledger.questions[request_id] = lock
             self.send(master, move_request(request_id, lock.holder, lock.former_id))
+
+    def ask_about(self, master: Peer, worker: str, lock_id: int) -> bytes:
+        """Ask *master* in the name of *worker* whose lock has this id, by a move to the parent.
+
+        :returns: the id of the request.
+        """
+        request_id = self._search_prefix + b"%09d" % next(self._numbers)
+        self.send(master, move_request(request_id, worker, lock_id))
+        return request_id
 
     def answered_question(
         self, database: Database, ledger: Ledger, lock: Lock, body: bytes

@@ -32,6 +32,7 @@ from acebase_ipc.protocol.locks import (
 from acebase_ipc.relay.delivery import Delivery
 from acebase_ipc.relay.events import LocksFreed, Observer, TooManyRequests
 from acebase_ipc.relay.ledger import MAX_RECORDS, SMALL, Account, Lock
+from acebase_ipc.relay.lost_locks import LostLocks
 from acebase_ipc.relay.master_arrivals import MasterArrivals
 from acebase_ipc.relay.memory import MemoryBudget
 from acebase_ipc.relay.own_requests import OwnRequests, master_of
@@ -63,7 +64,8 @@ class LockRecovery:
         self._clock = clock
         self._enabled = enabled
         self._own = OwnRequests(delivery, budget, clock)
-        self._arrivals = MasterArrivals(self._own, observer)
+        self._lost = LostLocks(self._own, observer)
+        self._arrivals = MasterArrivals(self._own, self._lost, observer)
         self._lock_ids = count(_OWN_LOCK_IDS)
 
     # What a worker asks of the master
@@ -279,6 +281,11 @@ class LockRecovery:
         asked = None if ledger is None else ledger.questions.pop(request_id, None)
         if ledger is not None and asked is not None:
             self._own.answered_question(database, ledger, asked, body)
+            if asked.is_unknown and asked.release is None and not asked.is_unwanted:
+                self._lost.forget(database)  # a new process: the former one would have this lock
+            return None
+        if self._own.is_search(request_id):
+            self._lost.answered(database, request_id, body)
             return None
         if ledger is not None and request_id in ledger.moves:
             del ledger.moves[request_id]
@@ -298,7 +305,14 @@ class LockRecovery:
                 return self._add_lock(account or self._open(worker), lock_id, body)
         return body if is_awaited else None
 
-    # Departures and arrivals
+    # Departures, arrivals, and the time
+
+    def expire(self, now: float) -> None:
+        """Search for lost locks; to be called about once a second.
+
+        :param now: monotonic seconds.
+        """
+        self._lost.check(now)
 
     def worker_gone(self, worker: Peer) -> bool:
         """Release the locks of *worker*, which has left, and close its open requests.

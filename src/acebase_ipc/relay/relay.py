@@ -59,6 +59,7 @@ class Relay:
         self._clock = clock
         self._lock_watch = LockWatch(limits.lock_warning, observer)
         recovery = LockRecovery(self.delivery, self.memory, observer, clock, recover_locks)
+        self._recovery = recovery
         self.sessions = Sessions(
             limits, self.registry, self.delivery, introductions, self.store, recovery, observer
         )
@@ -78,6 +79,7 @@ class Relay:
         self.sessions.expire(now)
         self.registry.expire(now)
         self.delivery.enforce_memory_limit()
+        self._recovery.expire(now)
         self._lock_watch.check(self.registry.databases.values(), now)
 
     def locks(self, database: str) -> LockTable:

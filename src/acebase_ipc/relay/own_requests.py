@@ -27,6 +27,7 @@ from acebase_ipc.protocol.locks import (
 )
 from acebase_ipc.protocol.messages import MASTER, Message, render
 from acebase_ipc.relay.delivery import Delivery
+from acebase_ipc.relay.journal import Journal
 from acebase_ipc.relay.ledger import Account, Ledger, Lock
 from acebase_ipc.relay.memory import MemoryBudget
 from acebase_ipc.relay.peers import Database, Peer
@@ -34,6 +35,9 @@ from acebase_ipc.relay.peers import Database, Peer
 _PROOF: Final = 100
 """If the highest id was lower than this, a higher one does not show that the process is the same:
 a new one may have granted as many."""
+
+_MAX_SEARCH: Final = 1_000
+"""Lock ids that a master is asked about to find locks whose ids were lost with a relay."""
 
 
 class OwnRequests:
@@ -43,11 +47,16 @@ class OwnRequests:
     """
 
     def __init__(
-        self, delivery: Delivery, budget: MemoryBudget, clock: Callable[[], float]
+        self,
+        delivery: Delivery,
+        budget: MemoryBudget,
+        clock: Callable[[], float],
+        journal: Journal | None,
     ) -> None:
         self._delivery = delivery
         self._budget = budget
         self._clock = clock
+        self._journal = journal
         self._prefix = b"relay-%b-" % secrets.token_hex(4).encode()
         self._numbers = count()
 
@@ -63,7 +72,7 @@ class OwnRequests:
         """Return the ledger of *database*, which is made when it is needed first."""
         ledger = database.ledger
         if ledger is None:
-            ledger = database.ledger = Ledger(self._budget)
+            ledger = database.ledger = Ledger(self._budget, self._journal)
         return ledger
 
     # Locks that nobody holds any more
@@ -81,12 +90,17 @@ class OwnRequests:
             ledger.forget(lock)  # the master has refused to grant it again
 
     def release_unasked(
-        self, database: Database, holder: bytes, lock_id: int, granted: bytes
+        self, database: Database, holder: bytes, lock_id: int, granted: bytes, worker: int = 0
     ) -> None:
-        """Release a lock that the master has granted to *holder*, which does not wait for it."""
+        """Release a lock that the master has granted to *holder*, which does not wait for it.
+
+        :param worker: the holder's number in the journal; 0 if it is not there.
+        """
         ledger = self.ledger(database)
         ledger.highest = max(ledger.highest, lock_id)
-        lock = Lock(lock_id, holder.decode(), granted, self._clock())
+        lock = Lock(lock_id, holder.decode(), granted, self._clock(), worker)
+        if self._journal is not None and worker:
+            self._journal.locked(worker, lock_id, lock_id, granted)
         ledger.count(granted)
         self.release(database, ledger, lock)
 
@@ -121,10 +135,14 @@ class OwnRequests:
         lock_id = read_lock_id(body)
         if lock.is_doubtful:
             lock.is_doubtful = False
-            if lock_id == lock.id and read_details(body).tid == lock.details.tid:
+            tid = read_details(body).tid
+            if lock_id == lock.id and (tid == lock.details.tid or tid in ledger.lost):
                 self.release(database, ledger, lock)
             else:
                 ledger.forget(lock)
+            ledger.doubts -= 1
+            if not ledger.doubts:
+                ledger.lost.clear()
             return
         if lock_id is None:
             if lock.is_probed:
@@ -132,14 +150,17 @@ class OwnRequests:
             return
         if ledger.is_same_process is None:
             ledger.is_same_process = lock_id > ledger.former_highest >= _PROOF
+            if ledger.lost:
+                self._search(database, ledger, lock_id)
             for each in [lock, *ledger.own.values()]:
                 if each.is_probed and ledger.is_same_process:
-                    self._confirm(database, ledger, each, each.former_id)
+                    if each.former_id:
+                        self._confirm(database, ledger, each, each.former_id)
                 elif each.is_probed:
                     self._answer_waiting(database, each)
         if lock.is_probed:
             ledger.highest = max(ledger.highest, lock_id)
-            if lock_id > ledger.former_highest:
+            if lock.former_id and lock_id > ledger.former_highest:
                 self._doubt(database, ledger, lock)
             self._confirm(database, ledger, lock, lock_id)
         else:
@@ -154,12 +175,37 @@ class OwnRequests:
         master = master_of(database)
         if master is not None:
             former = Lock(lock.former_id, lock.holder, lock.granted, lock.since)
-            former.is_unwanted = former.is_doubtful = True
-            ledger.count(former.granted)
-            self.send(master, move_request(self._begin(ledger, former), lock.holder, former.id))
+            self._ask_whose(master, ledger, former)
+
+    def _ask_whose(self, master: Peer, ledger: Ledger, lock: Lock) -> None:
+        lock.is_unwanted = lock.is_doubtful = True
+        ledger.doubts += 1
+        ledger.count(lock.granted)
+        self.send(master, move_request(self._begin(ledger, lock), lock.holder, lock.id))
+
+    def _search(self, database: Database, ledger: Ledger, below: int) -> None:
+        """Find the locks of the transactions in ``ledger.lost`` that the master has.
+
+        AceBase counts the ids of locks as they are requested, so each of them is above what was
+        granted before its request, and below what is granted now. A new process has none.
+
+        :param below: the id of the lock that the master has just granted.
+        """
+        master = master_of(database)
+        if master is not None and below > ledger.former_highest:
+            above = max(min(ledger.lost.values()), below - 1 - _MAX_SEARCH)
+            known = {each.former_id for each in ledger.own.values()}
+            for account in ledger.accounts:
+                known.update(account.granted, (each.former_id for each in account.locks.values()))
+            for lock_id in sorted({*range(above + 1, below)} - known):
+                self._ask_whose(master, ledger, Lock(lock_id, MASTER.decode(), b"", self._clock()))
+        if not ledger.doubts:
+            ledger.lost.clear()
 
     def _confirm(self, database: Database, ledger: Ledger, lock: Lock, master_id: int) -> None:
         """Note by which id the master knows *lock*, and release it if nobody needs it."""
+        if self._journal is not None and lock.worker and master_id != lock.former_id:
+            self._journal.confirmed(lock.worker, lock.id, master_id)
         lock.master_id = lock.former_id = master_id
         lock.is_probed = False
         if lock.is_unwanted:

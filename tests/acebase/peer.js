@@ -199,15 +199,13 @@ const commands = {
         };
     },
 
-    // Transactions that each add one, one after the other until `stop`; answers their number.
+    // Transactions that each add one, one after the other until `stop`; tells each, answers their number.
     load: async ({ path }) => {
         loading = true;
         let done = 0;
         for (; loading; done += 1) {
             await db.ref(path).transaction((snapshot) => (snapshot.val() || 0) + 1);
-            if (done === 0) {
-                tell('loading', path, 1, ipc.id);
-            }
+            tell('loading', path, done + 1, ipc.id);
         }
         return done;
     },

@@ -138,6 +138,7 @@ class FileJournal:
             raise OSError(0, f"it exceeds {_MAX_SIZE} bytes")
         new = f"{self._path}.new"
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        mapped = None
         file = os.open(new, flags, 0o600)
         try:
             _allocate(file, size)
@@ -145,6 +146,8 @@ class FileJournal:
             mapped[: len(begin)] = begin
             os.replace(new, self._path)
         except BaseException:
+            if mapped is not None:
+                mapped.close()
             os.unlink(new)
             raise
         finally:

@@ -1,4 +1,4 @@
-"""Print the effects of a crash of the relay on a cluster at work, with a state directory and without.
+"""Print the effects of a crash of the relay, with a state directory and without.
 
 ::
 

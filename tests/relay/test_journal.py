@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from acebase_ipc.relay.events import LocksFreed, ReturnRefused, StateRestored
 from acebase_ipc.relay.fences import Fenced
 from acebase_ipc.relay.journal import Restored
 from acebase_ipc.server.journal import FileJournal
-from acebase_ipc.server.journal_records import State
+from acebase_ipc.server.journal_records import replay
 from tests.relay.core import DATABASE, MASTER, Core
 from tests.relay.locks import (
     answer,
@@ -36,15 +37,16 @@ class MemoryJournal(FileJournal):
 
     def __init__(self) -> None:
         super().__init__("", lambda: 0)
+        self._map = mmap.mmap(-1, 1)
         self.records: list[bytes] = []
 
-    def _append(self, payload: bytes) -> None:
+    def _append(self, mapped: mmap.mmap, payload: bytes) -> None:
         self.records.append(payload)
 
     @property
     def restored(self) -> Restored:
         """What the next relay learns."""
-        return State(self.records).restored()
+        return replay(self.records).restored()
 
 
 class Scene:

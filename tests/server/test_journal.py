@@ -27,7 +27,7 @@ from acebase_ipc.relay.journal import (
 )
 from acebase_ipc.server import journal as journal_module
 from acebase_ipc.server.journal import FileJournal
-from acebase_ipc.server.journal_records import State, frame, payloads
+from acebase_ipc.server.journal_records import frame, payloads, replay
 
 NOW = 1000.0
 HEADER = 59
@@ -201,7 +201,7 @@ def test_every_state_of_the_file_can_be_read(journal: FileJournal, directory: Pa
         torn = whole[:cut].ljust(len(whole), b"\0")
         copy.joinpath("journal").write_bytes(torn)
         restored = new_journal(copy)
-        assert restored.open() == State(payloads(torn, HEADER)).restored()
+        assert restored.open() == replay(payloads(torn, HEADER)).restored()
         restored.close()
 
 

@@ -65,6 +65,7 @@ class FileJournal:
         self._end = 0
         self._size = 0
         self._last_worker = 0
+        self._state = records.State()
 
     def open(self) -> Restored:
         """Begin to write; returns what a relay has left that has not ended cleanly.
@@ -75,9 +76,10 @@ class FileJournal:
             with suppress(FileExistsError):
                 os.mkdir(self._directory, 0o700)
             self._lock = _lock(self._directory)
-            state = records.State(self._read())
-            self._last_worker = max(self._last_worker, state.last_worker)
-            self._replace(state.records(self._clock()))
+            self._state = records.replay(self._read())
+            self._last_worker = max(self._last_worker, self._state.last_worker)
+            restored = self._state.restored()
+            self._replace(self._state.records(self._clock()))
         except ImportError:
             raise ConfigError("a state directory cannot be used on this system") from None
         except OSError as error:
@@ -88,7 +90,7 @@ class FileJournal:
             raise ConfigError(
                 f"cannot use the state directory {self._directory!r}: {reason}"
             ) from None
-        return state.restored()
+        return restored
 
     def close(self) -> None:
         """End cleanly: the next relay restores nothing. May be called more than once."""
@@ -103,6 +105,7 @@ class FileJournal:
         if self._map is not None:
             self._map.close()
             self._map = None
+            self._state = records.State()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -156,23 +159,20 @@ class FileJournal:
             self._map.close()
         self._map, self._end, self._size = mapped, len(begin), size
 
-    def _append(self, payload: bytes) -> None:
-        if self._map is None:
-            return
+    def _append(self, mapped: mmap.mmap, payload: bytes) -> None:
+        """Write what is in the state already."""
         record = records.frame(payload)
         end = self._end + len(record)
         if end > self._size:
-            self._compact(payload)
+            self._compact()
             return
-        self._map[self._end : end] = record
+        mapped[self._end : end] = record
         self._end = end
 
-    def _compact(self, payload: bytes) -> None:
-        """Replace the full file by one with what is still needed, and with *payload*."""
-        assert self._map is not None
-        written = records.payloads(self._map[: self._end], _HEADER.size)
+    def _compact(self) -> None:
+        """Replace the full file by one with what is still needed."""
         try:
-            self._replace([*records.State(written).records(self._clock()), payload])
+            self._replace(self._state.records(self._clock()))
         except OSError as error:
             log.error(
                 "the journal in {directory} is not written any more: {reason}",
@@ -186,44 +186,65 @@ class FileJournal:
     def joined(self, database: str, client_id: str, restarts: bool) -> int:
         """Note a new worker; returns its number."""
         self._last_worker += 1
-        self._append(records.joined(self._last_worker, database, client_id, restarts))
-        return self._last_worker
+        worker = self._last_worker
+        if self._map is not None:
+            self._state.joined(worker, database, client_id, restarts)
+            self._append(self._map, records.joined(worker, database, client_id, restarts))
+        return worker
 
     def left(self, worker: int) -> None:
         """Note that a worker is gone."""
-        self._append(records.left(worker))
+        if self._map is not None:
+            self._state.left(worker)
+            self._append(self._map, records.left(worker))
 
     def fenced(self, database: str, client_id: str, until: float) -> None:
         """Note that an id is refused until then."""
-        self._append(records.fenced(database, client_id, until))
+        if self._map is not None:
+            self._state.fenced(database, client_id, until)
+            self._append(self._map, records.fenced(database, client_id, until))
 
     def master_arrived(self, database: str) -> None:
         """Note that a master has joined."""
-        self._append(records.master_arrived(database))
+        if self._map is not None:
+            self._state.master_arrived(database)
+            self._append(self._map, records.master_arrived(database))
 
     def asked(self, worker: int, above: int, request_id: bytes, body: bytes) -> None:
         """Note an open request for a lock."""
-        self._append(records.asked(worker, above, request_id, body))
+        if self._map is not None:
+            self._state.asked(worker, above, request_id, body)
+            self._append(self._map, records.asked(worker, above, request_id, body))
 
     def closed(self, worker: int, request_id: bytes) -> None:
         """Note that a request is answered."""
-        self._append(records.closed(worker, request_id))
+        if self._map is not None:
+            self._state.closed(worker, request_id)
+            self._append(self._map, records.closed(worker, request_id))
 
     def granted(self, worker: int, request_id: bytes, lock_id: int) -> None:
         """Note that the lock of an open request is granted."""
-        self._append(records.granted(worker, request_id, lock_id))
+        if self._map is not None:
+            self._state.granted(worker, request_id, lock_id)
+            self._append(self._map, records.granted(worker, request_id, lock_id))
 
     def locked(self, worker: int, lock_id: int, master_id: int, body: bytes) -> None:
         """Note a lock."""
-        self._append(records.locked(worker, lock_id, master_id, body))
+        if self._map is not None:
+            self._state.locked(worker, lock_id, master_id, body)
+            self._append(self._map, records.locked(worker, lock_id, master_id, body))
 
     def confirmed(self, worker: int, lock_id: int, master_id: int) -> None:
         """Note under which id a new master knows a lock."""
-        self._append(records.confirmed(worker, lock_id, master_id))
+        if self._map is not None:
+            self._state.confirmed(worker, lock_id, master_id)
+            self._append(self._map, records.confirmed(worker, lock_id, master_id))
 
     def released(self, worker: int, lock_id: int) -> None:
         """Note that a lock is no more."""
-        self._append(records.released(worker, lock_id))
+        if self._map is not None:
+            self._state.released(worker, lock_id)
+            self._append(self._map, records.released(worker, lock_id))
 
 
 def _boot_id() -> bytes:

@@ -114,9 +114,6 @@ class _Database:
     highest: int = 0
     former_highest: int = 0
 
-    def granted(self, lock_id: int) -> None:
-        self.highest = max(self.highest, lock_id)
-
 
 @dataclass(slots=True)
 class _Worker:
@@ -127,47 +124,30 @@ class _Worker:
     locks: dict[int, tuple[int, bytes]] = field(default_factory=dict)
     requests: dict[bytes, tuple[int, bytes]] = field(default_factory=dict)
 
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing needs to be known of it any more."""
-        return self.is_gone and not self.locks and not self.requests
-
 
 class State:
-    """What the records of a journal add up to.
+    """What the records of a journal add up to; each kind of record has a method of its name.
 
     :ivar last_worker: the highest number of a worker.
     """
 
-    def __init__(self, records: Iterable[bytes]) -> None:
+    def __init__(self) -> None:
         self.last_worker = 0
         self._databases: dict[str, _Database] = {}
         self._workers: dict[int, _Worker] = {}
         self._fences: dict[tuple[str, str], float] = {}
-        kinds: tuple[Callable[[bytes], None], ...] = (
-            self._database,
-            self._joined,
-            self._left,
-            self._fenced,
-            self._master_arrived,
-            self._asked,
-            self._closed,
-            self._granted,
-            self._locked,
-            self._confirmed,
-            self._released,
-        )
-        for payload in records:
-            kinds[payload[0]](payload)
 
     def records(self, now: float) -> Iterator[bytes]:
         """Yield the payloads of the fewest records that add up to this state.
 
+        What these leave out is forgotten.
+
         :param now: monotonic seconds; fences that are over are left out.
         """
         names = {each.database for each in self._workers.values()}
-        for name in names:
-            known = self._databases[name]
+        self._databases = {name: self._databases[name] for name in names}
+        self._fences = {key: until for key, until in self._fences.items() if until > now}
+        for name, known in self._databases.items():
             yield database(name, known.highest, known.former_highest)
         for number, worker in self._workers.items():
             yield joined(number, worker.database, worker.client_id, worker.restarts)
@@ -178,120 +158,178 @@ class State:
             if worker.is_gone:
                 yield left(number)
         for key, until in self._fences.items():
-            if until > now:
-                yield fenced(*key, until)
+            yield fenced(*key, until)
 
     def restored(self) -> Restored:
         """Return it as the core needs it."""
         workers: dict[str, list[RestoredWorker]] = {}
         for number, each in self._workers.items():
+            locks = tuple(RestoredLock(key, *lock) for key, lock in each.locks.items())
+            requests = tuple(
+                RestoredRequest(key, body, above) for key, (above, body) in each.requests.items()
+            )
             worker = RestoredWorker(
-                number,
-                each.client_id,
-                each.restarts,
-                each.is_gone,
-                tuple(RestoredLock(key, *lock) for key, lock in each.locks.items()),
-                tuple(
-                    RestoredRequest(key, body, above)
-                    for key, (above, body) in each.requests.items()
-                ),
+                number, each.client_id, each.restarts, each.is_gone, locks, requests
             )
             workers.setdefault(each.database, []).append(worker)
         return Restored(
             tuple(
-                RestoredDatabase(
-                    name,
-                    self._databases[name].highest,
-                    self._databases[name].former_highest,
-                    tuple(found),
-                )
-                for name, found in workers.items()
+                RestoredDatabase(name, known.highest, known.former_highest, tuple(workers[name]))
+                for name, known in self._databases.items()
+                if name in workers
             ),
             tuple(RestoredFence(*key, until) for key, until in self._fences.items()),
         )
 
-    def _database(self, payload: bytes) -> None:
-        _, highest, former_highest = _DATABASE.unpack_from(payload)
-        self._databases[payload[_DATABASE.size :].decode()] = _Database(highest, former_highest)
+    def database(self, name: str, highest: int, former_highest: int) -> None:
+        self._databases[name] = _Database(highest, former_highest)
 
-    def _joined(self, payload: bytes) -> None:
-        _, number, restarts, length = _JOINED.unpack_from(payload)
-        name, client_id = _split(payload, _JOINED.size, length)
-        self._databases.setdefault(name, _Database())
-        self._workers[number] = _Worker(name, client_id, restarts)
-        self._fences.pop((name, client_id), None)  # it was admitted
-        self.last_worker = max(self.last_worker, number)
+    def joined(self, worker: int, database: str, client_id: str, restarts: bool) -> None:
+        self._databases.setdefault(database, _Database())
+        self._workers[worker] = _Worker(database, client_id, restarts)
+        self._fences.pop((database, client_id), None)  # it was admitted
+        self.last_worker = max(self.last_worker, worker)
 
-    def _left(self, payload: bytes) -> None:
-        _, number = _WORKER.unpack_from(payload)
-        worker = self._workers.get(number)
-        if worker is not None:
-            worker.is_gone = True
-            self._drop_if_over(number, worker)
+    def left(self, worker: int) -> None:
+        known = self._workers.get(worker)
+        if known is not None:
+            known.is_gone = True
+            self._drop_if_over(worker, known)
 
-    def _fenced(self, payload: bytes) -> None:
-        _, until, length = _FENCED.unpack_from(payload)
-        self._fences[_split(payload, _FENCED.size, length)] = until
+    def fenced(self, database: str, client_id: str, until: float) -> None:
+        self._fences[database, client_id] = until
 
-    def _master_arrived(self, payload: bytes) -> None:
-        known = self._databases.get(payload[1:].decode())
+    def master_arrived(self, database: str) -> None:
+        known = self._databases.get(database)
         if known is not None and known.highest:
             known.former_highest, known.highest = known.highest, 0
-        gone = [
-            (number, each)
-            for number, each in self._workers.items()
-            if each.is_gone and self._databases[each.database] is known
-        ]
-        for number, worker in gone:
-            worker.requests.clear()  # the core does not ask for them again, either
-            self._drop_if_over(number, worker)
+        for number, worker in list(self._workers.items()):
+            if worker.is_gone and worker.database == database:
+                worker.requests.clear()  # the core does not ask for them again, either
+                self._drop_if_over(number, worker)
 
-    def _asked(self, payload: bytes) -> None:
-        _, number, above, length = _ASKED.unpack_from(payload)
-        end = _ASKED.size + length
-        if number in self._workers:
-            requests = self._workers[number].requests
-            requests[payload[_ASKED.size : end]] = above, payload[end:]
+    def asked(self, worker: int, above: int, request_id: bytes, body: bytes) -> None:
+        known = self._workers.get(worker)
+        if known is not None:
+            known.requests[request_id] = above, body
 
-    def _closed(self, payload: bytes) -> None:
-        _, number = _WORKER.unpack_from(payload)
-        worker = self._workers.get(number)
-        if worker is not None:
-            worker.requests.pop(payload[_WORKER.size :], None)
-            self._drop_if_over(number, worker)
+    def closed(self, worker: int, request_id: bytes) -> None:
+        known = self._workers.get(worker)
+        if known is not None:
+            known.requests.pop(request_id, None)
+            if known.is_gone:
+                self._drop_if_over(worker, known)
 
-    def _granted(self, payload: bytes) -> None:
-        _, number, lock_id = _LOCK.unpack_from(payload)
-        worker = self._workers.get(number)
-        request = None if worker is None else worker.requests.pop(payload[_LOCK.size :], None)
-        if worker is not None and request is not None:
-            worker.locks[lock_id] = lock_id, request[1]
-            self._databases[worker.database].granted(lock_id)
+    def granted(self, worker: int, request_id: bytes, lock_id: int) -> None:
+        known = self._workers.get(worker)
+        request = None if known is None else known.requests.pop(request_id, None)
+        if known is not None and request is not None:
+            known.locks[lock_id] = lock_id, request[1]
+            self._note_id(known, lock_id)
 
-    def _locked(self, payload: bytes) -> None:
-        _, number, lock_id, master_id = _LOCKED.unpack_from(payload)
-        worker = self._workers.get(number)
-        if worker is not None:
-            worker.locks[lock_id] = master_id, payload[_LOCKED.size :]
-            self._databases[worker.database].granted(master_id)
+    def locked(self, worker: int, lock_id: int, master_id: int, body: bytes) -> None:
+        known = self._workers.get(worker)
+        if known is not None:
+            known.locks[lock_id] = master_id, body
+            self._note_id(known, master_id)
 
-    def _confirmed(self, payload: bytes) -> None:
-        _, number, lock_id, master_id = _LOCKED.unpack_from(payload)
-        worker = self._workers.get(number)
-        if worker is not None and lock_id in worker.locks:
-            worker.locks[lock_id] = master_id, worker.locks[lock_id][1]
-            self._databases[worker.database].granted(master_id)
+    def confirmed(self, worker: int, lock_id: int, master_id: int) -> None:
+        known = self._workers.get(worker)
+        if known is not None and lock_id in known.locks:
+            known.locks[lock_id] = master_id, known.locks[lock_id][1]
+            self._note_id(known, master_id)
 
-    def _released(self, payload: bytes) -> None:
-        _, number, lock_id = _LOCK.unpack_from(payload)
-        worker = self._workers.get(number)
-        if worker is not None:
-            worker.locks.pop(lock_id, None)
-            self._drop_if_over(number, worker)
+    def released(self, worker: int, lock_id: int) -> None:
+        known = self._workers.get(worker)
+        if known is not None:
+            known.locks.pop(lock_id, None)
+            if known.is_gone:
+                self._drop_if_over(worker, known)
+
+    def _note_id(self, worker: _Worker, lock_id: int) -> None:
+        known = self._databases[worker.database]
+        if lock_id > known.highest:
+            known.highest = lock_id
 
     def _drop_if_over(self, number: int, worker: _Worker) -> None:
-        if worker.is_over:
+        """Forget a worker that is gone, if nothing needs to be known of it any more."""
+        if not worker.locks and not worker.requests:
             del self._workers[number]
+
+
+def replay(records: Iterable[bytes]) -> State:
+    """Return what records with these payloads add up to."""
+    state = State()
+    for payload in records:
+        _KINDS[payload[0]](state, payload)
+    return state
+
+
+def _replay_database(state: State, payload: bytes) -> None:
+    _, highest, former_highest = _DATABASE.unpack_from(payload)
+    state.database(payload[_DATABASE.size :].decode(), highest, former_highest)
+
+
+def _replay_joined(state: State, payload: bytes) -> None:
+    _, worker, restarts, length = _JOINED.unpack_from(payload)
+    state.joined(worker, *_split(payload, _JOINED.size, length), restarts)
+
+
+def _replay_left(state: State, payload: bytes) -> None:
+    state.left(*_WORKER.unpack(payload)[1:])
+
+
+def _replay_fenced(state: State, payload: bytes) -> None:
+    _, until, length = _FENCED.unpack_from(payload)
+    state.fenced(*_split(payload, _FENCED.size, length), until)
+
+
+def _replay_master(state: State, payload: bytes) -> None:
+    state.master_arrived(payload[1:].decode())
+
+
+def _replay_asked(state: State, payload: bytes) -> None:
+    _, worker, above, length = _ASKED.unpack_from(payload)
+    end = _ASKED.size + length
+    state.asked(worker, above, payload[_ASKED.size : end], payload[end:])
+
+
+def _replay_closed(state: State, payload: bytes) -> None:
+    _, worker = _WORKER.unpack_from(payload)
+    state.closed(worker, payload[_WORKER.size :])
+
+
+def _replay_granted(state: State, payload: bytes) -> None:
+    _, worker, lock_id = _LOCK.unpack_from(payload)
+    state.granted(worker, payload[_LOCK.size :], lock_id)
+
+
+def _replay_locked(state: State, payload: bytes) -> None:
+    _, worker, lock_id, master_id = _LOCKED.unpack_from(payload)
+    state.locked(worker, lock_id, master_id, payload[_LOCKED.size :])
+
+
+def _replay_confirmed(state: State, payload: bytes) -> None:
+    state.confirmed(*_LOCKED.unpack(payload)[1:])
+
+
+def _replay_released(state: State, payload: bytes) -> None:
+    state.released(*_LOCK.unpack(payload)[1:])
+
+
+_KINDS: Final[tuple[Callable[[State, bytes], None], ...]] = (
+    _replay_database,
+    _replay_joined,
+    _replay_left,
+    _replay_fenced,
+    _replay_master,
+    _replay_asked,
+    _replay_closed,
+    _replay_granted,
+    _replay_locked,
+    _replay_confirmed,
+    _replay_released,
+)
 
 
 def _split(payload: bytes, start: int, length: int) -> tuple[str, str]:

@@ -176,6 +176,10 @@ ADVICE = {
         "A defect of this client: it does not wait for answers, or does not release its locks."
         " Fix it, and restart it."
     ),
+    "StateRestored": (
+        "Find out why the relay has ended: out of memory, or ``kill -9``. Its supervisor, and"
+        " those of the workers, do the rest: see *If the relay crashes* in operations.rst."
+    ),
 }
 """What to do about each event, by its class's name."""
 
@@ -238,6 +242,13 @@ LINES = {
     "Clients connect over TLS, but maxPayload is {max_payload}: the npm package acebase cannot"
     " send larger values over TLS. Set max_payload to 16 MiB (--max-payload 16MiB).": (
         "Do this: otherwise large writes crash the processes that make them."
+    ),
+    "the relay has crashed, but this system has no boot id: nothing is restored": (
+        "``--state-dir`` is of use only on Linux. If writes hang, restart the master."
+    ),
+    "the journal in {directory} is not written any more: {reason}": (
+        "The disk of ``--state-dir`` is full, or the relay has too many locks. The relay continues"
+        " as without this option until it is restarted."
     ),
     "a step of a connection failed": (
         "A defect of the relay: that connection is closed, others continue. Report it with the"

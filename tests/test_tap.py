@@ -190,6 +190,18 @@ def test_what_is_no_option(arguments: list[str], reason: str) -> None:
     assert refusal(*arguments) == reason
 
 
+# The state directory
+
+
+def test_the_state_directory_is_absolute() -> None:
+    assert configured().state_dir is None
+    assert configured("--state-dir", "state").state_dir == os.path.abspath("state")
+
+
+def test_a_state_directory_is_of_no_use_without_lock_recovery() -> None:
+    assert "needs lock_recovery" in refusal("--state-dir", "state", "--no-lock-recovery")
+
+
 # The token
 
 

@@ -7,6 +7,7 @@
  * PM2 cannot hold the relay's port. During "pm2 restart relay" its clients are
  * refused, crash ten seconds later, and PM2 restarts them. To avoid this, let
  * systemd run the relay (see contrib/systemd), and remove it from this file.
+ * If the relay is killed, --state-dir lets its successor free the locks of its clients.
  */
 
 const path = require('node:path');
@@ -14,6 +15,8 @@ const path = require('node:path');
 const HOST = '127.0.0.1';
 const PORT = process.env.ACEBASE_IPC_PORT || '9163';
 const TWISTD = process.env.ACEBASE_IPC_TWISTD || path.join(__dirname, '..', '..', '.venv', 'bin', 'twistd');
+
+const STATE = process.env.ACEBASE_IPC_STATE || path.join(__dirname, 'relay-state');
 
 const member = {
     script: path.join(__dirname, 'app.js'),
@@ -34,7 +37,11 @@ module.exports = {
             name: 'relay',
             script: TWISTD,
             interpreter: 'none',
-            args: ['--nodaemon', '--pidfile=', 'acebase-ipc', '--port', `tcp:${PORT}:interface=${HOST}`],
+            args: [
+                '--nodaemon', '--pidfile=', 'acebase-ipc',
+                '--port', `tcp:${PORT}:interface=${HOST}`,
+                '--state-dir', STATE,
+            ],
             cwd: __dirname,
             kill_timeout: 6_000, // it stops within 5 s
         },

@@ -108,6 +108,12 @@ class Options(usage.Options):
             "Read tokens from this file, one per line: [<database pattern>] <token>.",
         ],
         [
+            "state-dir",
+            None,
+            None,
+            "Keep a journal of workers and locks here, so that a crash stops no cluster.",
+        ],
+        [
             "dialect",
             None,
             None,
@@ -143,6 +149,7 @@ class Options(usage.Options):
     compData = usage.Completions(
         optActions={
             "token-file": usage.CompleteFiles(),
+            "state-dir": usage.CompleteDirs(),
             "dialect": usage.CompleteList(["auto", "documented", "acebase"]),
             "log-format": usage.CompleteList(["text", "json"]),
             "log-level": usage.CompleteList(["debug", "info", "warn", "error"]),
@@ -193,6 +200,7 @@ class Options(usage.Options):
                 dialect=self["dialect"],
                 introductions=not self["no-introductions"],
                 lock_recovery=not self["no-lock-recovery"],
+                state_dir=self["state-dir"],
                 allow_origins=tuple(self["origins"]),
                 allow_hosts=tuple(self["hosts"]),
             )

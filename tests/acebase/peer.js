@@ -217,8 +217,8 @@ const commands = {
         };
     },
 
-    // Transactions that each add one, one after the other until `stop`; answers their number.
-    // Each keeps its lock for a random time of at most `hold` ms.
+    // Transactions that each add one, one after the other until `stop`; tells each, answers their
+    // number. Each keeps its lock for a random time of at most `hold` ms.
     load: async ({ path, hold = 0 }) => {
         const pause = hold === 0 ? undefined
             : () => new Promise((resolve) => setTimeout(resolve, Math.random() * hold));
@@ -226,6 +226,7 @@ const commands = {
         let done = 0;
         for (; loading; done += 1) {
             await addOne(path, pause);
+            tell('loading', path, done + 1, ipc.id);
         }
         return done;
     },

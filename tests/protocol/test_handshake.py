@@ -288,7 +288,7 @@ def test_a_documented_handshake_is_accepted(database: str, client_id: str, token
 )
 def test_a_published_client_is_known_by_its_handshake(client_id: str, query: bytes) -> None:
     assert accept(DATABASE, query) == Handshake(
-        DATABASE, client_id, Dialect.ACEBASE, dialect_settled=True
+        DATABASE, client_id, Dialect.ACEBASE, dialect_settled=True, restarts=True
     )
 
 
@@ -310,7 +310,8 @@ def test_the_servers_dialect_goes_before_all_else(
     query: bytes, rest: bytes, dialect: Dialect
 ) -> None:
     handshake = accept(DATABASE, query + rest, dialect)
-    assert handshake == Handshake(DATABASE, "[master]", dialect, dialect_settled=True)
+    restarts = dialect is Dialect.ACEBASE and not rest
+    assert handshake == Handshake(DATABASE, "[master]", dialect, True, restarts)
 
 
 @pytest.mark.parametrize("dialect", [b"", b"auto", b"Acebase", b"acebase%20", b"DOCUMENTED"])

@@ -10,6 +10,7 @@ from acebase_ipc.protocol.dialect import Dialect
 from acebase_ipc.protocol.handshake import Handshake
 from acebase_ipc.protocol.messages import Message
 from acebase_ipc.relay.events import RelayEvent
+from acebase_ipc.relay.journal import Journal
 from acebase_ipc.relay.limits import Limits
 from acebase_ipc.relay.memory import ENTRY_OVERHEAD, MESSAGE_OVERHEAD
 from acebase_ipc.relay.peers import Peer
@@ -175,13 +176,22 @@ class Core:
 
     :ivar now: the time in seconds.
     :ivar reports: all events, in order.
+    :param journal: receives what has to outlast the relay.
     :param limits: the relay's limits that differ from the defaults.
     """
 
-    def __init__(self, introduce: bool = True, lock_recovery: bool = True, **limits: Any) -> None:
+    def __init__(
+        self,
+        introduce: bool = True,
+        lock_recovery: bool = True,
+        journal: Journal | None = None,
+        **limits: Any,
+    ) -> None:
         self.now = 1000.0
         self.reports: list[RelayEvent] = []
-        self.relay = Relay(lambda: self.now, Limits(**limits), self, introduce, lock_recovery)
+        self.relay = Relay(
+            lambda: self.now, Limits(**limits), self, introduce, lock_recovery, journal
+        )
         self._processes: list[Process] = []
 
     def report(self, event: RelayEvent) -> None:
@@ -199,10 +209,11 @@ class Core:
         dialect: Dialect = Dialect.DOCUMENTED,
         settled: bool = True,
         database: str = DATABASE,
+        restarts: bool = False,
     ) -> Process:
         """Let a process connect."""
         connection = FakeConnection()
-        handshake = Handshake(database, client_id, dialect, settled)
+        handshake = Handshake(database, client_id, dialect, settled, restarts)
         self.relay.sessions.check_fence(handshake, self.now)
         admitted = self.relay.sessions.admit(handshake, connection, self.wall)
         assert connection.texts == [], "nothing is sent before the connection knows its peer"
@@ -213,7 +224,7 @@ class Core:
 
     def join_acebase(self, client_id: str, database: str = DATABASE) -> Process:
         """Let a published client connect."""
-        return self.join(client_id, Dialect.ACEBASE, database=database)
+        return self.join(client_id, Dialect.ACEBASE, database=database, restarts=True)
 
     @property
     def wall(self) -> int:

@@ -92,6 +92,8 @@ def test_a_port_has_16_bits(port: int) -> None:
         ({"token": ""}, "token must not be empty"),
         ({"token": " \t"}, "token must not be empty"),
         ({"token": "a", "token_file": "b"}, "either token .* or token_file"),
+        ({"state_dir": ""}, "state_dir must not be empty"),
+        ({"state_dir": "a", "lock_recovery": False}, "state_dir .* needs lock_recovery"),
         ({"endpoints": "tcp:1"}, "endpoints is a tuple of strings"),
         ({"allow_origins": "*"}, "allow_origins is a tuple of strings"),
         ({"allow_hosts": "x"}, "allow_hosts is a tuple of strings"),

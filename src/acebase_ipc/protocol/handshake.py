@@ -87,12 +87,16 @@ class Handshake:
     :ivar client_id: the requested id.
     :ivar dialect: the client's dialect, as far as the handshake shows it.
     :ivar dialect_settled: whether the dialect is final; otherwise an envelope may change it.
+    :ivar restarts: whether the process ends when a reconnect is refused, so that its supervisor
+        starts it afresh: it is the npm package acebase, as far as can be told. What a client
+        says of its dialect does not count, because Python clients say it.
     """
 
     database: str
     client_id: str
     dialect: Dialect
     dialect_settled: bool
+    restarts: bool = False
 
 
 def accept(database: str, raw_query: bytes, server_dialect: Dialect | None = None) -> Handshake:
@@ -110,12 +114,13 @@ def accept(database: str, raw_query: bytes, server_dialect: Dialect | None = Non
     client_id = check_client_id(query.get("id"))
     asked = query.get("dialect")
     if server_dialect is not None:
-        return Handshake(database, client_id, server_dialect, True)
+        restarts = server_dialect is Dialect.ACEBASE and asked is None
+        return Handshake(database, client_id, server_dialect, True, restarts)
     if asked is not None:
         try:
             return Handshake(database, client_id, Dialect(asked), True)
         except ValueError:
             raise RequestRefused("dialect is either documented or acebase") from None
     if has_acebase_fingerprint(raw_query, client_id):
-        return Handshake(database, client_id, Dialect.ACEBASE, True)
+        return Handshake(database, client_id, Dialect.ACEBASE, True, restarts=True)
     return Handshake(database, client_id, Dialect.DOCUMENTED, False)

@@ -363,6 +363,25 @@ class TooManyRequests(PeerEvent):
     requests: int
 
 
+@dataclass(frozen=True, slots=True)
+class StateRestored(RelayEvent):
+    """The relay before this one has ended without warning, while workers were connected.
+
+    Their processes end when they are refused, and their locks are released when the master of
+    their database is back.
+    """
+
+    severity: ClassVar[Severity] = Severity.WARNING
+    text: ClassVar[str] = (
+        "the relay has crashed: {workers} worker(s) of {databases} database(s) that were connected"
+        " are refused with 500, so that they start afresh, and {locks} lock(s) are released"
+    )
+
+    databases: int
+    workers: int
+    locks: int
+
+
 class Observer(Protocol):
     """Receives the events of a relay."""
 

@@ -16,7 +16,7 @@ from typing import Final
 from acebase_ipc.protocol.errors import RequestRefused
 from acebase_ipc.protocol.handshake import Handshake
 from acebase_ipc.relay.events import Observer, ReturnRefused
-from acebase_ipc.relay.peers import Peer
+from acebase_ipc.relay.journal import Journal
 
 _MAX_FENCES: Final = 10_000
 """Ids that are refused at most; the oldest is admitted first."""
@@ -35,21 +35,34 @@ class Fences:
     """The ids that are refused, and until when.
 
     :param seconds: how long an id is refused.
+    :param journal: learns of them.
     """
 
-    def __init__(self, seconds: float, observer: Observer) -> None:
+    def __init__(self, seconds: float, observer: Observer, journal: Journal | None) -> None:
         self._seconds = seconds
         self._observer = observer
+        self._journal = journal
         self._until: dict[tuple[str, str], float] = {}
         self._reported: set[tuple[str, str]] = set()
 
-    def add(self, peer: Peer, now: float) -> None:
-        """Refuse the id of *peer* from now on."""
+    def add(self, database: str, client_id: str, now: float, is_reported: bool = False) -> None:
+        """Refuse the id of a peer from now on.
+
+        :param is_reported: whether there is no need to report that it is refused.
+        """
+        self.restore(database, client_id, now + self._seconds)
+        if is_reported:
+            self._reported.add((database, client_id))
+
+    def restore(self, database: str, client_id: str, until: float) -> None:
+        """Refuse the id of a peer until then, in monotonic seconds."""
         if not self._seconds:
             return
-        key = peer.database.name, peer.client_id
+        key = database, client_id
         self._until.pop(key, None)
-        self._until[key] = now + self._seconds
+        self._until[key] = until
+        if self._journal is not None:
+            self._journal.fenced(database, client_id, until)
         if len(self._until) > _MAX_FENCES:
             self._remove(next(iter(self._until)))
 

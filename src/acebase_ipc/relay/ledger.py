@@ -25,6 +25,7 @@ from acebase_ipc.protocol.locks import (
     request_layouts,
     with_lock_id,
 )
+from acebase_ipc.relay.journal import Journal
 from acebase_ipc.relay.memory import MemoryBudget
 
 SMALL: Final = 1024
@@ -84,6 +85,7 @@ class Lock:
     :ivar release: the id of the holder's request to release it, until that is answered.
     :ivar is_unwanted: whether the relay has to release it, because nobody else will.
     :ivar is_unknown: whether the present master has said that it has no such lock.
+    :ivar worker: its holder's number in the journal; 0 if it is not there.
     """
 
     __slots__ = (
@@ -98,9 +100,12 @@ class Lock:
         "probe",
         "release",
         "since",
+        "worker",
     )
 
-    def __init__(self, lock_id: int, holder: str, granted: bytes, since: float) -> None:
+    def __init__(
+        self, lock_id: int, holder: str, granted: bytes, since: float, worker: int = 0
+    ) -> None:
         """:param lock_id: the id by which the master knows it, and the holder, too."""
         self.id = lock_id
         self.master_id: int | None = lock_id
@@ -113,6 +118,7 @@ class Lock:
         self.release: bytes | None = None
         self.is_unwanted = False
         self.is_unknown = False
+        self.worker = worker
 
     @property
     def details(self) -> LockDetails:
@@ -139,6 +145,8 @@ class Account:
     :ivar about: the locks of a former master that open requests are about, by the request's id.
     :ivar is_plain: whether all its records are small, and no lock is of a former master.
     :ivar resent: ids of requests that more than one connection of a master was handed.
+    :ivar journal: receives what has to outlast the relay.
+    :ivar worker: the worker's number there.
     """
 
     __slots__ = (
@@ -147,6 +155,7 @@ class Account:
         "granted",
         "holder",
         "is_plain",
+        "journal",
         "ledger",
         "locks",
         "next_number",
@@ -155,9 +164,10 @@ class Account:
         "requests",
         "resent",
         "room",
+        "worker",
     )
 
-    def __init__(self, ledger: Ledger, holder: str) -> None:
+    def __init__(self, ledger: Ledger, holder: str, worker: int) -> None:
         self.ledger = ledger
         self.holder = holder
         self.next_number = ledger.next_number
@@ -171,6 +181,8 @@ class Account:
         self.about: dict[bytes, Lock] = {}
         self.is_plain = True
         self.resent: set[bytes] = set()
+        self.journal = ledger.journal
+        self.worker = worker
         ledger.accounts.add(self)
 
     def open_requests(self, until: float = math.inf) -> Iterator[Request]:
@@ -206,7 +218,7 @@ class Account:
             self.is_plain = False
 
     def _lock(self, lock_id: int, granted: Granted) -> Lock:
-        return Lock(lock_id, self.holder, *granted)
+        return Lock(lock_id, self.holder, *granted, self.worker)
 
     def make_room(self) -> None:
         """Forget answered requests, except the last ones."""
@@ -236,6 +248,9 @@ class Account:
 
     def close(self, request_id: bytes) -> Lock | None:
         """Note that an open request is answered; returns the former master's lock in question."""
+        if self.journal is not None:
+            self.journal.closed(self.worker, request_id)
+            self.note_release(request_id)
         asked, self.requests[request_id] = self.requests[request_id], None
         if asked is not None:
             self.open -= 1
@@ -243,6 +258,12 @@ class Account:
             if asked[3] is not None:
                 self.ledger.discount(asked[3][0])
         return self.about.pop(request_id, None)
+
+    def note_release(self, request_id: bytes) -> None:
+        """Tell the journal that an open request is answered, if it is one to release a lock."""
+        asked = self.requests[request_id]
+        if self.journal is not None and asked is not None and asked[3] is not None:
+            self.journal.released(self.worker, read_lock_id(asked[0]) or 0)
 
     def has_answered(self, request_id: bytes) -> bool:
         """Return whether a request that is not open is known: as a recent or a resent one."""
@@ -253,7 +274,7 @@ class Account:
         for request_id in list(self.resent):
             if self.requests.get(request_id) is None:
                 self.resent.remove(request_id)
-                self.ledger.abandon(request_id)
+                self.ledger.abandon(request_id, self.worker)
 
     def holds(self, master_id: int) -> bool:
         """Return whether a lock that it holds has this id at the present master."""
@@ -282,8 +303,8 @@ class Ledger:
     :ivar questions: the locks that the present master was asked whether it has, by the id of that
         request.
     :ivar unwanted: the locks that have to be released when there is a master again.
-    :ivar abandoned: the ids of requests whose answer nobody waits for. A lock that it grants
-        has to be released.
+    :ivar abandoned: the ids of requests whose answer nobody waits for, with the worker's number
+        in the journal. A lock that it grants has to be released.
     :ivar moves: the ids of requests to move a lock whose answer nobody waits for. The lock that
         it names is not a new one.
     :ivar highest: the highest id of a lock that the present master has granted; 0 if it has
@@ -291,6 +312,9 @@ class Ledger:
     :ivar former_highest: the same of the master before it.
     :ivar is_same_process: whether the present master is the process that was the master
         before; ``None`` while that is not known.
+    :ivar lost: the lock requests, each with its worker, whose answers were perhaps lost with the
+        relay before this one.
+    :ivar journal: receives what has to outlast the relay.
     :ivar next_number: returns the next request's place among all requests.
     """
 
@@ -302,6 +326,8 @@ class Ledger:
         "former_highest",
         "highest",
         "is_same_process",
+        "journal",
+        "lost",
         "moves",
         "next_number",
         "own",
@@ -309,15 +335,17 @@ class Ledger:
         "unwanted",
     )
 
-    def __init__(self, budget: MemoryBudget) -> None:
+    def __init__(self, budget: MemoryBudget, journal: Journal | None) -> None:
         self._budget = budget
+        self.journal = journal
         self._large = 0
         self.accounts: set[Account] = set()
         self.own: dict[bytes, Lock] = {}
         self.questions: dict[bytes, Lock] = {}
         self.unwanted: dict[Lock, None] = {}
-        self.abandoned: dict[bytes, None] = {}
-        self.moves: dict[bytes, None] = {}
+        self.abandoned: dict[bytes, int] = {}
+        self.moves: dict[bytes, int] = {}
+        self.lost: list[tuple[str, bytes]] = []
         self.highest = 0
         self.former_highest = 0
         self.is_same_process: bool | None = None
@@ -353,13 +381,16 @@ class Ledger:
             self._large -= size
             self._budget.growth -= size
 
-    def abandon(self, request_id: bytes) -> None:
-        """Note that nobody waits for the answer to this request."""
-        _add(self.abandoned, request_id)
+    def abandon(self, request_id: bytes, worker: int = 0) -> None:
+        """Note that nobody waits for the answer to this request.
+
+        :param worker: the number in the journal of the worker that has waited for it.
+        """
+        _add(self.abandoned, request_id, worker)
 
     def note_move(self, request_id: bytes) -> None:
         """Note that nobody waits for the answer to this request to move a lock."""
-        _add(self.moves, request_id)
+        _add(self.moves, request_id, 0)
 
     def keep_unwanted(self, lock: Lock) -> None:
         """Keep *lock* until there is a master that can release it."""
@@ -384,6 +415,8 @@ class Ledger:
         """Forget *lock*, which no account has."""
         self.unwanted.pop(lock, None)
         self.discount(lock.granted)
+        if self.journal is not None and lock.worker:
+            self.journal.released(lock.worker, lock.id)
 
     def take_unsettled(self) -> list[Lock]:
         """Return the locks of the relay's own requests, whose answers are no longer awaited."""
@@ -406,8 +439,8 @@ class Ledger:
             self.abandon(request_id)
 
 
-def _add(request_ids: dict[bytes, None], request_id: bytes) -> None:
+def _add(request_ids: dict[bytes, int], request_id: bytes, worker: int) -> None:
     """Add to the ids of requests, and forget the first of them if there are too many."""
-    request_ids[request_id] = None
+    request_ids[request_id] = worker
     if len(request_ids) > _MAX_UNWANTED:
         del request_ids[next(iter(request_ids))]

@@ -176,8 +176,9 @@ def _is_stalled(ledger: Ledger, now: float) -> bool:
 def _candidates(ledger: Ledger) -> Iterator[int]:
     """Return the ids that a lost lock may have, the likely ones first."""
     # If no id is above the former ones, the master is a new process and has lost one since.
-    middle = min(ledger.former_highest, ledger.highest)
-    above = range(middle + 1, min(middle + ABOVE, ledger.highest) + 1)
+    highest = ledger.highest or ledger.former_highest + ABOVE
+    middle = min(ledger.former_highest, highest)
+    above = range(middle + 1, min(middle + ABOVE, highest) + 1)
     return chain(above, range(middle, max(middle - BELOW, 0), -1))
 
 

@@ -64,7 +64,8 @@ class MasterArrivals:
         ]
         # Those that are held come first: a lock that is not needed any more may have to wait.
         locks = dict.fromkeys((*held, *released, *ledger.take_unsettled()))
-        lost = [(each.holder, each.granted) for each in locks if each.is_probed]
+        lost = ledger.lost + [(each.holder, each.granted) for each in locks if each.is_probed]
+        ledger.lost = []
         for lock in locks:
             self._own.ask(master, ledger, lock)
         for lock in locks:

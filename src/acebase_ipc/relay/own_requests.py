@@ -29,6 +29,7 @@ from acebase_ipc.protocol.locks import (
 )
 from acebase_ipc.protocol.messages import MASTER, Message, render
 from acebase_ipc.relay.delivery import Delivery
+from acebase_ipc.relay.journal import Journal
 from acebase_ipc.relay.ledger import MAX_OWN, Account, Ledger, Lock
 from acebase_ipc.relay.memory import MemoryBudget
 from acebase_ipc.relay.peers import Database, Peer
@@ -36,6 +37,9 @@ from acebase_ipc.relay.peers import Database, Peer
 _PROOF: Final = 100
 """If the highest id was lower than this, a higher one does not show that the process is the same:
 a new one may have granted as many."""
+
+_MAX_SEARCH: Final = 1_000
+"""Lock ids that a master is asked about to find locks whose ids were lost with a relay."""
 
 
 class OwnRequests:
@@ -45,11 +49,16 @@ class OwnRequests:
     """
 
     def __init__(
-        self, delivery: Delivery, budget: MemoryBudget, clock: Callable[[], float]
+        self,
+        delivery: Delivery,
+        budget: MemoryBudget,
+        clock: Callable[[], float],
+        journal: Journal | None,
     ) -> None:
         self._delivery = delivery
         self._budget = budget
         self._clock = clock
+        self._journal = journal
         self._prefix = b"relay-%b" % secrets.token_hex(4).encode()
         self._search_prefix = self._prefix + b"?"
         self._numbers = count()
@@ -70,7 +79,7 @@ class OwnRequests:
         """Return the ledger of *database*, which is made when it is needed first."""
         ledger = database.ledger
         if ledger is None:
-            ledger = database.ledger = Ledger(self._budget)
+            ledger = database.ledger = Ledger(self._budget, self._journal)
         return ledger
 
     # Locks that nobody holds any more
@@ -88,15 +97,20 @@ class OwnRequests:
             ledger.forget(lock)  # the master has refused to grant it again
 
     def release_unasked(
-        self, database: Database, holder: bytes, lock_id: int, granted: bytes
+        self, database: Database, holder: bytes, lock_id: int, granted: bytes, worker: int = 0
     ) -> None:
-        """Release a lock that the master has granted to *holder*, which does not wait for it."""
+        """Release a lock that the master has granted to *holder*, which does not wait for it.
+
+        :param worker: the holder's number in the journal; 0 if it is not there.
+        """
         ledger = self.ledger(database)
         ledger.highest = max(ledger.highest, lock_id)
         for asked in ledger.questions.values():
             if asked.former_id == lock_id:
                 asked.is_unknown = True  # a process that has counted up to this id itself
-        lock = Lock(lock_id, holder.decode(), granted, self._clock())
+        lock = Lock(lock_id, holder.decode(), granted, self._clock(), worker)
+        if self._journal is not None and worker:
+            self._journal.locked(worker, lock_id, lock_id, granted)
         ledger.count(granted)
         self.release(database, ledger, lock)
 
@@ -198,6 +212,8 @@ class OwnRequests:
 
     def _confirm(self, database: Database, ledger: Ledger, lock: Lock, master_id: int) -> None:
         """Note by which id the master knows *lock*, and release it if nobody needs it."""
+        if self._journal is not None and lock.worker and master_id != lock.former_id:
+            self._journal.confirmed(lock.worker, lock.id, master_id)
         lock.master_id = lock.former_id = master_id
         lock.is_probed = False
         if lock.is_unwanted:

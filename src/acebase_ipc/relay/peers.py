@@ -66,6 +66,7 @@ class SessionState(Enum):
     CONNECTED = "it is handed to the connection, or waits until that has room"
     SUSPENDED = "it waits until the peer is back"
     ENDING = "it is dropped: the session ends at the next opportunity"
+    RESTORED = "it is dropped: the relay has crashed, and the peer must not come back"
     GONE = "it is dropped: this is not a peer any more"
 
 
@@ -83,6 +84,7 @@ class Peer:
     :ivar queue: the messages that wait for it.
     :ivar introduction: the message that introduces it to others; ``None`` until one was made.
     :ivar account: its open requests and locks; ``None`` until it asks the master for something.
+    :ivar number: its number in the journal; 0 if it is not there.
     """
 
     __slots__ = (
@@ -95,6 +97,7 @@ class Peer:
         "dialect_settled",
         "id",
         "introduction",
+        "number",
         "queue",
         "said_bye",
         "state",
@@ -104,14 +107,14 @@ class Peer:
         self,
         handshake: Handshake,
         database: Database,
-        connection: Connection,
+        connection: Connection | None,
         connected: int,
         budget: MemoryBudget,
     ) -> None:
         self.id = handshake.client_id.encode()
         self.client_id = handshake.client_id
         self.database = database
-        self.connection: Connection | None = connection
+        self.connection = connection
         self.connected = connected
         self.dialect = handshake.dialect
         self.dialect_settled = handshake.dialect_settled
@@ -120,6 +123,7 @@ class Peer:
         self.queue = MessageQueue(budget)
         self.introduction: Message | None = None
         self.account: Account | None = None
+        self.number = 0
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.client_id} of {self.database.name}>"

@@ -31,12 +31,13 @@ from acebase_ipc.protocol.locks import (
 )
 from acebase_ipc.relay.delivery import Delivery
 from acebase_ipc.relay.events import LocksFreed, Observer, TooManyRequests
+from acebase_ipc.relay.journal import Journal, RestoredWorker
 from acebase_ipc.relay.ledger import MAX_RECORDS, SMALL, Account, Lock
 from acebase_ipc.relay.lost_locks import LostLocks
 from acebase_ipc.relay.master_arrivals import MasterArrivals
 from acebase_ipc.relay.memory import MemoryBudget
 from acebase_ipc.relay.own_requests import OwnRequests, master_of
-from acebase_ipc.relay.peers import Database, Peer
+from acebase_ipc.relay.peers import Database, Peer, SessionState
 from acebase_ipc.relay.queue import MessageQueue
 
 _OWN_LOCK_IDS: Final = 2**40
@@ -48,6 +49,7 @@ class LockRecovery:
 
     :param clock: returns monotonic seconds.
     :param enabled: whether anything is recovered; the ledgers are kept nevertheless.
+    :param journal: receives what the next relay needs if this one ends without warning.
     """
 
     def __init__(
@@ -57,13 +59,15 @@ class LockRecovery:
         observer: Observer,
         clock: Callable[[], float],
         enabled: bool,
+        journal: Journal | None = None,
     ) -> None:
         self._delivery = delivery
         self._budget = budget
         self._observer = observer
         self._clock = clock
         self._enabled = enabled
-        self._own = OwnRequests(delivery, budget, clock)
+        self._journal = journal
+        self._own = OwnRequests(delivery, budget, clock, journal)
         self._lost = LostLocks(self._own, observer)
         self._arrivals = MasterArrivals(self._own, self._lost, observer)
         self._lock_ids = count(_OWN_LOCK_IDS)
@@ -86,6 +90,8 @@ class LockRecovery:
                 if kind is LOCK or kind is OTHER:
                     requests[request_id] = body, self._clock(), account.next_number(), None
                     account.open += 1
+                    if self._journal is not None and kind is LOCK:
+                        self._journal.asked(account.worker, request_id, body)
                     return body
                 if kind is UNLOCK and master is not None and master.connection is not None:
                     granted = account.granted.pop(int(body[size:-2]), None)
@@ -98,7 +104,11 @@ class LockRecovery:
         return self._requested_otherwise(worker, account, master, body)
 
     def _open(self, worker: Peer) -> Account:
-        account = worker.account = Account(self._own.ledger(worker.database), worker.client_id)
+        if self._journal is not None and not worker.number:
+            name = worker.database.name
+            worker.number = self._journal.joined(name, worker.client_id, restarts=False)
+        ledger = self._own.ledger(worker.database)
+        account = worker.account = Account(ledger, worker.client_id, worker.number)
         return account
 
     def _requested_otherwise(
@@ -121,6 +131,8 @@ class LockRecovery:
         ledger = account.ledger
         account.requests[request_id] = body, self._clock(), ledger.next_number(), None
         account.open += 1
+        if self._journal is not None and kind is LOCK:
+            self._journal.asked(account.worker, request_id, body)
         if len(body) > SMALL:
             account.is_plain = False
             ledger.count(body)
@@ -203,6 +215,10 @@ class LockRecovery:
                     if lock_id > ledger.highest:
                         ledger.highest = lock_id
                     account.granted[lock_id] = body, self._clock()
+                    if self._journal is not None:
+                        self._journal.granted(account.worker, request_id, lock_id)
+                elif self._journal is not None:
+                    account.note_release(request_id)
                 requests[request_id] = None
                 account.open -= 1
                 return body
@@ -253,11 +269,15 @@ class LockRecovery:
         ledger.count(body)
         account.is_plain = account.is_plain and len(body) <= SMALL
         if lock_id in account.locks and self._enabled:  # a lock of the former master has this id
-            lock = Lock(lock_id, account.holder, body, self._clock())
+            lock = Lock(lock_id, account.holder, body, self._clock(), account.worker)
             lock.id = next(self._lock_ids)
             account.locks[lock.id] = lock
+            if self._journal is not None:
+                self._journal.locked(account.worker, lock.id, lock_id, body)
             return with_lock_id(body, lock.id)
         account.forget_lock(lock_id)
+        if self._journal is not None:
+            self._journal.locked(account.worker, lock_id, lock_id, body)
         account.granted[lock_id] = body, self._clock()
         return body
 
@@ -290,8 +310,9 @@ class LockRecovery:
         if ledger is not None and request_id in ledger.moves:
             del ledger.moves[request_id]
             return None
+        number = 0
         if ledger is not None and request_id in ledger.abandoned:
-            del ledger.abandoned[request_id]
+            number = ledger.abandoned.pop(request_id)
             is_awaited = False
         elif self._own.is_own(request_id):
             is_awaited = False
@@ -300,9 +321,11 @@ class LockRecovery:
         if lock_id is not None:
             if worker is None or not is_awaited:
                 if account is None or not account.holds(lock_id):
-                    self._own.release_unasked(database, addressee, lock_id, body)
+                    self._own.release_unasked(database, addressee, lock_id, body, number)
             elif worker.dialect is ACEBASE:  # the relay is younger than the request
                 return self._add_lock(account or self._open(worker), lock_id, body)
+        if self._journal is not None and number:
+            self._journal.closed(number, request_id)
         return body if is_awaited else None
 
     # Departures, arrivals, and the time
@@ -313,6 +336,30 @@ class LockRecovery:
         :param now: monotonic seconds.
         """
         self._lost.check(now)
+
+    def restore(self, database: Database, worker: RestoredWorker, peer: Peer | None) -> None:
+        """Note what the relay before this one has known of a worker.
+
+        :param peer: its session, which has its locks until it ends; ``None`` if there is none.
+        """
+        ledger, now = self._own.ledger(database), self._clock()
+        if peer is not None:
+            peer.number = worker.number
+            account = peer.account = Account(ledger, peer.client_id, worker.number)
+            account.is_plain = False
+        for each in worker.locks:
+            lock = Lock(each.id, worker.client_id, each.body, now, worker.number)
+            lock.master_id = lock.former_id = each.master_id
+            ledger.count(each.body)
+            if peer is None:
+                lock.is_unwanted = True
+                ledger.keep_unwanted(lock)
+            else:
+                account.locks[each.id] = lock
+        for request in worker.requests:
+            # The master may have granted it: nobody knows the id of that lock.
+            ledger.abandon(request.id, worker.number)
+            ledger.lost.append((worker.client_id, request.body))
 
     def worker_gone(self, worker: Peer) -> bool:
         """Release the locks of *worker*, which has left, and close its open requests.
@@ -332,24 +379,25 @@ class LockRecovery:
             is_about_locks = is_about_locks or request.kind is not OTHER
             lock = account.about.get(request.id)
             if request.kind is not UNLOCK or lock is None:
-                ledger.abandon(request.id)
+                ledger.abandon(request.id, account.worker)
             elif self._enabled and lock.master_id is not None and master_of(database):
                 lock.is_unwanted = True
                 ledger.own[request.id] = lock  # the master was asked; the answer ends here
             else:
                 locks.append(lock)
         for request_id in account.resent:
-            ledger.abandon(request_id)
+            ledger.abandon(request_id, account.worker)
         if not self._enabled:
             for lock in locks:
                 ledger.forget(lock)
             return False
         if locks:
-            first = locks[0].details
-            name, client_id = database.name, worker.client_id
-            self._observer.report(
-                LocksFreed(name, client_id, len(locks), first.path, first.comment)
-            )
+            if worker.state is not SessionState.RESTORED:  # that was reported when it was restored
+                first = locks[0].details
+                name, client_id = database.name, worker.client_id
+                self._observer.report(
+                    LocksFreed(name, client_id, len(locks), first.path, first.comment)
+                )
             if any(each.details.write for each in locks):
                 self._own.invalidate_caches(worker)
         for lock in locks:
@@ -359,5 +407,7 @@ class LockRecovery:
     def master_arrived(self, master: Peer, queue: MessageQueue) -> None:
         """Tell *master* what it may not know; see :meth:`MasterArrivals.arrived`."""
         master.database.masters += 1
+        if self._journal is not None:
+            self._journal.master_arrived(master.database.name)
         if self._enabled:
             self._arrivals.arrived(master, queue)

@@ -34,20 +34,24 @@ class Registry:
         self.databases: dict[str, Database] = {}
         self._left: dict[str, tuple[Database, float]] = {}
 
-    def add(self, handshake: Handshake, connection: Connection, connected: int) -> Peer:
+    def add(self, handshake: Handshake, connection: Connection | None, connected: int) -> Peer:
         """Make the client of *handshake* a peer of its database.
 
         :param connected: milliseconds since 1970.
         """
-        name = handshake.database
+        database = self.open(handshake.database)
+        peer = Peer(handshake, database, connection, connected, self._budget)
+        database.peers[peer.id] = peer
+        return peer
+
+    def open(self, name: str) -> Database:
+        """Return the database of that name, a new one if it has no peers."""
         database = self.databases.get(name)
         if database is None:
             left = self._left.pop(name, None)
             database = Database(name, self._budget) if left is None else left[0]
             self.databases[name] = database
-        peer = Peer(handshake, database, connection, connected, self._budget)
-        database.peers[peer.id] = peer
-        return peer
+        return database
 
     def remove(self, peer: Peer) -> None:
         """Forget *peer*, and its database if that has no other.
@@ -56,13 +60,18 @@ class Registry:
         """
         database = peer.database
         del database.peers[peer.id]
-        if not database.peers:
-            database.awaiting_master.clear()
-            del self.databases[database.name]
-            if database.ledger is not None and database.ledger.unwanted:
-                self._left[database.name] = database, math.inf
-                if len(self._left) > _MAX_LEFT:
-                    del self._left[next(iter(self._left))]
+        self.leave(database)
+
+    def leave(self, database: Database) -> None:
+        """Forget *database* if it has no peers, except for what has to be released there."""
+        if database.peers:
+            return
+        database.awaiting_master.clear()
+        del self.databases[database.name]
+        if database.ledger is not None and (database.ledger.unwanted or database.ledger.lost):
+            self._left[database.name] = database, math.inf
+            if len(self._left) > _MAX_LEFT:
+                del self._left[next(iter(self._left))]
 
     def expire(self, now: float) -> None:
         """Forget the locks that the masters of databases without peers have no more.

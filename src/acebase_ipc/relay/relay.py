@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from acebase_ipc.relay.delivery import Delivery
-from acebase_ipc.relay.events import DropReason, MessageDropped, NullObserver, Observer
+from acebase_ipc.relay.events import (
+    DropReason,
+    MessageDropped,
+    NullObserver,
+    Observer,
+    StateRestored,
+)
 from acebase_ipc.relay.introductions import Introductions
+from acebase_ipc.relay.journal import Journal, Restored
 from acebase_ipc.relay.limits import Limits
 from acebase_ipc.relay.lock_table import LockTable, lock_table
 from acebase_ipc.relay.lock_watch import LockWatch
@@ -30,6 +37,7 @@ class Relay:
     :param introduce: whether to greet acebase peers on each other's behalf.
     :param recover_locks: whether to release the locks of peers that are gone, and to tell a new
         master of locks and open requests.
+    :param journal: receives what the next relay needs if this one ends without warning.
     :ivar memory: counts the bytes that all parts hold.
     :ivar registry: knows the databases and their peers.
     :ivar store: keeps large messages until they are downloaded.
@@ -46,6 +54,7 @@ class Relay:
         observer: Observer | None = None,
         introduce: bool = True,
         recover_locks: bool = True,
+        journal: Journal | None = None,
     ) -> None:
         limits = limits or Limits()
         self._observer = observer = observer or NullObserver()
@@ -58,15 +67,55 @@ class Relay:
         introductions = Introductions(self.delivery, introduce)
         self._clock = clock
         self._lock_watch = LockWatch(limits.lock_warning, observer)
-        recovery = LockRecovery(self.delivery, self.memory, observer, clock, recover_locks)
+        recovery = LockRecovery(self.delivery, self.memory, observer, clock, recover_locks, journal)
         self._recovery = recovery
+        self._journal = journal
         self.sessions = Sessions(
-            limits, self.registry, self.delivery, introductions, self.store, recovery, observer
+            limits,
+            self.registry,
+            self.delivery,
+            introductions,
+            self.store,
+            recovery,
+            observer,
+            journal,
         )
         self.work = Work()
         self.router = Router(
             limits, self.delivery, introductions, self.store, recovery, observer, self.work
         )
+
+    def restore(self, restored: Restored, now: float) -> None:
+        """Refuse the workers of a relay that has ended without warning, and free their locks.
+
+        To be called before a peer joins.
+
+        :param now: monotonic seconds.
+        """
+        databases = workers = locks = 0
+        for each in restored.databases:
+            database = self.registry.open(each.name)
+            database.masters = 1  # the next one does not receive releases of unknown locks
+            refused = 0
+            for worker in each.workers:
+                peer = None
+                if not worker.is_gone and (worker.restarts or worker.locks):
+                    peer = self.sessions.restore(each.name, worker, now)
+                    refused += 1
+                elif not worker.is_gone and self._journal is not None:
+                    self._journal.left(worker.number)
+                self._recovery.restore(database, worker, peer)
+                locks += len(worker.locks)
+            if database.ledger is not None:
+                database.ledger.highest = each.highest
+                database.ledger.former_highest = each.former_highest
+            self.registry.leave(database)
+            databases += refused > 0
+            workers += refused
+        for fence in restored.fences:
+            self.sessions.restore_fence(fence, now)
+        if workers or locks:
+            self._observer.report(StateRestored(databases, workers, locks))
 
     def expire(self, now: float) -> None:
         """End what has expired, and enforce the memory limit; to be called about once a second.

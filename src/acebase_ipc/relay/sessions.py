@@ -34,6 +34,7 @@ from acebase_ipc.relay.events import (
 )
 from acebase_ipc.relay.fences import Fences
 from acebase_ipc.relay.introductions import Introductions
+from acebase_ipc.relay.journal import Journal, RestoredFence, RestoredWorker
 from acebase_ipc.relay.limits import Limits
 from acebase_ipc.relay.peers import Connection, Database, Peer, SessionState
 from acebase_ipc.relay.recovery import LockRecovery
@@ -45,6 +46,9 @@ CLOSE_REPLACED = 4001
 
 LEAVING = frozenset({1000, 1001})
 """Close codes of a client that leaves (RFC 6455: normal closure, going away)."""
+
+_ENDED = frozenset({SessionState.ENDING, SessionState.RESTORED})
+"""The states of a session that ends when its peer is back."""
 
 
 class Arrival(Enum):
@@ -79,6 +83,7 @@ class Sessions:
         store: MessageStore,
         recovery: LockRecovery,
         observer: Observer,
+        journal: Journal | None = None,
     ) -> None:
         self._timeout = limits.session_timeout
         self._timeout_closed = min(limits.session_timeout_closed, limits.session_timeout)
@@ -89,7 +94,8 @@ class Sessions:
         self._store = store
         self._recovery = recovery
         self._observer = observer
-        self._fences = Fences(limits.fence, observer)
+        self._journal = journal
+        self._fences = Fences(limits.fence, observer, journal)
         self._conflicts = IdConflicts()
         self._expiries: dict[Peer, float] = {}
         self._welcome = Message(welcome(limits.payload_limit))
@@ -129,7 +135,7 @@ class Sessions:
         :raises Fenced: with 500, which ends the process of a published client.
         """
         previous = self._registry.find(handshake.database, handshake.client_id)
-        if previous is not None and previous.state is SessionState.ENDING:
+        if previous is not None and previous.state in _ENDED:
             self.end([previous], now)
         self._fences.check(handshake, now)
 
@@ -152,7 +158,10 @@ class Sessions:
         if previous is not None:
             self._take_connection(previous)
             self.end([previous])
-        return Admitted(self._registry.add(handshake, connection, connected_at), Arrival.JOINED)
+        peer = self._registry.add(handshake, connection, connected_at)
+        if self._journal is not None and handshake.restarts and not peer.is_master:
+            peer.number = self._journal.joined(peer.database.name, peer.client_id, restarts=True)
+        return Admitted(peer, Arrival.JOINED)
 
     def welcome(self, admitted: Admitted) -> None:
         """Welcome a peer, tell the others if it is new, and deliver its queue."""
@@ -194,6 +203,27 @@ class Sessions:
             peer.queue.prepend(connection.reclaim())
             peer.connection = None
             connection.close(CLOSE_REPLACED, "replaced")
+
+    # After a crash of the relay
+
+    def restore(self, database: str, worker: RestoredWorker, now: float) -> Peer:
+        """Restore the session of a worker that must not come back; returns its peer.
+
+        It ends when the worker is refused, or has not come back in time.
+
+        :param now: monotonic seconds.
+        """
+        handshake = Handshake(database, worker.client_id, ACEBASE, True, worker.restarts)
+        peer = self._registry.add(handshake, None, 0)
+        peer.state = SessionState.RESTORED
+        self._expiries[peer] = now + self._timeout
+        self._fences.add(database, worker.client_id, now, is_reported=True)
+        return peer
+
+    def restore_fence(self, fence: RestoredFence, now: float) -> None:
+        """Refuse an id for as long as the relay before this one would have."""
+        if fence.until > now:
+            self._fences.restore(fence.database, fence.client_id, fence.until)
 
     # Leaving
 
@@ -256,7 +286,7 @@ class Sessions:
                 continue
             self._delivery.pass_to_successor(peer)
             if self._recovery.worker_gone(peer) and lost_at is not None:
-                self._fences.add(peer, lost_at)
+                self._fences.add(peer.database.name, peer.client_id, lost_at)
             self._forget(peer)
             left.setdefault(peer.database, []).append(peer)
         for database, gone in left.items():
@@ -270,6 +300,8 @@ class Sessions:
         self._delivery.ending.pop(peer, None)
         peer.state = SessionState.GONE
         peer.connection = None
+        if self._journal is not None and peer.number:
+            self._journal.left(peer.number)
         name = peer.database.name
         undelivered = peer.queue.clear() + self._store.forget(name, peer.id)
         if undelivered:

@@ -21,6 +21,7 @@ from acebase_ipc.relay.events import Observer
 from acebase_ipc.relay.relay import Relay
 from acebase_ipc.rotation import Rotation
 from acebase_ipc.server.config import AceBaseIPCServerConfig
+from acebase_ipc.server.journal import FileJournal
 from acebase_ipc.websocket.connections import PeerConnections
 
 CLOSE_GOING_AWAY = 1001
@@ -33,6 +34,7 @@ class Parts:
     """The relay and the adapters around it."""
 
     relay: Relay
+    journal: FileJournal | None
     access: Access
     uploads: UploadAdmission
     connections: PeerConnections
@@ -43,6 +45,20 @@ class Parts:
         """The relay as a resource."""
         root: IResource = self.site.resource
         return root
+
+    def open_journal(self, now: float) -> None:
+        """Open the journal, if there is one, and restore what a crash has left.
+
+        :param now: monotonic seconds.
+        :raises ConfigError: if it cannot be written.
+        """
+        if self.journal is not None:
+            self.relay.restore(self.journal.open(), now)
+
+    def close_journal(self) -> None:
+        """Close the journal, so that nothing is restored from it."""
+        if self.journal is not None:
+            self.journal.close()
 
     def tick(self, now: float) -> None:
         """Do what has to be done about once a second; no task prevents the others.
@@ -87,7 +103,8 @@ def compose(
     :raises ConfigError: if the token file cannot be used.
     """
     limits = config.effective_limits
-    relay = Relay(clock, limits, observer, config.introductions, config.lock_recovery)
+    journal = None if config.state_dir is None else FileJournal(config.state_dir, clock)
+    relay = Relay(clock, limits, observer, config.introductions, config.lock_recovery, journal)
     rotation = Rotation(reactor, relay.work)
     uploads = UploadAdmission(relay.router, relay.store, limits, reactor, clock)
     connections = PeerConnections(
@@ -112,4 +129,4 @@ def compose(
     site = RelaySite(context, limits, observer, connections.count)
     relay.memory.register(lambda: uploads.reserved)
     relay.memory.register(lambda: site.memory)
-    return Parts(relay, access, uploads, connections, site)
+    return Parts(relay, journal, access, uploads, connections, site)

@@ -73,6 +73,8 @@ class AceBaseIPCServerConfig:
         late learns the subscriptions of the others.
     :param lock_recovery: release the locks of AceBase peers that are gone, and tell a new master
         of the locks that are held and of open requests.
+    :param state_dir: a directory in which the relay keeps a journal of workers and locks, so
+        that a crash of the relay itself stops no cluster; made if its parent exists.
     :param allow_origins: web origins whose pages may use the relay, such as
         ``https://example.org``; ``*`` for all. Default: none.
     :param allow_hosts: further host names under which a relay on loopback may be addressed
@@ -93,6 +95,7 @@ class AceBaseIPCServerConfig:
     dialect: Dialect | None = None
     introductions: bool = True
     lock_recovery: bool = True
+    state_dir: str | None = None
     allow_origins: tuple[str, ...] = ()
     allow_hosts: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
@@ -138,6 +141,12 @@ class AceBaseIPCServerConfig:
             if not self.token_file:
                 raise ConfigError("token_file must not be empty: leave it out to require no token")
             self._set("token_file", os.path.abspath(self.token_file))
+        if self.state_dir is not None:
+            if not self.state_dir:
+                raise ConfigError("state_dir must not be empty")
+            if not self.lock_recovery:
+                raise ConfigError("state_dir (--state-dir) needs lock_recovery")
+            self._set("state_dir", os.path.abspath(self.state_dir))
         self._set("allow_origins", tuple(map(clean_origin, self.allow_origins)))
         self._set("allow_hosts", tuple(map(clean_host, self.allow_hosts)))
 

@@ -80,7 +80,10 @@ class Daemon(Service):
         super().startService()
         if self.server.state is not State.RUNNING:
             self.privilegedStartService()  # ``twist`` does not call it
-        self.server.startService()
+        try:
+            self.server.startService()
+        except ConfigError as error:
+            raise SystemExit(f"acebase-ipc: {error}") from None
         self._handle(signal.SIGHUP, self._reload)
         output = None if self._writer is None else self._writer.output
         if isinstance(output, FileOutput):

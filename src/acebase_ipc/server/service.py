@@ -83,6 +83,7 @@ class AceBaseIPCServer(Service):
         self.observer = observer or LogObserver(clock)
         self._observer_failed = False
         self._state = State.NEW
+        self._has_journal = False
         self._clock = clock
         self._reactor = reactor
         observer = GuardedObserver(self.observer, self._report_observer)
@@ -109,14 +110,20 @@ class AceBaseIPCServer(Service):
 
         :raises CannotListenError: if that fails at once; then no port is open.
         """
-        error = self._begin()
-        if error is not None:
-            raise error
+        self._start(has_privilege=True)
 
     def startService(self) -> None:
-        """Start, unless that has begun before."""
-        self.privilegedStartService()
+        """Start, unless that has begun before.
+
+        :raises ConfigError: if the state directory cannot be used.
+        """
+        self._start()
         super().startService()
+
+    def _start(self, has_privilege: bool = False) -> None:
+        error = self._begin(has_privilege)
+        if error is not None:
+            raise error
 
     def start(self) -> Deferred[None]:
         """Start without an Application; fires when all ports listen.
@@ -140,10 +147,22 @@ class AceBaseIPCServer(Service):
 
         return Deferred.fromCoroutine(start())
 
-    def _begin(self) -> BaseException | None:
-        """Start; returns the failure of a port if it is known at once."""
+    def _begin(self, has_privilege: bool = False) -> BaseException | None:
+        """Start; returns the failure of a port if it is known at once.
+
+        :param has_privilege: whether the process has another user later on; that one opens the
+            journal, before anything is read from a connection.
+        :raises ConfigError: if the state directory cannot be used.
+        """
         if self._state is State.CLOSING:
             raise RuntimeError("the server is stopping: wait for stop() before start()")
+        if not has_privilege and not self._has_journal:
+            try:
+                self._parts.open_journal(self._clock())
+            except ConfigError:
+                self._stop()
+                raise
+            self._has_journal = True
         if self._state is not State.RUNNING:
             self._report_configuration()
             self._state = State.RUNNING
@@ -224,6 +243,8 @@ class AceBaseIPCServer(Service):
                 await closing
             except Exception:
                 log.failure("closing failed")
+        self._parts.close_journal()
+        self._has_journal = False
         self._state = State.STOPPED
 
     async def _close_ports(self) -> None:

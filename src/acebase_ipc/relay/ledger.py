@@ -290,8 +290,8 @@ class Ledger:
     :ivar former_highest: the same of the master before it.
     :ivar is_same_process: whether the present master is the process that was the master
         before; ``None`` while that is not known.
-    :ivar lost: the transactions that may have locks whose ids were lost with the relay before
-        this one, and the id above which each of them is.
+    :ivar lost: the transactions that may have locks whose ids are not known, because a grant was
+        lost with the relay before this one, and the id above which each of them is.
     :ivar doubts: the open requests of the relay that show whose a lock is.
     :ivar journal: receives what has to outlast the relay.
     :ivar next_number: returns the next request's place among all requests.
@@ -394,9 +394,14 @@ class Ledger:
 
     def take_unsettled(self) -> list[Lock]:
         """Return the locks of the relay's own requests, whose answers are no longer awaited."""
-        for request_id in self.own:
+        locks = []
+        for request_id, lock in self.own.items():
             self.abandon(request_id)
-        locks = [*(each for each in self.own.values() if not each.is_doubtful), *self.unwanted]
+            if not lock.is_doubtful:
+                locks.append(lock)
+            elif lock.granted:  # the search for locks of its transaction finds it
+                self.lost.setdefault(lock.details.tid, lock.id - 1)
+        locks += self.unwanted
         self.own.clear()
         self.unwanted.clear()
         self.doubts = 0

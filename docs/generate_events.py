@@ -176,6 +176,10 @@ ADVICE = {
         "A defect of this client: it does not wait for answers, or does not release its locks."
         " Fix it, and restart it."
     ),
+    "LostLockReleased": (
+        "Nothing: all can write again. The master's connection was lost at the moment in which it"
+        " granted the lock; if that happens often, look for the reason."
+    ),
     "StateRestored": (
         "Find out why the relay has ended: out of memory, or ``kill -9``. Its supervisor, and"
         " those of the workers, do the rest: see *If the relay crashes* in operations.rst."

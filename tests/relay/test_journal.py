@@ -11,7 +11,7 @@ import pytest
 from acebase_ipc.protocol.dialect import Dialect
 from acebase_ipc.relay.events import LocksFreed, ReturnRefused, StateRestored
 from acebase_ipc.relay.fences import Fenced
-from acebase_ipc.relay.journal import Restored
+from acebase_ipc.relay.journal import Restored, RestoredWorker
 from acebase_ipc.server.journal import FileJournal
 from acebase_ipc.server.journal_records import replay
 from tests.relay.core import DATABASE, MASTER, Core
@@ -121,6 +121,10 @@ class Scene:
             else:
                 return locks
 
+    def left_workers(self) -> list[RestoredWorker]:
+        """The workers of which the next relay would learn."""
+        return [each for base in self.journal.restored.databases for each in base.workers]
+
     def returns(self, worker: str) -> None:
         with pytest.raises(Fenced):
             self.core.join_acebase(worker)
@@ -165,7 +169,7 @@ def test_the_master_is_not_refused(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("returns", ["worker", "master"])
-@pytest.mark.parametrize("lock_id", [7, 200])
+@pytest.mark.parametrize("lock_id", [200])
 def test_its_locks_are_freed_at_the_same_master(scene: Scene, returns: str, lock_id: int) -> None:
     scene.holds(W1, lock_id)
     scene.crash()
@@ -235,6 +239,67 @@ def test_a_lock_whose_grant_was_lost_with_the_relay_is_found(scene: Scene, lost:
         scene.core.wait(1)
         locks = scene.serve(locks, 220)
     assert list(locks.values()) == ["t3"]
+
+
+def test_no_lock_of_a_process_that_may_live_is_released_in_the_search(scene: Scene) -> None:
+    scene.holds(W2, 150, tid="t0")
+    scene.asks(W2, lock(W2, new_id(), tid="t2"))
+    scene.holds(W1, 200)
+    scene.asks(W1, lock(W1, new_id()))
+    scene.crash()
+    scene.master_returns()
+    assert scene.serve({200: "t1"}, 200) == {200: "t1"}
+
+
+@pytest.mark.parametrize("lock_id", [200])
+def test_a_master_that_is_lost_in_between_is_asked_again(scene: Scene, lock_id: int) -> None:
+    scene.holds(W1, lock_id)
+    scene.crash()
+    scene.returns(W1)
+    scene.master_returns()
+    _, probe = scene.asked()
+    scene.master.says(grant(json.dumps(probe), lock_id + 1))
+    scene.master.is_lost()  # with all that it was sent since
+    scene.master_returns()
+    assert scene.serve({lock_id: "t1", lock_id + 1: "t1"}, lock_id + 1) == {}
+
+
+def test_a_lock_that_was_granted_to_a_worker_that_is_gone_is_freed(scene: Scene) -> None:
+    request = scene.asks(W2, lock(W2, new_id(), tid="t2"))
+    scene.workers[W2].is_lost(1000)
+    scene.master.says(grant(request, 201))
+    scene.crash()
+    scene.master_returns()
+    assert scene.serve({201: "t2"}, 201) == {}
+
+
+def test_a_request_of_a_worker_that_is_gone_is_forgotten_when_it_is_answered(
+    scene: Scene,
+) -> None:
+    request = scene.asks(W2, lock(W2, new_id(), tid="t2"))
+    scene.workers[W2].is_lost(1000)
+    assert [each.client_id for each in scene.left_workers()] == [W1, W2]
+    scene.master.says(grant(request, 201))
+    scene.master.says(released(json.dumps(scene.asked()[-1])))
+    assert [each.client_id for each in scene.left_workers()] == [W1]
+
+
+def test_a_request_of_a_worker_that_is_gone_is_forgotten_with_its_master(scene: Scene) -> None:
+    scene.asks(W2, lock(W2, new_id(), tid="t2"))
+    scene.workers[W2].is_lost(1000)
+    scene.master.is_lost(1000)
+    scene.master_returns()
+    assert [each.client_id for each in scene.left_workers()] == [W1]
+
+
+def test_the_highest_id_of_the_master_before_is_restored(scene: Scene) -> None:
+    scene.holds(W1, 200)
+    scene.master.is_lost()
+    scene.master_returns()
+    scene.crash()
+    ledger = scene.core.relay.registry.databases[DATABASE].ledger
+    assert ledger is not None
+    assert (ledger.former_highest, ledger.highest) == (200, 0)
 
 
 def test_a_request_that_still_waits_at_the_master_is_granted_to_nobody(scene: Scene) -> None:
@@ -322,9 +387,17 @@ def test_a_python_peer_is_refused_only_if_it_has_a_lock(scene: Scene) -> None:
         scene.asks(each, to_master(each, "request", {"type": "x"}, new_id()))
     scene.holds(PYTHON, 200)
     scene.crash()
+    assert [each.client_id for each in scene.left_workers()] == [W1, W2, PYTHON]
     scene.core.join(f"{PYTHON}2", Dialect.ACEBASE)
     with pytest.raises(Fenced):
         scene.core.join(PYTHON, Dialect.ACEBASE)
+
+
+def test_a_database_whose_peers_come_back_is_not_restored(scene: Scene) -> None:
+    python = scene.core.join(PYTHON, Dialect.ACEBASE, database="other")
+    python.says(to_master(PYTHON, "request", {"type": "x"}, new_id()))
+    scene.crash()
+    assert [*scene.core.relay.registry.databases] == [DATABASE]
 
 
 def test_documented_peers_come_back(scene: Scene) -> None:

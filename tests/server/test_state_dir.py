@@ -119,6 +119,16 @@ def test_a_directory_that_cannot_be_used_is_told_and_no_port_is_open(
     server.stop()
 
 
+def test_a_directory_that_the_later_user_cannot_use_closes_the_ports(tmp_path: Path) -> None:
+    reactor = MemoryReactor()
+    config = AceBaseIPCServerConfig(state_dir=str(tmp_path / "missing" / "state"))
+    server = AceBaseIPCServer(config, reactor)
+    server.privilegedStartService()
+    with pytest.raises(ConfigError, match="missing"):
+        server.startService()
+    assert [each.listening for each in reactor.ports] == [False]
+
+
 def test_the_journal_belongs_to_the_user_that_the_relay_runs_as(directory: Path) -> None:
     reactor = MemoryReactor()
     server = AceBaseIPCServer(AceBaseIPCServerConfig(state_dir=str(directory)), reactor)

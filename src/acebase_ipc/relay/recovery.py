@@ -156,7 +156,7 @@ class LockRecovery:
             account.ledger.forget(lock)
         elif account.ledger.is_same_process is None and not lock.is_unknown:
             return None
-        lock.is_unwanted = True
+        lock.release, lock.is_unwanted = None, True
         self._own.answer_release(worker, account, request_id, lock_id)
         return None
 

@@ -163,6 +163,10 @@ ADVICE = {
         "Nothing: the master was restarted, or its connection was lost, while locks were held or"
         " requests were open."
     ),
+    "LostLockReleased": (
+        "Nothing: the writes that have waited for this lock continue. If repeated: find out why"
+        " the master loses its connection."
+    ),
     "LockHeldLong": (
         "Look at the process that holds the lock: it is blocked, or waits for something in a"
         " transaction. If it does not continue, restart it: the relay then releases its locks."

@@ -163,6 +163,10 @@ ADVICE = {
         "Nothing: the master was restarted, or its connection was lost, while locks were held or"
         " requests were open."
     ),
+    "LostLockReleased": (
+        "Nothing: the writes that have waited for this lock continue. If repeated: find out why"
+        " the master loses its connection."
+    ),
     "LockHeldLong": (
         "Look at the process that holds the lock: it is blocked, or waits for something in a"
         " transaction. If it does not continue, restart it: the relay then releases its locks."
@@ -175,10 +179,6 @@ ADVICE = {
     "TooManyRequests": (
         "A defect of this client: it does not wait for answers, or does not release its locks."
         " Fix it, and restart it."
-    ),
-    "LostLockReleased": (
-        "Nothing: all can write again. The master's connection was lost at the moment in which it"
-        " granted the lock; if that happens often, look for the reason."
     ),
     "StateRestored": (
         "Find out why the relay has ended: out of memory, or ``kill -9``. Its supervisor, and"

@@ -475,6 +475,22 @@ def test_a_late_answer_does_not_reach_a_worker_that_has_returned_since(cluster: 
     assert cluster.hears(W1) == []
 
 
+def test_a_release_is_answered_once_although_the_master_is_replaced_again(
+    cluster: Cluster,
+) -> None:
+    cluster.holds(W1, 700)
+    unknown = "Cannot read properties of undefined (reading 'lock')"
+    cluster.master_is_replaced()
+    cluster.asked()
+    cluster.master.says(answer(json.dumps(cluster.questions[0]), reason=unknown))
+    cluster.asks(W1, unlock(W1, new_id(), 700))
+    assert [each["ok"] for each in cluster.hears(W1)] == [True]
+    cluster.master_is_replaced()
+    cluster.asked()
+    cluster.master.says(answer(json.dumps(cluster.questions[0]), reason=unknown))
+    assert cluster.hears(W1) == []
+
+
 def test_an_answer_that_shows_nothing_leaves_it_to_the_ids(cluster: Cluster) -> None:
     cluster.holds(W1, 700)
     cluster.master_is_replaced()
@@ -638,6 +654,17 @@ def test_a_move_that_the_former_master_has_not_answered_is_answered(cluster: Clu
     cluster.master.says(grant(body_of(request), 700, path="a"))
     assert cluster.hears(W1) == []
     assert cluster.asked() == []
+
+
+def test_a_lock_that_the_relay_has_moved_is_not_moved_by_its_holder(cluster: Cluster) -> None:
+    cluster.holds(W1, 700)
+    cluster.master_is_replaced()
+    cluster.asked()
+    (question,) = cluster.questions
+    cluster.master.says(grant(json.dumps(question), 700, tid="t1", path="a"))
+    cluster.asks(W1, move(W1, new_id(), 700))
+    assert cluster.asked() == []
+    assert [each["data"]["path"] for each in cluster.hears(W1)] == ["a"]
 
 
 def test_a_lock_that_a_new_process_refuses_is_given_up(cluster: Cluster) -> None:

@@ -168,7 +168,7 @@ class LockRecovery:
             account.ledger.forget(lock)
         elif account.ledger.is_same_process is None and not lock.is_unknown:
             return None
-        lock.is_unwanted = True
+        lock.release, lock.is_unwanted = None, True
         self._own.answer_release(worker, account, request_id, lock_id)
         return None
 
@@ -176,15 +176,16 @@ class LockRecovery:
         self, worker: Peer, account: Account, master: Peer | None, request_id: bytes, body: bytes
     ) -> bytes | None:
         lock_id = read_lock_id(body) or 0
-        if lock_id in account.granted:
+        # The relay's own question has moved a lock that a former master has granted, too.
+        is_own = lock_id in account.granted
+        if is_own:
             account.settle_locks()
         lock = account.locks.get(lock_id)
         if lock is None:
             is_passed = worker.database.masters <= 1
         else:
             account.about[request_id] = lock
-            is_there = master is not None and master.connection is not None
-            is_passed = is_there and lock.master_id == lock.id
+            is_passed = is_own and master is not None and master.connection is not None
         if is_passed:
             return body
         self._own.answer_move(worker, account, request_id)

@@ -240,6 +240,12 @@ class Account:
         for granted, _ in self.granted.values():
             yield granted
 
+    def release(self, request_id: bytes, lock_id: int) -> None:
+        """Note that an open request releases a lock of the present master."""
+        asked = self.requests[request_id]
+        if asked is not None:
+            self.requests[request_id] = (*asked[:3], self.granted.pop(lock_id))
+
     def forget_lock(self, lock_id: int) -> None:
         """Forget the lock that the present master has granted under this id, if there is one."""
         granted = self.granted.pop(lock_id, None)

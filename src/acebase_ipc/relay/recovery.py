@@ -85,6 +85,8 @@ class LockRecovery:
             kind, unpack, start, end, size = account.request_layouts[body[FIRST]]
             head, request_id, tail = unpack(body)
             requests = account.requests
+            if len(requests) >= account.room:
+                account.make_room()
             is_usual = head == start and tail == end and len(body) <= SMALL
             if is_usual and len(requests) < account.room:
                 if kind is LOCK or kind is OTHER:
@@ -150,6 +152,10 @@ class LockRecovery:
         self, worker: Peer, account: Account, master: Peer | None, request_id: bytes, body: bytes
     ) -> bytes | None:
         lock_id = read_lock_id(body) or 0
+        is_there = master is not None and master.connection is not None
+        if lock_id in account.granted and is_there:
+            account.release(request_id, lock_id)
+            return body
         if lock_id in account.granted:
             account.settle_locks()
         lock = account.locks.pop(lock_id, None)
@@ -160,7 +166,7 @@ class LockRecovery:
             return None
         lock.release = request_id
         account.about[request_id] = lock
-        if master is None or master.connection is None:
+        if not is_there:
             return None  # a master that arrives is asked for the lock first
         if lock.master_id is not None:
             return lock.translate(body)

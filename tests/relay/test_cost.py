@@ -14,7 +14,19 @@ from acebase_ipc.protocol.dialect import Dialect
 from acebase_ipc.protocol.handshake import Handshake
 from acebase_ipc.relay.events import PeerLeft, SessionExpired
 from acebase_ipc.relay.limits import MIB
-from tests.relay.core import DATABASE, Core, FakeConnection, Process
+from acebase_ipc.relay.recovery import LockRecovery
+from tests.relay.core import DATABASE, MASTER, Core, FakeConnection, Process
+from tests.relay.locks import (
+    answer,
+    body_of,
+    grant,
+    lock,
+    new_id,
+    released,
+    to_master,
+    unlock,
+    worker_id,
+)
 
 SIZES = (1000, 5000)
 """Peers or messages of which the cost is compared."""
@@ -206,3 +218,25 @@ def test_a_broadcast_that_suspended_peers_all_keep() -> None:
         return lambda: sender.says("x" * 100)
 
     check_linear(prepare)
+
+
+def test_requests_and_answers_of_published_clients_take_the_short_path(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    core = Core(introduce=False)
+    master, worker = core.join_acebase(MASTER), core.join_acebase(worker_id(1))
+    others: list[str] = []
+    for name in ("_requested_otherwise", "_answered_otherwise"):
+        monkeypatch.setattr(LockRecovery, name, lambda *_, name=name: others.append(name))
+    for number in range(1, 500):
+        asked = lock(worker.peer.client_id, new_id())
+        worker.says(asked)
+        master.says(grant(body_of(asked), number))
+        other = to_master(worker.peer.client_id, "request", {"type": "x"}, new_id())
+        worker.says(other)
+        master.says(answer(body_of(other), {"ok": True}))
+        asked = unlock(worker.peer.client_id, new_id(), number)
+        worker.says(asked)
+        master.says(released(body_of(asked)))
+    assert others == []
+    assert core.relay.locks(DATABASE).locks == ()

@@ -72,7 +72,7 @@ class Router:
         """
         if len(message) > self.max_payload and self._is_large(message):
             raise MessageTooLarge(self.max_payload)
-        if message.startswith(_TO_MASTER) and sender.dialect is ACEBASE and sender.id != MASTER:
+        if sender.dialect is ACEBASE and message.startswith(_TO_MASTER) and sender.id != MASTER:
             self._ask_master(sender, message[_AFTER_MASTER:])
             return
         addressee, body = parse(message)
@@ -143,14 +143,15 @@ class Router:
             self._delivery.send(sender, self._pong)
         else:
             peer = sender.database.peers.get(addressee)
-            if sender.id == MASTER and sender.dialect is ACEBASE and peer is not sender:
-                answer = self._recovery.answered(sender.database, peer, addressee, body)
-                if answer is None:
+            if sender.dialect is ACEBASE and peer is not sender:
+                if sender.id == MASTER:
+                    answer = self._recovery.answered(sender.database, peer, addressee, body)
+                    if answer is None:
+                        return
+                    body = answer
+                elif addressee == MASTER:
+                    self._ask_master(sender, body)
                     return
-                body = answer
-            elif addressee == MASTER and sender.dialect is ACEBASE and peer is not sender:
-                self._ask_master(sender, body)
-                return
             if peer is None:
                 self._deliver_to_absent(sender, addressee, body)
                 return

@@ -217,7 +217,7 @@ class Master:
     def _hear_unlock(self, message: Message, now: float) -> None:
         lock = self._granted(message)
         if not lock:
-            self._fail("unlock-result", message, "Cannot read properties of undefined")
+            self._fail("unlock-result", message, "Cannot read properties of undefined (reading 'lock')")
             return
         self._released(lock, message)
         self.unlock(lock, now)
@@ -226,7 +226,7 @@ class Master:
     def _hear_move(self, message: Message, now: float) -> None:
         lock = self._granted(message)
         if not lock:
-            self._fail("lock-result", message, "Cannot read properties of undefined")
+            self._fail("lock-result", message, "Cannot read properties of undefined (reading 'lock')")
             return
         lock.request = message["id"]
         by_queue = self._moves_by_queue and message["id"].startswith(ASKED)

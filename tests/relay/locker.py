@@ -98,6 +98,10 @@ class State(Enum):
     EXPIRED = auto()
 
 
+UNKNOWN_LOCK = "Cannot read properties of undefined (reading 'lock')"
+"""The reason with which AceBase's master refuses what is about a lock that it does not have."""
+
+
 @dataclass(eq=False)
 class Lock:
     """A lock at the master.
@@ -217,7 +221,7 @@ class Master:
     def _hear_unlock(self, message: Message, now: float) -> None:
         lock = self._granted(message)
         if not lock:
-            self._fail("unlock-result", message, "Cannot read properties of undefined (reading 'lock')")
+            self._fail("unlock-result", message, UNKNOWN_LOCK)
             return
         self._released(lock, message)
         self.unlock(lock, now)
@@ -226,7 +230,7 @@ class Master:
     def _hear_move(self, message: Message, now: float) -> None:
         lock = self._granted(message)
         if not lock:
-            self._fail("lock-result", message, "Cannot read properties of undefined (reading 'lock')")
+            self._fail("lock-result", message, UNKNOWN_LOCK)
             return
         lock.request = message["id"]
         by_queue = self._moves_by_queue and message["id"].startswith(ASKED)

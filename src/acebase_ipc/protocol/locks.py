@@ -62,7 +62,6 @@ _ANSWERS: Final = {b"lock-result": True, b"unlock-result": False, b"result": Fal
 """The types of answers, and whether they may grant a lock."""
 
 _LOCK_ID = re.compile(rb'"data":\{"id":(\d{1,16})(?=[,}])')
-_OK = b'"ok":true'
 _FREE_SPACE = b'"data":{"type":"fst.release"'
 
 _Kind = TypeVar("_Kind")
@@ -149,11 +148,6 @@ def read_lock_id(body: bytes) -> int | None:
     """Return the id of the lock that an envelope grants, releases or moves."""
     found = _LOCK_ID.search(body)
     return None if found is None else int(found[1])
-
-
-def is_ok(answer: bytes) -> bool:
-    """Return whether *answer* tells of a success."""
-    return _OK in answer
 
 
 def is_about_unknown_lock(failure: bytes) -> bool:

@@ -38,9 +38,6 @@ _PROOF: Final = 100
 """If the highest id was lower than this, a higher one does not show that the process is the same:
 a new one may have granted as many."""
 
-_MAX_SEARCH: Final = 1_000
-"""Lock ids that a master is asked about to find locks whose ids were lost with a relay."""
-
 
 class OwnRequests:
     """Makes requests to masters, and acts on the answers.

@@ -103,7 +103,7 @@ class LockRecovery:
                         return body
         except (IndexError, KeyError, StructError, ValueError):
             pass  # it is laid out otherwise
-        return self._requested_otherwise(worker, account, master, body)
+        return self._requested_otherwise(worker, account, body)
 
     def _open(self, worker: Peer) -> Account:
         if self._journal is not None and not worker.number:
@@ -113,9 +113,7 @@ class LockRecovery:
         account = worker.account = Account(ledger, worker.client_id, worker.number)
         return account
 
-    def _requested_otherwise(
-        self, worker: Peer, account: Account, master: Peer | None, body: bytes
-    ) -> bytes | None:
+    def _requested_otherwise(self, worker: Peer, account: Account, body: bytes) -> bytes | None:
         """Note a request that is not the most common one."""
         found = read_request(body)
         if found is None:
@@ -141,18 +139,18 @@ class LockRecovery:
             if self._budget.is_due:
                 self._delivery.enforce_memory_limit()
         if self._enabled and kind is UNLOCK:
-            return self._asked_to_release(worker, account, master, request_id, body)
+            return self._asked_to_release(worker, account, request_id, body)
         if self._enabled and kind is MOVE:
-            return self._asked_to_move(worker, account, master, request_id, body)
+            return self._asked_to_move(worker, account, request_id, body)
         if kind is UNLOCK:
             account.forget_lock(read_lock_id(body) or 0)
         return body
 
     def _asked_to_release(
-        self, worker: Peer, account: Account, master: Peer | None, request_id: bytes, body: bytes
+        self, worker: Peer, account: Account, request_id: bytes, body: bytes
     ) -> bytes | None:
         lock_id = read_lock_id(body) or 0
-        is_there = master is not None and master.connection is not None
+        is_there = master_of(worker.database) is not None
         if lock_id in account.granted and is_there:
             account.release(request_id, lock_id)
             return body
@@ -179,7 +177,7 @@ class LockRecovery:
         return None
 
     def _asked_to_move(
-        self, worker: Peer, account: Account, master: Peer | None, request_id: bytes, body: bytes
+        self, worker: Peer, account: Account, request_id: bytes, body: bytes
     ) -> bytes | None:
         lock_id = read_lock_id(body) or 0
         # The relay's own question has moved a lock that a former master has granted, too.
@@ -191,7 +189,7 @@ class LockRecovery:
             is_passed = worker.database.masters <= 1
         else:
             account.about[request_id] = lock
-            is_passed = is_own and master is not None and master.connection is not None
+            is_passed = is_own and master_of(worker.database) is not None
         if is_passed:
             return body
         self._own.answer_move(worker, account, request_id)
@@ -359,8 +357,7 @@ class LockRecovery:
             lock.master_id = lock.former_id = each.master_id
             ledger.count(each.body)
             if peer is None:
-                lock.is_unwanted = True
-                ledger.keep_unwanted(lock)
+                self._own.release(database, ledger, lock)
             else:
                 account.locks[each.id] = lock
         for request in worker.requests:

@@ -173,11 +173,10 @@ class Delivery:
         queue = database.awaiting_master
         if not self._make_room(queue, message.size):
             self._drop_awaiting(database)
-        if not queue:
-            self._append(queue, message, sender)
-            report_master_absent(self._observer, database)
-            return
+        is_first = not queue
         self._append(queue, message, sender)
+        if is_first:
+            report_master_absent(self._observer, database)
 
     def _keep_for_successor(self, peer: Peer, message: Message, sender: Peer | None) -> None:
         if sender is not None and self.has_successor(peer):

@@ -10,7 +10,7 @@ nearly every message of a cluster.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import count
 from typing import Final, NamedTuple
 
@@ -145,8 +145,8 @@ class Account:
     :ivar about: the locks of a former master that open requests are about, by the request's id.
     :ivar is_plain: whether all its records are small, and no lock is of a former master.
     :ivar resent: ids of requests that more than one connection of a master was handed.
-    :ivar journal: receives what has to outlast the relay.
-    :ivar worker: the worker's number there.
+    :ivar next_number: the ledger's, at hand.
+    :ivar worker: the worker's number in the journal.
     """
 
     __slots__ = (
@@ -155,7 +155,6 @@ class Account:
         "granted",
         "holder",
         "is_plain",
-        "journal",
         "ledger",
         "locks",
         "next_number",
@@ -181,7 +180,6 @@ class Account:
         self.about: dict[bytes, Lock] = {}
         self.is_plain = True
         self.resent: set[bytes] = set()
-        self.journal = ledger.journal
         self.worker = worker
         ledger.accounts.add(self)
 
@@ -254,8 +252,9 @@ class Account:
 
     def close(self, request_id: bytes) -> Lock | None:
         """Note that an open request is answered; returns the former master's lock in question."""
-        if self.journal is not None:
-            self.journal.closed(self.worker, request_id)
+        journal = self.ledger.journal
+        if journal is not None:
+            journal.closed(self.worker, request_id)
             self.note_release(request_id)
         asked, self.requests[request_id] = self.requests[request_id], None
         if asked is not None:
@@ -267,9 +266,9 @@ class Account:
 
     def note_release(self, request_id: bytes) -> None:
         """Tell the journal that an open request is answered, if it is one to release a lock."""
-        asked = self.requests[request_id]
-        if self.journal is not None and asked is not None and asked[3] is not None:
-            self.journal.released(self.worker, read_lock_id(asked[0]) or 0)
+        asked, journal = self.requests[request_id], self.ledger.journal
+        if journal is not None and asked is not None and asked[3] is not None:
+            journal.released(self.worker, read_lock_id(asked[0]) or 0)
 
     def has_answered(self, request_id: bytes) -> bool:
         """Return whether a request that is not open is known: as a recent or a resent one."""
@@ -296,8 +295,7 @@ class Account:
     @property
     def memory(self) -> int:
         """The bytes that it occupies; small records are estimated."""
-        large = sum(len(each) for each in self._messages() if len(each) > SMALL)
-        return large + _RECORD * self.records
+        return _size_of_large(self._messages()) + _RECORD * self.records
 
 
 class Ledger:
@@ -366,8 +364,8 @@ class Ledger:
     @property
     def memory_of_unwanted(self) -> int:
         """The bytes that the locks occupy which have to be released; small ones are estimated."""
-        messages = [each.granted for each in self._unwanted()]
-        return sum(len(each) for each in messages if len(each) > SMALL) + _RECORD * len(messages)
+        locks = self._unwanted()
+        return _size_of_large(each.granted for each in locks) + _RECORD * len(locks)
 
     def _unwanted(self) -> list[Lock]:
         own = (each for each in self.own.values() if each.is_unwanted)
@@ -443,6 +441,11 @@ class Ledger:
         for request_id in [each for each, lock in self.own.items() if lock.is_unwanted]:
             del self.own[request_id]
             self.abandon(request_id)
+
+
+def _size_of_large(messages: Iterable[bytes]) -> int:
+    """Return the bytes of the messages that are not small."""
+    return sum(len(each) for each in messages if len(each) > SMALL)
 
 
 def _add(request_ids: dict[bytes, int], request_id: bytes, worker: int) -> None:

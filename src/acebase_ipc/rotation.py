@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from acebase_ipc.relay.work import Work
-
-SLICE: Final = 1024
-"""Units of work of one connection before it is another's turn: 1 to 3 ms. Broadcasts that
-were received together should fit, so that each receiver gets them in one write."""
 
 TURN: Final = 4096
 """Units of work of all connections before the reactor looks at its timers and other
@@ -32,6 +30,18 @@ class Task(Protocol):
 
     def abort(self) -> None:
         """End the connection, because a step has raised an exception."""
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """A function that does a slice of work each time, and outlasts its failures."""
+
+    step: Callable[[], bool]
+    rotation: Rotation
+
+    def abort(self) -> None:
+        """Do the rest, because a step has raised an exception."""
+        self.rotation.add(self)
 
 
 class Rotation:
@@ -63,6 +73,10 @@ class Rotation:
         else:
             self._schedule()
             self._do(task)
+
+    def do(self, step: Callable[[], bool]) -> None:
+        """Call *step* when it is its turn, until it returns that nothing is left to do."""
+        self.start(_Steps(step, self))
 
     def spend(self, units: int) -> bool:
         """Count *units* of work that is done without a step, if this turn has time left for it.

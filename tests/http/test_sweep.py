@@ -6,8 +6,8 @@ import pytest
 from twisted.logger import capturedLogs
 
 from acebase_ipc.http.sweep import END, Sweep
-from acebase_ipc.relay.work import Work
-from acebase_ipc.rotation import SLICE, TURN, Rotation
+from acebase_ipc.relay.work import SLICE, Work
+from acebase_ipc.rotation import TURN, Rotation
 from acebase_ipc.testing import MemoryReactor
 
 

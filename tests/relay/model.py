@@ -250,6 +250,8 @@ class Model:
                     self.send(member, hello(other.id))
 
     def lose(self, member: Member, close_code: int | None) -> None:
+        if member.gone:
+            return
         self.take_back(member)
         if (
             self.session_timeout > 0
@@ -262,7 +264,18 @@ class Model:
             member.session_until = self.now + self.session_timeout
             self.suspended.append(member)
         else:
-            self.leave(member)
+            if member not in self.ending:
+                self.ending.append(member)
+            self.end_all()
+
+    def end_all(self) -> None:
+        """End the sessions that are ending, and those that end because they are told of it."""
+        while self.ending:
+            over = self.ending.copy()
+            for member in over:
+                self.depart(member)
+            for member in over:
+                self.tell_others(member, f"disconnect:{member.id}")
 
     def leave(self, member: Member) -> None:
         self.depart(member)
@@ -297,11 +310,8 @@ class Model:
         for letter in self.letters:
             letter.waiting -= {each for each, until in letter.fetched.items() if until <= now}
         over = [e for e in self.suspended if e.session_until <= now]
-        over += [each for each in self.ending if each not in over]
-        for member in over:
-            self.depart(member)
-        for member in over:
-            self.tell_others(member, f"disconnect:{member.id}")
+        self.ending += [each for each in over if each not in self.ending]
+        self.end_all()
 
     # Messages
 

@@ -12,7 +12,8 @@ from twisted.logger import LogEvent, LogLevel, capturedLogs
 from acebase_ipc.protocol.frames import MAX_TEXTS
 from acebase_ipc.protocol.messages import Message
 from acebase_ipc.relay.limits import KIB, MIB
-from acebase_ipc.rotation import SLICE, TURN
+from acebase_ipc.relay.work import SLICE
+from acebase_ipc.rotation import TURN
 from acebase_ipc.testing import Opcode, client_frame, close_frame, ping_frame, server_frames
 from acebase_ipc.websocket._autobahn import CLOSE_TIMEOUT
 from acebase_ipc.websocket.epoll import BUFFER

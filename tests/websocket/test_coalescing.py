@@ -6,6 +6,7 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
 
+from acebase_ipc.relay.work import Work
 from acebase_ipc.websocket.coalescing import BUSY, WriteCoalescer
 
 
@@ -37,7 +38,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def flushing(clock: Clock) -> WriteCoalescer:
-    return WriteCoalescer(clock, clock.seconds)
+    return WriteCoalescer(clock, clock.seconds, Work())
 
 
 def receive(flushing: WriteCoalescer, *lines: Line) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from acebase_ipc.rotation import SLICE, Rotation
+from acebase_ipc.relay.work import SLICE
+from acebase_ipc.rotation import Rotation
 
 END: Final = 128
 """Units of work of a connection that is ended: with its report and its clean-up, 0.1 ms."""

@@ -22,6 +22,7 @@ from acebase_ipc.relay.memory import MemoryBudget
 from acebase_ipc.relay.peers import Connection, Database, Peer, SessionState
 from acebase_ipc.relay.queue import MessageQueue, memory_of
 from acebase_ipc.relay.registry import Registry
+from acebase_ipc.relay.work import Work
 
 _DRAIN_STEP = 64 * KIB
 """Bytes that a connection with room is handed before it is asked again whether it is full."""
@@ -54,11 +55,18 @@ class Delivery:
     (:attr:`ending`). It does not leave at once, because the message about this could
     exceed the limit of another peer's queue, and so on.
 
-    :ivar ending: the peers whose session has to be ended, the first one first.
+    :ivar work: counts the work of delivering to many.
+    :ivar ending: the peers whose session has to be ended, the first one first, each with
+        whether its process may still run.
     """
 
     def __init__(
-        self, limits: Limits, registry: Registry, budget: MemoryBudget, observer: Observer
+        self,
+        limits: Limits,
+        registry: Registry,
+        budget: MemoryBudget,
+        observer: Observer,
+        work: Work,
     ) -> None:
         self._max_backlog = limits.max_backlog
         self._max_session_queue = limits.max_session_queue
@@ -66,7 +74,8 @@ class Delivery:
         self._registry = registry
         self._budget = budget
         self._observer = observer
-        self.ending: dict[Peer, None] = {}
+        self.work = work
+        self.ending: dict[Peer, bool] = {}
 
     # To a peer
 
@@ -92,7 +101,7 @@ class Delivery:
                 self._append(peer.queue, message, sender)
             else:
                 self.report_expiry(peer, ExpiryReason.SIZE)
-                self._end(peer)
+                self.end(peer, may_run=True)
                 self._keep_for_successor(peer, message, sender)
         else:
             self._keep_for_successor(peer, message, sender)
@@ -124,14 +133,29 @@ class Delivery:
     def cut(self, peer: Peer) -> None:
         """End the connection of *peer* at once, and its session with it."""
         connection = peer.connection
-        self._end(peer)
+        self.end(peer, may_run=True)
         if connection is not None:
             connection.abort()
 
-    def _end(self, peer: Peer) -> None:
+    def end(self, peer: Peer, may_run: bool) -> None:
+        """Deliver nothing more to *peer*, whose session has to be ended.
+
+        :param may_run: whether its process may still run, and take locks for its own.
+        """
         peer.connection = None
         peer.state = SessionState.ENDING
-        self.ending[peer] = None
+        self.end_later(peer, may_run)
+
+    def end_later(self, peer: Peer, may_run: bool) -> None:
+        """Note that the session of *peer* has to be ended."""
+        if peer not in self.ending:
+            peer.database.ending += 1
+        self.ending[peer] = may_run
+
+    def forget(self, peer: Peer) -> None:
+        """Note that the session of *peer* is ended."""
+        if self.ending.pop(peer, None) is not None:
+            peer.database.ending -= 1
 
     def drain(self, peer: Peer) -> None:
         """Hand *peer* the messages of its queue, in order, while its connection has room."""

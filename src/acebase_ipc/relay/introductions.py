@@ -48,6 +48,7 @@ class Introductions:
         if not self._enabled or not newcomer.is_introduced:
             return
         about_newcomer = _introduction(newcomer)
+        self._delivery.work.units += len(newcomer.database.peers)
         for other in newcomer.database.peers.values():
             if other is not newcomer and other.is_introduced:
                 self._delivery.send(other, about_newcomer)

@@ -23,7 +23,7 @@ from acebase_ipc.relay.registry import Registry
 from acebase_ipc.relay.router import Router
 from acebase_ipc.relay.sessions import Sessions
 from acebase_ipc.relay.store import MessageStore
-from acebase_ipc.relay.work import Work
+from acebase_ipc.relay.work import Work, do_at_once
 
 
 class Relay:
@@ -38,6 +38,9 @@ class Relay:
     :param recover_locks: whether to release the locks of peers that are gone, and to tell a new
         master of locks and open requests.
     :param journal: receives what the next relay needs if this one ends without warning.
+    :param work: counts the work.
+    :param in_steps: calls a function until it returns that nothing is left to do; default: at
+        once, as long as that takes.
     :ivar memory: counts the bytes that all parts hold.
     :ivar registry: knows the databases and their peers.
     :ivar store: keeps large messages until they are downloaded.
@@ -55,6 +58,8 @@ class Relay:
         introduce: bool = True,
         recover_locks: bool = True,
         journal: Journal | None = None,
+        work: Work | None = None,
+        in_steps: Callable[[Callable[[], bool]], object] = do_at_once,
     ) -> None:
         limits = limits or Limits()
         self._observer = observer = observer or NullObserver()
@@ -63,7 +68,8 @@ class Relay:
         self.store = MessageStore(limits.message_ttl)
         self.memory.register(lambda: self.store.stored)
         self.memory.register(lambda: self.registry.memory)
-        self.delivery = Delivery(limits, self.registry, self.memory, observer)
+        self.work = work = work or Work()
+        self.delivery = Delivery(limits, self.registry, self.memory, observer, work)
         introductions = Introductions(self.delivery, introduce)
         self._clock = clock
         self._lock_watch = LockWatch(limits.lock_warning, observer)
@@ -78,12 +84,10 @@ class Relay:
             self.store,
             recovery,
             observer,
+            lambda: in_steps(lambda: self.sessions.end_some(clock())),
             journal,
         )
-        self.work = Work()
-        self.router = Router(
-            limits, self.delivery, introductions, self.store, recovery, observer, self.work
-        )
+        self.router = Router(limits, self.delivery, introductions, self.store, recovery, observer)
 
     def restore(self, restored: Restored, now: float) -> None:
         """Refuse the workers of a relay that has ended without warning, and free their locks.

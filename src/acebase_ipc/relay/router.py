@@ -30,7 +30,6 @@ from acebase_ipc.relay.limits import MAX_UTF8_PER_UNIT, Limits
 from acebase_ipc.relay.peers import Peer
 from acebase_ipc.relay.recovery import LockRecovery
 from acebase_ipc.relay.store import MessageStore
-from acebase_ipc.relay.work import Work
 
 _TO_MASTER = b"to:%b;" % MASTER
 _AFTER_MASTER = len(_TO_MASTER)
@@ -52,10 +51,9 @@ class Router:
         store: MessageStore,
         recovery: LockRecovery,
         observer: Observer,
-        work: Work,
     ) -> None:
         self.max_payload = limits.payload_limit
-        self._work = work
+        self._work = delivery.work
         self._delivery = delivery
         self._keep = delivery.keep
         self._introductions = introductions

@@ -12,7 +12,7 @@ disconnect is deferred and none when it is sent at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -40,12 +40,16 @@ from acebase_ipc.relay.peers import Connection, Database, Peer, SessionState
 from acebase_ipc.relay.recovery import LockRecovery
 from acebase_ipc.relay.registry import Registry
 from acebase_ipc.relay.store import MessageStore
+from acebase_ipc.relay.work import SLICE
 
 CLOSE_REPLACED = 4001
 """Closes a connection whose id has connected again (RFC 6455: private use)."""
 
 LEAVING = frozenset({1000, 1001})
 """Close codes of a client that leaves (RFC 6455: normal closure, going away)."""
+
+END = 32
+"""Units of work that ending a session counts, beside telling the others."""
 
 _ENDED = frozenset({SessionState.ENDING, SessionState.RESTORED})
 """The states of a session that ends when its peer is back."""
@@ -83,8 +87,10 @@ class Sessions:
         store: MessageStore,
         recovery: LockRecovery,
         observer: Observer,
+        end_soon: Callable[[], object],
         journal: Journal | None = None,
     ) -> None:
+        """:param end_soon: calls :meth:`end_some` until it returns that none is left."""
         self._timeout = limits.session_timeout
         self._timeout_closed = min(limits.session_timeout_closed, limits.session_timeout)
         self._max_session_queue = limits.max_session_queue
@@ -94,6 +100,7 @@ class Sessions:
         self._store = store
         self._recovery = recovery
         self._observer = observer
+        self._end_soon = end_soon
         self._journal = journal
         self._fences = Fences(limits.fence, observer, journal)
         self._conflicts = IdConflicts()
@@ -136,7 +143,8 @@ class Sessions:
         """
         previous = self._registry.find(handshake.database, handshake.client_id)
         if previous is not None and previous.state in _ENDED:
-            self.end([previous], now)
+            may_run = self._delivery.ending.get(previous, True)
+            self.end({previous: now if may_run else None})
         self._fences.check(handshake, now)
 
     def admit(self, handshake: Handshake, connection: Connection, connected_at: int) -> Admitted:
@@ -157,7 +165,7 @@ class Sessions:
             return Admitted(previous, arrival)
         if previous is not None:
             self._take_connection(previous)
-            self.end([previous])
+            self.end({previous: None})
         peer = self._registry.add(handshake, connection, connected_at)
         if self._journal is not None and handshake.restarts and not peer.is_master:
             peer.number = self._journal.joined(peer.database.name, peer.client_id, restarts=True)
@@ -166,17 +174,18 @@ class Sessions:
     def welcome(self, admitted: Admitted) -> None:
         """Welcome a peer, tell the others if it is new, and deliver its queue."""
         peer, database = admitted.peer, admitted.peer.database
+        others = [each for each in database.peers.values() if each is not peer]
         queued = peer.queue.take_all()
         self._delivery.send(peer, self._welcome)
         if admitted.arrival is Arrival.JOINED:
-            self._tell_others(database, peer, connected(peer.id))
+            self._tell(others, connected(peer.id))
             self._observer.report(PeerJoined(database.name, peer.client_id, peer.dialect.value))
             self._introductions.introduce(peer)
             if peer.is_master:
                 queued = database.awaiting_master
         elif admitted.arrival is Arrival.RESTARTED:
-            self._tell_others(database, peer, disconnected(peer.id))
-            self._tell_others(database, peer, connected(peer.id))
+            self._tell(others, disconnected(peer.id))
+            self._tell(others, connected(peer.id))
             self._introductions.introduce(peer)
         if peer.is_master:
             self._recovery.master_arrived(peer, queued)
@@ -246,7 +255,7 @@ class Sessions:
         if peer.state is SessionState.GONE:
             return
         if peer.state is SessionState.ENDING:
-            self.end([peer], now)
+            self._end_soon()
         elif peer.connection is not connection:
             if close_code is not None:
                 self._conflicts.declare(peer, now)  # it was replaced although its process runs
@@ -256,7 +265,8 @@ class Sessions:
             if self._keeps_session(peer, close_code):
                 self._suspend(peer, now, has_ended and not peer.is_master)
             else:
-                self.end([peer], None if close_code in LEAVING else now)
+                self._end_later(peer, may_run=close_code not in LEAVING)
+                self._end_soon()
 
     def _keeps_session(self, peer: Peer, close_code: int | None) -> bool:
         return (
@@ -272,16 +282,20 @@ class Sessions:
         self._expiries[peer] = now + (self._timeout_closed if is_short else self._timeout)
         self._observer.report(SessionSuspended(peer.database.name, peer.client_id))
 
-    def end(self, peers: Collection[Peer], lost_at: float | None = None) -> None:
-        """End the sessions of *peers* at once: remove all of them, then tell the others.
+    def _end_later(self, peer: Peer, may_run: bool) -> None:
+        self._delivery.pass_to_successor(peer)
+        self._delivery.end(peer, may_run)
+
+    def end(self, peers: Mapping[Peer, float | None]) -> None:
+        """End the sessions of *peers*: remove all of them, then tell the others.
 
         None of them is suspended.
 
-        :param lost_at: monotonic seconds if their processes may still run, and take locks for
-            theirs that are released now: then their ids are refused for some time.
+        :param peers: each with the time, in monotonic seconds, if its process may still run, and
+            take locks for its own that are released now: then its id is refused for some time.
         """
         left: dict[Database, list[Peer]] = {}
-        for peer in peers:
+        for peer, lost_at in peers.items():
             if peer.state is SessionState.GONE:
                 continue
             self._delivery.pass_to_successor(peer)
@@ -290,14 +304,39 @@ class Sessions:
             self._forget(peer)
             left.setdefault(peer.database, []).append(peer)
         for database, gone in left.items():
+            others = [
+                each for each in database.peers.values() if each.state is not SessionState.ENDING
+            ]
             for peer in gone:
-                self._tell_others(database, peer, disconnected(peer.id))
+                self._tell(others, disconnected(peer.id))
                 self._observer.report(PeerLeft(database.name, peer.client_id))
+
+    def end_some(self, now: float) -> bool:
+        """End about a slice of the sessions that are ending, the first ones first.
+
+        :param now: monotonic seconds.
+        :returns: whether others are left.
+        """
+        ending = self._delivery.ending
+        units = 0
+        some: dict[Peer, float | None] = {}
+        for peer, may_run in ending.items():
+            units += END + len(peer.database.peers) - peer.database.ending
+            some[peer] = now if may_run else None
+            if units >= SLICE:
+                break
+        for peer in some:
+            self._delivery.forget(
+                peer
+            )  # first, so that one that cannot be ended does not stop the others
+        self.end(some)
+        self._delivery.work.units += END * len(some)
+        return bool(ending)
 
     def _forget(self, peer: Peer) -> None:
         self._registry.remove(peer)
         self._expiries.pop(peer, None)
-        self._delivery.ending.pop(peer, None)
+        self._delivery.forget(peer)
         peer.state = SessionState.GONE
         peer.connection = None
         if self._journal is not None and peer.number:
@@ -309,22 +348,26 @@ class Sessions:
                 MessageDropped(name, peer.client_id, DropReason.RECIPIENT_GONE, undelivered)
             )
 
-    def _tell_others(self, database: Database, peer: Peer, text: bytes) -> None:
+    def _tell(self, peers: Collection[Peer], text: bytes) -> None:
         message = Message(text)
-        for other in database.peers.values():
-            if other is not peer:
-                self._delivery.send(other, message)
+        self._delivery.work.units += len(peers)
+        for peer in peers:
+            self._delivery.send(peer, message)
 
     def expire(self, now: float) -> None:
-        """End the sessions that have expired or are ending; to be called about once a second.
+        """End the sessions that have expired; to be called about once a second.
 
         :param now: monotonic seconds.
         """
         over = [peer for peer, until in self._expiries.items() if until <= now]
         for peer in over:
+            del self._expiries[peer]
             if peer.state is SessionState.SUSPENDED:
                 self._delivery.report_expiry(peer, ExpiryReason.TIME)
-        self.end([*over, *self._delivery.ending], now)
+                self._end_later(peer, may_run=True)
+            elif peer.state is SessionState.RESTORED:
+                self._delivery.end_later(peer, may_run=True)
+        self._end_soon()
         self._conflicts.expire(now)
         self._fences.expire(now)
 

@@ -1,6 +1,13 @@
-"""Counts the work that peers cause."""
+"""Counts the work that peers cause, so that it can be divided into slices."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+SLICE: Final = 1024
+"""Units of work of one connection before it is another's turn: 1 to 3 ms. Broadcasts that
+were received together should fit, so that each receiver gets them in one write."""
 
 
 class Work:
@@ -16,3 +23,9 @@ class Work:
 
     def __init__(self) -> None:
         self.units = 0
+
+
+def do_at_once(step: Callable[[], bool]) -> None:
+    """Call *step* until it returns that nothing is left to do."""
+    while step():
+        pass

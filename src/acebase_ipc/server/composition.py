@@ -19,6 +19,7 @@ from acebase_ipc.http.tokens import Tokens
 from acebase_ipc.http.upload import UploadAdmission
 from acebase_ipc.relay.events import Observer
 from acebase_ipc.relay.relay import Relay
+from acebase_ipc.relay.work import Work
 from acebase_ipc.rotation import Rotation
 from acebase_ipc.server.config import AceBaseIPCServerConfig
 from acebase_ipc.server.journal import FileJournal
@@ -104,8 +105,17 @@ def compose(
     """
     limits = config.effective_limits
     journal = None if config.state_dir is None else FileJournal(config.state_dir, clock)
-    relay = Relay(clock, limits, observer, config.introductions, config.lock_recovery, journal)
-    rotation = Rotation(reactor, relay.work)
+    rotation = Rotation(reactor, Work())
+    relay = Relay(
+        clock,
+        limits,
+        observer,
+        config.introductions,
+        config.lock_recovery,
+        journal,
+        rotation.work,
+        rotation.do,
+    )
     uploads = UploadAdmission(relay.router, relay.store, limits, reactor, clock)
     connections = PeerConnections(
         relay, limits, observer, rotation, reactor, clock, wall=lambda: int(wall() * 1000)

@@ -12,9 +12,14 @@ from typing import Protocol
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from acebase_ipc.relay.work import Work
+
 BUSY = 0.0002
 """Seconds. A connection that was flushed within this time is busy: it is flushed again at the
 end of the reactor's turn, and any other one at once."""
+
+WRITE = 8
+"""Units of work that writing to a connection counts."""
 
 log = Logger()
 
@@ -38,13 +43,15 @@ class WriteCoalescer:
     """Flushes connections, each as late as possible without adding latency.
 
     :param clock: returns monotonic seconds.
+    :param work: counts the writes.
     :ivar receiving: whether data of a connection is being processed: messages that are
         sent in the meantime wait until :meth:`flush_idle`.
     """
 
-    def __init__(self, reactor: IReactorTime, clock: Callable[[], float]) -> None:
+    def __init__(self, reactor: IReactorTime, clock: Callable[[], float], work: Work) -> None:
         self._reactor = reactor
         self._clock = clock
+        self._work = work
         self.receiving = False
         self._in_turn = False
         self._unflushed: list[Flushable] = []
@@ -88,13 +95,16 @@ class WriteCoalescer:
         These are flushed at the end of the turn.
         """
         now = self._clock()
+        written = 0
         for connection in connections:
             if now - connection.last_flush < busy_for:
                 self._flush_later(connection)
                 continue
             connection.last_flush = now
+            written += WRITE
             try:
                 connection.flush()
             except Exception:
                 log.failure("writing failed")
                 connection.abort()
+        self._work.units += written

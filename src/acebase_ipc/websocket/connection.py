@@ -139,7 +139,7 @@ class PeerConnection:
             sessions.lost(peer, websocket, code, now, has_ended)
         except Exception:
             log.failure("{doing} failed", doing="losing a connection")
-            sessions.end([peer], now)  # otherwise it would collect messages indefinitely
+            sessions.end({peer: now})  # otherwise it would collect messages indefinitely
 
     def check(self, timeout: float, answer: Callable[[bool], object]) -> None:
         """Check whether the other end answers a ping within *timeout* seconds."""

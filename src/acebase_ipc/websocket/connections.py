@@ -135,7 +135,7 @@ class PeerConnections:
                 listener.handshake.database, listener.tokens
             ):
                 revoked.append((connection, listener.peer))
-        self._relay.sessions.end([peer for _, peer in revoked if peer is not None])
+        self._relay.sessions.end({peer: None for _, peer in revoked if peer is not None})
         for connection, _ in revoked:
             connection.close(CLOSE_POLICY, "the token is not valid any more")
 

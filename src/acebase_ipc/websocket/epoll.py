@@ -24,8 +24,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from acebase_ipc.relay.limits import KIB
-from acebase_ipc.relay.work import Work
-from acebase_ipc.rotation import SLICE, TURN
+from acebase_ipc.relay.work import SLICE, Work
+from acebase_ipc.rotation import TURN
 
 BUFFER = FileDescriptor.bufferSize
 """Bytes read from a socket at a time: as many as Twisted reads."""

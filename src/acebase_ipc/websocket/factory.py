@@ -90,7 +90,7 @@ class WebSocketFactory(WebSocketServerFactory, Generic[C]):
         self.ticks = 0
         self.knows_parser = _autobahn.PARSER_IS_KNOWN
         self.knows_transport = _autobahn.TRANSPORT_IS_KNOWN
-        self.coalescer = WriteCoalescer(reactor, clock)
+        self.coalescer = WriteCoalescer(reactor, clock, rotation.work)
         self.rotation = rotation
         self.work = rotation.work
         self._owner = owner

@@ -36,7 +36,7 @@ from acebase_ipc.protocol.frames import (
 )
 from acebase_ipc.protocol.messages import Message
 from acebase_ipc.relay.limits import KIB
-from acebase_ipc.rotation import SLICE
+from acebase_ipc.relay.work import SLICE
 from acebase_ipc.websocket import _autobahn
 from acebase_ipc.websocket.factory import WebSocketFactory
 from acebase_ipc.websocket.incoming import FEED, MAX_FRAGMENTS, TEXT, Incoming, unmask_long

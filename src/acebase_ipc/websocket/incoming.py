@@ -19,7 +19,7 @@ from acebase_ipc.protocol.frames import (
     take_control,
     unmask,
 )
-from acebase_ipc.rotation import SLICE
+from acebase_ipc.relay.work import SLICE
 from acebase_ipc.websocket import _autobahn
 
 FEED: Final = 512

@@ -39,12 +39,13 @@ class Ear(Protocol):
     def __init__(self, reader: EpollReader) -> None:
         self._reader = reader
         self.heard = b""
+        self.is_within_message = False
         self.lost: Failure | None = None
         self.on_data: Callable[[bytes], object] = lambda data: None
 
     def connectionMade(self) -> None:
         transport: Any = self.transport
-        self.number = self._reader.add(transport, self.gathered)
+        self.number = self._reader.add(transport, self.gathered, lambda: self.is_within_message)
         if self.number is None:
             transport.startReading()
 
@@ -76,6 +77,7 @@ class Network:
         self.work = Work()
         self.reader = EpollReader(self.reactor, self._begun, self._finished, self.work)
         self.clients: list[socket.socket] = []
+        self.ears: list[Ear] = []
 
     def _begun(self) -> None:
         self.reading = True
@@ -91,9 +93,18 @@ class Network:
             accepted, address = listener.accept()
         self.clients.append(client)
         ear = Ear(self.reader)
+        self.ears.append(ear)
         port: Any = None
         reactor: Any = self.reactor
         ear.makeConnection(Server(accepted, ear, address, port, 0, reactor))
+        return client, ear
+
+    def connect_known(self) -> tuple[socket.socket, Any]:
+        """Connect a client that has sent something before."""
+        client, ear = self.connect()
+        client.sendall(b"x")
+        self.reactor.turn_until(lambda: ear.heard)
+        ear.heard = b""
         return client, ear
 
 
@@ -146,12 +157,12 @@ def test_nobody_is_read_from_for_ever(network: Network) -> None:
     network.reactor.turn_until(lambda: len(ear.heard) == BUFFER + 1)
 
 
-# ---- Sockets that have sent much
+# ---- Sockets that have sent much, or a message in pieces
 
 
 def connect_heavy(network: Network) -> list[tuple[socket.socket, Any]]:
     """Connections that have sent much, of which one in four is read from in a turn."""
-    pairs = [network.connect() for _ in range(2 * CROWD)]
+    pairs = [network.connect_known() for _ in range(2 * CROWD)]
 
     def work(data: bytes) -> None:
         network.work.units += 4 * TURN // len(pairs)
@@ -166,12 +177,51 @@ def connect_heavy(network: Network) -> list[tuple[socket.socket, Any]]:
 def test_a_client_that_sends_little_does_not_wait_for_many_that_send_much(
     network: Network,
 ) -> None:
+    client, ear = network.connect_known()
     connect_heavy(network)
-    client, ear = network.connect()
     for number in range(1, 4):
         client.sendall(b"x")
         network.reader.doRead()
         assert len(ear.heard) == number
+
+
+def test_a_client_that_sends_whole_messages_does_not_wait_for_many_that_send_pieces(
+    network: Network,
+) -> None:
+    pairs = [network.connect_known() for _ in range(2 * CROWD)]
+    client, ear = network.connect_known()
+
+    def work(data: bytes) -> None:
+        network.work.units += TURN // 4
+
+    for each, piecemeal in pairs:
+        piecemeal.is_within_message = True
+        each.sendall(b"x")
+    network.reader.doRead()
+    for each, piecemeal in pairs:
+        assert piecemeal.heard
+        piecemeal.on_data = work
+        each.sendall(b"x")
+    client.sendall(b"x")
+    network.reader.doRead()
+    assert ear.heard
+
+
+def test_a_client_that_is_known_does_not_wait_for_many_that_are_new(network: Network) -> None:
+    client, ear = network.connect_known()
+    network.reader.doRead()  # nothing is left of it among the ready ones
+
+    def work(data: bytes) -> None:
+        network.work.units += TURN // 4
+
+    for _ in range(2 * CROWD):
+        newcomer, new_ear = network.connect()
+        new_ear.on_data = work
+        newcomer.sendall(b"x")
+    client.sendall(b"x")
+    network.reader.doRead()
+    assert ear.heard
+    assert sum(bool(each.heard) for each in network.ears) < CROWD
 
 
 def test_a_client_that_sends_less_than_before_does_not_wait(network: Network) -> None:
@@ -189,8 +239,8 @@ def test_a_client_that_sends_less_than_before_does_not_wait(network: Network) ->
 
 
 def test_clients_that_send_much_are_read_from_however_many_send_little(network: Network) -> None:
+    light = [network.connect_known() for _ in range(8)]
     heavy = connect_heavy(network)
-    light = [network.connect() for _ in range(8)]
 
     def work(data: bytes) -> None:
         network.work.units += TURN
@@ -206,7 +256,8 @@ def test_clients_that_send_much_are_read_from_however_many_send_little(network: 
 
 
 def test_of_clients_that_send_much_more_is_read_at_a_time_than_of_others(network: Network) -> None:
-    heavy, others = connect_heavy(network), [network.connect() for _ in range(CROWD)]
+    others = [network.connect_known() for _ in range(CROWD)]
+    heavy = connect_heavy(network)
     sizes: dict[str, set[int]] = {"heavy": set(), "other": set()}
     for kind, pairs in (("heavy", heavy), ("other", others)):
         for client, ear in pairs:

@@ -27,6 +27,9 @@ from acebase_ipc.websocket.keepalive import Keepalive
 
 CLOSE_POLICY = 1008
 
+UPGRADE = 768
+"""Units of work that an upgrade counts: with the request it takes about 1 ms."""
+
 log = Logger()
 
 
@@ -104,6 +107,7 @@ class PeerConnections:
         upgraded = getattr(request.channel, "upgraded", lambda: None)
         upgraded()  # tells the relay's own Site; another Site does not count
         listener = PeerConnection(self._surroundings, handshake, tokens, _is_proxied(request))
+        self.factory.work.units += UPGRADE
         WebSocketResource(_Upgrade(self, listener)).render(request)
 
     def opened(self, connection: WebSocketConnection) -> None:

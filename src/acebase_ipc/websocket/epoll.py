@@ -3,8 +3,9 @@
 A Twisted reactor takes as long for each readable socket as the relay for a message. Here the
 sockets are watched by an ``epoll`` of their own, which is one descriptor for the reactor.
 
-While many sockets are ready at once, those that have sent much wait behind all others: a
-client that sends little does not wait until each client that sends much has had its turn.
+Sockets that have sent nothing yet, and, while many are ready at once, those that have sent much
+or a message in pieces wait behind all others. So a client that sends little does not wait until
+each of them has had its turn.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ class _Source(NamedTuple):
     epoll: select.epoll
     receive: Callable[[int], bytes]
     received: Callable[[bytes], object]
+    is_within_message: Callable[[], bool]
     transport: Server
 
 
@@ -96,10 +98,16 @@ class EpollReader:
         self._ready: deque[int] = deque()  # found ready, and not read from yet
         self._heavy_ready: deque[int] = deque()
 
-    def add(self, transport: Server, received: Callable[[bytes], object]) -> int | None:
+    def add(
+        self,
+        transport: Server,
+        received: Callable[[bytes], object],
+        is_within_message: Callable[[], bool],
+    ) -> int | None:
         """Read for *transport* from now on.
 
         :param received: receives the data, instead of the transport's protocol.
+        :param is_within_message: tells whether a message was received in part.
         :returns: the argument of :meth:`discard`; ``None`` if the system has no
             descriptor or memory for it: then the transport reads for itself.
         """
@@ -111,7 +119,9 @@ class EpollReader:
         except OSError:
             return None
         transport.stopReading()
-        self._sources[number] = _Source(epoll, handle.recv, received, transport)
+        source = _Source(epoll, handle.recv, received, is_within_message, transport)
+        self._sources[number] = source
+        self._make_heavy(number, source)
         return number
 
     def _begin(self) -> select.epoll:
@@ -170,10 +180,16 @@ class EpollReader:
         if self._epoll is None:
             return
         self._begun()
+        heavy = self._heavy_epoll
+        may_be_ready = True
         if not self._ready:
-            self._ready.extend(number for number, _ in self._epoll.poll(0, SOCKETS))
-        if self._heavy and self._heavy_epoll is not None and not self._heavy_ready:
-            self._heavy_ready.extend(number for number, _ in self._heavy_epoll.poll(0, SOCKETS))
+            found = self._epoll.poll(0, SOCKETS)
+            self._ready.extend(number for number, _ in found)
+            may_be_ready = len(found) == SOCKETS or (
+                heavy is not None and heavy.fileno() in self._ready
+            )
+        if may_be_ready and self._heavy and heavy is not None and not self._heavy_ready:
+            self._heavy_ready.extend(number for number, _ in heavy.poll(0, SOCKETS))
         is_crowd = len(self._ready) + len(self._heavy_ready) >= CROWD
         work = self._work
         end = work.units + TURN
@@ -195,24 +211,34 @@ class EpollReader:
             try:
                 data = self._read(source, size)
                 if data:
-                    if len(data) >= HEAVY:
-                        if is_crowd and number not in self._heavy:
-                            self._make_heavy(number, source)
-                    elif number in self._heavy:
-                        self._make_light(number, source)
                     source.received(data)
+                    if number in self._sources:
+                        self._sort(number, source, len(data), is_crowd)
                 elif data is not None:
                     self._give_back(number, source.transport)
             except Exception:
                 log.failure("receiving failed")
                 source.transport.abortConnection()
 
+    def _sort(self, number: int, source: _Source, size: int, is_crowd: bool) -> None:
+        """Note whether a socket from which *size* bytes were read has sent much."""
+        if size >= HEAVY or (is_crowd and source.is_within_message()):
+            if is_crowd and number not in self._heavy:
+                self._make_heavy(number, source)
+        elif number in self._heavy:
+            self._make_light(number, source)
+
     def _make_heavy(self, number: int, source: _Source) -> None:
         """Read from a socket after all others from now on, if the system allows it."""
         with suppress(OSError):
             if self._heavy_epoll is None:
-                self._heavy_epoll = select.epoll()
-                source.epoll.register(self._heavy_epoll, select.EPOLLIN)
+                heavy = select.epoll()
+                try:
+                    source.epoll.register(heavy, select.EPOLLIN)
+                except OSError:
+                    heavy.close()
+                    raise
+                self._heavy_epoll = heavy
             self._move(number, source, self._heavy_epoll)
             self._heavy.add(number)
 

@@ -39,6 +39,9 @@ class Connection(Protocol):
     def dataReceived(self, data: bytes) -> None:
         """Receive *data*."""
 
+    def is_within_message(self) -> bool:
+        """Return whether a message was received in part."""
+
     def abort(self) -> None:
         """End it at once."""
 
@@ -177,7 +180,9 @@ class WebSocketFactory(WebSocketServerFactory, Generic[C]):
         handle = connection.transport.getHandle()
         if self._reader is None or not isinstance(handle, socket.socket):
             return None
-        return self._reader.add(connection.transport, connection.dataReceived)
+        return self._reader.add(
+            connection.transport, connection.dataReceived, connection.is_within_message
+        )
 
     def stop_reading(self, source: int | None) -> None:
         """Do not read for a connection any more."""

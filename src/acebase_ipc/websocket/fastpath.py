@@ -241,6 +241,10 @@ class WebSocketConnection(WebSocketServerProtocol):
         self.factory.pause_reading(self, self._source)
         self.factory.rotation.add(self)
 
+    def is_within_message(self) -> bool:
+        """Return whether a message was received in part."""
+        return self._incoming is not None
+
     @property
     def is_open_now(self) -> bool:
         """Whether neither side has begun to close."""

@@ -73,6 +73,27 @@ def test_many_that_begin_in_one_turn_share_its_steps() -> None:
     assert done == [str(each) for each in range(100)]
 
 
+def test_a_function_is_called_until_nothing_is_left_whatever_it_raises() -> None:
+    clock = MemoryReactor()
+    rotation = Rotation(clock, Work())
+    outcomes = [True, LookupError("a mistake"), True, False]
+    calls: list[int] = []
+
+    def step() -> bool:
+        calls.append(len(outcomes))
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    with capturedLogs() as logged:
+        for _ in range(3):  # it is in the rotation once
+            rotation.do(step)
+        clock.settle()
+    assert calls == [4, 3, 2, 1]
+    assert [each["log_failure"].type for each in logged] == [LookupError]
+
+
 def test_a_task_is_in_the_rotation_once() -> None:
     clock, done = MemoryReactor(), list[str]()
     rotation = Rotation(clock, Work())

@@ -15,6 +15,7 @@ from acebase_ipc.relay.limits import Limits
 from acebase_ipc.relay.memory import ENTRY_OVERHEAD, MESSAGE_OVERHEAD
 from acebase_ipc.relay.peers import Peer
 from acebase_ipc.relay.relay import Relay
+from acebase_ipc.relay.work import do_at_once
 
 DATABASE = "shop_data"
 MASTER = "[master]"
@@ -177,6 +178,7 @@ class Core:
     :ivar now: the time in seconds.
     :ivar reports: all events, in order.
     :param journal: receives what has to outlast the relay.
+    :param in_steps: calls a function until it returns that nothing is left to do.
     :param limits: the relay's limits that differ from the defaults.
     """
 
@@ -185,12 +187,19 @@ class Core:
         introduce: bool = True,
         lock_recovery: bool = True,
         journal: Journal | None = None,
+        in_steps: Callable[[Callable[[], bool]], object] = do_at_once,
         **limits: Any,
     ) -> None:
         self.now = 1000.0
         self.reports: list[RelayEvent] = []
         self.relay = Relay(
-            lambda: self.now, Limits(**limits), self, introduce, lock_recovery, journal
+            lambda: self.now,
+            Limits(**limits),
+            self,
+            introduce,
+            lock_recovery,
+            journal,
+            in_steps=in_steps,
         )
         self._processes: list[Process] = []
 

@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
 
 from acebase_ipc.relay.work import Work
-from acebase_ipc.websocket.coalescing import BUSY, WriteCoalescer
+from acebase_ipc.websocket.coalescing import BUSY, WRITE, WriteCoalescer
 
 
 class Line:
@@ -76,6 +76,13 @@ def test_the_busy_are_flushed_at_the_end_of_the_reactors_turn(
     clock.advance(BUSY * 0.9)
     receive(flushing, line)
     assert line.writes == 3
+
+
+def test_each_write_counts_as_work(clock: Clock) -> None:
+    work = Work()
+    flushing = WriteCoalescer(clock, clock.seconds, work)
+    receive(flushing, Line(), Line())
+    assert work.units == 2 * WRITE
 
 
 def test_whoever_is_written_to_out_of_the_blue_waits_for_the_end_of_the_turn(

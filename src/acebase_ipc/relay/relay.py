@@ -84,10 +84,13 @@ class Relay:
             self.store,
             recovery,
             observer,
-            lambda: in_steps(lambda: self.sessions.end_some(clock())),
+            lambda: in_steps(self._end_some),
             journal,
         )
         self.router = Router(limits, self.delivery, introductions, self.store, recovery, observer)
+
+    def _end_some(self) -> bool:
+        return self.sessions.end_some(self._clock())
 
     def restore(self, restored: Restored, now: float) -> None:
         """Refuse the workers of a relay that has ended without warning, and free their locks.

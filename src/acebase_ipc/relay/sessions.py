@@ -325,11 +325,13 @@ class Sessions:
             some[peer] = now if may_run else None
             if units >= SLICE:
                 break
-        for peer in some:
-            self._delivery.forget(
-                peer
-            )  # first, so that one that cannot be ended does not stop the others
-        self.end(some)
+        try:
+            self.end(some)
+        except Exception:
+            failed = next((each for each in some if each.state is not SessionState.GONE), None)
+            if failed is not None:
+                self._delivery.forget(failed)  # so that the others are ended in the next step
+            raise
         self._delivery.work.units += END * len(some)
         return bool(ending)
 

@@ -76,7 +76,7 @@ def test_many_that_begin_in_one_turn_share_its_steps() -> None:
 def test_a_function_is_called_until_nothing_is_left_whatever_it_raises() -> None:
     clock = MemoryReactor()
     rotation = Rotation(clock, Work())
-    outcomes = [True, LookupError("a mistake"), True, False]
+    outcomes: list[bool | Exception] = [True, LookupError("a mistake"), True, False]
     calls: list[int] = []
 
     def step() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ W1 = worker_id(1)
 class Scene:
     """A relay that does in :meth:`work` what can be done in steps."""
 
-    def __init__(self, **limits: float) -> None:
+    def __init__(self, **limits: Any) -> None:
         self._step: Callable[[], bool] = lambda: False
         self.core = Core(introduce=False, in_steps=self._begin, **limits)
 

@@ -49,11 +49,15 @@ class FakeConnection:
     :ivar received: bytes of a message that has arrived in part.
     :ivar room: bytes that the transport takes before it is full.
     :ivar closed: the code and reason with which the relay closed it.
+    :ivar silence: seconds since it has received something.
+    :ivar lag: seconds that the other end takes to answer a ping.
     :ivar checks: the open checks of the other end: timeout and answer.
     """
 
     def __init__(self, address: str = "192.0.2.1:50000") -> None:
         self.address = address
+        self.silence = 0.0
+        self.lag: float | None = None
         self.batching = False
         self.is_full = False
         self.transport = 0

@@ -179,7 +179,7 @@ class Delivery:
         self._report_dropped(peer, queue.discard_if(_is_from_gone))
         if queue:
             name = peer.database.name
-            self._observer.report(SessionResumed(name, peer.client_id, len(queue)))
+            self._observer.report(SessionResumed(name, peer.client_id, len(queue), peer.address))
         if peer.dialect is DOCUMENTED:  # a master; the messages were rendered for acebase
             queue.change_each(_render_documented)
         if queue is not peer.queue:

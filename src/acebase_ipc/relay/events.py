@@ -7,7 +7,7 @@ metric. Messages that are relayed are not reported, because they are too frequen
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar, Protocol
@@ -81,9 +81,10 @@ class PeerJoined(PeerEvent):
     """A peer has joined its database."""
 
     severity: ClassVar[Severity] = Severity.INFO
-    text: ClassVar[str] = "{database}: {peer} joined as {dialect} peer"
+    text: ClassVar[str] = "{database}: {peer} joined from {address} as {dialect} peer"
 
     dialect: str
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,9 @@ class PeerLeft(PeerEvent):
     """A peer has left; the others have been told."""
 
     severity: ClassVar[Severity] = Severity.INFO
-    text: ClassVar[str] = "{database}: {peer} left"
+    text: ClassVar[str] = "{database}: {peer} left, last connected from {address}"
+
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,9 @@ class PeerReplaced(PeerEvent):
     """A peer has connected again while its previous connection was open."""
 
     severity: ClassVar[Severity] = Severity.INFO
-    text: ClassVar[str] = "{database}: {peer} is replaced by a new connection"
+    text: ClassVar[str] = "{database}: {peer} is replaced by a new connection from {address}"
+
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,29 @@ class DialectDetected(PeerEvent):
     """A peer's first envelope shows that it is an acebase peer."""
 
     text: ClassVar[str] = "{database}: {peer} is an acebase peer"
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionClosed(PeerEvent):
+    """The WebSocket of a peer has ended.
+
+    :ivar address: where it came from.
+    :ivar code: the code of a close frame; 1006 if there was none.
+    :ivar reason: the text of that frame, or why the connection has ended.
+    :ivar is_clean: whether both ends have sent a close frame.
+    :ivar seconds: for how long it was open.
+    """
+
+    text: ClassVar[str] = (
+        "{database}: the connection of {peer} from {address} has ended after {seconds:.0f} s:"
+        " {code} {reason}"
+    )
+
+    address: str
+    code: int
+    reason: str
+    is_clean: bool
+    seconds: float
 
 
 class DropReason(Enum):
@@ -197,7 +225,11 @@ class SessionSuspended(PeerEvent):
     """A peer's connection is lost; its session is suspended and the others are not told."""
 
     severity: ClassVar[Severity] = Severity.INFO
-    text: ClassVar[str] = "{database}: the connection of {peer} is lost; its session is suspended"
+    text: ClassVar[str] = (
+        "{database}: the connection of {peer} from {address} is lost; its session is suspended"
+    )
+
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +240,7 @@ class SessionResumed(PeerEvent):
     text: ClassVar[str] = "{database}: {peer} has resumed its session: {messages} queued message(s)"
 
     messages: int
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,6 +436,21 @@ class GuardedObserver:
             self._observer.report(event)
         except Exception:
             self._failed()
+
+
+class Observers:
+    """Passes each event on to several observers, whatever one of them raises.
+
+    :param failed: called in the ``except`` clause when one has raised.
+    """
+
+    def __init__(self, observers: Iterable[Observer], failed: Callable[[], object]) -> None:
+        self._observers = tuple(GuardedObserver(each, failed) for each in observers)
+
+    def report(self, event: RelayEvent) -> None:
+        """Pass *event* on."""
+        for each in self._observers:
+            each.report(event)
 
 
 class NullObserver:

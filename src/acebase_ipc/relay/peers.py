@@ -13,6 +13,7 @@ from acebase_ipc.protocol.messages import MASTER, Message
 from acebase_ipc.relay.ledger import Account, Ledger
 from acebase_ipc.relay.memory import MemoryBudget
 from acebase_ipc.relay.queue import MessageQueue
+from acebase_ipc.relay.traffic import Traffic
 
 
 class Connection(Protocol):
@@ -29,6 +30,14 @@ class Connection(Protocol):
     @property
     def address(self) -> str:
         """The address of the other end, for the log."""
+
+    @property
+    def silence(self) -> float:
+        """Seconds since anything was received."""
+
+    @property
+    def lag(self) -> float | None:
+        """Seconds that the other end's process takes to answer a ping; ``None``: not known."""
 
     @property
     def unsent(self) -> int:
@@ -80,6 +89,8 @@ class Peer:
     :ivar client_id: its id as text.
     :ivar connection: its WebSocket; ``None`` while it has none.
     :ivar connected: when that was opened, in milliseconds since 1970.
+    :ivar address: the address of its last connection's other end.
+    :ivar traffic: the messages of all its connections.
     :ivar said_bye: whether it has broadcast that it is leaving.
     :ivar queue: the messages that wait for it.
     :ivar introduction: the message that introduces it to others; ``None`` until one was made.
@@ -89,6 +100,7 @@ class Peer:
 
     __slots__ = (
         "account",
+        "address",
         "client_id",
         "connected",
         "connection",
@@ -101,6 +113,7 @@ class Peer:
         "queue",
         "said_bye",
         "state",
+        "traffic",
     )
 
     def __init__(
@@ -116,6 +129,8 @@ class Peer:
         self.database = database
         self.connection = connection
         self.connected = connected
+        self.address = "" if connection is None else connection.address
+        self.traffic = Traffic()
         self.dialect = handshake.dialect
         self.dialect_settled = handshake.dialect_settled
         self.said_bye = False
@@ -156,10 +171,11 @@ class Database:
     :ivar awaiting_master: messages addressed to the master while there is none.
     :ivar ending: how many peers have a session that is about to be ended.
     :ivar masters: how many masters have arrived.
+    :ivar traffic: the messages of the peers that have left.
     :ivar ledger: what the peers have asked of the master; ``None`` until one asks.
     """
 
-    __slots__ = ("awaiting_master", "ending", "ledger", "masters", "name", "peers")
+    __slots__ = ("awaiting_master", "ending", "ledger", "masters", "name", "peers", "traffic")
 
     def __init__(self, name: str, budget: MemoryBudget) -> None:
         self.name = name
@@ -167,6 +183,7 @@ class Database:
         self.awaiting_master = MessageQueue(budget)
         self.ending = 0
         self.masters = 0
+        self.traffic = Traffic()
         self.ledger: Ledger | None = None
 
     @property

@@ -31,6 +31,7 @@ from acebase_ipc.protocol.locks import (
 )
 from acebase_ipc.relay.delivery import Delivery
 from acebase_ipc.relay.events import LocksFreed, Observer, TooManyRequests
+from acebase_ipc.relay.histogram import Histogram
 from acebase_ipc.relay.journal import Journal, RestoredWorker
 from acebase_ipc.relay.ledger import MAX_RECORDS, SMALL, Account, Lock
 from acebase_ipc.relay.lost_locks import LostLocks
@@ -50,6 +51,8 @@ class LockRecovery:
     :param clock: returns monotonic seconds.
     :param enabled: whether anything is recovered; the ledgers are kept nevertheless.
     :param journal: receives what the next relay needs if this one ends without warning.
+    :ivar lock_waits: the durations from a request for a lock, or to move one, to its answer.
+    :ivar answer_times: the durations from another request to the master to its answer.
     """
 
     def __init__(
@@ -62,6 +65,8 @@ class LockRecovery:
         journal: Journal | None = None,
     ) -> None:
         self._delivery = delivery
+        self.lock_waits = Histogram()
+        self.answer_times = Histogram()
         self._budget = budget
         self._observer = observer
         self._clock = clock
@@ -213,13 +218,16 @@ class LockRecovery:
             head, request_id, tail = unpack(body)
             requests = account.requests
             is_usual = head == start and tail == end and len(body) <= SMALL
-            if is_usual and account.is_plain and requests.get(request_id):
+            asked = requests.get(request_id)
+            if is_usual and account.is_plain and asked:
+                now = self._clock()
+                (self.lock_waits if may_grant else self.answer_times).observe(now - asked[1])
                 if may_grant:
                     lock_id = int(body[size : body.find(b",", size)])
                     ledger = account.ledger
                     if lock_id > ledger.highest:
                         ledger.highest = lock_id
-                    account.granted[lock_id] = body, self._clock()
+                    account.granted[lock_id] = body, now
                     if self._journal is not None:
                         self._journal.granted(account.worker, request_id, lock_id)
                 elif self._journal is not None:
@@ -251,6 +259,10 @@ class LockRecovery:
             return self._answered_unasked(
                 database, worker, account, addressee, request_id, may_grant, lock_id, body
             )
+        asked = account.requests[request_id]
+        if asked is not None:
+            waited = self._clock() - asked[1]
+            (self.lock_waits if may_grant else self.answer_times).observe(waited)
         lock = account.close(request_id)
         if lock is None:
             return body if lock_id is None else self._add_lock(account, lock_id, body)

@@ -22,6 +22,12 @@ from acebase_ipc.relay.recovery import LockRecovery
 from acebase_ipc.relay.registry import Registry
 from acebase_ipc.relay.router import Router
 from acebase_ipc.relay.sessions import Sessions
+from acebase_ipc.relay.status import (
+    DatabaseStatus,
+    DatabaseSummary,
+    database_status,
+    database_summary,
+)
 from acebase_ipc.relay.store import MessageStore
 from acebase_ipc.relay.work import Work, do_at_once
 
@@ -47,6 +53,8 @@ class Relay:
     :ivar delivery: hands messages to peers' connections.
     :ivar sessions: admits, welcomes, suspends and ends peers.
     :ivar router: decides who receives what.
+    :ivar lock_waits: how long peers have waited for locks.
+    :ivar answer_times: how long they have waited for other answers of the master.
     :ivar work: counts the work that broadcasts cause.
     """
 
@@ -75,6 +83,8 @@ class Relay:
         self._lock_watch = LockWatch(limits.lock_warning, observer)
         recovery = LockRecovery(self.delivery, self.memory, observer, clock, recover_locks, journal)
         self._recovery = recovery
+        self.lock_waits = recovery.lock_waits
+        self.answer_times = recovery.answer_times
         self._journal = journal
         self.sessions = Sessions(
             limits,
@@ -142,6 +152,15 @@ class Relay:
         """Return the locks and open requests of *database*; none if it has no peer."""
         found = self.registry.databases.get(database)
         return LockTable() if found is None else lock_table(found, self._clock())
+
+    def databases(self) -> tuple[DatabaseSummary, ...]:
+        """Return the figures of each database that has a peer."""
+        return tuple(map(database_summary, self.registry.databases.values()))
+
+    def status(self, database: str) -> DatabaseStatus | None:
+        """Return *database* with all that belongs to it; ``None`` if it has no peer."""
+        found = self.registry.databases.get(database)
+        return None if found is None else database_status(found, self.store, self._clock())
 
     def close(self, code: int, reason: str) -> None:
         """End all sessions: send each peer its queue and close its connection."""

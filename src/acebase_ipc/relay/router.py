@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from acebase_ipc.protocol.dialect import (
     ACEBASE,
     BYE_START,
@@ -41,6 +43,8 @@ class Router:
     It does no I/O beyond the methods of :class:`~acebase_ipc.relay.peers.Connection`.
 
     :ivar max_payload: UTF-16 code units that a WebSocket message may have.
+    :ivar watch: called with the sender, the addressee and the body of each message before it is
+        relayed, while somebody watches; must not raise.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class Router:
         observer: Observer,
     ) -> None:
         self.max_payload = limits.payload_limit
+        self.watch: Callable[[Peer, bytes | Audience, bytes], object] | None = None
         self._work = delivery.work
         self._delivery = delivery
         self._keep = delivery.keep
@@ -68,8 +73,12 @@ class Router:
         :raises MessageTooLarge: above ``max_payload`` UTF-16 code units.
         :raises InvalidAddress: for a malformed ``to:``.
         """
-        if len(message) > self.max_payload and self._is_large(message):
+        size = len(message)
+        if size > self.max_payload and self._is_large(message):
             raise MessageTooLarge(self.max_payload)
+        traffic = sender.traffic
+        traffic.received += 1
+        traffic.received_bytes += size
         if sender.dialect is ACEBASE and message.startswith(_TO_MASTER):
             addressee: bytes | Audience = MASTER  # as parse does, but without a call
             body = message[_AFTER_MASTER:]
@@ -80,6 +89,8 @@ class Router:
         else:
             relayed = self._is_relayed(sender, addressee, body)
         if relayed:
+            if self.watch is not None:
+                self.watch(sender, addressee, body)
             self._deliver(sender, addressee, body)
 
     def post(self, sender: Peer, message: bytes, now: float) -> None:
@@ -89,8 +100,12 @@ class Router:
         :raises InvalidAddress: for a malformed ``to:``.
         """
         addressee, body = parse(message)
+        sender.traffic.received += 1
+        sender.traffic.received_bytes += len(message)
         if not self._is_relayed(sender, addressee, body):
             return
+        if self.watch is not None:
+            self.watch(sender, addressee, body)
         if self._is_large(body):
             self._deliver_large(sender, addressee, body, now)
         else:

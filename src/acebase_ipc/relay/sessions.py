@@ -160,6 +160,7 @@ class Sessions:
             self._expiries.pop(previous, None)
             previous.connection = connection
             previous.connected = connected_at
+            previous.address = connection.address
             previous.state = SessionState.CONNECTED
             arrival = Arrival.RESTARTED if previous.is_master else Arrival.RESUMED
             return Admitted(previous, arrival)
@@ -179,7 +180,9 @@ class Sessions:
         self._delivery.send(peer, self._welcome)
         if admitted.arrival is Arrival.JOINED:
             self._tell(others, connected(peer.id))
-            self._observer.report(PeerJoined(database.name, peer.client_id, peer.dialect.value))
+            self._observer.report(
+                PeerJoined(database.name, peer.client_id, peer.dialect.value, peer.address)
+            )
             self._introductions.introduce(peer)
             if peer.is_master:
                 queued = database.awaiting_master
@@ -208,7 +211,7 @@ class Sessions:
         """Detach and close the connection of *peer*, which a new one replaces."""
         connection = peer.connection
         if connection is not None:
-            self._observer.report(PeerReplaced(peer.database.name, peer.client_id))
+            self._observer.report(PeerReplaced(peer.database.name, peer.client_id, peer.address))
             peer.queue.prepend(connection.reclaim())
             peer.connection = None
             connection.close(CLOSE_REPLACED, "replaced")
@@ -280,7 +283,7 @@ class Sessions:
     def _suspend(self, peer: Peer, now: float, is_short: bool) -> None:
         peer.state = SessionState.SUSPENDED
         self._expiries[peer] = now + (self._timeout_closed if is_short else self._timeout)
-        self._observer.report(SessionSuspended(peer.database.name, peer.client_id))
+        self._observer.report(SessionSuspended(peer.database.name, peer.client_id, peer.address))
 
     def _end_later(self, peer: Peer, may_run: bool) -> None:
         self._delivery.pass_to_successor(peer)
@@ -309,7 +312,7 @@ class Sessions:
             ]
             for peer in gone:
                 self._tell(others, disconnected(peer.id))
-                self._observer.report(PeerLeft(database.name, peer.client_id))
+                self._observer.report(PeerLeft(database.name, peer.client_id, peer.address))
 
     def end_some(self, now: float) -> bool:
         """End about a slice of the sessions that are ending, the first ones first.
@@ -337,6 +340,7 @@ class Sessions:
 
     def _forget(self, peer: Peer) -> None:
         self._registry.remove(peer)
+        peer.database.traffic.add(peer.traffic)
         self._expiries.pop(peer, None)
         self._delivery.forget(peer)
         peer.state = SessionState.GONE
@@ -377,4 +381,4 @@ class Sessions:
         """End all sessions without telling other peers, because all connections are closed next."""
         for peer in tuple(self._registry.peers()):
             self._forget(peer)
-            self._observer.report(PeerLeft(peer.database.name, peer.client_id))
+            self._observer.report(PeerLeft(peer.database.name, peer.client_id, peer.address))

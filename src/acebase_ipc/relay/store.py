@@ -98,6 +98,12 @@ class MessageStore:
         self.stored += len(body) + count * ENTRY_SIZE
         return message_id
 
+    def messages_of(self, database: str) -> Iterator[StoredMessage]:
+        """Yield the messages of *database* that wait to be downloaded, the oldest first."""
+        for message in self._messages.values():
+            if message.database == database and message.unfetched:
+                yield message
+
     def open(
         self, database: str, recipient: bytes, message_id: str, interrupt: Callable[[], object]
     ) -> Reading:

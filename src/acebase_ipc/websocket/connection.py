@@ -11,7 +11,7 @@ from twisted.logger import Logger
 
 from acebase_ipc.protocol.errors import MessageRefused
 from acebase_ipc.protocol.handshake import Handshake
-from acebase_ipc.relay.events import Observer, ProtocolViolated
+from acebase_ipc.relay.events import ConnectionClosed, Observer, ProtocolViolated
 from acebase_ipc.relay.peers import Peer
 from acebase_ipc.relay.relay import Relay
 from acebase_ipc.websocket.fastpath import WebSocketConnection
@@ -53,6 +53,7 @@ class PeerConnection:
         "_checks",
         "_is_proxied",
         "_receive",
+        "_since",
         "_surroundings",
         "_websocket",
         "handshake",
@@ -73,6 +74,7 @@ class PeerConnection:
         self._websocket: WebSocketConnection | None = None
         self._checks: tuple[Callable[[bool], object], ...] = ()
         self._check_timeout: IDelayedCall | None = None
+        self._since = 0.0
         self.handshake = handshake
         self.tokens = tokens
         self.peer: Peer | None = None
@@ -80,10 +82,12 @@ class PeerConnection:
     def opened(self, connection: WebSocketConnection) -> None:
         """Make the client a peer, and welcome it."""
         self._websocket = connection
+        self._since = self._surroundings.clock()
         _watch_network(connection, self._surroundings.dead_after)
         sessions = self._surroundings.relay.sessions
         admitted = sessions.admit(self.handshake, connection, self._surroundings.wall())
         self.peer = admitted.peer
+        connection.traffic = admitted.peer.traffic
         sessions.welcome(admitted)
 
     def received(self, text: bytes) -> None:
@@ -140,6 +144,22 @@ class PeerConnection:
         except Exception:
             log.failure("{doing} failed", doing="losing a connection")
             sessions.end({peer: now})  # otherwise it would collect messages indefinitely
+
+    def closed(self, code: int, reason: str, is_clean: bool) -> None:
+        """Report that the connection has ended."""
+        if self._websocket is not None:
+            surroundings, handshake = self._surroundings, self.handshake
+            surroundings.observer.report(
+                ConnectionClosed(
+                    handshake.database,
+                    handshake.client_id,
+                    self._websocket.address,
+                    code,
+                    reason,
+                    is_clean,
+                    surroundings.clock() - self._since,
+                )
+            )
 
     def check(self, timeout: float, answer: Callable[[bool], object]) -> None:
         """Check whether the other end answers a ping within *timeout* seconds."""

@@ -36,6 +36,7 @@ from acebase_ipc.protocol.frames import (
 )
 from acebase_ipc.protocol.messages import Message
 from acebase_ipc.relay.limits import KIB
+from acebase_ipc.relay.traffic import Traffic
 from acebase_ipc.relay.work import SLICE
 from acebase_ipc.websocket import _autobahn
 from acebase_ipc.websocket.factory import WebSocketFactory
@@ -97,6 +98,14 @@ class Listener(Protocol):
             end has not aborted it.
         """
 
+    def closed(self, code: int, reason: str, is_clean: bool) -> None:
+        """Note that the connection has ended.
+
+        :param code: of a close frame; 1006 if there was none.
+        :param reason: the text of that frame, or why the connection has ended.
+        :param is_clean: whether both ends have sent a close frame.
+        """
+
 
 @_autobahn.lean
 @implementer(IPushProducer)
@@ -107,6 +116,8 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     :ivar listener: receives what arrives.
     :ivar is_full: whether it accepts no more messages for now.
+    :ivar traffic: counts the messages that are sent.
+    :ivar lag: seconds that the other end's process has taken to answer the last ping.
     :ivar last_received: the tick of the factory at which bytes last arrived.
     :ivar next_check: see :class:`~acebase_ipc.websocket.keepalive.Checked`.
     :ivar last_flush: see :class:`~acebase_ipc.websocket.coalescing.Flushable`.
@@ -116,6 +127,8 @@ class WebSocketConnection(WebSocketServerProtocol):
     listener: Listener
     _is_ended_by_peer = False
     is_full = False
+    traffic = Traffic()  # of nobody, until the client is a peer
+    lag: float | None = None
     last_received = 0
     next_check = 0
     last_flush = 0.0
@@ -345,7 +358,10 @@ class WebSocketConnection(WebSocketServerProtocol):
         batch = self._batch
         if not batch or self.state != STATE_OPEN:
             return
+        traffic = self.traffic
+        traffic.sent += len(batch)
         data = batch[0] if len(batch) == 1 else b"".join(batch)
+        traffic.sent_bytes += len(data)
         batch.clear()
         self._batched_bytes = 0
         direct = self._direct
@@ -558,6 +574,12 @@ class WebSocketConnection(WebSocketServerProtocol):
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         """Tell the listener and the factory that the connection has ended."""
         self._tell_closing(self._is_ended_by_peer)
+        if self.localCloseCode is not None and not (wasClean and reason):
+            code, reason = self.localCloseCode, self.localCloseReason
+        try:
+            self.listener.closed(code or CLOSE_NO_STATUS, reason or "", wasClean)
+        except Exception:
+            log.failure("{doing} failed", doing="reporting the end of a connection")
         self.factory.closed(self)
 
     def sendHttpErrorResponse(self, code: int, reason: str, responseHeaders: Any = None) -> None:

@@ -23,6 +23,7 @@ from acebase_ipc.relay.registry import Registry
 from acebase_ipc.relay.router import Router
 from acebase_ipc.relay.sessions import Sessions
 from acebase_ipc.relay.store import MessageStore
+from acebase_ipc.relay.warm_up import WarmUp
 from acebase_ipc.relay.work import Work, do_at_once
 
 
@@ -75,6 +76,7 @@ class Relay:
         self._lock_watch = LockWatch(limits.lock_warning, observer)
         recovery = LockRecovery(self.delivery, self.memory, observer, clock, recover_locks, journal)
         self._recovery = recovery
+        self._warm_up = WarmUp(self.delivery, limits.master_warmup, clock)
         self._journal = journal
         self.sessions = Sessions(
             limits,
@@ -83,6 +85,7 @@ class Relay:
             introductions,
             self.store,
             recovery,
+            self._warm_up,
             observer,
             lambda: in_steps(self._end_some),
             journal,
@@ -136,6 +139,7 @@ class Relay:
         self.registry.expire(now)
         self.delivery.enforce_memory_limit()
         self._recovery.expire(now)
+        self._warm_up.expire(now)
         self._lock_watch.check(self.registry.databases.values(), now)
 
     def locks(self, database: str) -> LockTable:

@@ -313,6 +313,7 @@ class Peer(Process):
         *,
         name: str | None = None,
         away: bool = False,
+        opens_after: float = 0,
     ) -> None:
         self.id = ""
         self.opened = False
@@ -334,6 +335,7 @@ class Peer(Process):
             "role": role,
             "ipc": ipc,
             "away": away,
+            "opensAfter": opens_after * 1000,
         }
         trust = {"NODE_EXTRA_CA_CERTS": str(address.certificate)} if address.certificate else {}
         super().__init__(name or role, [*self.program(), json.dumps(options)], trust)
@@ -498,10 +500,18 @@ class Cluster:
         self.database = database
         self.peers: list[Peer] = []
 
-    def start(self, role: Role = "worker", *, away: bool = False, kind: type[Peer] = Peer) -> Peer:
+    def start(
+        self,
+        role: Role = "worker",
+        *,
+        away: bool = False,
+        opens_after: float = 0,
+        kind: type[Peer] = Peer,
+    ) -> Peer:
         """Start one more process, without waiting for it.
 
-        If ``away``, it does not connect before the command ``return``.
+        If ``away``, it does not connect before the command ``return``. Its disk takes
+        ``opens_after`` seconds until it has read the file.
         """
         peer = kind(
             self.addresses[len(self.peers) % len(self.addresses)],
@@ -510,6 +520,7 @@ class Cluster:
             role,
             name=f"{self.database} {role} {len(self.peers)}",
             away=away,
+            opens_after=opens_after,
         )
         self.peers.append(peer)
         return peer

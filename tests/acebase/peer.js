@@ -15,10 +15,11 @@
  *   {"ipcExit": code}         the client has ended its IPC
  *   {"fatal": {"origin": "uncaughtException", "text": …}}   this process is about to end with this error
  *
- * The client is the npm package acebase, unmodified. Two things are wrapped from outside: its `ws`
- * property, to observe the wire, and `connect`, to stay disconnected from the relay without a refused
- * connection (which would end the process ten seconds later). With "away": true in the options the
- * process does not connect before `return`.
+ * The client is the npm package acebase, unmodified. Three things are wrapped from outside: its `ws`
+ * property, to observe the wire, `connect`, to stay disconnected from the relay without a refused
+ * connection (which would end the process ten seconds later), and reading the table of free space, to
+ * take long. With "away": true in the options the process does not connect before `return`; with
+ * "opensAfter": n its disk takes n milliseconds.
  */
 
 const { createHash, randomUUID } = require('node:crypto');
@@ -83,6 +84,14 @@ const db = new AceBase(options.name, {
     storage: { path: options.path, ipc: { ...options.ipc, role: options.role } },
 });
 const ipc = db.api.storage.ipc;
+
+if (options.opensAfter) {
+    const freeSpace = db.api.storage.FST;
+    const load = freeSpace.load;
+    freeSpace.load = () => new Promise((resolve) => {
+        setTimeout(() => resolve(load()), options.opensAfter);
+    });
+}
 
 // -- the wire, observed ---------------------------------------------------------------------
 

@@ -187,6 +187,22 @@ def test_a_master_is_killed_as_soon_as_it_has_joined(
         run_under_load(cluster, restart_twice, outcome)
 
 
+def test_a_new_master_is_asked_for_free_space_only_when_it_has_read_its_file(
+    hasty_relay: Relay, tmp_path: Path
+) -> None:
+    with counting(hasty_relay, tmp_path, workers=2) as cluster:
+        writer, reader = cluster.workers
+        cluster.master.set("large", {"seed": 0})
+        cluster.master.kill()
+        writing = writer.begin("set", path="large/value", value=LARGE)
+        cluster.master = cluster.start("master", opens_after=0.7)
+        cluster.master.wait_ready()
+        writing.result(LIMIT)
+        for peer in (reader, cluster.master, *cluster.join("worker")):
+            assert peer.get("large/value") == digest(LARGE)
+            assert peer.get(COUNTER) == 0
+
+
 @pytest.mark.parametrize("lock_is", ["held", "released without a master"])
 def test_the_master_is_killed_while_a_worker_holds_a_lock(
     each_relay: Relay, tmp_path: Path, outcome: Outcome, lock_is: str

@@ -144,6 +144,7 @@ DEFAULTS: dict[str, float | None] = {
     "message_ttl": 60,
     "max_backlog": 64 * MIB,
     "session_timeout_closed": 5,
+    "master_warmup": 1,
     "fence": 600,
     "lock_warning": 10,
     "max_session_queue": 16 * MIB,
@@ -165,6 +166,7 @@ SECONDS = {
     "message_ttl",
     "session_timeout",
     "session_timeout_closed",
+    "master_warmup",
     "fence",
     "lock_warning",
     "handshake_timeout",
@@ -232,6 +234,7 @@ def test_only_what_can_be_turned_off_can_be_zero() -> None:
     assert [name for name, limit in describe_limits().items() if limit.minimum <= 0] == [
         "session_timeout",
         "session_timeout_closed",
+        "master_warmup",
         "fence",
     ]
 

@@ -209,6 +209,7 @@ def test_nothing_is_searched_where_no_lock_request_was_sent_again(cluster: Clust
     cluster.holds(W1, FORMER + 9)
     cluster.asks(W1, unlock(W1, new_id(), FORMER + 9))
     cluster.asks(W2, lock(W2, new_id(), tid="t2"))
+    cluster.core.wait(1)
     cluster.core.hush()
     for _ in range(60):
         cluster.core.wait(1)

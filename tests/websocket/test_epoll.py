@@ -33,6 +33,15 @@ RESET = struct.pack("ii", 1, 0)
 """Of SO_LINGER: closing a socket resets its connection."""
 
 
+class Gatherer:
+    """Receives for an ear what the reader has read."""
+
+    def __init__(self, ear: Ear, transport: Server) -> None:
+        self.transport = transport
+        self.dataReceived = ear.gathered
+        self.is_within_message = lambda: ear.is_within_message
+
+
 class Ear(Protocol):
     """Keeps what it is told."""
 
@@ -45,7 +54,7 @@ class Ear(Protocol):
 
     def connectionMade(self) -> None:
         transport: Any = self.transport
-        self.number = self._reader.add(transport, self.gathered, lambda: self.is_within_message)
+        self.number = self._reader.add(Gatherer(self, transport))
         if self.number is None:
             transport.startReading()
 
@@ -115,6 +124,10 @@ def network() -> Iterator[Network]:
     for each in network.clients:
         each.close()
     network.reader.connectionLost(Failure(ConnectionError()))
+    for ear in network.ears:
+        transport: Any = ear.transport
+        transport.abortConnection()
+    network.reactor.turn()
     assert network.reactor.getReaders() == []
 
 

@@ -62,6 +62,7 @@ _ANSWERS: Final = {b"lock-result": True, b"unlock-result": False, b"result": Fal
 """The types of answers, and whether they may grant a lock."""
 
 _LOCK_ID = re.compile(rb'"data":\{"id":(\d{1,16})(?=[,}])')
+_OTHER_REQUEST = b'{"type":"request"'
 _FREE_SPACE = b'"data":{"type":"fst.release"'
 
 _Kind = TypeVar("_Kind")
@@ -128,6 +129,14 @@ class LockDetails:
 def read_request(body: bytes) -> tuple[RequestKind, bytes] | None:
     """Return the kind and the id of a request, or ``None`` for any other envelope."""
     return _read(body, _REQUESTS)
+
+
+def is_about_files(body: bytes) -> bool:
+    """Return whether an envelope is a request to the master that is not about locks.
+
+    These are about what its files hold: free space, keys and indexes.
+    """
+    return body.startswith(_OTHER_REQUEST)
 
 
 def read_answer(body: bytes) -> tuple[bool, bytes] | None:

@@ -186,6 +186,16 @@ class Delivery:
             queue.move_to(peer.queue)
         self.drain(peer)
 
+    def end_warm_up(self, database: Database) -> None:
+        """Deliver to the master of *database*, if it is warming up, what waits for that."""
+        if not database.is_warming_up:
+            return
+        database.is_warming_up = False
+        master, queue = database.peers[MASTER], database.awaiting_master
+        self._report_dropped(master, queue.discard_if(_is_from_gone))
+        queue.move_to(master.queue)
+        self.drain(master)
+
     # To an absent master
 
     def waits_for_master(self, sender: Peer) -> bool:
@@ -193,13 +203,13 @@ class Delivery:
         return self._has_sessions and sender.dialect is ACEBASE
 
     def keep_for_master(self, database: Database, message: Message, sender: Peer) -> None:
-        """Queue a *message* that is addressed to an absent master, until a master joins."""
+        """Queue a *message* that is addressed to a master that is absent or warming up."""
         queue = database.awaiting_master
         if not self._make_room(queue, message.size):
             self._drop_awaiting(database)
         is_first = not queue
         self._append(queue, message, sender)
-        if is_first:
+        if is_first and not database.is_warming_up:
             report_master_absent(self._observer, database)
 
     def _keep_for_successor(self, peer: Peer, message: Message, sender: Peer | None) -> None:

@@ -155,6 +155,14 @@ class Limits:
         reason="its process has ended: a running client is back within milliseconds",
         minimum=0,
     )
+    master_warmup: float = _limit(
+        1.0,
+        summary="how long a master that has connected may take to open its files; 0: no time",
+        **_TIME,
+        exceeded="it receives the requests about free space, keys and indexes that have waited",
+        reason="before that it answers as if the files were empty, and destroys them",
+        minimum=0,
+    )
     fence: float = _limit(
         600.0,
         summary="how long a peer is refused whose session ended while it held locks; 0: not at all",

@@ -15,7 +15,7 @@ from acebase_ipc.protocol.locks import (
     read_lock_id,
     read_request,
 )
-from acebase_ipc.protocol.messages import Message
+from acebase_ipc.protocol.messages import Message, render
 from acebase_ipc.relay.events import MasterRecovered, Observer
 from acebase_ipc.relay.ledger import Account, Lock, Request
 from acebase_ipc.relay.lost_locks import LostLocks
@@ -39,7 +39,7 @@ class MasterArrivals:
         """Tell *master* of all locks, then of the requests that the former one was handed.
 
         :param queue: the messages that it receives next. Those about locks are removed that
-            are settled here.
+            are settled here, and requests that are not about locks are added.
         """
         database, ledger = master.database, master.database.ledger
         if ledger is None:
@@ -72,7 +72,10 @@ class MasterArrivals:
             self._own.probe(master, ledger, lock)
         for worker, account, request in sorted(unanswered, key=lambda each: each[2].number):
             account.resent.add(request.id)
-            self._own.send(master, request.body, worker)
+            if request.kind is OTHER:
+                queue.append(Message(render(request.body, master.dialect)), worker)
+            else:
+                self._own.send(master, request.body, worker)
             if request.kind is LOCK:
                 lost.append((worker.client_id, request.body))
         self._lost.master_arrived(database, lost)

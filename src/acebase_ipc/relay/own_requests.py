@@ -165,6 +165,7 @@ class OwnRequests:
         elif lock_id is None:
             lock.is_unknown = is_about_unknown_lock(body)
         elif lock_id == lock.former_id and read_details(body).tid == lock.details.tid:
+            self._delivery.end_warm_up(database)  # it is the same process
             self._confirm(database, ledger, lock, lock_id)
         else:
             lock.is_unknown = True
@@ -194,6 +195,8 @@ class OwnRequests:
             return
         if ledger.is_same_process is None:
             ledger.is_same_process = lock_id > ledger.former_highest >= _PROOF
+            if ledger.is_same_process:
+                self._delivery.end_warm_up(database)
             for each in [lock, *ledger.own.values()]:
                 if not each.is_probed or each.is_unknown:
                     continue

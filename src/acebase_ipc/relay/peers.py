@@ -168,20 +168,32 @@ class Database:
     """The peers that have opened one database.
 
     :ivar peers: the peers by id, in the order in which they joined.
-    :ivar awaiting_master: messages addressed to the master while there is none.
+    :ivar awaiting_master: messages addressed to the master while there is none, or while it is
+        warming up.
     :ivar ending: how many peers have a session that is about to be ended.
+    :ivar is_warming_up: whether its master may not have opened its files yet.
     :ivar masters: how many masters have arrived.
     :ivar traffic: the messages of the peers that have left.
     :ivar ledger: what the peers have asked of the master; ``None`` until one asks.
     """
 
-    __slots__ = ("awaiting_master", "ending", "ledger", "masters", "name", "peers", "traffic")
+    __slots__ = (
+        "awaiting_master",
+        "ending",
+        "is_warming_up",
+        "ledger",
+        "masters",
+        "name",
+        "peers",
+        "traffic",
+    )
 
     def __init__(self, name: str, budget: MemoryBudget) -> None:
         self.name = name
         self.peers: dict[bytes, Peer] = {}
         self.awaiting_master = MessageQueue(budget)
         self.ending = 0
+        self.is_warming_up = False
         self.masters = 0
         self.traffic = Traffic()
         self.ledger: Ledger | None = None

@@ -94,6 +94,16 @@ class MessageQueue:
                 self._remove(message)
         return len(dropped)
 
+    def take_if(self, wanted: Callable[[Message], bool]) -> MessageQueue:
+        """Move the *wanted* messages to a new queue, and return that."""
+        taken = MessageQueue(self._budget)
+        for message, sender in self._entries:
+            if wanted(message):
+                taken.append(message, sender)
+        if taken:
+            self.discard_if(lambda message, sender: wanted(message))
+        return taken
+
     def change_each(self, change: Callable[[bytes], bytes]) -> None:
         """Replace the text of each message by the result of *change*."""
         entries, self._entries = self._entries, _NOTHING

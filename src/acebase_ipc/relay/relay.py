@@ -29,6 +29,7 @@ from acebase_ipc.relay.status import (
     database_summary,
 )
 from acebase_ipc.relay.store import MessageStore
+from acebase_ipc.relay.warm_up import WarmUp
 from acebase_ipc.relay.work import Work, do_at_once
 
 
@@ -85,6 +86,7 @@ class Relay:
         self._recovery = recovery
         self.lock_waits = recovery.lock_waits
         self.answer_times = recovery.answer_times
+        self._warm_up = WarmUp(self.delivery, limits.master_warmup, clock)
         self._journal = journal
         self.sessions = Sessions(
             limits,
@@ -93,6 +95,7 @@ class Relay:
             introductions,
             self.store,
             recovery,
+            self._warm_up,
             observer,
             lambda: in_steps(self._end_some),
             journal,
@@ -146,6 +149,7 @@ class Relay:
         self.registry.expire(now)
         self.delivery.enforce_memory_limit()
         self._recovery.expire(now)
+        self._warm_up.expire(now)
         self._lock_watch.check(self.registry.databases.values(), now)
 
     def locks(self, database: str) -> LockTable:

@@ -13,6 +13,7 @@ from acebase_ipc.protocol.dialect import (
     is_from,
 )
 from acebase_ipc.protocol.errors import MessageTooLarge
+from acebase_ipc.protocol.locks import is_about_files
 from acebase_ipc.protocol.messages import (
     MASTER,
     OTHERS,
@@ -163,6 +164,10 @@ class Router:
                     noted = self._recovery.answered(sender.database, peer, addressee, body)
                 elif addressee == MASTER:
                     noted = self._recovery.requested(sender, peer, body)
+                    if sender.database.is_warming_up and noted and is_about_files(noted):
+                        kept = Message(render(noted, ACEBASE))
+                        self._delivery.keep_for_master(sender.database, kept, sender)
+                        return
                 if noted is None:
                     return
                 body = noted

@@ -40,6 +40,7 @@ from acebase_ipc.relay.peers import Connection, Database, Peer, SessionState
 from acebase_ipc.relay.recovery import LockRecovery
 from acebase_ipc.relay.registry import Registry
 from acebase_ipc.relay.store import MessageStore
+from acebase_ipc.relay.warm_up import WarmUp
 from acebase_ipc.relay.work import SLICE
 
 CLOSE_REPLACED = 4001
@@ -86,6 +87,7 @@ class Sessions:
         introductions: Introductions,
         store: MessageStore,
         recovery: LockRecovery,
+        warm_up: WarmUp,
         observer: Observer,
         end_soon: Callable[[], object],
         journal: Journal | None = None,
@@ -99,6 +101,7 @@ class Sessions:
         self._introductions = introductions
         self._store = store
         self._recovery = recovery
+        self._warm_up = warm_up
         self._observer = observer
         self._end_soon = end_soon
         self._journal = journal
@@ -184,14 +187,14 @@ class Sessions:
                 PeerJoined(database.name, peer.client_id, peer.dialect.value, peer.address)
             )
             self._introductions.introduce(peer)
-            if peer.is_master:
-                queued = database.awaiting_master
         elif admitted.arrival is Arrival.RESTARTED:
             self._tell(others, disconnected(peer.id))
             self._tell(others, connected(peer.id))
             self._introductions.introduce(peer)
         if peer.is_master:
+            database.awaiting_master.move_to(queued)
             self._recovery.master_arrived(peer, queued)
+            self._warm_up.begin(peer, queued)
         if queued or admitted.arrival is not Arrival.JOINED:
             self._delivery.deliver_queued(queued, peer)
 
@@ -345,6 +348,8 @@ class Sessions:
         self._delivery.forget(peer)
         peer.state = SessionState.GONE
         peer.connection = None
+        if peer.is_master:
+            peer.database.is_warming_up = False
         if self._journal is not None and peer.number:
             self._journal.left(peer.number)
         name = peer.database.name

@@ -15,7 +15,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NamedTuple, TypeGuard
+from typing import NamedTuple, Protocol, TypeGuard
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
@@ -58,14 +58,24 @@ def can_use_epoll(reactor: object) -> TypeGuard[IReactorFDSet]:
     return hasattr(select, "epoll") and IReactorFDSet.providedBy(reactor)
 
 
+class Receiver(Protocol):
+    """A connection that receives the data in place of its transport's protocol."""
+
+    transport: Server
+
+    def dataReceived(self, data: bytes) -> None:
+        """Receive *data*."""
+
+    def is_within_message(self) -> bool:
+        """Return whether a message was received in part."""
+
+
 class _Source(NamedTuple):
-    """A socket to read from: what watches it, how, for whom, and its transport."""
+    """A socket to read from: what watches it, how, and for whom."""
 
     epoll: select.epoll
     receive: Callable[[int], bytes]
-    received: Callable[[bytes], object]
-    is_within_message: Callable[[], bool]
-    transport: Server
+    receiver: Receiver
 
 
 @implementer(IReadDescriptor)
@@ -94,32 +104,24 @@ class EpollReader:
         self._epoll: select.epoll | None = None
         self._heavy_epoll: select.epoll | None = None  # which the first one watches
         self._sources: dict[int, _Source] = {}
-        self._heavy: set[int] = set()  # the sockets that have sent much
         self._ready: deque[int] = deque()  # found ready, and not read from yet
         self._heavy_ready: deque[int] = deque()
 
-    def add(
-        self,
-        transport: Server,
-        received: Callable[[bytes], object],
-        is_within_message: Callable[[], bool],
-    ) -> int | None:
-        """Read for *transport* from now on.
+    def add(self, receiver: Receiver) -> int | None:
+        """Read for the transport of *receiver* from now on.
 
-        :param received: receives the data, instead of the transport's protocol.
-        :param is_within_message: tells whether a message was received in part.
         :returns: the argument of :meth:`discard`; ``None`` if the system has no
             descriptor or memory for it: then the transport reads for itself.
         """
-        handle: socket.socket = transport.getHandle()
+        handle: socket.socket = receiver.transport.getHandle()
         number = handle.fileno()
         try:
             epoll = self._epoll or self._begin()
             epoll.register(number, select.EPOLLIN)
         except OSError:
             return None
-        transport.stopReading()
-        source = _Source(epoll, handle.recv, received, is_within_message, transport)
+        receiver.transport.stopReading()
+        source = _Source(epoll, handle.recv, receiver)
         self._sources[number] = source
         self._make_heavy(number, source)
         return number
@@ -150,7 +152,6 @@ class EpollReader:
         """
         source = self._sources.pop(number, None)
         if source is not None and self._epoll is not None:
-            self._heavy.discard(number)
             with suppress(OSError):  # if it is closed, the system has removed it
                 source.epoll.unregister(number)
             if not self._sources:
@@ -188,7 +189,7 @@ class EpollReader:
             may_be_ready = len(found) == SOCKETS or (
                 heavy is not None and heavy.fileno() in self._ready
             )
-        if may_be_ready and self._heavy and heavy is not None and not self._heavy_ready:
+        if may_be_ready and heavy is not None and not self._heavy_ready:
             self._heavy_ready.extend(number for number, _ in heavy.poll(0, SOCKETS))
         is_crowd = len(self._ready) + len(self._heavy_ready) >= CROWD
         work = self._work
@@ -211,21 +212,22 @@ class EpollReader:
             try:
                 data = self._read(source, size)
                 if data:
-                    source.received(data)
+                    source.receiver.dataReceived(data)
                     if number in self._sources:
                         self._sort(number, source, len(data), is_crowd)
                 elif data is not None:
-                    self._give_back(number, source.transport)
+                    self._give_back(number, source.receiver.transport)
             except Exception:
                 log.failure("receiving failed")
-                source.transport.abortConnection()
+                source.receiver.transport.abortConnection()
 
     def _sort(self, number: int, source: _Source, size: int, is_crowd: bool) -> None:
         """Note whether a socket from which *size* bytes were read has sent much."""
-        if size >= HEAVY or (is_crowd and source.is_within_message()):
-            if is_crowd and number not in self._heavy:
+        is_heavy = source.epoll is self._heavy_epoll
+        if size >= HEAVY or (is_crowd and source.receiver.is_within_message()):
+            if is_crowd and not is_heavy:
                 self._make_heavy(number, source)
-        elif number in self._heavy:
+        elif is_heavy:
             self._make_light(number, source)
 
     def _make_heavy(self, number: int, source: _Source) -> None:
@@ -240,14 +242,12 @@ class EpollReader:
                     raise
                 self._heavy_epoll = heavy
             self._move(number, source, self._heavy_epoll)
-            self._heavy.add(number)
 
     def _make_light(self, number: int, source: _Source) -> None:
         """Read from a socket together with all that send little."""
         if self._epoll is not None:
             with suppress(OSError):
                 self._move(number, source, self._epoll)
-                self._heavy.discard(number)
 
     def _move(self, number: int, source: _Source, epoll: select.epoll) -> None:
         epoll.register(number, select.EPOLLIN)
@@ -257,7 +257,7 @@ class EpollReader:
     @staticmethod
     def _read(source: _Source, size: int) -> bytes | None:
         """Return the data that has arrived, or ``None``; ``b""`` if the transport has to read."""
-        if source.transport.disconnecting:
+        if source.receiver.transport.disconnecting:
             return b""
         try:
             return source.receive(size)
@@ -283,4 +283,4 @@ class EpollReader:
     def connectionLost(self, reason: Failure) -> None:
         """End the transports, which the reactor does not know, because the reactor has stopped."""
         for source in tuple(self._sources.values()):
-            source.transport.connectionLost(reason)
+            source.receiver.transport.connectionLost(reason)

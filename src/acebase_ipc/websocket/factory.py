@@ -180,9 +180,7 @@ class WebSocketFactory(WebSocketServerFactory, Generic[C]):
         handle = connection.transport.getHandle()
         if self._reader is None or not isinstance(handle, socket.socket):
             return None
-        return self._reader.add(
-            connection.transport, connection.dataReceived, connection.is_within_message
-        )
+        return self._reader.add(connection)
 
     def stop_reading(self, source: int | None) -> None:
         """Do not read for a connection any more."""

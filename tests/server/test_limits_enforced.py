@@ -11,7 +11,7 @@ from twisted.internet.address import IPv4Address
 
 from acebase_ipc.http.site import SURPLUS
 from acebase_ipc.relay.limits import KIB, MIB, Limits
-from acebase_ipc.server.logging import LINES_PER_PERIOD, LogObserver
+from acebase_ipc.server.logging import LINES_PER_PERIOD
 from acebase_ipc.testing import (
     DATABASE,
     AceBaseMemoryPeer,
@@ -34,9 +34,7 @@ ALICE = f"/{DATABASE}/send?id=alice"
 
 def counts(relay: MemoryRelay) -> Counter[str]:
     """How often each kind of event was reported."""
-    observer = relay.server.observer
-    assert isinstance(observer, LogObserver)
-    return observer.counts
+    return relay.server.counts
 
 
 def try_to_join(

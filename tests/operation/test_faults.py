@@ -217,7 +217,7 @@ async def test_a_full_disk_under_the_log(
     text = log.read_text()
     assert "second" not in text
     assert re.search('"third"' if form == "json" else "third joined", text)
-    assert "Server Shut Down." in text
+    assert "stopped" in text
 
 
 @pytest_twisted.ensureDeferred

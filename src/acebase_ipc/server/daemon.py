@@ -91,7 +91,8 @@ class Daemon(Service):
         if isinstance(output, FileOutput):
             self._handle(signal.SIGUSR1, output.rotate)
         self._ticking.start(TICK)
-        self._reactor.callWhenRunning(self._report_started)
+        started = self.server.start()
+        started.addCallbacks(self._report_ready, self._give_up)
 
     def _handle(self, number: int, action: Callable[[], object]) -> None:
         def call() -> None:
@@ -99,19 +100,18 @@ class Daemon(Service):
 
         self._signals.handle(number, call)
 
-    def _report_started(self) -> None:
-        started = self.server.start()
-        started.addCallbacks(self._report_ready, self._give_up)
-
     def _report_ready(self, _: None) -> None:
-        log.info("ready")
-        self._notifier.ready()
+        def report() -> None:
+            log.info("ready")
+            self._notifier.ready()
+
+        self._reactor.callWhenRunning(report)  # from then on SIGTERM is handled
 
     def _give_up(self, failure: Failure) -> None:
         """End the process: a port that opens asynchronously could not be opened."""
         if self.running:
             exit_with_failure(f"acebase-ipc: {failure.getErrorMessage()}")
-            self._reactor.stop()
+            self._reactor.callWhenRunning(self._reactor.stop)
 
     def _reload(self) -> None:
         self._notifier.reloading()

@@ -246,7 +246,6 @@ class AceBaseIPCServer(Service):
             super().stopService()
         if self._state is not State.RUNNING:
             return self._stop()
-        log.info("stopping: every connection is closed")
         return self._stop().addCallback(lambda _: log.info("stopped"))
 
     def stop(self) -> Deferred[None]:

@@ -47,6 +47,8 @@ async def test_other_reactors(peers: Peers, reactor: str) -> None:
         assert (await first.next()).startswith("get:")
         await first.leave()
         await second.leave()
+    ended = r"library: the connection of second from 127\.0\.0\.1:\d+ has ended after \d+ s: 1000"
+    assert re.search(rf"#debug\] {ended}", relay.log)
 
 
 @pytest_twisted.ensureDeferred
@@ -215,6 +217,16 @@ def test_a_reload_during_the_start_is_not_lost() -> None:
         twistd.wait_for("port", find_addresses)
         assert is_healthy(find_addresses(twistd.log)[0])
         assert "Traceback" not in twistd.log
+
+
+def test_signals_that_were_ignored_at_the_start_are_handled() -> None:
+    """In the time before the relay can handle them they would end the process otherwise."""
+    shell = ["/bin/sh", "-c", 'trap "" HUP USR1; kill -HUP $$; exec "$@"', "sh", TWISTD]
+    arguments = ("--nodaemon", "--pidfile=", "acebase-ipc", "--port", on_loopback())
+    with Twistd(*arguments, command=shell) as twistd:
+        twistd.wait_for("start", lambda log: "ready" in log)
+        os.kill(twistd.pid, signal.SIGHUP)
+        twistd.wait_for("reload", lambda log: "the tokens were read again" in log)
 
 
 @pytest.mark.parametrize("lock", [True, False])

@@ -97,7 +97,7 @@ def test_events_are_logged_at_their_severity() -> None:
     ]
 
 
-def some_value(name: str, kind: type) -> Any:
+def some_value(name: str, kind: type[Any]) -> Any:
     """A value for the field *name* of an event."""
     if issubclass(kind, Enum):
         return next(iter(kind))

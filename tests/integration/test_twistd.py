@@ -221,9 +221,9 @@ def test_a_reload_during_the_start_is_not_lost() -> None:
 
 def test_signals_that_were_ignored_at_the_start_are_handled() -> None:
     """In the time before the relay can handle them they would end the process otherwise."""
-    shell = ["/bin/sh", "-c", 'trap "" HUP USR1; kill -HUP $$; exec "$@"', "sh", TWISTD]
+    shell: list[str | Path] = ["/bin/sh", "-c", 'trap "" HUP USR1; kill -HUP $$; exec "$@"', "sh"]
     arguments = ("--nodaemon", "--pidfile=", "acebase-ipc", "--port", on_loopback())
-    with Twistd(*arguments, command=shell) as twistd:
+    with Twistd(*arguments, command=[*shell, TWISTD]) as twistd:
         twistd.wait_for("start", lambda log: "ready" in log)
         os.kill(twistd.pid, signal.SIGHUP)
         twistd.wait_for("reload", lambda log: "the tokens were read again" in log)

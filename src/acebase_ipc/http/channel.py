@@ -311,7 +311,8 @@ class RelayChannel(BadRequestChannel):
     def requestDone(self, request: Any) -> None:
         """Wait for the next request, or parse what has been received of it."""
         self._head_size = 0
-        self.serve(None)
+        if self._client is not None:
+            self.serve(None)
         self._read_heads()
         self._enter(Phase.IDLE, self.site.http_idle)
         self.persistent = self.persistent and not self.site.is_closing

@@ -77,7 +77,7 @@ class TrustedProxies:
 
         Nothing changes where the proxy does not tell it in a form that is understood.
         """
-        if request.client not in self:
+        if not self or request.client not in self:
             return
         client: IAddress | None = None
         for entry in islice(_entries(request), MAX_PROXIES):

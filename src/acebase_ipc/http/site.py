@@ -115,7 +115,7 @@ class RelaySite(Site):
 
     def attribute(self, channel: RelayChannel, host: str) -> bool:
         """Count the connection of a proxy for *host*; returns whether that has room for it."""
-        if host == channel.host or channel not in self.channels:
+        if host == channel.host:
             return True
         self._uncount(channel)
         has_room = self._has_room(host)

@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Formatter
 
 from acebase_ipc.relay import events as relay_events
-from acebase_ipc.relay.events import DropReason, ExpiryReason, PeerEvent, RelayEvent, Severity
+from acebase_ipc.relay.events import DropReason, ExpiryReason, PeerEvent, RelayEvent
 
 SOURCE = Path(relay_events.__file__).parents[1]
 
@@ -21,15 +21,22 @@ Log lines
 =========
 
 All lines that the relay logs, and what to do about them. ``<…>`` stands for a value
-that varies. With ``--log-format json`` each event is an object with its
-name as ``kind`` and these values as members.
+that varies. With ``--log-format json`` each line is a flat object:
+
+* ``time`` (ISO 8601, UTC, with milliseconds), ``level``, ``message``;
+* ``event``: the name of the event, or, for other lines, the part of the program that logs it;
+* the values of the line as texts and numbers by their names, such as ``database``, ``peer`` and
+  ``address``;
+* ``traceback``, if something has failed.
+
+Control characters in it are escaped, and texts are cut: one object is always one line.
 
 Events
 ======
 
 The relay writes at most 60 lines a minute for each kind of event; the next period
-begins with the number of omitted lines. It counts all events, including those without
-a line: ``server.observer.counts`` in Python.
+begins with the number of omitted lines. It counts all events, including those that
+``--log-level`` hides: ``server.counts`` in Python.
 
 .. list-table::
    :header-rows: 1
@@ -75,8 +82,11 @@ Important log lines of Twisted:
 * ``EMFILE encountered``, ``EMFILE recovery: Closed socket from <address>``: the process has
   reached its limit of open files. The relay closes new connections immediately; existing
   connections continue. Raise ``LimitNOFILE`` (``ulimit -n``) above ``--max-connections``.
-* ``Received SIGTERM, shutting down.``, ``Main loop terminated.``, ``Server Shut
-  Down.``: the three lines of a normal shutdown.
+* ``Received SIGTERM, shutting down.``: the first line of a normal shutdown; ``stopped``
+  follows.
+* ``twistd … starting up.``, ``reactor class``, ``… starting on …``, ``(… Port … Closed)``, ``Main
+  loop terminated.``, ``Server Shut Down.``: with ``--log-level debug`` only, because the relay's
+  own lines tell the same.
 * ``Unhandled Error``, ``Unhandled error in Deferred`` with a traceback: a defect; please
   report it.
 """
@@ -87,7 +97,8 @@ ADVICE = {
     "Refused": (
         "400: a malformed request; ``no PROXY header`` means that a client has connected to a"
         " ``haproxy:`` port without its proxy, or that the proxy does not send the header"
-        " (``send-proxy``). 401 and 403: a wrong token, or a web page that is not allowed. 409: a"
+        " (``send-proxy``); ``it is no trusted proxy`` that its address is missing in"
+        " ``--trust-proxy``. 401 and 403: a wrong token, or a web page that is not allowed. 409: a"
         " second process with the same id. 500: a client with an invalid id, or one whose locks"
         " were released (``ReturnRefused``). 503: a limit is reached: raise it, or find the client"
         " that connects so often."
@@ -99,6 +110,12 @@ ADVICE = {
         "Nothing, if it is rare: a client ended while it was sending, or a program probes"
         " the port. If frequent: a slow network, see ``--request-timeout``."
     ),
+    "TLSFailed": (
+        "``it speaks plain HTTP to a TLS port``: give that client ``ssl: true`` or ``wss://``."
+        " ``it speaks TLS to a port without TLS``: the opposite. ``alert unknown ca``, ``alert"
+        " certificate …``: the client does not trust the certificate. ``unsupported protocol``,"
+        " ``no shared cipher``: it is too old. Other texts of OpenSSL: often a port scanner."
+    ),
     "PeerJoined": NOTHING,
     "PeerLeft": (
         "Nothing, if the process was stopped; otherwise see *A client crashed* in operations.rst."
@@ -108,6 +125,10 @@ ADVICE = {
         " id."
     ),
     "DialectDetected": NOTHING,
+    "ConnectionClosed": (
+        "Usually nothing. The code is that of a close frame; 1006: there was none, the process or"
+        " the network has ended. Without ``clean`` only one end has sent one."
+    ),
     "MessageDropped": (
         "Usually nothing: peers leave while others send to them. If ``counts`` grows"
         " steadily: a client continues to address a peer that has left."
@@ -191,7 +212,9 @@ LINES = {
     "acebase-ipc {version}: token {token}, maxPayload {max_payload} UTF-16 code units ({source})": (
         "Check after each start that these values are the intended ones."
     ),
-    "listening on {where}": "Nothing: from now on the relay serves clients there.",
+    "listening on {where}": "Nothing: the line names all ports.",
+    "ready": "Nothing: from now on the relay serves clients.",
+    "stopped": "Nothing: every connection and every port is closed.",
     "{where} is open to the network without TLS": (
         "Listen on loopback (``interface=127.0.0.1``) or with TLS, unless a proxy or a"
         " private network protects the port."
@@ -373,8 +396,7 @@ def document() -> str:
     described: set[str] = set()
     lines = [HEAD]
     for event in events():
-        name, severity = event.__name__, event.severity
-        level = "no line" if severity is Severity.DEBUG else severity.value
+        name, level = event.__name__, event.severity.value
         lines.append(row(f"``{name}``", level, meaning(event), ADVICE[name]))
         described.add(name)
     calls = set(log_calls())

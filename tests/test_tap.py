@@ -168,9 +168,11 @@ def test_origins_and_hosts_are_collected() -> None:
     config = configured(
         *("--allow-origin", "https://a.example", "--allow-host", "a.example"),
         *("--allow-origin", "https://b.example", "--allow-host", "b.example"),
+        *("--trust-proxy", "10.0.0.0/8", "--trust-proxy", "unix"),
     )
     assert config.allow_origins == ("https://a.example", "https://b.example")
     assert config.allow_hosts == ("a.example", "b.example")
+    assert config.trust_proxy == ("10.0.0.0/8", "unix")
 
 
 @pytest.mark.parametrize(
@@ -337,6 +339,7 @@ def test_help_tells_of_tls_with_a_passphrase_and_of_the_environment(usage: str) 
 OPTIONS = {
     *(each.rstrip("=") for each in Options().longOpt),
     "allow-host",
+    "trust-proxy",
     "allow-origin",
     "dialect",
     "help",

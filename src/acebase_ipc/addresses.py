@@ -10,9 +10,14 @@ from twisted.internet.interfaces import IAddress
 
 
 def format_address(address: IAddress | None) -> str:
-    """Return *address* as ``host:port``, ``[host]:port`` or ``unix:path``."""
+    """Return *address* as ``host:port``, ``[host]:port`` or ``unix:path``.
+
+    The port 0 stands for one that is not known; then the host is returned alone.
+    """
     if isinstance(address, IPv4Address | IPv6Address):
         host = host_of(address)
+        if not address.port:
+            return host
         return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
     if isinstance(address, UNIXAddress):
         return f"unix:{(address.name or b'').decode(errors='replace')}"

@@ -161,6 +161,7 @@ class Options(usage.Options):
         self["ports"] = []
         self["origins"] = []
         self["hosts"] = []
+        self["proxies"] = []
 
     def opt_port(self, description: str) -> None:
         """Listen on this endpoint; may be given more than once."""
@@ -175,6 +176,10 @@ class Options(usage.Options):
     def opt_allow_host(self, name: str) -> None:
         """Allow this host name in requests to a relay on loopback without a token."""
         self["hosts"].append(name)
+
+    def opt_trust_proxy(self, network: str) -> None:
+        """Trust what proxies of this address or network (CIDR), or unix, say of their clients."""
+        self["proxies"].append(network)
 
     def opt_version(self) -> None:
         """Print the version and exit."""
@@ -203,6 +208,7 @@ class Options(usage.Options):
                 state_dir=self["state-dir"],
                 allow_origins=tuple(self["origins"]),
                 allow_hosts=tuple(self["hosts"]),
+                trust_proxy=tuple(self["proxies"]),
             )
         except ConfigError as error:
             raise usage.UsageError(str(error)) from None
@@ -214,8 +220,7 @@ class Options(usage.Options):
 
     def _change_log_of_twist(self, twist: Any) -> None:
         """Let ``twist``, which accepts no observer, write its log as it is asked to here."""
-        form = self["log-format"] or twist["logFormat"]
-        level = self["log-level"] or twist["logLevel"].name
+        form, level = self["log-format"] or twist["logFormat"], self.log_level
 
         def make_observer(file: IO[str], *_: object) -> LineObserver:
             return LineObserver(StreamOutput(file), form, level, time.monotonic)
@@ -231,8 +236,16 @@ class Options(usage.Options):
         twistd: Any = self.parent or {}
         if "nodaemon" not in twistd or twistd.get("logger"):
             return None
-        form, level = self["log-format"] or "text", self["log-level"] or "info"
-        return LineObserver(_log_output(twistd), form, level, time.monotonic)
+        form = self["log-format"] or "text"
+        return LineObserver(_log_output(twistd), form, self.log_level, time.monotonic)
+
+    @property
+    def log_level(self) -> str:
+        """The lowest level that is logged."""
+        runner: Any = self.parent or {}
+        twist_level = runner.get("logLevel")
+        level: str = self["log-level"] or ("info" if twist_level is None else twist_level.name)
+        return level
 
     def _limits(self) -> dict[str, Any]:
         given = {each.name: self[each.name.replace("_", "-")] for each in fields(Limits)}
@@ -274,6 +287,7 @@ def makeService(options: Options) -> IService:
     from acebase_ipc.server.daemon import Daemon
 
     try:
-        return Daemon(options["config"], reactor, signals, options.log_writer())
+        writer = options.log_writer()
+        return Daemon(options["config"], reactor, signals, writer, options.log_level)
     except ConfigError as error:
         raise SystemExit(f"acebase-ipc: {error}") from None

@@ -36,7 +36,7 @@ DEADLINE = 20.0
 
 # AceBase clients take these digits in a refused port number for an HTTP status (client bug 7).
 UNLUCKY_PORT = re.compile("403|409|500")
-LISTENING = re.compile(r"listening on (wss?)://127\.0\.0\.1:(\d+)")
+PORT = re.compile(r"(wss?)://127\.0\.0\.1:(\d+)")
 
 Role = Literal["master", "worker"]
 
@@ -228,10 +228,10 @@ class Relay(Process):
 
     def take_line(self, line: str) -> None:
         super().take_line(line)
-        if match := LISTENING.search(line):
-            tls = match[1] == "wss"
+        for scheme, port in PORT.findall(line.partition("listening on ")[2]):
+            tls = scheme == "wss"
             certificate = self._certificate if tls else None
-            self.addresses.append(Address(int(match[2]), tls, self._token, certificate))
+            self.addresses.append(Address(int(port), tls, self._token, certificate))
 
     @property
     def address(self) -> Address:
@@ -250,7 +250,7 @@ class Relay(Process):
             self.kill()
         said = self.text()
         assert status in (0, -signal.SIGTERM), f"the relay ended with {status}: {said[-4000:]}"
-        assert "Server Shut Down." in said
+        assert "stopped" in said
         assert "Traceback" not in said, said
 
 

@@ -124,8 +124,8 @@ class TestJoining:
     def test_it_says_its_dialect(self, network: RelayNetwork) -> None:
         network.started("alice")
         network.started("bobby", dialect=Dialect.ACEBASE)
-        assert network.relay.logged("alice joined as documented peer")
-        assert network.relay.logged("bobby joined as acebase peer")
+        assert network.relay.logged("alice joined from ", " as documented peer")
+        assert network.relay.logged("bobby joined from ", " as acebase peer")
 
     def test_acebase_peers_get_envelopes_of_any_size_as_they_are(
         self, network: RelayNetwork

@@ -410,7 +410,7 @@ def test_guessing_is_logged_once_a_minute_and_counted_each_time() -> None:
         gate.clock.advance(60)
     for address in ("192.0.2.1", "192.0.2.2"):
         assert gate.reports.count(TokenGuessing(address)) == 3
-    assert gate.reports.count(Refused("192.0.2.1", 403, "Unauthorized")) == 15 * FREE_FAILURES
+    assert gate.reports.count(Refused("192.0.2.1:50000", 403, "Unauthorized")) == 15 * FREE_FAILURES
 
 
 def guess(relay: MemoryRelay, count: int = FREE_FAILURES) -> None:

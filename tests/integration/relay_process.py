@@ -30,7 +30,8 @@ TWISTD = Path(sys.executable).with_name("twistd")
 DEADLINE = 20.0
 """Seconds. A cold twistd takes about one; a loaded machine may take many."""
 
-LISTENING = re.compile(r"listening on (?:(wss?)://(127\.0\.0\.1|\[::1\]):(\d+)|unix:(\S+))")
+LISTENING = re.compile(r'listening on ([^"\n]*)')
+PORT = re.compile(r"(wss?)://(127\.0\.0\.1|\[::1\]):(\d+)|unix:([^\s,]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,8 @@ def find_addresses(log: str) -> list[Address]:
         Address(path=path)
         if path
         else Address(host=host.strip("[]"), port=int(port), secure=scheme == "wss")
-        for scheme, host, port, path in LISTENING.findall(log)
+        for line in LISTENING.findall(log)
+        for scheme, host, port, path in PORT.findall(line)
     ]
 
 
@@ -159,7 +161,7 @@ class Twistd:
         self.terminate()
         status = self.wait_ended(seconds)
         assert status in (0, -signal.SIGTERM), self.log
-        assert "Server Shut Down." in self.log, self.log
+        assert "stopped" in self.log, self.log
         assert "Traceback" not in self.log, self.log
 
     def __enter__(self) -> Self:

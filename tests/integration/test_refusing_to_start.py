@@ -35,16 +35,6 @@ def refuse(*options: str, environment: Mapping[str, str] | None = None) -> str:
         return twistd.last_line
 
 
-def refuse_late(*options: str) -> str:
-    """Start a relay that can listen and must not run; returns the last line of what it says."""
-    with Twistd(
-        *("--nodaemon", "--pidfile=", "acebase-ipc", "--port", on_loopback()), *options
-    ) as twistd:
-        assert twistd.wait_ended() == 1, twistd.log
-        assert "Traceback" not in twistd.log, twistd.log
-        return twistd.last_line
-
-
 def test_a_taken_port(taken: int) -> None:
     said = refuse("--token", SECRET, "--port", f"tcp:{taken}:interface=127.0.0.1")
 
@@ -55,11 +45,11 @@ def test_a_taken_port(taken: int) -> None:
 def test_a_state_directory_that_another_relay_uses(tmp_path: Path) -> None:
     state = ("--state-dir", str(tmp_path / "state"))
     with running_relay(options=state):
-        assert "another relay uses it" in refuse_late(*state)
+        assert "another relay uses it" in refuse("--port", on_loopback(), *state)
 
 
 def test_a_state_directory_that_cannot_be_made(tmp_path: Path) -> None:
-    said = refuse_late("--state-dir", str(tmp_path / "missing" / "state"))
+    said = refuse("--port", on_loopback(), "--state-dir", str(tmp_path / "missing" / "state"))
 
     assert f"acebase-ipc: cannot use the state directory '{tmp_path}" in said
 

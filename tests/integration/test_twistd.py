@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import selectors
@@ -32,7 +33,9 @@ from tests.integration.web import Web
 @pytest.mark.parametrize("reactor", ["asyncio", "poll"])
 @pytest_twisted.ensureDeferred
 async def test_other_reactors(peers: Peers, reactor: str) -> None:
-    with running_relay(twistd_options=(f"--reactor={reactor}",)) as relay:
+    with running_relay(
+        options=("--log-level=debug",), twistd_options=(f"--reactor={reactor}",)
+    ) as relay:
         assert reactor in relay.log.partition("reactor class: ")[2].partition("\n")[0].lower()
         first = await peers.join(relay.address, "first")
         second = await peers.join(relay.address, "second")
@@ -44,6 +47,8 @@ async def test_other_reactors(peers: Peers, reactor: str) -> None:
         assert (await first.next()).startswith("get:")
         await first.leave()
         await second.leave()
+    ended = r"library: the connection of second from 127\.0\.0\.1:\d+ has ended after \d+ s: 1000"
+    assert re.search(rf"#debug\] {ended}", relay.log)
 
 
 @pytest_twisted.ensureDeferred
@@ -80,7 +85,7 @@ async def test_the_daemon_starts_serves_and_stops(peers: Peers, tmp_path: Path) 
 
     assert not pidfile.exists()
     log = logfile.read_text()
-    assert log.rstrip().endswith("Server Shut Down.")
+    assert log.rstrip().endswith("stopped")
     assert "Traceback" not in log
 
 
@@ -93,6 +98,84 @@ def test_a_daemon_that_cannot_listen_says_so(tmp_path: Path) -> None:
         assert twistd.wait_ended() == 1
         assert "missing.pem" in twistd.last_line
     assert not (tmp_path / "relay.pid").exists()
+
+
+LINES = [
+    r"acebase-ipc \S+: token not required, maxPayload 16384 UTF-16 code units \(.*\)",
+    r"listening on ws://127\.0\.0\.1:\d+, unix:\S+/relay\.sock",
+    "ready",
+    r"Received SIGTERM, shutting down\.",
+    "stopped",
+]
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_start_up_is_three_lines_and_the_end_two(tmp_path: Path, form: str) -> None:
+    ports = on_loopback(), endpoint("unix", str(tmp_path / "relay.sock"))
+    options = f"--log-format={form}", "--max-connections=100"  # a limit of files would be told
+    with running_relay(*ports, options=options) as relay:
+        relay.wait_for("start", lambda log: "ready" in log)
+        relay.stop()
+    lines = relay.log.splitlines()
+    if form == "json":
+        objects = list(map(json.loads, lines))
+        assert {each["level"] for each in objects} == {"info"}
+        texts = [each["message"] for each in objects]
+    else:
+        texts = [each.partition("#info] ")[2] for each in lines]
+    assert len(texts) == len(LINES), relay.log
+    for line, text in zip(LINES, texts, strict=True):
+        assert re.fullmatch(line, text)
+
+
+PLUGIN = """
+from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IStreamServerEndpoint, IStreamServerEndpointStringParser
+from twisted.plugin import IPlugin
+from zope.interface import implementer
+
+@implementer(IStreamServerEndpoint)
+class Late:
+    def __init__(self, reactor):
+        self.reactor = reactor
+
+    def listen(self, factory):
+        def fail():
+            listening.errback(CannotListenError("late", 1, OSError("too late")))
+
+        listening = Deferred()
+        self.reactor.callWhenRunning(self.reactor.callLater, 0, fail)
+        return listening
+
+@implementer(IPlugin, IStreamServerEndpointStringParser)
+class LateParser:
+    prefix = "late"
+
+    def parseStreamServer(self, reactor, *arguments):
+        return Late(reactor)
+
+late = LateParser()
+"""
+"""An endpoint that fails when the reactor runs."""
+
+
+@pytest.mark.parametrize("command", ["twistd", "twist"])
+def test_a_port_that_fails_later_ends_it_with_an_error(tmp_path: Path, command: str) -> None:
+    plugins = tmp_path / "twisted" / "plugins"
+    plugins.mkdir(parents=True)
+    plugins.joinpath("late_endpoint.py").write_text(PLUGIN)
+    path = os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))
+    own = ("--nodaemon", "--pidfile=") if command == "twistd" else ()
+    with Twistd(
+        *(*own, "acebase-ipc", "--port", on_loopback(), "--port", "late:"),
+        command=[TWISTD.with_name(command)],
+        environment={"PYTHONPATH": path},
+    ) as twistd:
+        assert twistd.wait_ended() == 1, twistd.log
+    assert twistd.last_line == "acebase-ipc: Couldn't listen on late:1: too late."
+    assert "listening on" not in twistd.log
+    assert "Traceback" not in twistd.log
 
 
 def test_the_version_is_ours() -> None:
@@ -134,6 +217,16 @@ def test_a_reload_during_the_start_is_not_lost() -> None:
         twistd.wait_for("port", find_addresses)
         assert is_healthy(find_addresses(twistd.log)[0])
         assert "Traceback" not in twistd.log
+
+
+def test_signals_that_were_ignored_at_the_start_are_handled() -> None:
+    """In the time before the relay can handle them they would end the process otherwise."""
+    shell: list[str | Path] = ["/bin/sh", "-c", 'trap "" HUP USR1; kill -HUP $$; exec "$@"', "sh"]
+    arguments = ("--nodaemon", "--pidfile=", "acebase-ipc", "--port", on_loopback())
+    with Twistd(*arguments, command=[*shell, TWISTD]) as twistd:
+        twistd.wait_for("start", lambda log: "ready" in log)
+        os.kill(twistd.pid, signal.SIGHUP)
+        twistd.wait_for("reload", lambda log: "the tokens were read again" in log)
 
 
 @pytest.mark.parametrize("lock", [True, False])

@@ -66,7 +66,7 @@ def test_the_daemon(tmp_path: Path) -> None:
     finally:
         relay("stop")
     assert not tmp_path.joinpath("relay.pid").exists()
-    assert log.read_text().rstrip().endswith("Server Shut Down.")
+    assert log.read_text().rstrip().endswith("stopped")
     assert log.stat().st_mode & 0o077 == 0
 
 

@@ -222,7 +222,7 @@ def test_serves_tls_and_ends_cleanly_on_sigterm(twistd: Path, tmp_path: Path) ->
 
     text = "\n".join(log)
     assert statuses == [426], text
-    assert "Server Shut Down." in text
+    assert "stopped" in text
     assert "Traceback" not in text
     # After its shutdown, twistd ends itself with the signal it was sent.
     assert exit_status == -signal.SIGTERM, text

@@ -19,6 +19,9 @@ from acebase_ipc.relay.work import do_at_once
 
 DATABASE = "shop_data"
 MASTER = "[master]"
+AT = "192.0.2.1:50000"
+"""Where each fake connection comes from."""
+
 WELCOME = 'welcome:{"maxPayload":16384}'
 
 _Event = TypeVar("_Event", bound=RelayEvent)
@@ -54,7 +57,7 @@ class FakeConnection:
     :ivar checks: the open checks of the other end: timeout and answer.
     """
 
-    def __init__(self, address: str = "192.0.2.1:50000") -> None:
+    def __init__(self, address: str = AT) -> None:
         self.address = address
         self.silence = 0.0
         self.lag: float | None = None
@@ -227,7 +230,7 @@ class Core:
         """Let a process connect."""
         connection = FakeConnection()
         handshake = Handshake(database, client_id, dialect, settled, restarts)
-        self.relay.sessions.check_fence(handshake, self.now)
+        self.relay.sessions.check_fence(handshake, connection.address, self.now)
         admitted = self.relay.sessions.admit(handshake, connection, self.wall)
         assert connection.texts == [], "nothing is sent before the connection knows its peer"
         self.relay.sessions.welcome(admitted)

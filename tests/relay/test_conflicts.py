@@ -8,7 +8,7 @@ from acebase_ipc.protocol.dialect import Dialect
 from acebase_ipc.protocol.handshake import Handshake
 from acebase_ipc.relay.conflicts import CHECK_TIMEOUT, CONFLICT_PERIOD
 from acebase_ipc.relay.events import IdConflict
-from tests.relay.core import DATABASE, MASTER, Core, Process
+from tests.relay.core import AT, DATABASE, MASTER, Core, Process
 
 
 def challenge(core: Core, client_id: str = MASTER, database: str = DATABASE) -> list[bool]:
@@ -54,9 +54,7 @@ def test_a_newcomer_is_refused_if_the_holder_of_a_contested_id_answers() -> None
     assert timeout == CHECK_TIMEOUT == 2
     answer(True)
     assert decisions == [False]
-    assert core.reported(IdConflict) == [
-        IdConflict(DATABASE, MASTER, "192.0.2.1:50000", "192.0.2.9:50009")
-    ]
+    assert core.reported(IdConflict) == [IdConflict(DATABASE, MASTER, AT, "192.0.2.9:50009")]
     assert holder.connection.closed is None
 
 

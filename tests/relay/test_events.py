@@ -11,6 +11,7 @@ import pytest
 
 from acebase_ipc.relay import events as observer
 from acebase_ipc.relay.events import (
+    ConnectionClosed,
     DialectDetected,
     DropReason,
     ExpiryReason,
@@ -30,14 +31,41 @@ from acebase_ipc.relay.events import (
     SessionSuspended,
     Severity,
     SlowConsumer,
+    TLSFailed,
 )
+from tests.relay.core import AT
 
 WHO = ("mydb_data", "worker1")
 
 LINES: list[tuple[RelayEvent, Severity, str]] = [
-    (PeerJoined(*WHO, "acebase"), Severity.INFO, "mydb_data: worker1 joined as acebase peer"),
-    (PeerLeft(*WHO), Severity.INFO, "mydb_data: worker1 left"),
-    (PeerReplaced(*WHO), Severity.INFO, "mydb_data: worker1 is replaced by a new connection"),
+    (
+        PeerJoined(*WHO, "acebase", AT),
+        Severity.INFO,
+        "mydb_data: worker1 joined from 192.0.2.1:50000 as acebase peer",
+    ),
+    (
+        PeerLeft(*WHO, AT),
+        Severity.INFO,
+        "mydb_data: worker1 left, last connected from 192.0.2.1:50000",
+    ),
+    (
+        PeerReplaced(*WHO, AT),
+        Severity.INFO,
+        "mydb_data: worker1 is replaced by a new connection from 192.0.2.1:50000",
+    ),
+    (
+        ConnectionClosed(*WHO, AT, 1006, "it broke", False, 61.7),
+        Severity.DEBUG,
+        (
+            "mydb_data: the connection of worker1 from 192.0.2.1:50000 has ended after 62 s:"
+            " 1006 it broke (clean: False)"
+        ),
+    ),
+    (
+        TLSFailed(AT, "it speaks plain HTTP to a TLS port"),
+        Severity.INFO,
+        "192.0.2.1:50000: no TLS: it speaks plain HTTP to a TLS port",
+    ),
     (DialectDetected(*WHO), Severity.DEBUG, "mydb_data: worker1 is an acebase peer"),
     (
         MessageDropped(*WHO, DropReason.EXPIRED),
@@ -50,19 +78,25 @@ LINES: list[tuple[RelayEvent, Severity, str]] = [
         "mydb_data: 3 message(s) of worker1 dropped: its recipient is not connected",
     ),
     (
-        SlowConsumer(*WHO, backlog=5000, messages=7),
+        SlowConsumer(*WHO, backlog=5000, messages=7, address=AT),
         Severity.WARNING,
-        "mydb_data: worker1 is disconnected: it has not read 5000 bytes in 7 messages",
+        (
+            "mydb_data: worker1 from 192.0.2.1:50000 is disconnected: it has not read 5000 bytes"
+            " in 7 messages"
+        ),
     ),
     (
-        SessionSuspended(*WHO),
+        SessionSuspended(*WHO, AT),
         Severity.INFO,
-        "mydb_data: the connection of worker1 is lost; its session is suspended",
+        (
+            "mydb_data: the connection of worker1 from 192.0.2.1:50000 is lost; its session is"
+            " suspended"
+        ),
     ),
     (
-        SessionResumed(*WHO, 7),
+        SessionResumed(*WHO, 7, AT),
         Severity.INFO,
-        "mydb_data: worker1 has resumed its session: 7 queued message(s)",
+        "mydb_data: worker1 from 192.0.2.1:50000 has resumed its session: 7 queued message(s)",
     ),
     (
         MasterAbsent(*WHO, 2, 3),
@@ -156,5 +190,5 @@ def test_severities_are_levels_of_a_log() -> None:
 
 def test_the_null_observer_ignores_events() -> None:
     taken: Observer = NullObserver()
-    taken.report(PeerLeft(*WHO))
+    taken.report(PeerLeft(*WHO, AT))
     assert not vars(taken)

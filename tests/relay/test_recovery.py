@@ -19,7 +19,7 @@ from acebase_ipc.relay.events import (
 )
 from acebase_ipc.relay.fences import Fenced
 from acebase_ipc.relay.ledger import MAX_RECORDS
-from tests.relay.core import DATABASE, MASTER, Core, Process, bye
+from tests.relay.core import AT, DATABASE, MASTER, Core, Process, bye
 from tests.relay.locks import (
     answer,
     body_of,
@@ -265,7 +265,7 @@ def test_a_worker_whose_locks_were_released_is_refused(cluster: Cluster) -> None
         with pytest.raises(Fenced) as refusal:
             cluster.core.join_acebase(W1)
         assert refusal.value.status == 500
-    assert cluster.core.reported(ReturnRefused) == [ReturnRefused(DATABASE, W1)]
+    assert cluster.core.reported(ReturnRefused) == [ReturnRefused(DATABASE, W1, AT)]
     cluster.core.wait(600)
     cluster.core.join_acebase(W1)
 

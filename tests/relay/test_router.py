@@ -24,7 +24,7 @@ from acebase_ipc.relay.relay import Relay
 from acebase_ipc.relay.sessions import CLOSE_REPLACED
 from acebase_ipc.relay.store import ENTRY_SIZE, REFETCH_PERIOD
 from tests.protocol.test_dialect import TYPES
-from tests.relay.core import DATABASE, MASTER, WELCOME, Core, FakeConnection, hello, memory_of
+from tests.relay.core import AT, DATABASE, MASTER, WELCOME, Core, FakeConnection, hello, memory_of
 
 BOTH = pytest.mark.parametrize("dialect", list(Dialect))
 ENVELOPE = '{"type":"notification","from":"worker1"}'
@@ -59,8 +59,8 @@ def test_joining_is_reported_with_the_dialect() -> None:
     core.join("reader1")
     core.join_acebase("worker1")
     assert core.reports == [
-        PeerJoined(DATABASE, "reader1", "documented"),
-        PeerJoined(DATABASE, "worker1", "acebase"),
+        PeerJoined(DATABASE, "reader1", "documented", AT),
+        PeerJoined(DATABASE, "worker1", "acebase", AT),
     ]
 
 
@@ -85,7 +85,7 @@ def test_the_others_hear_at_once_and_once_that_a_documented_peer_went(
     leaver.is_lost(close_code)
     core.wait(100)
     assert core.is_quiet()
-    assert core.reported(PeerLeft) == [PeerLeft(DATABASE, "reader1")]
+    assert core.reported(PeerLeft) == [PeerLeft(DATABASE, "reader1", AT)]
 
 
 def test_a_peer_that_went_is_unknown() -> None:
@@ -130,7 +130,7 @@ def test_a_documented_peer_is_replaced_by_a_new_connection_of_its_id() -> None:
     assert old.hears() == []
     assert new.hears() == [WELCOME]
     assert other.hears() == ["disconnect:reader1", "connect:reader1"]
-    assert core.reported(PeerReplaced) == [PeerReplaced(DATABASE, "reader1")]
+    assert core.reported(PeerReplaced) == [PeerReplaced(DATABASE, "reader1", AT)]
 
 
 def test_the_end_of_a_replaced_connection_is_not_the_end_of_its_successor() -> None:
@@ -562,13 +562,13 @@ def test_a_peer_that_leaves_too_much_unread_is_cut() -> None:
     sender.says(body)
     assert slow.connection.aborted
     assert quick.hears() == [f"msg:{body}"]
-    assert core.reported(SlowConsumer) == [SlowConsumer(DATABASE, "slower", 3 * size, 3)]
+    assert core.reported(SlowConsumer) == [SlowConsumer(DATABASE, "slower", 3 * size, 3, AT)]
     sender.says("to:slower;still there?")
     slow.reads_on()
     assert core.is_quiet()
     slow.is_lost()
     assert [sender.hears(), quick.hears()] == [["disconnect:slower"]] * 2
-    assert core.reported(SlowConsumer) == [SlowConsumer(DATABASE, "slower", 3 * size, 3)]
+    assert core.reported(SlowConsumer) == [SlowConsumer(DATABASE, "slower", 3 * size, 3, AT)]
 
 
 def test_peers_that_are_cut_leave_in_the_order_in_which_they_were_cut() -> None:
@@ -592,7 +592,7 @@ def test_what_the_connection_could_not_send_counts_as_unread() -> None:
     assert not slow.connection.aborted
     sender.says("hi")
     assert slow.connection.aborted
-    assert core.reported(SlowConsumer) == [SlowConsumer(DATABASE, "slower", 1000, 1)]
+    assert core.reported(SlowConsumer) == [SlowConsumer(DATABASE, "slower", 1000, 1, AT)]
 
 
 def test_a_message_of_any_size_is_accepted_into_an_empty_backlog() -> None:

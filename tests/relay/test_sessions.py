@@ -18,7 +18,7 @@ from acebase_ipc.relay.events import (
     SessionSuspended,
 )
 from acebase_ipc.relay.sessions import CLOSE_REPLACED
-from tests.relay.core import DATABASE, MASTER, WELCOME, Core, bye, hello, memory_of
+from tests.relay.core import AT, DATABASE, MASTER, WELCOME, Core, bye, hello, memory_of
 
 LOCK = '{"type":"lock-request","from":"worker1","to":"[master]"}'
 NOTE = '{"type":"notification","from":"worker1"}'
@@ -38,7 +38,7 @@ def test_nobody_hears_of_a_lost_worker_while_its_seat_lasts(close_code: int | No
     lost.is_lost(close_code)
     core.wait(14.5)
     assert core.is_quiet()
-    assert core.reported(SessionSuspended) == [SessionSuspended(DATABASE, "worker1")]
+    assert core.reported(SessionSuspended) == [SessionSuspended(DATABASE, "worker1", AT)]
     assert core.reported(PeerLeft) == []
 
 
@@ -55,7 +55,7 @@ def test_a_seat_ends_by_time() -> None:
     assert core.reported(SessionExpired) == [
         SessionExpired(DATABASE, "worker1", ExpiryReason.TIME, 1, memory_of(NOTE))
     ]
-    assert core.reported(PeerLeft) == [PeerLeft(DATABASE, "worker1")]
+    assert core.reported(PeerLeft) == [PeerLeft(DATABASE, "worker1", AT)]
     assert core.reported(MessageDropped) == [
         MessageDropped(DATABASE, "worker1", DropReason.RECIPIENT_GONE)
     ]
@@ -190,7 +190,7 @@ def test_a_worker_returns_silently_to_what_was_sent_in_order() -> None:
     ]
     assert core.is_quiet()
     assert lost.hears() == []
-    assert core.reported(SessionResumed) == [SessionResumed(DATABASE, "worker1", 7)]
+    assert core.reported(SessionResumed) == [SessionResumed(DATABASE, "worker1", 7, AT)]
     worker.says("5")
     assert back.hears() == ["msg:5"]
 
@@ -248,7 +248,7 @@ def test_a_worker_replaces_its_own_living_connection_silently(session_timeout: f
     assert old.connection.closed == (CLOSE_REPLACED, "replaced")
     assert new.hears() == [WELCOME]
     assert core.is_quiet()
-    assert core.reported(PeerReplaced) == [PeerReplaced(DATABASE, "worker1")]
+    assert core.reported(PeerReplaced) == [PeerReplaced(DATABASE, "worker1", AT)]
     old.is_lost(4001)
     core.wait(100)
     assert core.is_quiet()
@@ -497,7 +497,7 @@ def test_a_master_that_returns_may_be_a_new_process() -> None:
     assert new.hears() == [WELCOME, hello("worker1"), LOCK, NOTE]
     assert worker.hears() == [f"disconnect:{MASTER}", f"connect:{MASTER}", hello(MASTER)]
     assert reader.hears() == [f"disconnect:{MASTER}", f"connect:{MASTER}"]
-    assert core.reported(SessionResumed) == [SessionResumed(DATABASE, MASTER, 2)]
+    assert core.reported(SessionResumed) == [SessionResumed(DATABASE, MASTER, 2, AT)]
 
 
 def test_a_master_that_replaces_its_living_connection_may_be_a_new_process() -> None:
@@ -526,7 +526,7 @@ def test_messages_to_a_master_wait_for_its_first_arrival_without_limit() -> None
     master = core.join_acebase(MASTER)
     assert master.hears() == [WELCOME, hello("worker1"), LOCK, LOCK]
     assert worker.hears() == [f"connect:{MASTER}", hello(MASTER)]
-    assert core.reported(SessionResumed) == [SessionResumed(DATABASE, MASTER, 2)]
+    assert core.reported(SessionResumed) == [SessionResumed(DATABASE, MASTER, 2, AT)]
     worker.says(TO_MASTER)
     assert master.hears() == [LOCK]
 

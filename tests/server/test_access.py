@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from acebase_ipc import AceBaseIPCServerConfig, ConfigError
-from acebase_ipc.server.access import clean_host, clean_origin, clean_token
+from acebase_ipc.server.access import clean_host, clean_network, clean_origin, clean_token
 
 
 @pytest.mark.parametrize(
@@ -82,6 +82,36 @@ def test_a_host_is_a_name_or_an_address(host: str, cleaned: str) -> None:
 def test_a_host_that_no_request_names_is_refused(host: str, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
         AceBaseIPCServerConfig(allow_hosts=(host,))
+
+
+@pytest.mark.parametrize(
+    ("network", "cleaned"),
+    [
+        ("127.0.0.1", "127.0.0.1/32"),
+        (" 10.0.0.0/8 ", "10.0.0.0/8"),
+        ("10.0.0.0/255.0.0.0", "10.0.0.0/8"),
+        ("2001:DB8::/32", "2001:db8::/32"),
+        ("Unix", "unix"),
+    ],
+)
+def test_a_trusted_proxy_is_an_address_a_network_or_unix(network: str, cleaned: str) -> None:
+    assert clean_network(network) == cleaned
+    assert AceBaseIPCServerConfig(trust_proxy=(network,)).trust_proxy == (cleaned,)
+
+
+@pytest.mark.parametrize(
+    ("network", "reason"),
+    [
+        ("", "does not appear to be"),
+        ("proxy.example", "does not appear to be"),
+        ("10.0.0.1/8", "has host bits set"),
+        ("::ffff:10.0.0.1", "as IPv4"),
+        ("*", "does not appear to be"),
+    ],
+)
+def test_what_is_no_network_of_proxies_is_refused(network: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=rf"trust_proxy \(--trust-proxy\): .*{reason}"):
+        AceBaseIPCServerConfig(trust_proxy=(network,))
 
 
 @pytest.mark.parametrize("token", ["", " ", "\n", "\ufeff", "\ufeff\r\n"])

@@ -45,7 +45,7 @@ def test_a_server_is_open_to_this_machine_only_unless_told_otherwise() -> None:
     assert config.effective_limits.payload_limit == 16 * KIB
     assert config.rules() is None
     assert (config.dialect, config.introductions) == (None, True)
-    assert (config.allow_origins, config.allow_hosts) == ((), ())
+    assert (config.allow_origins, config.allow_hosts, config.trust_proxy) == ((), (), ())
 
 
 def test_it_has_limits() -> None:
@@ -97,6 +97,15 @@ def test_a_port_has_16_bits(port: int) -> None:
         ({"endpoints": "tcp:1"}, "endpoints is a tuple of strings"),
         ({"allow_origins": "*"}, "allow_origins is a tuple of strings"),
         ({"allow_hosts": "x"}, "allow_hosts is a tuple of strings"),
+        ({"trust_proxy": "::/0"}, "trust_proxy is a tuple of strings"),
+        (
+            {"endpoints": ("haproxy:pfx:1:passphrase=hush",)},
+            "'haproxy:pfx:1:passphrase=…' needs trust_proxy .*: the addresses of",
+        ),
+        (
+            {"endpoints": ("tcp:1", "haproxy:unix:/a"), "trust_proxy": ("::/0",)},
+            "'haproxy:unix:/a' needs trust_proxy .*: unix",
+        ),
         ({"max_payload": 0}, "max_payload must be from 1 to "),
         ({"max_payload": "16KiB"}, "max_payload must be a number of UTF-16 code units"),
     ],
@@ -308,7 +317,7 @@ def test_real_files_are_found(make_ssl: Callable[[str], SSLConfig], kind: str) -
     ],
 )
 def test_an_endpoint_is_secure_if_it_is_one_of_tls(description: str, secure: bool) -> None:
-    config = AceBaseIPCServerConfig(endpoints=(description,))
+    config = AceBaseIPCServerConfig(endpoints=(description,), trust_proxy=("127.0.0.1",))
     assert config.is_secure is secure
     assert config.effective_limits.payload_limit == (16 * MIB if secure else 16 * KIB)
 
@@ -356,7 +365,10 @@ def test_what_is_configured_goes_before_the_default(max_payload: int) -> None:
             ["tokens", "a.pfx", "b", "c"],
         ),
         (AceBaseIPCServerConfig(endpoints=("unix:/x:path=y",)), []),
-        (AceBaseIPCServerConfig(endpoints=("haproxy:ssl:1:k.pem",)), ["k.pem"]),
+        (
+            AceBaseIPCServerConfig(endpoints=("haproxy:ssl:1:k.pem",), trust_proxy=("::/0",)),
+            ["k.pem"],
+        ),
     ],
 )
 def test_files_that_hold_secrets(config: AceBaseIPCServerConfig, files: list[str]) -> None:

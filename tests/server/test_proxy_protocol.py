@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -17,6 +18,11 @@ IPV4 = (IPv4Address("TCP", "192.0.2.1", 1111), IPv4Address("TCP", "192.0.2.2", 2
 IPV6 = (IPv6Address("TCP", "2001:db8::1", 1111), IPv6Address("TCP", "2001:db8::2", 2222))
 UNIX = (UNIXAddress(b"/from"), UNIXAddress(b"/to"))
 NONE = (None, None)
+
+HAPROXY: dict[str, Any] = {
+    "endpoints": ("haproxy:tcp:9163:interface=127.0.0.1",),
+    "trust_proxy": ("127.0.0.1", "192.0.2.1"),
+}
 
 
 def v2(command: int, family: int, addresses: bytes) -> bytes:
@@ -99,7 +105,7 @@ def test_any_bytes_are_a_header_or_none_or_wrong(data: bytes) -> None:
 @pytest.mark.parametrize("size", [1, 5, 12, 1000])
 @pytest.mark.parametrize("data", [each[0] for each in HEADERS])
 def test_a_relay_serves_whatever_the_header_and_its_pieces(data: bytes, size: int) -> None:
-    relay = MemoryRelay(endpoints=("haproxy:tcp:9163:interface=127.0.0.1",))
+    relay = MemoryRelay(**HAPROXY)
     wire = relay.connect()
     request = data + http_head("GET", "/healthz")
     wire.send(*(request[start : start + size] for start in range(0, len(request), size)))
@@ -107,13 +113,51 @@ def test_a_relay_serves_whatever_the_header_and_its_pieces(data: bytes, size: in
 
 
 def test_the_log_shows_the_clients_address() -> None:
-    relay = MemoryRelay(endpoints=("haproxy:tcp:9163:interface=127.0.0.1",))
+    relay = MemoryRelay(**HAPROXY)
     relay.connect().send(HEADERS[0][0] + http_head("GET", "/nothing"))
-    assert relay.logged("192.0.2.1", "404")
+    assert relay.logged("192.0.2.1:1111 is refused: 404")
+
+
+@pytest.mark.parametrize(
+    "rest", [b"GET / HTTP/1.1\r\n\r\n\r\n", b"GET  / HTTP/1.1\r\n", b"\0" * 20_000]
+)
+def test_what_cannot_be_parsed_has_the_clients_address(rest: bytes) -> None:
+    relay = MemoryRelay(**HAPROXY)
+    relay.connect().send(HEADERS[0][0] + rest)
+    assert relay.logged("192.0.2.1:1111 is refused: 4")
+
+
+def test_a_request_that_does_not_come_has_the_clients_address() -> None:
+    relay = MemoryRelay(**HAPROXY, handshake_timeout=5)
+    relay.connect().send(HEADERS[0][0] + b"GET /")
+    relay.pass_time(7)
+    assert relay.logged("the connection of 192.0.2.1:1111 is closed: a request")
+
+
+@pytest.mark.parametrize("data", [HEADERS[0][0], b"GET / HTTP/1.1\r\n\r\n", b"P"])
+def test_a_connection_of_another_host_is_refused(data: bytes) -> None:
+    relay = MemoryRelay(**HAPROXY)
+    wire = relay.connect("192.0.2.9")
+    wire.send(data)
+    assert wire.ended == "reset"
+    assert wire.take() == b""
+    assert relay.logged("192.0.2.9:", "is refused: 400 it is no trusted proxy (--trust-proxy)")
+
+
+@pytest.mark.parametrize(("second", "is_trusted"), [("192.0.2.1", True), ("192.0.2.9", False)])
+def test_each_of_two_headers_has_to_come_from_a_trusted_proxy(
+    second: str, is_trusted: bool
+) -> None:
+    relay = MemoryRelay(**HAPROXY | {"endpoints": ("haproxy:haproxy:tcp:9163",)})
+    wire = relay.connect()
+    wire.send(b"PROXY TCP4 %s 192.0.2.2 1111 2222\r\n" % second.encode())
+    wire.send(b"PROXY TCP4 192.0.2.7 192.0.2.2 3333 2222\r\n" + http_head("GET", "/nothing"))
+    assert bool(relay.logged("192.0.2.7:3333 is refused: 404")) == is_trusted
+    assert (wire.ended == "reset") != is_trusted
 
 
 def test_a_connection_without_a_header_is_closed_and_reported() -> None:
-    relay = MemoryRelay(endpoints=("haproxy:tcp:9163:interface=127.0.0.1",))
+    relay = MemoryRelay(**HAPROXY)
     wire = relay.connect()
     wire.send(http_head("GET", "/healthz"))
     assert wire.ended == "reset"
@@ -122,7 +166,7 @@ def test_a_connection_without_a_header_is_closed_and_reported() -> None:
 
 
 def test_a_connection_whose_header_does_not_come_is_closed_in_time() -> None:
-    relay = MemoryRelay(endpoints=("haproxy:tcp:9163:interface=127.0.0.1",), handshake_timeout=5)
+    relay = MemoryRelay(**HAPROXY, handshake_timeout=5)
     wire = relay.connect()
     wire.send(b"PROXY ")
     relay.pass_time(7)

@@ -15,6 +15,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from acebase_ipc import AceBaseIPCServer, AceBaseIPCServerConfig, Client, ConfigError, Dialect
+from acebase_ipc.relay.events import RelayEvent
 from acebase_ipc.relay.lock_table import HeldLock, LockTable, OpenRequest
 from acebase_ipc.server.logging import LINES_PER_PERIOD, PERIOD
 from acebase_ipc.server.service import State
@@ -74,6 +75,45 @@ def test_what_a_flood_left_out_of_the_log_is_told_without_another_event() -> Non
         "2 more lines of PeerJoined were left out",
         "2 more lines of PeerLeft were left out",
     ]
+
+
+class Observing:
+    """An observer that keeps the kinds of events, or fails at each."""
+
+    def __init__(self, fails: bool) -> None:
+        self.kinds: list[str] = []
+        self._fails = fails
+
+    def report(self, event: RelayEvent) -> None:
+        self.kinds.append(type(event).__name__)
+        if self._fails:
+            raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_observer_is_added_to_the_log_and_the_counts(fails: bool) -> None:
+    observer = Observing(fails)
+    relay = MemoryRelay(observer=observer, expect_errors=fails)
+    relay.join("alice").leave()
+    assert observer.kinds == ["PeerJoined", "PeerLeft", "ConnectionClosed"]
+    assert relay.server.counts == dict.fromkeys(observer.kinds, 1)
+    assert relay.logged("alice joined")
+    assert relay.logged("alice left")
+    assert len(relay.errors) == fails
+
+
+@pytest.mark.parametrize("level", ["debug", "info"])
+def test_the_end_of_a_connection_is_logged_for_debugging(level: str) -> None:
+    reactor = MemoryReactor()
+    relay = MemoryRelay(reactor=reactor, port=None)
+    server = AceBaseIPCServer(reactor=reactor, clock=reactor.seconds, log_level=level)
+    server.start()
+    relay.port = reactor.ports[-1]
+    relay.join("alice").leave()
+    ends = relay.logged("the connection of alice from 127.0.0.1:", " has ended after 0 s: 1000")
+    assert len(ends) == (level == "debug")
+    server.stop()
+    relay.pass_time(6)
 
 
 def test_it_listens_on_every_endpoint_and_serves_one_relay() -> None:

@@ -101,7 +101,7 @@ def gauges(server: Any) -> dict[str, Any]:
         "peer objects": sum(isinstance(each, Peer) for each in alive),
         "connection objects": sum(isinstance(each, WebSocketConnection) for each in alive),
         "longest pause": watch.longest,
-        "counts": dict(server.observer.counts),
+        "counts": dict(server.counts),
     }
 
 

@@ -268,7 +268,9 @@ def test_the_session_of_a_client_behind_a_web_proxy_is_not_short(
 
 
 def test_the_session_of_a_client_behind_a_proxy_header_is_not_short() -> None:
-    relay = MemoryRelay(endpoints=("haproxy:tcp:9163:interface=127.0.0.1",))
+    relay = MemoryRelay(
+        endpoints=("haproxy:tcp:9163:interface=127.0.0.1",), trust_proxy=("127.0.0.1",)
+    )
     header = b"PROXY TCP4 192.0.2.1 192.0.2.2 1111 2222\r\n"
     observer, worker = (join_acebase(relay, worker_id(each), before=header) for each in (2, 1))
     worker.connection.close()

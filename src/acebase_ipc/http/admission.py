@@ -140,6 +140,7 @@ class Admission:
         """
         tokens = presented_tokens(request)
         handshake = self._handshake(request, database, tokens)
+        newcomer = format_address(request.getClientAddress())
         was_checked = False
 
         def decide(free: bool) -> None:
@@ -149,7 +150,7 @@ class Admission:
                     self._handshake(request, database, tokens)
                 if not free:
                     raise ConflictingId
-                self._relay.sessions.check_fence(handshake, self._clock())
+                self._relay.sessions.check_fence(handshake, newcomer, self._clock())
                 self._check_room(request.getClientAddress())
                 self._relay.registry.check_room(handshake)
             except RequestRefused as refusal:
@@ -157,6 +158,5 @@ class Admission:
             else:
                 admitted(handshake, tokens)
 
-        newcomer = format_address(request.getClientAddress())
         self._relay.sessions.check_conflict(handshake, newcomer, self._clock(), decide)
         was_checked = True

@@ -8,8 +8,9 @@ from http import HTTPStatus
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 
+from OpenSSL.SSL import Error as SSLError
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.interfaces import IAddress, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
@@ -17,6 +18,7 @@ from acebase_ipc.addresses import format_address, host_of
 from acebase_ipc.http.errors import BadRequest, HeadTooLarge
 from acebase_ipc.http.head import KEPT, parse_header, parse_request_line
 from acebase_ipc.protocol.errors import RequestRefused
+from acebase_ipc.relay.events import RequestTimeout, TLSFailed
 from acebase_ipc.relay.limits import KIB
 from acebase_ipc.websocket._autobahn import BadRequestChannel
 
@@ -40,6 +42,22 @@ may not read the last answer, and over TLS it may not answer the close."""
 WRITE_BUFFER: Final = 128 * KIB
 """Bytes that a connection is assumed to hold while its client does not read: the transport
 reports that it is full at 64 KiB, and one answer or slice of a download more may follow."""
+
+
+TLS_HANDSHAKE: Final = b"\x16\x03"
+"""The first bytes of a ClientHello (RFC 8446, section 5.1). No request begins with them."""
+
+
+def tls_problem(error: SSLError) -> str:
+    """Return why a TLS handshake has failed, in words."""
+    match error.args:
+        case [[*errors], *_]:
+            reasons = [str(each[-1]) for each in errors]
+        case _:  # of the system
+            reasons = [str(each) for each in error.args[-1:]]
+    if not {"http request", "https proxy request"}.isdisjoint(reasons):
+        return "it speaks plain HTTP to a TLS port"
+    return "; ".join(reasons) or "the handshake has failed"
 
 
 class Phase(Enum):
@@ -68,7 +86,7 @@ class RelayChannel(BadRequestChannel):
     connections, and only while the client reads the answers. While input waits,
     nothing is read from the transport.
 
-    :ivar host: the client's, as its connection was opened.
+    :ivar host: the host of :attr:`client`, for which the connection is counted.
     :ivar deadline: when the client has to have done what :attr:`phase` waits for.
     :ivar read_deadline: when the client has to have read what was written.
     :ivar surplus: whether it was accepted beyond the limit on connections, for a
@@ -82,6 +100,7 @@ class RelayChannel(BadRequestChannel):
     deadline: float | None = None
     read_deadline: float | None = None
     surplus = False
+    _client: IAddress | None = None
     _in_head = False
     _authority: bytes | None = None
     _head_size = 0
@@ -101,6 +120,17 @@ class RelayChannel(BadRequestChannel):
             self.transport.setTcpKeepAlive(True)
         self._read_heads()
         super().connectionMade()
+
+    @property
+    def client(self) -> IAddress:
+        """The address of the client: that of the other end, or whom a trusted proxy serves."""
+        client: IAddress = self._client or self.transport.getPeer()
+        return client
+
+    def serve(self, client: IAddress | None) -> bool:
+        """Serve *client* of a trusted proxy, or ``None``: any; returns whether it has room."""
+        self._client = client
+        return bool(self.site.attribute(self, host_of(self.client)))
 
     @property
     def memory(self) -> int:
@@ -126,6 +156,10 @@ class RelayChannel(BadRequestChannel):
     def dataReceived(self, data: bytes) -> None:
         """Parse *data*, or keep it until other connections had their turns."""
         if self.phase in OVER:
+            return
+        if self.phase is Phase.FIRST and data.startswith(TLS_HANDSHAKE):
+            self._report_tls("it speaks TLS to a port without TLS")
+            self.close()
             return
         if self._continues_body(len(data)) and self.site.rotation.spend(BODY):
             super().dataReceived(data)
@@ -277,6 +311,8 @@ class RelayChannel(BadRequestChannel):
     def requestDone(self, request: Any) -> None:
         """Wait for the next request, or parse what has been received of it."""
         self._head_size = 0
+        if self._client is not None:
+            self.serve(None)
         self._read_heads()
         self._enter(Phase.IDLE, self.site.http_idle)
         self.persistent = self.persistent and not self.site.is_closing
@@ -306,7 +342,7 @@ class RelayChannel(BadRequestChannel):
         """Answer a request that cannot be parsed, and close the connection."""
         if self.phase in OVER:
             return
-        self.site.context.refusals.report(host_of(self.transport.getPeer()), refusal)
+        self._report(refusal)
         if not self._has_answered():
             status = HTTPStatus(refusal.status)
             body = str(refusal).encode()
@@ -317,6 +353,12 @@ class RelayChannel(BadRequestChannel):
             )
             self.transport.write(head.encode() + body)
         self.close()
+
+    def _report(self, refusal: RequestRefused) -> None:
+        self.site.context.refusals.report(format_address(self.client), refusal)
+
+    def _report_tls(self, reason: str) -> None:
+        self.site.observer.report(TLSFailed(format_address(self.client), reason))
 
     def bad_request(self) -> None:
         """Refuse what Twisted cannot parse."""
@@ -342,8 +384,7 @@ class RelayChannel(BadRequestChannel):
         """Close the connection when all is written; abort it if that takes too long."""
         if self.phase in (Phase.FIRST, Phase.RECEIVING) and not self._has_answered():
             # Twisted refuses a request by itself, with a status and no text.
-            address = host_of(self.transport.getPeer())
-            self.site.context.refusals.report(address, BadRequest("The request cannot be parsed"))
+            self._report(BadRequest("The request cannot be parsed"))
         self.close()
 
     def _has_answered(self) -> bool:
@@ -368,7 +409,7 @@ class RelayChannel(BadRequestChannel):
             return True
         if late or (self.read_deadline is not None and self.read_deadline <= now):
             if self.phase is not Phase.CLOSING:
-                self.site.report_timeout(format_address(self.transport.getPeer()))
+                self.site.observer.report(RequestTimeout(format_address(self.client)))
             self.abort()
             return True
         return False
@@ -394,5 +435,7 @@ class RelayChannel(BadRequestChannel):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection has ended."""
+        if self.phase is Phase.FIRST and isinstance(reason.value, SSLError):
+            self._report_tls(tls_problem(reason.value))
         self._end()
         super().connectionLost(reason)

@@ -13,6 +13,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 from acebase_ipc.http.admission import Admission
 from acebase_ipc.http.auth import Access
 from acebase_ipc.http.errors import MethodNotAllowed
+from acebase_ipc.http.proxies import TrustedProxies
 from acebase_ipc.http.responses import Refusals
 from acebase_ipc.http.upload import UploadAdmission
 from acebase_ipc.protocol.errors import MessageRefused, RequestRefused
@@ -31,6 +32,7 @@ class Context:
     """What all resources of one relay share.
 
     :ivar store: the large messages that can be downloaded.
+    :ivar proxies: the proxies that are trusted.
     :ivar upgrade: turns a request into the WebSocket of an admitted handshake.
     :ivar clock: monotonic seconds.
     :ivar max_message: bytes of the largest message that can be posted.
@@ -43,6 +45,7 @@ class Context:
     refusals: Refusals
     uploads: UploadAdmission
     rotation: Rotation
+    proxies: TrustedProxies
     upgrade: Callable[[Request, Handshake, tuple[str, ...]], None]
     reactor: IReactorTime
     clock: Callable[[], float]
@@ -62,6 +65,7 @@ class Endpoint(Resource):
 
     def render(self, request: Request) -> bytes | int:
         """Answer a request whose body is complete."""
+        self.context.proxies.identify(request)  # of another Site; ours has done it before
         try:
             if request.method == b"OPTIONS":
                 return self._options(request)

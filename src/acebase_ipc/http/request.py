@@ -15,8 +15,10 @@ from twisted.python.failure import Failure
 from twisted.web.resource import getChildForRequest
 from twisted.web.server import Request
 
+from acebase_ipc.addresses import format_address
 from acebase_ipc.http.admission import Caller
 from acebase_ipc.http.errors import RequestTooLarge
+from acebase_ipc.http.proxies import TrustedProxies
 from acebase_ipc.http.responses import Refusals
 from acebase_ipc.http.upload import UploadAdmission
 from acebase_ipc.protocol.errors import RequestRefused
@@ -102,14 +104,23 @@ class RelayRequest(Request):
         self.content = BytesIO()
         self._length = length
         try:
-            self._check_surplus()
+            self._check_room()
             if length != 0:
                 self._admit(length)
         except RequestRefused as refusal:
             self._fail(refusal)
 
-    def _check_surplus(self) -> None:
-        if self.channel.surplus:
+    def _check_room(self) -> None:
+        """Count the connection for the client that makes the request.
+
+        :raises Overloaded: if there are too many, except for a health check.
+        """
+        proxies: TrustedProxies = self.channel.site.context.proxies
+        has_room = True
+        if proxies:
+            proxies.identify(self)
+            has_room = self.channel.serve(self.client)
+        if self.channel.surplus or not has_room:
             self._close_when_answered()
             if self.path != b"/healthz":
                 raise Overloaded("Too many connections: try again later")
@@ -140,7 +151,8 @@ class RelayRequest(Request):
         limit = self._uploads.max_message
         if self.caller is not None:
             database, client_id = self.caller.database, self.caller.client_id
-            observer.report(OversizedMessage(database, client_id, limit))
+            address = format_address(self.getClientAddress())
+            observer.report(OversizedMessage(database, client_id, limit, address))
         return RequestTooLarge(limit)
 
     def handleContentChunk(self, data: bytes) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.server import Request
 
-from acebase_ipc.addresses import host_of
+from acebase_ipc.addresses import format_address, host_of
 from acebase_ipc.http.errors import WrongToken
 from acebase_ipc.http.tokens import FREE_FAILURES, Failures
 from acebase_ipc.protocol.errors import MessageRefused, RequestRefused
@@ -64,9 +64,9 @@ class Refusals:
                 request.write(body)
                 request.finish()
 
-        address = host_of(request.getClientAddress())
-        self.report(address, refusal)
-        if isinstance(refusal, WrongToken) and self._is_guessing(address):
+        client = request.getClientAddress()
+        self.report(format_address(client), refusal)
+        if isinstance(refusal, WrongToken) and self._is_guessing(host_of(client)):
             self._delayed += 1
             self._reactor.callLater(FAILURE_DELAY, self._answer_late, answer)
         else:
@@ -76,11 +76,11 @@ class Refusals:
         """Report a *refusal*, of what is not even a request, say."""
         self._observer.report(Refused(address, refusal.status, str(refusal)))
 
-    def _is_guessing(self, address: str) -> bool:
-        """Count a wrong token of *address*; returns whether to delay the answer."""
-        failures = self._failures.note(address, self._clock())
+    def _is_guessing(self, host: str) -> bool:
+        """Count a wrong token of *host*; returns whether to delay the answer."""
+        failures = self._failures.note(host, self._clock())
         if failures == FREE_FAILURES + 1:
-            self._observer.report(TokenGuessing(address))
+            self._observer.report(TokenGuessing(host))
         return failures > FREE_FAILURES and self._delayed < MAX_DELAYED
 
     def _answer_late(self, answer: Callable[[], object]) -> None:

@@ -10,14 +10,14 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress
 from twisted.web.server import Site
 
-from acebase_ipc.addresses import host_of
+from acebase_ipc.addresses import format_address, host_of
 from acebase_ipc.http.channel import Phase, RelayChannel
 from acebase_ipc.http.endpoint import Context
 from acebase_ipc.http.request import RelayRequest
 from acebase_ipc.http.resources import Root
 from acebase_ipc.http.sweep import Sweep
 from acebase_ipc.relay.errors import Overloaded
-from acebase_ipc.relay.events import Observer, RequestTimeout
+from acebase_ipc.relay.events import Observer
 from acebase_ipc.relay.limits import Limits
 
 SURPLUS: Final = 16
@@ -33,10 +33,12 @@ class RelaySite(Site):
     It writes no access log: a URL holds the token. It speaks HTTP/1.1 only, as
     a WebSocket needs it.
 
+    :param observer: receives its events.
     :param websockets: how many WebSockets are open, from one host or, for ``None``, at all.
     :ivar channels: the open HTTP connections.
     """
 
+    noisy = False
     protocol = RelayChannel  # type: ignore[assignment]  # no HTTP/2, so no wrapper for it
     requestFactory = RelayRequest
 
@@ -74,14 +76,15 @@ class RelaySite(Site):
         if self._closing is not None:
             return None
         channel: Any = super().buildProtocol(addr)
-        channel.surplus = self._is_full(host_of(addr))
+        is_full = len(self.channels) + self._websockets(None) >= self._max_connections
+        channel.surplus = is_full or (
+            addr not in self.context.proxies and not self._has_room(host_of(addr))
+        )
         return channel
 
-    def _is_full(self, host: str) -> bool:
+    def _has_room(self, host: str) -> bool:
         limit = self._max_address_connections
-        return len(self.channels) + self._websockets(None) >= self._max_connections or (
-            limit is not None and self._hosts[host] + self._websockets(host) >= limit
-        )
+        return limit is None or self._hosts[host] + self._websockets(host) < limit
 
     def opened(self, channel: RelayChannel) -> None:
         """A connection was opened."""
@@ -92,7 +95,7 @@ class RelaySite(Site):
                 del self._surplus[oldest]
                 oldest.abort()
             self._surplus[channel] = None
-        channel.host = host_of(channel.transport.getPeer())
+        channel.host = host_of(channel.client)
         self._hosts[channel.host] += 1
 
     def closed(self, channel: RelayChannel) -> None:
@@ -101,11 +104,24 @@ class RelaySite(Site):
             return
         self.channels.remove(channel)
         self._surplus.pop(channel, None)
+        self._uncount(channel)
+        if self._closing is not None and not self.channels:
+            self._closing.callback(None)
+
+    def _uncount(self, channel: RelayChannel) -> None:
         self._hosts[channel.host] -= 1
         if not self._hosts[channel.host]:
             del self._hosts[channel.host]
-        if self._closing is not None and not self.channels:
-            self._closing.callback(None)
+
+    def attribute(self, channel: RelayChannel, host: str) -> bool:
+        """Count the connection of a proxy for *host*; returns whether that has room for it."""
+        if host == channel.host:
+            return True
+        self._uncount(channel)
+        has_room = self._has_room(host)
+        channel.host = host
+        self._hosts[host] += 1
+        return has_room
 
     @property
     def is_closing(self) -> bool:
@@ -116,10 +132,6 @@ class RelaySite(Site):
     def memory(self) -> int:
         """Bytes that the connections hold, beside bodies."""
         return sum(each.memory for each in self.channels)
-
-    def report_timeout(self, address: str) -> None:
-        """Report that a client was too slow."""
-        self.observer.report(RequestTimeout(address))
 
     def sweep(self, now: float) -> None:
         """End the connections whose client is late; to be called about once a second."""
@@ -137,7 +149,7 @@ class RelaySite(Site):
             if used <= self._max_memory:
                 return
             used -= channel.memory
-            self.context.refusals.report(channel.host, refusal)
+            self.context.refusals.report(format_address(channel.client), refusal)
             channel.abort()
 
     def close(self, timeout: float) -> Deferred[None]:

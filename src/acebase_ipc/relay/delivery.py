@@ -127,7 +127,7 @@ class Delivery:
 
     def _end_slow_consumer(self, peer: Peer, connection: Connection, unsent: int) -> None:
         name, messages = peer.database.name, len(peer.queue)
-        self._observer.report(SlowConsumer(name, peer.client_id, unsent, messages))
+        self._observer.report(SlowConsumer(name, peer.client_id, unsent, messages, peer.address))
         self.cut(peer)
 
     def cut(self, peer: Peer) -> None:
@@ -273,7 +273,9 @@ class Delivery:
 
     def _evict(self, peer: Peer) -> int:
         """End the session of *peer*, and return the bytes that are freed when it has ended."""
-        self._observer.report(EvictedForMemory(peer.database.name, peer.client_id, peer.memory))
+        self._observer.report(
+            EvictedForMemory(peer.database.name, peer.client_id, peer.memory, peer.address)
+        )
         peer.queue.clear()
         held = peer.memory
         self.cut(peer)

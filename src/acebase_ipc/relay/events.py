@@ -44,7 +44,10 @@ class PeerEvent(RelayEvent):
 
 @dataclass(frozen=True, slots=True)
 class Refused(RelayEvent):
-    """A request or a handshake was answered with an error."""
+    """A request or a handshake was answered with an error.
+
+    :ivar address: where it came from: the host and port of the client.
+    """
 
     severity: ClassVar[Severity] = Severity.INFO
     text: ClassVar[str] = "{address} is refused: {status} {reason}"
@@ -56,7 +59,10 @@ class Refused(RelayEvent):
 
 @dataclass(frozen=True, slots=True)
 class TokenGuessing(RelayEvent):
-    """Many wrong tokens come from one address; its answers are delayed from now on."""
+    """Many wrong tokens come from one address; its answers are delayed from now on.
+
+    :ivar address: the host alone, because each connection has another port.
+    """
 
     severity: ClassVar[Severity] = Severity.WARNING
     text: ClassVar[str] = "{address} presents many wrong tokens: answers to it are delayed"
@@ -77,6 +83,20 @@ class RequestTimeout(RelayEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class TLSFailed(RelayEvent):
+    """A connection speaks TLS to a port without TLS, or could not begin to speak it.
+
+    :ivar reason: what is wrong: ours where it is known, else that of OpenSSL.
+    """
+
+    severity: ClassVar[Severity] = Severity.INFO
+    text: ClassVar[str] = "{address}: no TLS: {reason}"
+
+    address: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class PeerJoined(PeerEvent):
     """A peer has joined its database."""
 
@@ -84,7 +104,7 @@ class PeerJoined(PeerEvent):
     text: ClassVar[str] = "{database}: {peer} joined from {address} as {dialect} peer"
 
     dialect: str
-    address: str = ""
+    address: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +114,7 @@ class PeerLeft(PeerEvent):
     severity: ClassVar[Severity] = Severity.INFO
     text: ClassVar[str] = "{database}: {peer} left, last connected from {address}"
 
-    address: str = ""
+    address: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +124,7 @@ class PeerReplaced(PeerEvent):
     severity: ClassVar[Severity] = Severity.INFO
     text: ClassVar[str] = "{database}: {peer} is replaced by a new connection from {address}"
 
-    address: str = ""
+    address: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +147,7 @@ class ConnectionClosed(PeerEvent):
 
     text: ClassVar[str] = (
         "{database}: the connection of {peer} from {address} has ended after {seconds:.0f} s:"
-        " {code} {reason}"
+        " {code} {reason} (clean: {is_clean})"
     )
 
     address: str
@@ -167,10 +187,12 @@ class OversizedMessage(PeerEvent):
 
     severity: ClassVar[Severity] = Severity.WARNING
     text: ClassVar[str] = (
-        "{database}: a message of {peer} is lost: it exceeds max_message, {max_message} bytes"
+        "{database}: a message of {peer} from {address} is lost: it exceeds max_message,"
+        " {max_message} bytes"
     )
 
     max_message: int
+    address: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,10 +200,13 @@ class ProtocolViolated(PeerEvent):
     """A peer has violated the protocol: its connection is closed."""
 
     severity: ClassVar[Severity] = Severity.INFO
-    text: ClassVar[str] = "{database}: the connection of {peer} is closed: {code} {reason}"
+    text: ClassVar[str] = (
+        "{database}: the connection of {peer} from {address} is closed: {code} {reason}"
+    )
 
     code: int
     reason: str
+    address: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,9 +214,12 @@ class KeepaliveTimeout(PeerEvent):
     """Nothing was received from a peer, nor an answer to a ping: it is disconnected."""
 
     severity: ClassVar[Severity] = Severity.WARNING
-    text: ClassVar[str] = "{database}: {peer} is disconnected: nothing was received for {seconds} s"
+    text: ClassVar[str] = (
+        "{database}: {peer} from {address} is disconnected: nothing was received for {seconds} s"
+    )
 
     seconds: int
+    address: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,11 +228,12 @@ class EvictedForMemory(PeerEvent):
 
     severity: ClassVar[Severity] = Severity.WARNING
     text: ClassVar[str] = (
-        "{database}: {peer} is disconnected: {size} bytes are held for it, and the total exceeds"
-        " max_memory"
+        "{database}: {peer} from {address} is disconnected: {size} bytes are held for it, and the"
+        " total exceeds max_memory"
     )
 
     size: int
+    address: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,11 +242,13 @@ class SlowConsumer(PeerEvent):
 
     severity: ClassVar[Severity] = Severity.WARNING
     text: ClassVar[str] = (
-        "{database}: {peer} is disconnected: it has not read {backlog} bytes in {messages} messages"
+        "{database}: {peer} from {address} is disconnected: it has not read {backlog} bytes in"
+        " {messages} messages"
     )
 
     backlog: int
     messages: int
+    address: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +260,7 @@ class SessionSuspended(PeerEvent):
         "{database}: the connection of {peer} from {address} is lost; its session is suspended"
     )
 
-    address: str = ""
+    address: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,10 +268,12 @@ class SessionResumed(PeerEvent):
     """A peer has resumed its session, or a master has joined, and receives what was queued."""
 
     severity: ClassVar[Severity] = Severity.INFO
-    text: ClassVar[str] = "{database}: {peer} has resumed its session: {messages} queued message(s)"
+    text: ClassVar[str] = (
+        "{database}: {peer} from {address} has resumed its session: {messages} queued message(s)"
+    )
 
     messages: int
-    address: str = ""
+    address: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,9 +351,11 @@ class ReturnRefused(PeerEvent):
 
     severity: ClassVar[Severity] = Severity.WARNING
     text: ClassVar[str] = (
-        "{database}: {peer} is refused with 500, because its session has ended and its locks were"
-        " released: its process ends and has to be started again"
+        "{database}: {peer} from {address} is refused with 500, because its session has ended and"
+        " its locks were released: its process ends and has to be started again"
     )
+
+    address: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,10 +425,12 @@ class TooManyRequests(PeerEvent):
 
     severity: ClassVar[Severity] = Severity.ERROR
     text: ClassVar[str] = (
-        "{database}: {peer} is disconnected: it has {requests} open requests and locks"
+        "{database}: {peer} from {address} is disconnected: it has {requests} open requests and"
+        " locks"
     )
 
     requests: int
+    address: str
 
 
 @dataclass(frozen=True, slots=True)

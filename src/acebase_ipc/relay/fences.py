@@ -66,9 +66,10 @@ class Fences:
         if len(self._until) > _MAX_FENCES:
             self._remove(next(iter(self._until)))
 
-    def check(self, handshake: Handshake, now: float) -> None:
+    def check(self, handshake: Handshake, newcomer: str, now: float) -> None:
         """Refuse a client whose locks were released.
 
+        :param newcomer: the client's address, for the log.
         :raises Fenced: with 500.
         """
         key = handshake.database, handshake.client_id
@@ -76,7 +77,7 @@ class Fences:
             return
         if key not in self._reported:
             self._reported.add(key)
-            self._observer.report(ReturnRefused(*key))
+            self._observer.report(ReturnRefused(*key, newcomer))
         raise Fenced
 
     def expire(self, now: float) -> None:

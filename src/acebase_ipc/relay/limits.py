@@ -214,7 +214,8 @@ class Limits:
         summary="open connections from one address",
         **_COUNT,
         exceeded="503",
-        reason="off: all processes of a host, and all clients behind a proxy, share an address",
+        reason="off: all processes of a host share an address, and so do all clients behind a proxy"
+        " that is not trusted",
     )
     max_databases: int = _limit(
         10_000,

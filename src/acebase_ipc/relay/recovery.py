@@ -128,7 +128,9 @@ class LockRecovery:
             account.make_room()
             if account.open + len(account.granted) + len(account.locks) >= MAX_RECORDS:
                 name = worker.database.name
-                self._observer.report(TooManyRequests(name, worker.client_id, account.records))
+                self._observer.report(
+                    TooManyRequests(name, worker.client_id, account.records, worker.address)
+                )
                 self._delivery.cut(worker)
                 return None
         if request_id in account.requests:

@@ -138,9 +138,10 @@ class Sessions:
 
         connection.check(CHECK_TIMEOUT, answered)
 
-    def check_fence(self, handshake: Handshake, now: float) -> None:
+    def check_fence(self, handshake: Handshake, newcomer: str, now: float) -> None:
         """Refuse a client whose session ended while it held locks.
 
+        :param newcomer: the client's address, for the log.
         :param now: monotonic seconds.
         :raises Fenced: with 500, which ends the process of a published client.
         """
@@ -148,7 +149,7 @@ class Sessions:
         if previous is not None and previous.state in _ENDED:
             may_run = self._delivery.ending.get(previous, True)
             self.end({previous: now if may_run else None})
-        self._fences.check(handshake, now)
+        self._fences.check(handshake, newcomer, now)
 
     def admit(self, handshake: Handshake, connection: Connection, connected_at: int) -> Admitted:
         """Make the client of *handshake* a peer; nothing is sent to it yet.

@@ -7,10 +7,11 @@ match is refused.
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from typing import Final
 
 from acebase_ipc.errors import ConfigError
+from acebase_ipc.http.proxies import UNIX
 
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 
@@ -67,6 +68,23 @@ def clean_origin(origin: str) -> str:
     return f"{scheme}://{host}" + (
         f":{port}" if port not in (None, _DEFAULT_PORTS.get(scheme)) else ""
     )
+
+
+def clean_network(network: str) -> str:
+    """Return an address or *network* of trusted proxies in its usual form, or ``unix``.
+
+    :raises ConfigError: if it is neither.
+    """
+    text = network.strip().lower()
+    if text == UNIX:
+        return text
+    try:
+        found = ip_network(text)
+    except ValueError as error:
+        raise ConfigError(f"trust_proxy (--trust-proxy): {error}") from None
+    if found.version == 6 and found.network_address.ipv4_mapped is not None:
+        raise ConfigError(f"trust_proxy (--trust-proxy): write {network!r} as IPv4")
+    return str(found)
 
 
 def clean_host(host: str) -> str:

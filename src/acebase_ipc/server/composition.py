@@ -13,6 +13,7 @@ from twisted.web.resource import IResource
 from acebase_ipc.http.admission import Admission
 from acebase_ipc.http.auth import Access
 from acebase_ipc.http.endpoint import Context
+from acebase_ipc.http.proxies import TrustedProxies
 from acebase_ipc.http.responses import Refusals
 from acebase_ipc.http.site import RelaySite
 from acebase_ipc.http.tokens import Tokens
@@ -37,6 +38,7 @@ class Parts:
     relay: Relay
     journal: FileJournal | None
     access: Access
+    proxies: TrustedProxies
     uploads: UploadAdmission
     connections: PeerConnections
     site: RelaySite
@@ -121,6 +123,7 @@ def compose(
         relay, limits, observer, rotation, reactor, clock, wall=lambda: int(wall() * 1000)
     )
     access = Access(Tokens(config.rules()), config.allow_origins, config.allow_hosts)
+    proxies = TrustedProxies(config.trust_proxy)
     context = Context(
         relay=relay,
         store=relay.store,
@@ -131,6 +134,7 @@ def compose(
         refusals=Refusals(observer, reactor, clock),
         uploads=uploads,
         rotation=rotation,
+        proxies=proxies,
         upgrade=connections.upgrade,
         reactor=reactor,
         clock=clock,
@@ -139,4 +143,4 @@ def compose(
     site = RelaySite(context, limits, observer, connections.count)
     relay.memory.register(lambda: uploads.reserved)
     relay.memory.register(lambda: site.memory)
-    return Parts(relay, journal, access, uploads, connections, site)
+    return Parts(relay, journal, access, proxies, uploads, connections, site)

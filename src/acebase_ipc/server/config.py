@@ -7,10 +7,16 @@ from dataclasses import InitVar, dataclass, field, replace
 from typing import Final
 
 from acebase_ipc.errors import ConfigError
+from acebase_ipc.http.proxies import UNIX
 from acebase_ipc.http.tokens import Rule, read_token_file
 from acebase_ipc.protocol.dialect import Dialect
 from acebase_ipc.relay.limits import DEFAULT_MAX_PAYLOAD_TLS, Limits
-from acebase_ipc.server.access import clean_host, clean_origin, clean_token
+from acebase_ipc.server.access import (
+    clean_host,
+    clean_network,
+    clean_origin,
+    clean_token,
+)
 from acebase_ipc.server.endpoints import MAX_PORT, ParsedEndpoint, parse_endpoint, render
 
 DEFAULT_HOST: Final = "127.0.0.1"
@@ -79,6 +85,9 @@ class AceBaseIPCServerConfig:
         ``https://example.org``; ``*`` for all. Default: none.
     :param allow_hosts: further host names under which a relay on loopback may be addressed
         without a token.
+    :param trust_proxy: the addresses and networks of proxies, such as ``10.0.0.0/8``, whose
+        ``X-Forwarded-For`` or ``Forwarded`` and PROXY headers name the clients; ``unix`` for
+        all processes that connect to a Unix socket. Default: none.
     :param limits: all other bounds.
     :raises ConfigError: for a value that cannot be used.
 
@@ -98,6 +107,7 @@ class AceBaseIPCServerConfig:
     state_dir: str | None = None
     allow_origins: tuple[str, ...] = ()
     allow_hosts: tuple[str, ...] = ()
+    trust_proxy: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
     parsed_endpoints: tuple[ParsedEndpoint, ...] = field(init=False, repr=False, compare=False)
     effective_limits: Limits = field(init=False, repr=False, compare=False)
@@ -107,6 +117,7 @@ class AceBaseIPCServerConfig:
         self._clean_access()
         self._set("limits", self._merge(max_payload))
         self._set("parsed_endpoints", tuple(map(parse_endpoint, self.descriptions)))
+        self._check_proxies()
         limits = self.limits
         if limits.max_payload is None and self.is_secure:
             limits = replace(limits, max_payload=DEFAULT_MAX_PAYLOAD_TLS)
@@ -122,7 +133,7 @@ class AceBaseIPCServerConfig:
             raise ConfigError(f"port must be a number, not {self.port!r}")
         if self.port is not None and not 0 <= self.port <= MAX_PORT:
             raise ConfigError(f"port must be from 0 to {MAX_PORT}, not {self.port}")
-        for name in ("endpoints", "allow_origins", "allow_hosts"):
+        for name in ("endpoints", "allow_origins", "allow_hosts", "trust_proxy"):
             if isinstance(getattr(self, name), str):
                 raise ConfigError(f"{name} is a tuple of strings")
         if self.token is not None and not isinstance(self.token, str):
@@ -149,6 +160,20 @@ class AceBaseIPCServerConfig:
             self._set("state_dir", os.path.abspath(self.state_dir))
         self._set("allow_origins", tuple(map(clean_origin, self.allow_origins)))
         self._set("allow_hosts", tuple(map(clean_host, self.allow_hosts)))
+        self._set("trust_proxy", tuple(map(clean_network, self.trust_proxy)))
+
+    def _check_proxies(self) -> None:
+        """Refuse an endpoint for proxies that would refuse every connection."""
+        for each in self.parsed_endpoints:
+            if not each.wrappers:
+                continue
+            if not self.trust_proxy:
+                needed = "the addresses of the proxies"
+            elif each.kind == "unix" and UNIX not in self.trust_proxy:
+                needed = UNIX
+            else:
+                continue
+            raise ConfigError(f"{each.redacted!r} needs trust_proxy (--trust-proxy): {needed}")
 
     def _merge(self, max_payload: int | None) -> Limits:
         if max_payload is None:

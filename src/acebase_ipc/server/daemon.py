@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from acebase_ipc.errors import ConfigError
 from acebase_ipc.server.config import AceBaseIPCServerConfig
 from acebase_ipc.server.logging import FileOutput, LineObserver
-from acebase_ipc.server.process import Signals, allow_files
+from acebase_ipc.server.process import Signals, allow_files, exit_with_failure
 from acebase_ipc.server.service import TICK, AceBaseIPCServer, State
 from acebase_ipc.server.systemd import Notifier
 
@@ -38,6 +38,7 @@ class Daemon(Service):
 
     :param signals: receives the signals of the process.
     :param writer: writes the log, if that is not left to the runner.
+    :param log_level: the lowest level that is logged.
     :ivar server: the server that it runs.
     """
 
@@ -47,8 +48,9 @@ class Daemon(Service):
         reactor: Any,
         signals: Signals,
         writer: LineObserver | None = None,
+        log_level: str = "info",
     ) -> None:
-        self.server = AceBaseIPCServer(config, reactor)
+        self.server = AceBaseIPCServer(config, reactor, log_level=log_level)
         self._reactor = reactor
         self._signals = signals
         self._writer = writer
@@ -89,7 +91,8 @@ class Daemon(Service):
         if isinstance(output, FileOutput):
             self._handle(signal.SIGUSR1, output.rotate)
         self._ticking.start(TICK)
-        self._reactor.callWhenRunning(self._report_started)
+        started = self.server.start()
+        started.addCallbacks(self._report_ready, self._give_up)
 
     def _handle(self, number: int, action: Callable[[], object]) -> None:
         def call() -> None:
@@ -97,14 +100,18 @@ class Daemon(Service):
 
         self._signals.handle(number, call)
 
-    def _report_started(self) -> None:
-        started = self.server.start()
-        started.addCallbacks(lambda _: self._notifier.ready(), self._give_up)
+    def _report_ready(self, _: None) -> None:
+        def report() -> None:
+            log.info("ready")
+            self._notifier.ready()
+
+        self._reactor.callWhenRunning(report)  # from then on SIGTERM is handled
 
     def _give_up(self, failure: Failure) -> None:
         """End the process: a port that opens asynchronously could not be opened."""
         if self.running:
-            self._reactor.stop()
+            exit_with_failure(f"acebase-ipc: {failure.getErrorMessage()}")
+            self._reactor.callWhenRunning(self._reactor.stop)
 
     def _reload(self) -> None:
         self._notifier.reloading()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -43,15 +43,23 @@ class Listener:
     :ivar address: where it listens, while it does.
     """
 
-    def __init__(self, parsed: ParsedEndpoint, reactor: Any, observer: Observer) -> None:
-        """:raises ConfigError: if the endpoint cannot be made, for example of a missing file."""
+    def __init__(
+        self,
+        parsed: ParsedEndpoint,
+        reactor: Any,
+        observer: Observer,
+        proxies: Container[IAddress] = (),
+    ) -> None:
+        """:param proxies: the proxies that are trusted.
+
+        :raises ConfigError: if the endpoint cannot be made, for example of a missing file."""
         self._parsed = parsed
 
         def refused(address: IAddress, reason: str) -> None:
             observer.report(Refused(format_address(address), 400, reason))
 
         try:
-            self._endpoint = make_endpoint(parsed, reactor, refused)
+            self._endpoint = make_endpoint(parsed, reactor, proxies, refused)
         except Exception as error:  # parsers raise whatever their libraries do
             raise self._unusable(error) from error
         self._port: IListeningPort | None = None
@@ -74,7 +82,6 @@ class Listener:
             if isinstance(port, Port):
                 limit_accepts(port)
             self.address = port.getHost()
-            log.info("listening on {where}", where=self.describe())
             opening.callback(None)
             return None
 
@@ -135,7 +142,10 @@ def limit_accepts(port: Port) -> None:
 
 
 def make_endpoint(
-    parsed: ParsedEndpoint, reactor: Any, refused: Callable[[IAddress, str], object]
+    parsed: ParsedEndpoint,
+    reactor: Any,
+    proxies: Container[IAddress],
+    refused: Callable[[IAddress, str], object],
 ) -> IStreamServerEndpoint:
     """Return the endpoint that *parsed* describes; raises what its parser raises."""
     endpoint: IStreamServerEndpoint
@@ -147,5 +157,5 @@ def make_endpoint(
         lock = parsed.arguments.get("lockfile", "1") == "1"
         endpoint = LockedUnixEndpoint(endpoint, parsed.arguments["address"], lock)
     for _ in parsed.wrappers:
-        endpoint = ProxiedEndpoint(endpoint, refused)
+        endpoint = ProxiedEndpoint(endpoint, proxies, refused)
     return endpoint

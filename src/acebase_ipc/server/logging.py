@@ -1,33 +1,25 @@
 """Writes the log: the relay's events as log events, and log events as lines.
 
 A line is never lost because of its text: what the output's encoding lacks is escaped. Neither
-can a line be forged or the disk be filled: control characters are escaped, texts are cut, and
-of each kind of line at most :data:`LINES_PER_PERIOD` are written per :data:`PERIOD`.
+can the disk be filled: of each kind of line at most :data:`LINES_PER_PERIOD` are written per
+:data:`PERIOD`.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import syslog
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from typing import IO, Any, Protocol
 
-from twisted.logger import (
-    ILogObserver,
-    LogEvent,
-    Logger,
-    LogLevel,
-    eventAsJSON,
-    eventAsText,
-    formatEvent,
-)
+from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel
 from twisted.python.logfile import LogFile
 from zope.interface import implementer
 
 from acebase_ipc.relay.events import RelayEvent, Severity
+from acebase_ipc.server.lines import as_json, as_text, printable
 
 LINES_PER_PERIOD = 60
 """Lines of one kind per period: a flood must not fill the disk."""
@@ -37,24 +29,10 @@ PERIOD = 60.0  # seconds
 MAX_KINDS = 1000
 """Kinds of lines that are counted one by one; the source code has fewer."""
 
-MAX_TEXT = 300
-"""Characters of a text that a client has chosen; names have at most 200, ids 128."""
-
-MAX_LINE = 2000
-"""Characters of a line, without its traceback."""
-
-MAX_TRACEBACK = 20_000  # characters
+TWISTED = ("log_legacy", "twisted.application.", "twisted.scripts.")
+"""Where Twisted tells of the start and the end of a process, of ports and of factories."""
 
 log = Logger()
-
-# Everything that a terminal or a viewer acts on: C0, C1, separators of lines, directions.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
-
-
-def printable(text: str, limit: int = MAX_TEXT) -> str:
-    """Return *text* in one line of at most about *limit* characters, controls escaped."""
-    cut = text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
-    return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], cut)
 
 
 class LineLimiter:
@@ -92,27 +70,34 @@ def report_left_out(limiter: LineLimiter) -> None:
 
 
 class LogObserver:
-    """Counts the events of the relay, and logs all of severity ``INFO`` and above.
+    """Counts the events of the relay, and logs those that are severe enough.
 
+    :param clock: returns monotonic seconds.
+    :param level: the lowest level that is logged, of those of ``twisted.logger.LogLevel``.
     :ivar counts: the number of events of each kind, by the name of its class.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        """:param clock: returns monotonic seconds."""
+    def __init__(self, clock: Callable[[], float], level: str = "info") -> None:
+        lowest = LogLevel.lookupByName(level)
+        self._levels = {
+            each.value: LogLevel.lookupByName(each.value)
+            for each in Severity
+            if LogLevel.lookupByName(each.value) >= lowest
+        }
         self.counts: Counter[str] = Counter()
         self._limiter = LineLimiter(clock)
 
     def report(self, event: RelayEvent) -> None:
-        """Count *event*; log it unless it is of severity ``DEBUG`` or too frequent."""
+        """Count *event*; log it unless its severity is too low or its kind too frequent."""
         kind = type(event).__name__
         self.counts[kind] += 1
-        if event.severity is Severity.DEBUG:
+        level = self._levels.get(event.severity.value)
+        if level is None:
             return
         self.expire()
         if self._limiter.allow(kind):
             values = {each.name: getattr(event, each.name) for each in fields(event)}
             texts = {k: printable(v) for k, v in values.items() if isinstance(v, str)}
-            level = LogLevel.lookupByName(event.severity.value)
             log.emit(level, event.text, kind=kind, **(values | texts))
 
     def expire(self) -> None:
@@ -191,13 +176,15 @@ class LineObserver:
 
     def __init__(self, output: Output, form: str, level: str, clock: Callable[[], float]) -> None:
         self.output = output
-        self._render = _as_json if form == "json" else _as_text
+        self._render = as_json if form == "json" else as_text
         self._level = LogLevel.lookupByName(level)
         self._limiter = LineLimiter(clock)
 
     def __call__(self, event: LogEvent) -> None:
         """Write *event*, unless its level is too low or its kind too frequent."""
         level = event.get("log_level")
+        if level is LogLevel.info and _is_of_twisted(event):
+            level = LogLevel.debug
         self.expire()
         if level is None or level < self._level:
             return
@@ -212,23 +199,14 @@ class LineObserver:
         report_left_out(self._limiter)
 
 
+def _is_of_twisted(event: LogEvent) -> bool:
+    """Return whether *event* tells of Twisted's own start and end, which the relay tells of."""
+    if event.get("log_format") == "Main loop terminated.":
+        return True
+    return str(event.get("log_namespace")).startswith(TWISTED)
+
+
 def _kind(event: LogEvent) -> str:
     kind = f"{event.get('log_namespace')}: {event.get('log_format')}"
     failure = event.get("log_failure")
     return printable(kind if failure is None else f"{kind} {failure.type.__name__}", 100)
-
-
-def _as_text(event: LogEvent) -> str:
-    failure = event.get("log_failure")
-    if failure is None and not formatEvent(event):
-        return ""
-    line = printable(eventAsText(event, includeTraceback=False), MAX_LINE)
-    if failure is None:
-        return line
-    lines = failure.getTraceback()[-MAX_TRACEBACK:].splitlines()
-    return "\n\t".join([line, *(printable(each, MAX_LINE) for each in lines)])
-
-
-def _as_json(event: LogEvent) -> str:
-    cut = {k: v[:MAX_LINE] if isinstance(v, str) else v for k, v in event.items()}
-    return eventAsJSON(cut)

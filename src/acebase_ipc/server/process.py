@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import resource
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -43,6 +45,20 @@ class Signals:
             self._pending.add(number)
         else:
             handler()
+
+
+def exit_with_failure(text: str) -> None:
+    """Let the process end with status 1, and *text* on standard error, when its reactor stops.
+
+    ``twistd`` ends with status 0, whatever the reason for which its reactor stops.
+    """
+
+    def exit_now() -> None:
+        with suppress(OSError):
+            os.write(2, f"{text}\n".encode("utf-8", "backslashreplace"))
+        os._exit(1)
+
+    atexit.register(exit_now)
 
 
 def allow_files(connections: int) -> None:

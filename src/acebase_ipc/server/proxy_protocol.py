@@ -8,7 +8,7 @@ https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from ipaddress import IPv4Address as IPv4
 from ipaddress import IPv6Address as IPv6
@@ -144,10 +144,13 @@ class ProxiedProtocol(ProtocolWrapper):
             self.wrappedProtocol.dataReceived(data)
             return
         self._unread += data
+        address = self.transport.getPeer()
         try:
+            if address not in self.factory.proxies:
+                raise ValueError("it is no trusted proxy (--trust-proxy)")
             self._header = parse_header(self._unread)
         except ValueError as error:
-            self.factory.refused(self.transport.getPeer(), str(error))
+            self.factory.refused(address, str(error))
             self.transport.abortConnection()
             return
         if self._header is not None:
@@ -174,27 +177,38 @@ class ProxiedProtocol(ProtocolWrapper):
 class _ProxiedFactory(WrappingFactory):
     protocol = ProxiedProtocol
 
-    def __init__(self, factory: IProtocolFactory, refused: Callable[[IAddress, str], object]):
+    def __init__(
+        self,
+        factory: IProtocolFactory,
+        proxies: Container[IAddress],
+        refused: Callable[[IAddress, str], object],
+    ) -> None:
         super().__init__(factory)
+        self.proxies = proxies
         self.refused = refused
 
 
 @implementer(IStreamServerEndpoint)
 class ProxiedEndpoint:
-    """Listens for connections that begin with a PROXY header.
+    """Listens for connections of trusted proxies, which begin with a PROXY header.
 
-    :param refused: called with the address and the reason when a header is invalid.
+    :param proxies: the trusted proxies. All other connections are refused.
+    :param refused: called with the address and the reason when a connection is refused.
     """
 
     def __init__(
-        self, endpoint: IStreamServerEndpoint, refused: Callable[[IAddress, str], object]
+        self,
+        endpoint: IStreamServerEndpoint,
+        proxies: Container[IAddress],
+        refused: Callable[[IAddress, str], object],
     ) -> None:
         self._endpoint = endpoint
+        self._proxies = proxies
         self._refused = refused
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         """Listen as the inner endpoint does."""
         listening: Deferred[IListeningPort] = self._endpoint.listen(
-            _ProxiedFactory(factory, self._refused)
+            _ProxiedFactory(factory, self._proxies, self._refused)
         )
         return listening

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
+from collections import Counter
 from collections.abc import Callable
 from enum import Enum
 from importlib.metadata import version
@@ -26,7 +27,7 @@ from twisted.web.resource import IResource
 
 from acebase_ipc.errors import ConfigError
 from acebase_ipc.http.tokens import Tokens
-from acebase_ipc.relay.events import GuardedObserver, Observer
+from acebase_ipc.relay.events import Observer, Observers
 from acebase_ipc.relay.lock_table import LockTable
 from acebase_ipc.relay.peers import Client
 from acebase_ipc.server.composition import compose
@@ -65,7 +66,10 @@ class AceBaseIPCServer(Service):
     :param reactor: default: the global reactor.
     :param clock: returns monotonic seconds.
     :param wall: returns the seconds since 1970.
-    :param observer: receives every event of the relay; default: logs and counts them.
+    :param observer: receives every event of the relay, too; the server itself logs and counts
+        them in any case.
+    :param log_level: the lowest level of the events that are logged: ``debug``, ``info``,
+        ``warn`` or ``error``. Those below cost nothing.
     :raises ConfigError: if an endpoint string or the token file cannot be used.
     """
 
@@ -76,22 +80,25 @@ class AceBaseIPCServer(Service):
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         observer: Observer | None = None,
+        log_level: str = "info",
     ) -> None:
         if reactor is None:
             from twisted.internet import reactor
         self.config = config or AceBaseIPCServerConfig()
-        self.observer = observer or LogObserver(clock)
+        self._log = LogObserver(clock, log_level)
         self._observer_failed = False
         self._state = State.NEW
         self._has_journal = False
         self._clock = clock
         self._reactor = reactor
-        observer = GuardedObserver(self.observer, self._report_observer)
+        own = () if observer is None else (observer,)
+        observers = Observers((self._log, *own), self._report_observer)
         self._parts = compose(
-            self.config, reactor, clock, wall, observer, lambda: self._state is State.RUNNING
+            self.config, reactor, clock, wall, observers, lambda: self._state is State.RUNNING
         )
         self.listeners = [
-            Listener(each, reactor, observer) for each in self.config.parsed_endpoints
+            Listener(each, reactor, observers, self._parts.proxies)
+            for each in self.config.parsed_endpoints
         ]
         self._ticking = LoopingCall(self._tick)
         self._ticking.clock = reactor
@@ -102,6 +109,11 @@ class AceBaseIPCServer(Service):
     def state(self) -> State:
         """Whether the server was started or stopped."""
         return self._state
+
+    @property
+    def counts(self) -> Counter[str]:
+        """The number of events of each kind, by the name of its class."""
+        return self._log.counts
 
     # Starting
 
@@ -156,7 +168,8 @@ class AceBaseIPCServer(Service):
         """
         if self._state is State.CLOSING:
             raise RuntimeError("the server is stopping: wait for stop() before start()")
-        if not has_privilege and not self._has_journal:
+        opens_journal = not has_privilege and not self._has_journal
+        if opens_journal:
             try:
                 self._parts.open_journal(self._clock())
             except ConfigError:
@@ -171,6 +184,8 @@ class AceBaseIPCServer(Service):
             self._starting = Deferred.fromCoroutine(self._listen())
         failed: list[BaseException | None] = [None]
         assert self._starting is not None
+        if opens_journal:
+            _follow(self._starting).addCallback(self._report_listening)
         _follow(self._starting).addCallback(failed.append)
         return failed[-1]
 
@@ -185,9 +200,17 @@ class AceBaseIPCServer(Service):
                 log.error("the server does not start: {error}", error=str(error))
                 self._stop()
             return error
+        return None
+
+    def _report_listening(self, error: BaseException | None) -> None:
+        """Log where the server listens, if it does."""
+        if error is not None or self._state is not State.RUNNING:
+            return
+        if self.listeners:
+            where = ", ".join(each.describe() for each in self.listeners)
+            log.info("listening on {where}", where=where)
         for listener in self.listeners:
             listener.warn(self._parts.access.tokens.required)
-        return None
 
     def _report_configuration(self) -> None:
         config, limits = self.config, self.config.effective_limits
@@ -221,7 +244,9 @@ class AceBaseIPCServer(Service):
         """
         if self.running:
             super().stopService()
-        return self._stop()
+        if self._state is not State.RUNNING:
+            return self._stop()
+        return self._stop().addCallback(lambda _: log.info("stopped"))
 
     def stop(self) -> Deferred[None]:
         """Stop without an Application; fires when nothing is open."""
@@ -299,8 +324,7 @@ class AceBaseIPCServer(Service):
 
     def _tick(self) -> None:
         self._parts.tick(self._clock())
-        if isinstance(self.observer, LogObserver):
-            self.observer.expire()
+        self._log.expire()
 
 
 def _follow(leader: Deferred[Any]) -> Deferred[Any]:

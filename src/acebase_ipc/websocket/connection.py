@@ -101,10 +101,12 @@ class PeerConnection:
 
     def _refuse(self, refusal: MessageRefused) -> None:
         code, reason = refusal.close_code, str(refusal)
-        self._surroundings.observer.report(
-            ProtocolViolated(self.handshake.database, self.handshake.client_id, code, reason)
-        )
         if self._websocket is not None:
+            database, client_id = self.handshake.database, self.handshake.client_id
+            address = self._websocket.address
+            self._surroundings.observer.report(
+                ProtocolViolated(database, client_id, code, reason, address)
+            )
             self._websocket.close(code, reason)
 
     def received_binary(self) -> None:

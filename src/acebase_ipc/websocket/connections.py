@@ -36,14 +36,18 @@ log = Logger()
 class _Upgrade:
     """The factory that a WebSocketResource needs, for one accepted handshake."""
 
-    def __init__(self, connections: PeerConnections, listener: PeerConnection) -> None:
+    def __init__(
+        self, connections: PeerConnections, listener: PeerConnection, client: IAddress | None
+    ) -> None:
         self._connections = connections
         self._listener = listener
+        self._client = client
 
     def buildProtocol(self, address: IAddress) -> WebSocketConnection:
         protocol = WebSocketConnection()
         protocol.factory = self._connections.factory
         protocol.listener = self._listener
+        protocol.client = self._client
         return protocol
 
 
@@ -108,7 +112,8 @@ class PeerConnections:
         upgraded()  # tells the relay's own Site; another Site does not count
         listener = PeerConnection(self._surroundings, handshake, tokens, _is_proxied(request))
         self.factory.work.units += UPGRADE
-        WebSocketResource(_Upgrade(self, listener)).render(request)
+        upgrade = _Upgrade(self, listener, request.getClientAddress())
+        WebSocketResource(upgrade).render(request)
 
     def opened(self, connection: WebSocketConnection) -> None:
         """Count *connection*, which is open, and keep it alive."""
@@ -122,7 +127,7 @@ class PeerConnections:
 
     def _count_address(self, connection: WebSocketConnection, change: int) -> None:
         if self._max_address_connections is not None:
-            host = host_of(connection.transport.getPeer())
+            host = host_of(connection.client)
             self._addresses[host] += change
             if not self._addresses[host]:
                 del self._addresses[host]
@@ -169,8 +174,8 @@ class PeerConnections:
             return
         listener = connection.listener
         if isinstance(listener, PeerConnection):
-            handshake = listener.handshake
-            self._observer.report(KeepaliveTimeout(handshake.database, handshake.client_id, silent))
+            database, client_id = listener.handshake.database, listener.handshake.client_id
+            self._observer.report(KeepaliveTimeout(database, client_id, silent, connection.address))
         connection.abort()
 
 

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from autobahn.twisted.websocket import WebSocketServerProtocol
 from autobahn.util import encode_truncate
-from twisted.internet.interfaces import IDelayedCall, IPushProducer
+from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer
 from twisted.internet.protocol import connectionDone
 from twisted.internet.tcp import Server
 from twisted.logger import Logger
@@ -115,6 +115,7 @@ class WebSocketConnection(WebSocketServerProtocol):
     It implements :class:`acebase_ipc.relay.peers.Connection`.
 
     :ivar listener: receives what arrives.
+    :ivar client: the address of the other end, or, behind a trusted proxy, of its client.
     :ivar is_full: whether it accepts no more messages for now.
     :ivar traffic: counts the messages that are sent.
     :ivar lag: seconds that the other end's process has taken to answer the last ping.
@@ -125,6 +126,7 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     factory: WebSocketFactory[WebSocketConnection]
     listener: Listener
+    client: IAddress | None = None
     _is_ended_by_peer = False
     is_full = False
     traffic = Traffic()  # of nobody, until the client is a peer
@@ -493,8 +495,8 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     @property
     def address(self) -> str:
-        """The address of the other end, for the log."""
-        return format_address(self.transport.getPeer())
+        """The address of the client, for the log."""
+        return format_address(self.client)
 
     def check(self, timeout: float, answer: Callable[[bool], object]) -> None:
         """Check whether the other end answers a ping within *timeout* seconds."""

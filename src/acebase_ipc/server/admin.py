@@ -68,7 +68,8 @@ class Admin:
             clock=clock,
             allows_bodies=config.admin_bodies,
         )
-        self._site = AdminSite(context, Streams(context, wall))
+        self._streams = Streams(context, wall)
+        self._site = AdminSite(context, self._streams)
         self.listeners = [Listener(each, reactor, observer) for each in config.parsed_admin]
 
     def open(self) -> Deferred[Any]:
@@ -89,9 +90,9 @@ class Admin:
         self._canary.tick(now)
 
     def replace_tokens(self, tokens: Tokens) -> None:
-        """Require one of *tokens* from now on; ends what others have begun."""
+        """Require one of *tokens* from now on; ends the streams of others."""
         self._access.tokens = tokens
-        self._site.close()
+        self._streams.check_tokens()
 
 
 class Control:

@@ -70,18 +70,18 @@ class Admin:
         )
         self._streams = Streams(context, wall)
         self._site = AdminSite(context, self._streams)
-        self.listeners = [Listener(each, reactor, observer) for each in config.parsed_admin]
+        self._listeners = [Listener(each, reactor, observer, True) for each in config.parsed_admin]
 
     def open(self) -> Deferred[Any]:
         """Open the ports; fires when all are open, fails if one cannot be opened."""
         self._lag.start()
-        opening = [each.open(self._site) for each in self.listeners]
+        opening = [each.open(self._site) for each in self._listeners]
         return gatherResults(opening, consumeErrors=True)
 
     def close(self) -> Deferred[Any]:
         """Close the ports and every connection."""
         self._lag.stop()
-        closing = gatherResults([each.close() for each in self.listeners], consumeErrors=True)
+        closing = gatherResults([each.close() for each in self._listeners], consumeErrors=True)
         self._site.close()
         return closing
 

@@ -74,13 +74,16 @@ class Endpoint(Resource):
     :cvar needs_token: whether a token is needed where one is required.
     """
 
-    isLeaf = True
     needs_token = True
 
     def __init__(self, context: Context, methods: tuple[bytes, ...] = READ) -> None:
         super().__init__()
         self.context = context
         self._methods = methods
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """Refuse every path below."""
+        return Missing(self.context)
 
     def render(self, request: Request) -> bytes | int:
         """Answer a request whose body is complete."""

@@ -22,6 +22,7 @@ from acebase_ipc.http.responses import Refusals, respond
 from acebase_ipc.protocol.errors import RequestRefused
 from acebase_ipc.relay.errors import NotFound
 from acebase_ipc.relay.relay import Relay
+from acebase_ipc.rotation import Rotation
 
 MAX_BODY: Final = 4096
 """Bytes of the body of a request: the longest one has about 30."""
@@ -34,6 +35,7 @@ CHANGE: Final = (b"POST",)
 class Context:
     """What all resources of the admin endpoint share.
 
+    :ivar rotation: divides the time among this and the connections of peers.
     :ivar clock: monotonic seconds.
     :ivar allows_bodies: whether the bodies of messages may be shown.
     """
@@ -45,6 +47,7 @@ class Context:
     history: History
     lag: LoopLag
     canary: Canary
+    rotation: Rotation
     reactor: IReactorTime
     clock: Callable[[], float]
     allows_bodies: bool

@@ -64,6 +64,7 @@ class Admin:
             history=history,
             lag=self._lag,
             canary=self._canary,
+            rotation=parts.rotation,
             reactor=reactor,
             clock=clock,
             allows_bodies=config.admin_bodies,

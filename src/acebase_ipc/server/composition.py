@@ -39,6 +39,8 @@ class Parts:
     journal: FileJournal | None
     access: Access
     proxies: TrustedProxies
+    admission: Admission
+    rotation: Rotation
     uploads: UploadAdmission
     connections: PeerConnections
     site: RelaySite
@@ -124,13 +126,12 @@ def compose(
     )
     access = Access(Tokens(config.rules()), config.allow_origins, config.allow_hosts)
     proxies = TrustedProxies(config.trust_proxy)
+    admission = Admission(access, relay, connections.check_room, clock, config.dialect, is_running)
     context = Context(
         relay=relay,
         store=relay.store,
         access=access,
-        admission=Admission(
-            access, relay, connections.check_room, clock, config.dialect, is_running
-        ),
+        admission=admission,
         refusals=Refusals(observer, reactor, clock),
         uploads=uploads,
         rotation=rotation,
@@ -143,4 +144,4 @@ def compose(
     site = RelaySite(context, limits, observer, connections.count)
     relay.memory.register(lambda: uploads.reserved)
     relay.memory.register(lambda: site.memory)
-    return Parts(relay, journal, access, proxies, uploads, connections, site)
+    return Parts(relay, journal, access, proxies, admission, rotation, uploads, connections, site)

@@ -49,11 +49,15 @@ class Listener:
         reactor: Any,
         observer: Observer,
         proxies: Container[IAddress] = (),
+        is_admin: bool = False,
     ) -> None:
-        """:param proxies: the proxies that are trusted.
-
-        :raises ConfigError: if the endpoint cannot be made, for example of a missing file."""
+        """
+        :param proxies: the proxies that are trusted.
+        :param is_admin: whether it is a port of the admin endpoint.
+        :raises ConfigError: if the endpoint cannot be made, for example of a missing file.
+        """
         self._parsed = parsed
+        self._scheme = "http" if is_admin else "ws"
 
         def refused(address: IAddress, reason: str) -> None:
             observer.report(Refused(format_address(address), 400, reason))
@@ -122,7 +126,7 @@ class Listener:
         """Where it listens, as a URL for a TCP port."""
         where = format_address(self.address)
         if isinstance(self.address, IPv4Address | IPv6Address):
-            return f"{'wss' if self._parsed.is_secure else 'ws'}://{where}"
+            return f"{self._scheme}{'s' if self._parsed.is_secure else ''}://{where}"
         return where
 
     def _unusable(self, error: BaseException | None) -> ConfigError:

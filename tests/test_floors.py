@@ -44,8 +44,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "http": {"addresses", "rotation", "websocket._autobahn", *FLOOR_0},
     "client": {"websocket._autobahn", *FLOOR_0},
     "peer": {"client", *FLOOR_0},
-    # Floor 2: composition.
-    "server": {"addresses", "http", "rotation", "websocket", *FLOOR_0},
+    # Floor 2: composition. The server composes what the admin endpoint consists of.
+    "admin": {"addresses", "http", "rotation", "websocket", *FLOOR_0},
+    "server": {"addresses", "admin", "http", "rotation", "websocket", *FLOOR_0},
     # Floor 3: what people run, and what they test with.
     "tap": {"server", *FLOOR_0},
     "testing": {"addresses", "rotation", "client", "http", "peer", "server", "websocket", *FLOOR_0},

@@ -169,18 +169,29 @@ class Database:
 
     :ivar peers: the peers by id, in the order in which they joined.
     :ivar awaiting_master: messages addressed to the master while there is none.
+    :ivar awaiting_since: since when the first of these has waited, in monotonic seconds.
     :ivar ending: how many peers have a session that is about to be ended.
     :ivar masters: how many masters have arrived.
     :ivar traffic: the messages of the peers that have left.
     :ivar ledger: what the peers have asked of the master; ``None`` until one asks.
     """
 
-    __slots__ = ("awaiting_master", "ending", "ledger", "masters", "name", "peers", "traffic")
+    __slots__ = (
+        "awaiting_master",
+        "awaiting_since",
+        "ending",
+        "ledger",
+        "masters",
+        "name",
+        "peers",
+        "traffic",
+    )
 
     def __init__(self, name: str, budget: MemoryBudget) -> None:
         self.name = name
         self.peers: dict[bytes, Peer] = {}
         self.awaiting_master = MessageQueue(budget)
+        self.awaiting_since = 0.0
         self.ending = 0
         self.masters = 0
         self.traffic = Traffic()

@@ -11,6 +11,7 @@ from acebase_ipc.relay.errors import AmbiguousPeer, NotAPeer, NotFound, Overload
 from acebase_ipc.relay.limits import Limits
 from acebase_ipc.relay.memory import MemoryBudget
 from acebase_ipc.relay.peers import Client, Connection, Database, Peer
+from acebase_ipc.relay.traffic import DepartedTraffic
 
 _LOCK_TIMEOUT: Final = 120.0
 """Seconds after which AceBase's lock master takes a lock for expired."""
@@ -25,6 +26,7 @@ class Registry:
     A database exists while it has a peer.
 
     :ivar databases: the databases by name.
+    :ivar departed: the messages of the peers that have left.
     """
 
     def __init__(self, limits: Limits, budget: MemoryBudget) -> None:
@@ -32,6 +34,7 @@ class Registry:
         self._max_database_connections = limits.max_database_connections
         self._budget = budget
         self.databases: dict[str, Database] = {}
+        self.departed = DepartedTraffic()
         self._left: dict[str, tuple[Database, float]] = {}
 
     def add(self, handshake: Handshake, connection: Connection | None, connected: int) -> Peer:

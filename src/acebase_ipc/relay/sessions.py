@@ -192,8 +192,9 @@ class Sessions:
             self._introductions.introduce(peer)
         if peer.is_master:
             self._recovery.master_arrived(peer, queued)
-        if queued or admitted.arrival is not Arrival.JOINED:
-            self._delivery.deliver_queued(queued, peer)
+        is_back = admitted.arrival is not Arrival.JOINED
+        if queued or is_back:
+            self._delivery.deliver_queued(queued, peer, is_back)
 
     @staticmethod
     def _continues(previous: Peer, handshake: Handshake) -> bool:
@@ -339,8 +340,9 @@ class Sessions:
         return bool(ending)
 
     def _forget(self, peer: Peer) -> None:
-        self._registry.remove(peer)
         peer.database.traffic.add(peer.traffic)
+        self._registry.departed.add(peer.database.name, peer.traffic)
+        self._registry.remove(peer)
         self._expiries.pop(peer, None)
         self._delivery.forget(peer)
         peer.state = SessionState.GONE

@@ -11,7 +11,7 @@ from acebase_ipc.relay.errors import AmbiguousPeer, NotAPeer, NotFound, Overload
 from acebase_ipc.relay.limits import Limits
 from acebase_ipc.relay.memory import MemoryBudget
 from acebase_ipc.relay.peers import Client, Connection, Database, Peer
-from acebase_ipc.relay.traffic import DepartedTraffic
+from acebase_ipc.relay.traffic import DepartedTraffic, Traffic
 
 _LOCK_TIMEOUT: Final = 120.0
 """Seconds after which AceBase's lock master takes a lock for expired."""
@@ -26,7 +26,8 @@ class Registry:
     A database exists while it has a peer.
 
     :ivar databases: the databases by name.
-    :ivar departed: the messages of the peers that have left.
+    :ivar departed: the messages of all peers that have left.
+    :ivar traffic_of_former: the messages of databases whose last peer has left.
     """
 
     def __init__(self, limits: Limits, budget: MemoryBudget) -> None:
@@ -35,6 +36,7 @@ class Registry:
         self._budget = budget
         self.databases: dict[str, Database] = {}
         self.departed = DepartedTraffic()
+        self.traffic_of_former = Traffic()
         self._left: dict[str, tuple[Database, float]] = {}
 
     def add(self, handshake: Handshake, connection: Connection | None, connected: int) -> Peer:
@@ -70,6 +72,8 @@ class Registry:
         if database.peers:
             return
         database.awaiting_master.clear()
+        self.traffic_of_former.add(database.traffic)
+        database.traffic = Traffic()
         del self.databases[database.name]
         if database.ledger is not None and (database.ledger.unwanted or database.ledger.lost):
             self._left[database.name] = database, math.inf

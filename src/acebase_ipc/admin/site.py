@@ -4,6 +4,7 @@
 /page/…          its files
 /healthz         alive?
 /readyz          ready for peers?
+/metrics         for Prometheus
 /api/v1/…        the status as JSON, and what changes it
 """
 
@@ -147,6 +148,7 @@ class AdminSite(Site):
 
     It writes no access log. Twisted's own timeouts end idle connections.
 
+    :param metrics: answers ``/metrics``.
     :ivar channels: the open connections.
     """
 
@@ -154,12 +156,13 @@ class AdminSite(Site):
     protocol = AdminChannel  # type: ignore[assignment]  # no HTTP/2, so no wrapper for it
     requestFactory = AdminRequest
 
-    def __init__(self, context: Context, streams: Streams) -> None:
+    def __init__(self, context: Context, streams: Streams, metrics: Endpoint) -> None:
         children: dict[bytes, IResource] = {
             b"": File(context, "index.html"),
             b"page": Files(context),
             b"healthz": Healthz(context),
             b"readyz": Readyz(context),
+            b"metrics": metrics,
             b"api": _below(context, b"v1", API(context, streams)),
         }
         super().__init__(Root(context, children), reactor=context.reactor)

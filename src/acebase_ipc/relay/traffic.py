@@ -52,7 +52,8 @@ class DepartedTraffic:
         if database in self._by_label:
             return database
         label = database if len(self._by_label) < MAX_NAMED else OTHER
-        self._by_label.setdefault(label, Traffic())
+        if label not in self._by_label:
+            self._by_label[label] = Traffic()
         return label
 
     def add(self, database: str, traffic: Traffic) -> None:

@@ -83,7 +83,7 @@ def test_due_is_who_a_look_at_every_tick_finds(
             found = [*keepalive.due(now)]
             if silent < ping_after:  # it may be pinged, but seldom, and not too seldom
                 assert found in ([], [(line, silent)])
-                assert not found or now - pinged >= ping_after
+                assert not found or now - pinged >= ping_after * 4 // 5
                 assert found or now - pinged < 2 * ping_after
             else:
                 assert found == ([(line, silent)] if due else [])
@@ -100,11 +100,10 @@ def test_a_peer_that_is_not_silent_is_pinged_as_often() -> None:
     keepalive = Keepalive[Line](PING_AFTER, DEAD_AFTER)
     (line,) = lines(keepalive, 1)
     pings = []
-    for now in range(1, 30):
+    for now in range(1, 100):
         line.last_received = now - 1
         pings += [now for _ in keepalive.due(now)]
-    assert min(later - earlier for earlier, later in pairwise(pings)) >= PING_AFTER
-    assert len(pings) >= 29 // (2 * PING_AFTER)
+    assert {later - earlier for earlier, later in pairwise(pings)} == {PING_AFTER - 1}
 
 
 def test_an_idle_peer_that_answers_is_pinged_only_because_it_is_silent() -> None:

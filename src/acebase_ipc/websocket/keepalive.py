@@ -43,6 +43,8 @@ class Keepalive(Generic[C]):
     def __init__(self, ping_after: int, dead_after: int) -> None:
         self.ping_after = ping_after
         self.dead_after = dead_after
+        # It is checked that long after it last sent something: a little less after the last ping.
+        self._again_after = ping_after * 4 // 5
         self._due: dict[int, set[C]] = {}
 
     def add(self, connection: C, now: int) -> None:
@@ -64,7 +66,7 @@ class Keepalive(Generic[C]):
             silent = now - connection.last_received
             if silent < self.ping_after:
                 self._schedule(connection, connection.last_received + self.ping_after)
-                if now - connection.last_ping < self.ping_after:
+                if now - connection.last_ping < self._again_after:
                     continue
             elif silent < self.dead_after:
                 dead_at = connection.last_received + self.dead_after

@@ -29,7 +29,8 @@ def round_trip(transport: Any) -> float | None:
         return 0.0 if handle.family == socket.AF_UNIX else None
     if len(info) < _RTT.size:
         return None
-    return min(_RTT.unpack(info)) / 1e6
+    smoothed, shortest = _RTT.unpack(info)
+    return float(min(smoothed, shortest)) / 1e6  # the second is 2^32 - 1 if there is none
 
 
 def _socket_of(transport: Any) -> socket.socket | None:

@@ -12,6 +12,7 @@ import pytest
 from acebase_ipc.relay.work import SLICE
 from acebase_ipc.rotation import TURN
 from acebase_ipc.testing import MemoryPeer, Opcode
+from acebase_ipc.websocket.connection import CHECK
 from acebase_ipc.websocket.connections import PING
 from acebase_ipc.websocket.network import round_trip
 from tests.admin.relay import AdminRelay
@@ -38,21 +39,21 @@ def lag_of(relay: AdminRelay, peer: MemoryPeer) -> float | None:
     return None if lag is None else float(lag)
 
 
-def pings_to(peer: MemoryPeer) -> int:
-    """The pings that have come since the last time."""
-    return [each.opcode for each in peer.frames()].count(Opcode.PING)
+def pings_to(peer: MemoryPeer) -> list[bytes]:
+    """The payloads of the pings that have come since the last time."""
+    return [each.payload for each in peer.frames() if each.opcode == Opcode.PING]
 
 
-def wait_for_ping(relay: AdminRelay, peer: MemoryPeer) -> None:
+def wait_for_ping(relay: AdminRelay, peer: MemoryPeer) -> bytes:
     for _ in range(30):
         relay.pass_time(1)
-        if pings_to(peer):
-            return
+        for payload in pings_to(peer):
+            return payload
     raise AssertionError("no ping")
 
 
-def pong(peer: MemoryPeer) -> None:
-    peer.send(b"", Opcode.PONG)
+def pong(peer: MemoryPeer, payload: bytes) -> None:
+    peer.send(payload, Opcode.PONG)
 
 
 @pytest.mark.parametrize("tls", [False, True])
@@ -61,9 +62,9 @@ def test_the_time_to_the_pong_is_the_lag(tls: bool) -> None:
         alice = relay.join("alice")
         alice.answers = False
         assert lag_of(relay, alice) is None
-        wait_for_ping(relay, alice)
+        ping = wait_for_ping(relay, alice)
         relay.pass_time(0.7)
-        pong(alice)
+        pong(alice, ping)
         assert lag_of(relay, alice) == pytest.approx(0.7)
         alice.answers = True
         relay.pass_time(30)
@@ -76,13 +77,12 @@ def test_the_network_does_not_count(smoothed: float, shortest: float) -> None:
         alice = relay.join("alice")
         alice.answers = False
         alice.connection.options[TCP_INFO] = tcp_info(smoothed, shortest)
-        wait_for_ping(relay, alice)
+        ping = wait_for_ping(relay, alice)
         relay.pass_time(0.7)
-        pong(alice)
+        pong(alice, ping)
         assert lag_of(relay, alice) == pytest.approx(0.5)
         alice.connection.options[TCP_INFO] = tcp_info(1, 1)
-        wait_for_ping(relay, alice)
-        pong(alice)
+        pong(alice, wait_for_ping(relay, alice))
         assert lag_of(relay, alice) == 0, "never negative"
 
 
@@ -93,22 +93,50 @@ def test_a_peer_that_is_not_silent_is_measured_too_and_once_in_an_interval() -> 
         for _ in range(200):
             relay.pass_time(1)
             alice.say("x")
-            pings += pings_to(alice)
+            pings += len(pings_to(alice))
         assert 200 // 25 - 1 <= pings <= 200 // 25
         assert lag_of(relay, alice) == 0
 
 
-def test_a_pong_that_nobody_asked_for_measures_nothing() -> None:
-    with AdminRelay() as relay:
+def test_a_peer_that_is_pinged_again_before_it_answers_is_measured_by_the_first_ping() -> None:
+    with AdminRelay(keepalive_interval=5, keepalive_timeout=60) as relay:
         alice = relay.join("alice")
-        pong(alice)
-        assert lag_of(relay, alice) is None
+        alice.answers = False
+        first = wait_for_ping(relay, alice)
+        relay.pass_time(6)
+        (second,) = pings_to(alice)
+        pong(alice, first)
+        assert lag_of(relay, alice) == pytest.approx(6, abs=0.5)
+        third = wait_for_ping(relay, alice)
+        relay.pass_time(1)
+        pong(alice, second)
+        relay.pass_time(1)
+        pong(alice, third)
+        assert lag_of(relay, alice) == pytest.approx(2, abs=0.5)
+
+
+def test_a_pong_answers_all_pings_before_it() -> None:
+    with AdminRelay(keepalive_interval=5, keepalive_timeout=60) as relay:
+        alice = relay.join("alice")
         alice.answers = False
         wait_for_ping(relay, alice)
-        pong(alice)
-        relay.pass_time(3)
-        pong(alice)
-        assert lag_of(relay, alice) == 0
+        relay.pass_time(6)
+        pong(alice, pings_to(alice)[-1])
+        assert lag_of(relay, alice) == pytest.approx(6, abs=0.5)
+
+
+@pytest.mark.parametrize("payload", [b"", b"0", b"x", b"\xb2", CHECK])
+def test_a_pong_that_nobody_asked_for_measures_nothing(payload: bytes) -> None:
+    with AdminRelay() as relay:
+        alice = relay.join("alice")
+        alice.answers = False
+        pong(alice, payload)
+        ping = wait_for_ping(relay, alice)
+        pong(alice, payload)
+        assert lag_of(relay, alice) is None
+        if payload != CHECK:
+            pong(alice, ping)
+            assert lag_of(relay, alice) == pytest.approx(0, abs=0.5)
 
 
 def test_a_peer_that_is_full_is_not_pinged_unless_it_is_silent() -> None:
@@ -121,7 +149,7 @@ def test_a_peer_that_is_full_is_not_pinged_unless_it_is_silent() -> None:
             relay.pass_time(1)
             bobby.say("x")
         bobby.resume_reading()
-        assert pings_to(bobby) == 0
+        assert pings_to(bobby) == []
         assert lag_of(relay, bobby) is None
 
 
@@ -144,11 +172,11 @@ def test_peers_that_have_connected_together_are_pinged_in_several_turns() -> Non
             peer.answers = False
             peers.append(peer)
         relay.pass_time(4)
-        assert sum(map(pings_to, peers)) == 0
+        assert sum(len(pings_to(each)) for each in peers) == 0
         relay.reactor.turn(1)
-        in_turns = [sum(map(pings_to, peers))]
+        in_turns = [sum(len(pings_to(each)) for each in peers)]
         while relay.turn():
-            in_turns.append(sum(map(pings_to, peers)))
+            in_turns.append(sum(len(pings_to(each)) for each in peers))
         assert sum(in_turns) == count
         assert max(in_turns) <= TURN // PING + SLICE // PING
 

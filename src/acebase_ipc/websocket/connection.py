@@ -57,6 +57,7 @@ class PeerConnection:
         "_checks",
         "_is_proxied",
         "_pinged",
+        "_pings",
         "_receive",
         "_since",
         "_surroundings",
@@ -79,7 +80,8 @@ class PeerConnection:
         self._websocket: WebSocketConnection | None = None
         self._checks: tuple[Callable[[bool], object], ...] = ()
         self._check_timeout: IDelayedCall | None = None
-        self._pinged: float | None = None
+        self._pinged: tuple[int, float] | None = None  # the first unanswered ping, and when
+        self._pings = 0
         self._since = 0.0
         self.handshake = handshake
         self.tokens = tokens
@@ -182,19 +184,29 @@ class PeerConnection:
         """
         websocket = self._websocket
         if websocket is not None:
-            self._pinged = None if websocket.is_full else self._surroundings.clock()
-            websocket.send_ping()
+            self._pings += 1
+            if websocket.is_full:
+                self._pinged = None
+            elif self._pinged is None:  # else an earlier ping is not answered yet
+                self._pinged = self._pings, self._surroundings.clock()
+            websocket.send_ping(b"%d" % self._pings)
 
     def received_pong(self, payload: bytes) -> None:
-        """Note the answer to a ping: one that checks, or one that measures."""
+        """Note the answer to a ping, and to those before, which may stay unanswered (RFC 6455)."""
         if payload == CHECK:
+            self._pinged = None
             self._answer_checks(alive=True)
-        elif not payload and self._pinged is not None and self._websocket is not None:
-            waited, self._pinged = self._surroundings.clock() - self._pinged, None
-            network = round_trip(self._websocket.transport)
-            if network is not None:
-                self._websocket.lag = lag = max(0.0, waited - network)
-                self._surroundings.lags.observe(lag)
+        elif self._pinged is not None and payload.isdigit() and self._websocket is not None:
+            number, since = self._pinged
+            if int(payload) >= number:
+                self._pinged = None
+                self._measured(self._websocket, self._surroundings.clock() - since)
+
+    def _measured(self, websocket: WebSocketConnection, waited: float) -> None:
+        network = round_trip(websocket.transport)
+        if network is not None:
+            websocket.lag = lag = max(0.0, waited - network)
+            self._surroundings.lags.observe(lag)
 
     def _answer_checks(self, alive: bool) -> None:
         timeout, self._check_timeout = self._check_timeout, None

@@ -51,7 +51,8 @@ done)
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help run cluster test test-pythons test-trunk lint docs package bench bench-attacks soak \
-        soak-acebase conformance fuzz node-modules clean docs/limits.rst docs/events.rst
+        soak-acebase conformance fuzz node-modules clean docs/limits.rst docs/events.rst \
+        docs/metrics.rst
 
 help: ## Show this list
 	@sed -n 's/^\([a-z][a-z./-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 30
@@ -129,6 +130,9 @@ docs/limits.rst: $(VENV)/.run ## Generate the table of limits from acebase_ipc.r
 
 docs/events.rst: $(VENV)/.run ## Generate the table of log lines from acebase_ipc.relay.events
 	@$(BIN)/python docs/generate_events.py > $@
+
+docs/metrics.rst: $(VENV)/.run ## Generate the table of metrics from acebase_ipc.admin.families
+	@$(BIN)/python docs/generate_metrics.py > $@
 
 clean: ## Remove what make, the tests and the tools have created
 	rm -rf $(VENV) build dist docs/_build .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache

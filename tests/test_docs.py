@@ -25,6 +25,7 @@ from acebase_ipc.websocket.incoming import MAX_FRAGMENTS
 PROJECT = Path(__file__).resolve().parents[1]
 README = PROJECT / "README.rst"
 LIMITS = PROJECT / "docs" / "limits.rst"
+METRICS = PROJECT / "docs" / "metrics.rst"
 EMBEDDED = PROJECT / "examples" / "embedded.tac"
 DOCUMENTS = sorted(
     path
@@ -61,6 +62,16 @@ def test_the_table_of_limits_is_what_the_code_gives() -> None:
         encoding="utf-8",
     )
     assert read(LIMITS) == made.stdout, "outdated: make docs/limits.rst"
+
+
+def test_the_table_of_metrics_is_what_the_code_gives() -> None:
+    made = subprocess.run(
+        [sys.executable, PROJECT / "docs" / "generate_metrics.py"],
+        capture_output=True,
+        check=True,
+        encoding="utf-8",
+    )
+    assert read(METRICS) == made.stdout, "outdated: make docs/metrics.rst"
 
 
 @pytest.mark.parametrize(

@@ -201,7 +201,8 @@ def test_the_limit_of_memory(exceeded: bool) -> None:
         processes = admitted(core, count)
         size = 2 * MIB // count if exceeded else MIB // count // 2
         core.relay.memory.register(
-            lambda: sum(each.connection.received for each in processes if each.peer.connection)
+            "test",
+            lambda: sum(each.connection.received for each in processes if each.peer.connection),
         )
         for each in processes:
             each.connection.received = size

@@ -203,7 +203,7 @@ def test_a_return_to_an_empty_queue_is_silent_too() -> None:
     lost.is_lost()
     assert core.join_acebase("worker1").hears() == [WELCOME]
     assert core.is_quiet()
-    assert core.reported(SessionResumed) == []
+    assert core.reported(SessionResumed) == [SessionResumed(DATABASE, "worker1", 0, AT)]
 
 
 def test_what_was_not_handed_to_the_transport_comes_before_the_queue() -> None:

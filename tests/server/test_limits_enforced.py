@@ -342,7 +342,7 @@ def test_max_memory_cuts_nobody_whose_end_frees_nothing(where: str) -> None:
     workers = [relay.join_acebase("a" * 24, f"db{each}") for each in range(2)]
     innocent = relay.join("innocent", database="another")
     if where == "elsewhere":
-        relay.relay.memory.register(lambda: 2 * MIB)
+        relay.relay.memory.register("test", lambda: 2 * MIB)
     else:
         for worker in workers:
             for _ in range(60):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ class Line:
     """A connection."""
 
     last_received: int = 0
+    last_ping: int = 0
     next_check: int = 0
 
 
@@ -71,15 +73,43 @@ def test_due_is_who_a_look_at_every_tick_finds(
     keepalive = Keepalive[Line](ping_after, ping_after + more)
     line = Line()
     silent = 0
+    pinged = begin
     for now in range(begin, 60):
         if now == begin:
             keepalive.add(line, now)
         else:
             silent += 1
             due = silent % ping_after == 0 or silent == ping_after + more
-            assert [*keepalive.due(now)] == ([(line, silent)] if due else [])
+            found = [*keepalive.due(now)]
+            if silent < ping_after:  # it may be pinged, but seldom, and not too seldom
+                assert found in ([], [(line, silent)])
+                assert not found or now - pinged >= ping_after * 4 // 5
+                assert found or now - pinged < 2 * ping_after
+            else:
+                assert found == ([(line, silent)] if due else [])
+            if found:
+                pinged = now
             if silent == ping_after + more:
                 return
         if now in heard:
             line.last_received = now
             silent = 0
+
+
+def test_a_peer_that_is_not_silent_is_pinged_as_often() -> None:
+    keepalive = Keepalive[Line](PING_AFTER, DEAD_AFTER)
+    (line,) = lines(keepalive, 1)
+    pings = []
+    for now in range(1, 100):
+        line.last_received = now - 1
+        pings += [now for _ in keepalive.due(now)]
+    assert {later - earlier for earlier, later in pairwise(pings)} == {PING_AFTER - 1}
+
+
+def test_an_idle_peer_that_answers_is_pinged_only_because_it_is_silent() -> None:
+    keepalive = Keepalive[Line](PING_AFTER, DEAD_AFTER)
+    (line,) = lines(keepalive, 1)
+    for now in range(1, 60):
+        for _, silent in keepalive.due(now):
+            assert silent == PING_AFTER
+            line.last_received = now

@@ -4,6 +4,7 @@
 /page/…          its files
 /healthz         alive?
 /readyz          ready for peers?
+/metrics         for Prometheus
 /api/v1/…        the status as JSON, and what changes it
 """
 
@@ -118,6 +119,7 @@ class AdminSite(Site):
 
     It writes no access log. Twisted's own timeouts end idle connections.
 
+    :param metrics: answers ``/metrics``.
     :ivar channels: the open connections.
     """
 
@@ -125,13 +127,14 @@ class AdminSite(Site):
     protocol = AdminChannel  # type: ignore[assignment]  # no HTTP/2, so no wrapper for it
     requestFactory = AdminRequest
 
-    def __init__(self, context: Context, streams: Streams) -> None:
+    def __init__(self, context: Context, streams: Streams, metrics: Endpoint) -> None:
         files = {name: File(context, name) for name in PAGE}
         children: dict[str, IResource] = {
             "": files.pop("index.html"),
             "page": Directory(context, files),
             "healthz": Healthz(context),
             "readyz": Readyz(context),
+            "metrics": metrics,
             "api": Directory(context, {"v1": API(context, streams)}),
         }
         super().__init__(Directory(context, children), reactor=context.reactor)

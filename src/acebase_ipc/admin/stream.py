@@ -237,7 +237,7 @@ class Streams:
         self._next_status = 0.0
         self._budget = MAX_MESSAGES
         self._skipped = 0
-        context.relay.memory.register(lambda: sum(each.unsent for each in self._readers))
+        context.relay.memory.register("streams", lambda: sum(each.unsent for each in self._readers))
 
     def server_status(self, databases: tuple[DatabaseSummary, ...] | None = None) -> dict[str, Any]:
         """Return the status of the server."""

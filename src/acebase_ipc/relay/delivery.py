@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from heapq import heapify, heappop
 
 from acebase_ipc.protocol.dialect import ACEBASE, DOCUMENTED
@@ -55,6 +56,7 @@ class Delivery:
     (:attr:`ending`). It does not leave at once, because the message about this could
     exceed the limit of another peer's queue, and so on.
 
+    :param clock: returns monotonic seconds.
     :ivar work: counts the work of delivering to many.
     :ivar ending: the peers whose session has to be ended, the first one first, each with
         whether its process may still run.
@@ -67,6 +69,7 @@ class Delivery:
         budget: MemoryBudget,
         observer: Observer,
         work: Work,
+        clock: Callable[[], float],
     ) -> None:
         self._max_backlog = limits.max_backlog
         self._max_session_queue = limits.max_session_queue
@@ -74,6 +77,7 @@ class Delivery:
         self._registry = registry
         self._budget = budget
         self._observer = observer
+        self._clock = clock
         self.work = work
         self.ending: dict[Peer, bool] = {}
 
@@ -170,14 +174,16 @@ class Delivery:
             for message in peer.queue.take(peer.queue.memory):
                 peer.connection.send(message)
 
-    def deliver_queued(self, queue: MessageQueue, peer: Peer) -> None:
+    def deliver_queued(self, queue: MessageQueue, peer: Peer, is_back: bool) -> None:
         """Deliver the messages of *queue* to *peer*, after all that was sent to it before.
 
         Messages whose senders have left are dropped: the lock request of a dead worker
         would be granted, and would block the others for up to 120 s.
+
+        :param is_back: whether *peer* has resumed its session.
         """
         self._report_dropped(peer, queue.discard_if(_is_from_gone))
-        if queue:
+        if queue or is_back:
             name = peer.database.name
             self._observer.report(SessionResumed(name, peer.client_id, len(queue), peer.address))
         if peer.dialect is DOCUMENTED:  # a master; the messages were rendered for acebase
@@ -204,7 +210,7 @@ class Delivery:
 
     def keep_for_master(self, database: Database, message: Message, sender: Peer) -> None:
         """Queue a *message* that is addressed to a master that is absent or warming up."""
-        queue = database.awaiting_master
+        queue = self.awaiting(database)
         if not self._make_room(queue, message.size):
             self._drop_awaiting(database)
         is_first = not queue
@@ -231,7 +237,13 @@ class Delivery:
             queue.discard_if(
                 lambda message, sender: sender is None or _is_from_gone(message, sender)
             )
-            queue.move_to(gone.database.awaiting_master)
+            queue.move_to(self.awaiting(gone.database))
+
+    def awaiting(self, database: Database) -> MessageQueue:
+        """Return the queue for the next master; messages are about to be added to it."""
+        if not database.awaiting_master:
+            database.awaiting_since = self._clock()
+        return database.awaiting_master
 
     def _drop_awaiting(self, database: Database) -> int:
         """Drop what waits for a master, and return the bytes that its locks occupied."""

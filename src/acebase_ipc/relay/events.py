@@ -277,7 +277,7 @@ class SessionSuspended(PeerEvent):
 
 @dataclass(frozen=True, slots=True)
 class SessionResumed(PeerEvent):
-    """A peer has resumed its session, or a master has joined, and receives what was queued."""
+    """A peer has resumed its session, or a master has joined for which messages were queued."""
 
     severity: ClassVar[Severity] = Severity.INFO
     text: ClassVar[str] = (

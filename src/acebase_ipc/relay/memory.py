@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
@@ -40,11 +41,14 @@ class MemoryBudget:
         self.in_queues = 0
         self.growth = 0
         self.step = max(_SMALLEST_STEP, limit // _STEPS)
-        self._holders: list[Callable[[], int]] = []
+        self._holders: list[tuple[str, Callable[[], int]]] = []
 
-    def register(self, holder: Callable[[], int]) -> None:
-        """Add *holder*, which returns the number of bytes that it holds now."""
-        self._holders.append(holder)
+    def register(self, part: str, holder: Callable[[], int]) -> None:
+        """Add *holder*, which returns the number of bytes that it holds now.
+
+        :param part: what it is called in :meth:`parts`.
+        """
+        self._holders.append((part, holder))
 
     def queued(self, message: Message) -> None:
         """Count *message*, which was added to a queue."""
@@ -65,7 +69,14 @@ class MemoryBudget:
     @property
     def used(self) -> int:
         """The bytes that are held in total now."""
-        return self.in_queues + sum(holder() for holder in self._holders)
+        return sum(self.parts().values())
+
+    def parts(self) -> dict[str, int]:
+        """Return the bytes that each part holds now: ``queues``, and those that registered."""
+        parts = Counter(queues=self.in_queues)
+        for part, holder in self._holders:
+            parts[part] += holder()
+        return parts
 
     @property
     def is_exceeded(self) -> bool:

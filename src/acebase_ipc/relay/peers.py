@@ -170,6 +170,7 @@ class Database:
     :ivar peers: the peers by id, in the order in which they joined.
     :ivar awaiting_master: messages addressed to the master while there is none, or while it is
         warming up.
+    :ivar awaiting_since: since when the first of these has waited, in monotonic seconds.
     :ivar ending: how many peers have a session that is about to be ended.
     :ivar is_warming_up: whether its master may not have opened its files yet.
     :ivar masters: how many masters have arrived.
@@ -179,6 +180,7 @@ class Database:
 
     __slots__ = (
         "awaiting_master",
+        "awaiting_since",
         "ending",
         "is_warming_up",
         "ledger",
@@ -192,6 +194,7 @@ class Database:
         self.name = name
         self.peers: dict[bytes, Peer] = {}
         self.awaiting_master = MessageQueue(budget)
+        self.awaiting_since = 0.0
         self.ending = 0
         self.is_warming_up = False
         self.masters = 0

@@ -11,7 +11,7 @@ from acebase_ipc.relay.errors import AmbiguousPeer, NotAPeer, NotFound, Overload
 from acebase_ipc.relay.limits import Limits
 from acebase_ipc.relay.memory import MemoryBudget
 from acebase_ipc.relay.peers import Client, Connection, Database, Peer
-from acebase_ipc.relay.traffic import Traffic
+from acebase_ipc.relay.traffic import DepartedTraffic, Traffic
 
 _LOCK_TIMEOUT: Final = 120.0
 """Seconds after which AceBase's lock master takes a lock for expired."""
@@ -26,6 +26,7 @@ class Registry:
     A database exists while it has a peer.
 
     :ivar databases: the databases by name.
+    :ivar departed: the messages of all peers that have left.
     :ivar traffic_of_former: the messages of databases whose last peer has left.
     """
 
@@ -34,6 +35,7 @@ class Registry:
         self._max_database_connections = limits.max_database_connections
         self._budget = budget
         self.databases: dict[str, Database] = {}
+        self.departed = DepartedTraffic()
         self.traffic_of_former = Traffic()
         self._left: dict[str, tuple[Database, float]] = {}
 

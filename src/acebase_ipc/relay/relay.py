@@ -75,10 +75,10 @@ class Relay:
         self.memory = MemoryBudget(limits.max_memory)
         self.registry = Registry(limits, self.memory)
         self.store = MessageStore(limits.message_ttl)
-        self.memory.register(lambda: self.store.stored)
-        self.memory.register(lambda: self.registry.memory)
+        self.memory.register("stored", lambda: self.store.stored)
+        self.memory.register("ledger", lambda: self.registry.memory)
         self.work = work = work or Work()
-        self.delivery = Delivery(limits, self.registry, self.memory, observer, work)
+        self.delivery = Delivery(limits, self.registry, self.memory, observer, work, clock)
         introductions = Introductions(self.delivery, introduce)
         self._clock = clock
         self._lock_watch = LockWatch(limits.lock_warning, observer)

@@ -200,8 +200,9 @@ class Sessions:
             database.awaiting_master.move_to(queued)
             self._recovery.master_arrived(peer, queued)
             self._warm_up.begin(peer, queued)
-        if queued or admitted.arrival is not Arrival.JOINED:
-            self._delivery.deliver_queued(queued, peer)
+        is_back = admitted.arrival is not Arrival.JOINED
+        if queued or is_back:
+            self._delivery.deliver_queued(queued, peer, is_back)
 
     @staticmethod
     def _continues(previous: Peer, handshake: Handshake) -> bool:
@@ -366,6 +367,7 @@ class Sessions:
 
     def _forget(self, peer: Peer) -> None:
         peer.database.traffic.add(peer.traffic)
+        self._registry.departed.add(peer.database.name, peer.traffic)
         self._registry.remove(peer)
         self._expiries.pop(peer, None)
         self._delivery.forget(peer)

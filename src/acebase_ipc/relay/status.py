@@ -134,7 +134,7 @@ def peer_status(peer: Peer) -> PeerStatus:
     return PeerStatus(
         id=peer.client_id,
         dialect=peer.dialect.value,
-        state=_STATES[peer.state],
+        state=STATES[peer.state],
         is_master=peer.is_master,
         address=peer.address,
         connected=peer.connected,
@@ -150,13 +150,14 @@ def peer_status(peer: Peer) -> PeerStatus:
     )
 
 
-_STATES = {
+STATES = {
     SessionState.CONNECTED: "connected",
     SessionState.SUSPENDED: "suspended",
     SessionState.ENDING: "ending",
     SessionState.RESTORED: "suspended",
     SessionState.GONE: "ending",
 }
+"""What :attr:`PeerStatus.state` is for each state of a session."""
 
 
 def database_summary(database: Database) -> DatabaseSummary:

@@ -65,6 +65,8 @@ class MessageStore:
 
     :ivar stored: bytes of all messages and their entries, including those that have
         expired and are still being read.
+    :ivar received: how many messages were put here so far.
+    :ivar downloaded: how many downloads were completed so far.
     """
 
     def __init__(self, ttl: float) -> None:
@@ -78,6 +80,11 @@ class MessageStore:
             OrderedDict()
         )  # kept only to be fetched again
         self.stored = 0
+        self.received = 0
+        self.downloaded = 0
+
+    def __len__(self) -> int:
+        return len(self._messages)
 
     def put(self, database: str, body: bytes, recipients: Iterable[bytes], now: float) -> str:
         """Keep *body* for *recipients*, at least one, until *now* + ttl.
@@ -96,6 +103,7 @@ class MessageStore:
         for recipient in unique:
             self._by_recipient.setdefault((database, recipient), set()).add(message_id)
         self.stored += len(body) + count * ENTRY_SIZE
+        self.received += 1
         return message_id
 
     def messages_of(self, database: str) -> Iterator[StoredMessage]:
@@ -135,6 +143,7 @@ class MessageStore:
         if self._readings.get(key) is reading and waits and key not in self._fetched:
             self._fetched[key] = now + REFETCH_PERIOD
             reading.message.unfetched -= 1
+            self.downloaded += 1
         self.abandon(reading)
 
     def abandon(self, reading: Reading) -> None:

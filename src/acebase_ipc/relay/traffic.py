@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+MAX_NAMED: Final = 200
+"""Databases that are counted by their name: clients may open databases of any name, and each
+name takes memory as long as the relay runs, here and in whatever keeps the figures."""
+
+OTHER: Final = "other"
+"""Stands for all further databases."""
+
 
 class Traffic:
     """What was received from one or several peers, and sent to them.
@@ -26,3 +35,34 @@ class Traffic:
         self.received_bytes += other.received_bytes
         self.sent += other.sent
         self.sent_bytes += other.sent_bytes
+
+
+class DepartedTraffic:
+    """The messages of all peers that have left, by database.
+
+    Databases are told apart by their label: the name of each of the first
+    :data:`MAX_NAMED`, and :data:`OTHER` for all others.
+    """
+
+    def __init__(self) -> None:
+        self._by_label: dict[str, Traffic] = {}
+
+    def label(self, database: str) -> str:
+        """Return the label of *database*; it stays the same as long as the relay runs."""
+        if database in self._by_label:
+            return database
+        label = database if len(self._by_label) < MAX_NAMED else OTHER
+        if label not in self._by_label:
+            self._by_label[label] = Traffic()
+        return label
+
+    def add(self, database: str, traffic: Traffic) -> None:
+        """Count *traffic* of a peer of *database* that has left."""
+        self._by_label[self.label(database)].add(traffic)
+
+    def copy(self) -> dict[str, Traffic]:
+        """Return a copy of what was counted for each label."""
+        copies = {label: Traffic() for label in self._by_label}
+        for label, traffic in self._by_label.items():
+            copies[label].add(traffic)
+        return copies

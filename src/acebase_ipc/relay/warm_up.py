@@ -42,9 +42,9 @@ class WarmUp:
             database = master.database
             database.is_warming_up = True
             self._until[database] = self._clock() + self._seconds
-            queue.take_if(lambda message: is_about_files(message.text)).move_to(
-                database.awaiting_master
-            )
+            held = queue.take_if(lambda message: is_about_files(message.text))
+            if held:
+                held.move_to(self._delivery.awaiting(database))
 
     def expire(self, now: float) -> None:
         """Deliver what waits for masters that have had their time.

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred
 
 from acebase_ipc.admin.access import AdminAccess
 from acebase_ipc.admin.control import Facts, Server
+from acebase_ipc.admin.counts import MetricsObserver
 from acebase_ipc.admin.endpoint import Context, respond_error
 from acebase_ipc.admin.health import Canary, LoopLag
 from acebase_ipc.admin.history import History
@@ -37,6 +38,7 @@ class Admin:
     :param server: what it shows and controls.
     :param parts: of this server.
     :param history: receives the events of this server.
+    :param counts: counts them.
     :param clock: returns monotonic seconds.
     :param wall: returns the seconds since 1970.
     :raises ConfigError: if an endpoint string or the token file cannot be used.
@@ -48,11 +50,14 @@ class Admin:
         server: Server,
         parts: Parts,
         history: History,
+        counts: MetricsObserver,
         observer: Observer,
         reactor: Any,
         clock: Callable[[], float],
         wall: Callable[[], float],
     ) -> None:
+        from acebase_ipc.admin.metrics import Metrics, RelayCollector  # loads prometheus_client
+
         self._access = AdminAccess(Tokens(config.admin_rules()))
         self._lag = LoopLag(reactor, clock)
         self._canary = Canary(parts.relay, parts.rotation, clock)
@@ -70,7 +75,16 @@ class Admin:
             allows_bodies=config.admin_bodies,
         )
         self._streams = Streams(context, wall)
-        self._site = AdminSite(context, self._streams)
+        collector = RelayCollector(
+            parts.relay,
+            server.facts,
+            counts,
+            parts.connections.lags,
+            self._lag.histogram,
+            clock,
+        )
+        metrics = Metrics(context, collector, parts.rotation)
+        self._site = AdminSite(context, self._streams, metrics)
         self._listeners = [
             Listener(each, reactor, observer, is_admin=True) for each in config.parsed_admin
         ]

@@ -142,6 +142,6 @@ def compose(
         max_message=limits.max_message,
     )
     site = RelaySite(context, limits, observer, connections.count)
-    relay.memory.register(lambda: uploads.reserved)
-    relay.memory.register(lambda: site.memory)
+    relay.memory.register("uploads", lambda: uploads.reserved)
+    relay.memory.register("http", lambda: site.memory)
     return Parts(relay, journal, access, proxies, admission, rotation, uploads, connections, site)

@@ -25,6 +25,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 
+from acebase_ipc.admin.counts import MetricsObserver
 from acebase_ipc.admin.history import History
 from acebase_ipc.errors import ConfigError
 from acebase_ipc.http.tokens import Tokens
@@ -94,7 +95,8 @@ class AceBaseIPCServer(Service):
         self._clock = clock
         self._reactor = reactor
         history = History(wall) if self.config.admin else None
-        given = (self._log, history, observer)
+        counts = MetricsObserver() if self.config.admin else None
+        given = (self._log, history, counts, observer)
         observers = Observers([each for each in given if each is not None], self._report_observer)
         self._parts = compose(
             self.config, reactor, clock, wall, observers, lambda: self._state is State.RUNNING
@@ -104,7 +106,7 @@ class AceBaseIPCServer(Service):
             for each in self.config.parsed_endpoints
         ]
         self._admin: Admin | None = None
-        if history is not None:
+        if history is not None and counts is not None:
             control = Control(
                 self._parts,
                 self.config.effective_limits,
@@ -115,7 +117,7 @@ class AceBaseIPCServer(Service):
                 self.reload_tokens,
             )
             self._admin = Admin(
-                self.config, control, self._parts, history, observers, reactor, clock, wall
+                self.config, control, self._parts, history, counts, observers, reactor, clock, wall
             )
         self._ticking = LoopingCall(self._tick)
         self._ticking.clock = reactor

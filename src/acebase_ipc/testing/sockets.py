@@ -107,8 +107,8 @@ class MemorySocket(socket.socket):
         self.options[level, option] = value
 
     def getsockopt(self, level: int, option: int, length: int = 0) -> Any:
-        """What was set."""
-        return self.options.get((level, option), 0)
+        """What was set; zeros by default, *length* bytes of them or a number."""
+        return self.options.get((level, option), bytes(length) if length else 0)
 
     def getsockname(self) -> tuple[Any, ...]:
         """The address of this end."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -12,9 +12,11 @@ from twisted.logger import Logger
 from acebase_ipc.protocol.errors import MessageRefused
 from acebase_ipc.protocol.handshake import Handshake
 from acebase_ipc.relay.events import ConnectionClosed, Observer, ProtocolViolated
+from acebase_ipc.relay.histogram import Histogram
 from acebase_ipc.relay.peers import Peer
 from acebase_ipc.relay.relay import Relay
 from acebase_ipc.websocket.fastpath import WebSocketConnection
+from acebase_ipc.websocket.network import round_trip
 
 CHECK = b"check"
 """The payload of a ping that checks whether the holder of an id in conflict is alive."""
@@ -29,6 +31,7 @@ class Surroundings:
     :ivar clock: returns monotonic seconds.
     :ivar wall: returns the time in milliseconds since 1970.
     :ivar dead_after: seconds without received data after which a connection is dead.
+    :ivar lags: how long the peers' processes have taken to answer pings.
     """
 
     relay: Relay
@@ -37,6 +40,7 @@ class Surroundings:
     clock: Callable[[], float]
     wall: Callable[[], int]
     dead_after: int
+    lags: Histogram = field(default_factory=Histogram)
 
 
 class PeerConnection:
@@ -52,6 +56,8 @@ class PeerConnection:
         "_check_timeout",
         "_checks",
         "_is_proxied",
+        "_pinged",
+        "_pings",
         "_receive",
         "_since",
         "_surroundings",
@@ -74,6 +80,8 @@ class PeerConnection:
         self._websocket: WebSocketConnection | None = None
         self._checks: tuple[Callable[[bool], object], ...] = ()
         self._check_timeout: IDelayedCall | None = None
+        self._pinged: tuple[int, float] | None = None  # the first unanswered ping, and when
+        self._pings = 0
         self._since = 0.0
         self.handshake = handshake
         self.tokens = tokens
@@ -171,10 +179,36 @@ class PeerConnection:
             self._check_timeout = call_later(timeout, self._answer_checks, alive=False)
             self._websocket.send_ping(CHECK)
 
+    def ping(self) -> None:
+        """Ping the other end, and measure how long its process takes to answer.
+
+        If the ping has to wait until the connection has room, nothing is measured.
+        """
+        websocket = self._websocket
+        if websocket is not None:
+            self._pings += 1
+            if websocket.is_full:
+                self._pinged = None
+            elif self._pinged is None:  # else an earlier ping is not answered yet
+                self._pinged = self._pings, self._surroundings.clock()
+            websocket.send_ping(b"%d" % self._pings)
+
     def received_pong(self, payload: bytes) -> None:
-        """Answer the pending checks if *payload* is that of a check."""
+        """Note the answer to a ping, and to those before, which may stay unanswered (RFC 6455)."""
         if payload == CHECK:
+            self._pinged = None
             self._answer_checks(alive=True)
+        elif self._pinged is not None and payload.isdigit() and self._websocket is not None:
+            number, since = self._pinged
+            if int(payload) >= number:
+                self._pinged = None
+                self._measured(self._websocket, self._surroundings.clock() - since)
+
+    def _measured(self, websocket: WebSocketConnection, waited: float) -> None:
+        network = round_trip(websocket.transport)
+        if network is not None:
+            websocket.lag = lag = max(0.0, waited - network)
+            self._surroundings.lags.observe(lag)
 
     def _answer_checks(self, alive: bool) -> None:
         timeout, self._check_timeout = self._check_timeout, None

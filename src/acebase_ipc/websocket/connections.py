@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 
 from autobahn.twisted.resource import WebSocketResource
@@ -19,6 +19,7 @@ from acebase_ipc.relay.events import KeepaliveTimeout, Observer
 from acebase_ipc.relay.limits import MAX_UTF8_PER_UNIT, Limits
 from acebase_ipc.relay.peers import Peer
 from acebase_ipc.relay.relay import Relay
+from acebase_ipc.relay.work import SLICE
 from acebase_ipc.rotation import Rotation
 from acebase_ipc.websocket.connection import PeerConnection, Surroundings
 from acebase_ipc.websocket.factory import WebSocketFactory
@@ -29,6 +30,9 @@ CLOSE_POLICY = 1008
 
 UPGRADE = 768
 """Units of work that an upgrade counts: with the request it takes about 1 ms."""
+
+PING = 16
+"""Units of work of a ping, which takes about 20 microseconds."""
 
 log = Logger()
 
@@ -59,6 +63,7 @@ class PeerConnections:
     :param clock: returns monotonic seconds.
     :param wall: returns the time in milliseconds since 1970.
     :ivar factory: what the WebSockets share.
+    :ivar lags: how long the peers' processes have taken to answer pings, without the network.
     """
 
     def __init__(
@@ -76,6 +81,7 @@ class PeerConnections:
         self._relay = relay
         self._observer = observer
         self._surroundings = Surroundings(relay, observer, reactor, clock, wall, dead_after)
+        self.lags = self._surroundings.lags
         # The UTF-16 code units of a message are counted when it is complete.
         self.factory = WebSocketFactory[WebSocketConnection](
             relay.router.max_payload * MAX_UTF8_PER_UNIT,
@@ -90,6 +96,7 @@ class PeerConnections:
         self._max_connections = limits.max_connections
         self._max_address_connections = limits.max_address_connections
         self._addresses: Counter[str] = Counter()
+        self._unpinged: deque[WebSocketConnection] = deque()
 
     def check_room(self, address: IAddress | None) -> None:
         """Check that one more connection from *address* may be opened.
@@ -156,27 +163,50 @@ class PeerConnections:
         return self.factory.wait_closed(timeout)
 
     def sweep(self) -> None:
-        """Ping silent peers, and end the connections of those that do not answer.
+        """Ping the peers whose turn it is, and end the connections that have been silent too long.
 
         To be called once a second.
         """
         self.factory.ticks += 1
         for connection, silent in self._keepalive.due(self.factory.ticks):
-            try:
-                self._check(connection, silent)
-            except Exception:
-                log.failure("{doing} failed", doing="checking a connection")
-                connection.abort()
+            if silent >= self._keepalive.dead_after:
+                self._end(connection, silent)
+            elif silent >= self._keepalive.ping_after or not connection.is_full:
+                self._unpinged.append(connection)
+        if self._unpinged:
+            self.factory.rotation.do(self._ping_some)
 
-    def _check(self, connection: WebSocketConnection, silent: int) -> None:
-        if silent < self._keepalive.dead_after:
-            connection.send_ping()
-            return
+    def _end(self, connection: WebSocketConnection, silent: int) -> None:
         listener = connection.listener
-        if isinstance(listener, PeerConnection):
-            database, client_id = listener.handshake.database, listener.handshake.client_id
-            self._observer.report(KeepaliveTimeout(database, client_id, silent, connection.address))
+        try:
+            if isinstance(listener, PeerConnection):
+                database, client_id = listener.handshake.database, listener.handshake.client_id
+                self._observer.report(
+                    KeepaliveTimeout(database, client_id, silent, connection.address)
+                )
+        except Exception:
+            log.failure("{doing} failed", doing="ending a connection")
         connection.abort()
+
+    def _ping_some(self) -> bool:
+        """Ping a slice of the peers whose turn it is; returns whether others are left.
+
+        Clients that have connected together, such as those of a relay that was restarted, are to
+        be pinged together.
+        """
+        work = self.factory.work
+        end = work.units + SLICE
+        while self._unpinged and work.units < end:
+            connection = self._unpinged.popleft()
+            work.units += PING
+            try:
+                listener = connection.listener
+                if isinstance(listener, PeerConnection):
+                    listener.ping()
+            except Exception:
+                log.failure("{doing} failed", doing="pinging a peer")
+                connection.abort()
+        return bool(self._unpinged)
 
 
 def _is_proxied(request: Request) -> bool:

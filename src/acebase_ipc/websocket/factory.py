@@ -107,7 +107,7 @@ class WebSocketFactory(WebSocketServerFactory, Generic[C]):
             self._reader = EpollReader(
                 reactor, coalescer.begin_turn, coalescer.end_turn, rotation.work
             )
-        budget.register(self._memory)
+        budget.register("connections", self._memory)
         if _autobahn.MISSING:
             missing = ", ".join(sorted(_autobahn.MISSING))
             log.warn("slower than possible: {missing} is missing", missing=missing)

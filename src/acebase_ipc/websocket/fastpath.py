@@ -120,7 +120,8 @@ class WebSocketConnection(WebSocketServerProtocol):
     :ivar traffic: counts the messages that are sent.
     :ivar lag: seconds that the other end's process has taken to answer the last ping.
     :ivar last_received: the tick of the factory at which bytes last arrived.
-    :ivar next_check: see :class:`~acebase_ipc.websocket.keepalive.Checked`.
+    :ivar last_ping: see :class:`~acebase_ipc.websocket.keepalive.Checked`.
+    :ivar next_check: see there.
     :ivar last_flush: see :class:`~acebase_ipc.websocket.coalescing.Flushable`.
     """
 
@@ -132,6 +133,7 @@ class WebSocketConnection(WebSocketServerProtocol):
     traffic = Traffic()  # of nobody, until the client is a peer
     lag: float | None = None
     last_received = 0
+    last_ping = 0
     next_check = 0
     last_flush = 0.0
 
@@ -320,8 +322,7 @@ class WebSocketConnection(WebSocketServerProtocol):
     def onPong(self, payload: bytes) -> None:
         """Tell the listener that the other end has answered a ping."""
         self.factory.work.units += FRAME
-        if payload:
-            self.listener.received_pong(payload)
+        self.listener.received_pong(payload)
 
     def crash(self, doing: str) -> None:
         """Log a defect of the relay and end the connection; no later message is relayed."""

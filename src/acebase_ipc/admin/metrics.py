@@ -1,0 +1,263 @@
+"""``/metrics``: what a relay is doing, for Prometheus.
+
+The text is made by prometheus_client, from the figures that the relay keeps anyway: nothing is
+counted for it when a message is relayed. An answer is made in steps, in rotation with the work
+of the peers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.registry import Collector
+from twisted.logger import Logger
+from twisted.web.server import NOT_DONE_YET, Request
+
+import twisted
+from acebase_ipc.admin import families as f
+from acebase_ipc.admin.census import PEERS, Census, Figures
+from acebase_ipc.admin.control import Facts
+from acebase_ipc.admin.counts import MetricsObserver
+from acebase_ipc.admin.endpoint import Context, Endpoint, respond_error
+from acebase_ipc.relay.events import OversizedMessage, SessionExpired
+from acebase_ipc.relay.histogram import Histogram
+from acebase_ipc.relay.limits import describe_limits
+from acebase_ipc.relay.relay import Relay
+from acebase_ipc.rotation import Rotation
+
+SAMPLE: Final = 8
+"""Units of work of a line, which takes about 8 microseconds."""
+
+_EOF: Final = b"# EOF\n"
+"""How a text of OpenMetrics ends."""
+
+log = Logger()
+
+
+class RelayCollector(Collector):
+    """Collects the metrics of one relay.
+
+    :param facts: returns what its server knows of itself.
+    :param counts: has counted its events.
+    :param peer_lag: how long peers take to answer a ping.
+    :param loop_lag: by how much the relay's event loop was late.
+    :param clock: returns monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        relay: Relay,
+        facts: Callable[[], Facts],
+        counts: MetricsObserver,
+        peer_lag: Histogram,
+        loop_lag: Histogram,
+        clock: Callable[[], float],
+    ) -> None:
+        self._relay = relay
+        self._facts = facts
+        self._counts = counts
+        self._peer_lag = peer_lag
+        self._loop_lag = loop_lag
+        self._clock = clock
+        self._census: Census | None = None
+
+    def begin(self) -> Census:
+        """Begin a census for the next :meth:`collect`; its steps are the caller's."""
+        return Census(self._relay, self._clock())
+
+    def use(self, census: Census) -> None:
+        """Let the next :meth:`collect` use a complete *census* in place of one of its own."""
+        self._census = census
+
+    def collect(self) -> Iterator[Family]:
+        """Return all metrics; without :meth:`use` all peers are counted at once."""
+        census, self._census = self._census, None
+        if census is None:
+            census = self.begin()
+            while census.step():
+                pass
+        return self._families(census)
+
+    def _families(self, census: Census) -> Iterator[Family]:
+        facts = self._facts()
+        yield f.BUILD.family(((facts.version, facts.python, twisted.__version__), 1))
+        yield f.START_TIME.family(((), facts.started / 1000))
+        yield f.CONNECTIONS.family((("websocket",), facts.websockets), (("http",), facts.http))
+        yield f.DATABASES.family(((), census.databases))
+        yield from _by_database(census.figures)
+        yield from self._memory(facts)
+        yield from self._events()
+        relay = self._relay
+        yield f.LARGE.family(((), relay.store.received))
+        yield f.LARGE_DOWNLOADS.family(((), relay.store.downloaded))
+        yield f.LARGE_WAITING.family(((), len(relay.store)))
+        yield f.LOCK_WAIT.histogram(relay.lock_waits)
+        yield f.ANSWER_TIME.histogram(relay.answer_times)
+        yield f.PEER_LAG.histogram(self._peer_lag)
+        yield f.LOOP_LAG.histogram(self._loop_lag)
+
+    def _memory(self, facts: Facts) -> Iterator[Family]:
+        memory = self._relay.memory
+        yield f.MEMORY.family(*(((part,), size) for part, size in memory.parts().items()))
+        units = {name: limit.unit for name, limit in describe_limits().items()}
+        for unit, metric in f.LIMITS.items():
+            yield metric.family(
+                *(
+                    ((name,), value)
+                    for name, value in facts.limits.items()
+                    if units[name] == unit and value is not None
+                )
+            )
+
+    def _events(self) -> Iterator[Family]:
+        counts = self._counts
+        events, dropped = counts.events, counts.dropped
+        yield f.EVENTS.family(*events.items())
+        yield f.REFUSALS.family(*(((str(each),), n) for each, n in counts.refusals.items()))
+        yield f.CLOSES.family(*(((each,), n) for each, n in counts.closes.items()))
+        yield f.DROPPED.family(*(((each,), n) for each, n in dropped.items()))
+        yield f.SUSPENDED.family(((), events["SessionSuspended", ""]))
+        yield f.RESUMED.family(((), events["SessionResumed", ""]))
+        expired = SessionExpired.__name__
+        yield f.EXPIRED.family(
+            *(((reason,), n) for (kind, reason), n in events.items() if kind == expired)
+        )
+        yield f.LARGE_LOST.family(
+            (("expired",), dropped["expired"]),
+            (("too_large",), events[OversizedMessage.__name__, ""]),
+        )
+
+
+def _by_database(figures: dict[str, Figures]) -> Iterator[Family]:
+    for metric, value in _TRAFFIC.items():
+        yield metric.family(*(((label,), value(each)) for label, each in figures.items()))
+    present = {label: each for label, each in figures.items() if each.peers}
+    yield f.PEERS.family(
+        *(
+            ((label, *kind), count)
+            for label, each in present.items()
+            for kind, count in each.peers.items()
+        )
+    )
+    for metric, value in _PRESENT.items():
+        yield metric.family(*(((label,), value(each)) for label, each in present.items()))
+    lags = ((label, each.master_lag) for label, each in present.items())
+    yield f.MASTER_LAG.family(*(((label,), lag) for label, lag in lags if lag is not None))
+
+
+_TRAFFIC: Final[dict[f.Metric, Callable[[Figures], float]]] = {
+    f.RECEIVED: lambda each: each.traffic.received,
+    f.RECEIVED_BYTES: lambda each: each.traffic.received_bytes,
+    f.SENT: lambda each: each.traffic.sent,
+    f.SENT_BYTES: lambda each: each.traffic.sent_bytes,
+}
+
+_PRESENT: Final[dict[f.Metric, Callable[[Figures], float]]] = {
+    f.QUEUED: lambda each: each.queued,
+    f.QUEUED_BYTES: lambda each: each.queued_bytes,
+    f.BACKLOG: lambda each: each.backlog,
+    f.AWAITING: lambda each: each.awaiting,
+    f.ABSENT: lambda each: each.absent,
+    f.LOCKS: lambda each: each.locks,
+    f.REQUESTS: lambda each: each.requests,
+}
+
+
+def registry_of(collector: RelayCollector) -> CollectorRegistry:
+    """Return a registry with *collector*, first, and the figures of this process."""
+    registry = CollectorRegistry()
+    registry.register(collector)
+    ProcessCollector(registry=registry)
+    return registry
+
+
+class Metrics(Endpoint):
+    """``GET /metrics``.
+
+    :param collector: of the relay.
+    """
+
+    def __init__(self, context: Context, collector: RelayCollector, rotation: Rotation) -> None:
+        super().__init__(context)
+        self._collector = collector
+        self._registry = registry_of(collector)
+        self._rotation = rotation
+
+    def answer(self, request: Request) -> bytes | int:
+        """Begin to make the answer."""
+        self._rotation.do(_Scrape(request, self._make(request)).step)
+        return NOT_DONE_YET
+
+    def _make(self, request: Request) -> Iterator[bytes]:
+        """Yield the pieces of the text, each after a step of the work."""
+        work = self._rotation.work
+        accepted = request.requestHeaders.getRawHeaders(b"accept", [])
+        encode, content_type = choose_encoder(b",".join(accepted).decode("latin-1"))
+        request.setHeader(b"Content-Type", content_type.encode())
+        request.setHeader(b"Cache-Control", b"no-store")
+        census = self._collector.begin()
+        while census.step():
+            work.units += PEERS * 2
+            yield b""
+        self._collector.use(census)
+        piece = b""
+        for family in self._registry.collect():
+            piece = encode(_One(family))
+            work.units += len(family.samples) * SAMPLE
+            yield piece.removesuffix(_EOF)
+        if piece.endswith(_EOF):
+            yield _EOF
+
+
+class _One(Collector):
+    """A registry of one metric, which is encoded alone."""
+
+    def __init__(self, family: Family) -> None:
+        self._family = family
+
+    def collect(self) -> Iterable[Family]:
+        return (self._family,)
+
+
+class _Scrape:
+    """An answer that is made in steps.
+
+    :param pieces: makes it, one piece in each step.
+    """
+
+    def __init__(self, request: Request, pieces: Iterator[bytes]) -> None:
+        self._request: Any = request
+        self._pieces = pieces
+        self._made: list[bytes] = []
+        self._is_gone = False
+        request.notifyFinish().addErrback(self._left)
+
+    def _left(self, _: object) -> None:
+        self._is_gone = True
+
+    def step(self) -> bool:
+        """Do one step; returns whether more is to be done."""
+        if self._is_gone:
+            return False
+        try:
+            for piece in self._pieces:
+                self._made.append(piece)
+                return True
+            self._answer(b"".join(self._made))
+        except Exception:
+            log.failure("{doing} failed", doing="collecting metrics")
+            with suppress(Exception):
+                status = HTTPStatus.INTERNAL_SERVER_ERROR
+                self._answer(respond_error(self._request, status, "Collecting metrics failed"))
+        return False
+
+    def _answer(self, body: bytes) -> None:
+        self._request.setHeader(b"Content-Length", b"%d" % len(body))
+        self._request.write(body)
+        self._request.finish()

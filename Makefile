@@ -57,7 +57,8 @@ help: ## Show this list
 	@sed -n 's/^\([a-z][a-z./-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 30
 
 run: $(VENV)/.run ## Install into .venv and start the relay (ARGS='--help' shows its options)
-	@exec $(BIN)/twistd -n --pidfile= acebase-ipc $(ARGS)
+	@echo "The admin endpoint: http://127.0.0.1:9164"
+	@exec $(BIN)/twistd -n --pidfile= acebase-ipc --admin tcp:9164:interface=127.0.0.1 $(ARGS)
 
 cluster: $(CLUSTER)/node_modules/.package-lock.json ## Run an AceBase cluster on the relay of "make run" in another terminal
 	@exec node $(CLUSTER)/cluster.js $(ARGS)

@@ -1,6 +1,6 @@
 """The floors of the architecture: what each package may import.
 
-Floor 0 is pure, floor 1 adapts it to Twisted and Autobahn, floor 2 composes. Imports
+Floor 0 is pure, floor 1 adapts it to Twisted and Autobahn, floor 2 shows and composes. Imports
 point down only; packages of floor 1 do not know each other, with two exceptions that
 are named in :data:`MAY_IMPORT`.
 """
@@ -44,8 +44,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "http": {"addresses", "rotation", "websocket._autobahn", *FLOOR_0},
     "client": {"websocket._autobahn", *FLOOR_0},
     "peer": {"client", *FLOOR_0},
-    # Floor 2: composition.
-    "server": {"addresses", "http", "rotation", "websocket", *FLOOR_0},
+    # Floor 2: what shows and controls a server, and composition.
+    "admin": {"addresses", "http", "rotation", "websocket", *FLOOR_0},
+    "server": {"addresses", "admin", "http", "rotation", "websocket", *FLOOR_0},
     # Floor 3: what people run, and what they test with.
     "tap": {"server", *FLOOR_0},
     "testing": {"addresses", "rotation", "client", "http", "peer", "server", "websocket", *FLOOR_0},

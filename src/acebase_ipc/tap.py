@@ -114,6 +114,12 @@ class Options(usage.Options):
             "Keep a journal of workers and locks here, so that a crash stops no cluster.",
         ],
         [
+            "admin-token-file",
+            None,
+            None,
+            "Read tokens for --admin over TCP from this file, one per line.",
+        ],
+        [
             "dialect",
             None,
             None,
@@ -144,11 +150,13 @@ class Options(usage.Options):
             None,
             "Leave the locks of peers that are gone, and tell a new master nothing.",
         ],
+        ["admin-bodies", None, "Show the bodies of messages to those who watch at --admin."],
     ]
 
     compData = usage.Completions(
         optActions={
             "token-file": usage.CompleteFiles(),
+            "admin-token-file": usage.CompleteFiles(),
             "state-dir": usage.CompleteDirs(),
             "dialect": usage.CompleteList(["auto", "documented", "acebase"]),
             "log-format": usage.CompleteList(["text", "json"]),
@@ -159,6 +167,7 @@ class Options(usage.Options):
     def __init__(self) -> None:
         super().__init__()
         self["ports"] = []
+        self["admin"] = []
         self["origins"] = []
         self["hosts"] = []
 
@@ -167,6 +176,10 @@ class Options(usage.Options):
         self["ports"].append(description)
 
     opt_p = opt_port
+
+    def opt_admin(self, description: str) -> None:
+        """Show what happens, and obey commands, at this endpoint; may be given more than once."""
+        self["admin"].append(description)
 
     def opt_allow_origin(self, origin: str) -> None:
         """Allow web pages of this origin, such as https://example.org; * allows all."""
@@ -203,6 +216,9 @@ class Options(usage.Options):
                 state_dir=self["state-dir"],
                 allow_origins=tuple(self["origins"]),
                 allow_hosts=tuple(self["hosts"]),
+                admin=tuple(self["admin"]),
+                admin_token_file=self["admin-token-file"],
+                admin_bodies=bool(self["admin-bodies"]),
             )
         except ConfigError as error:
             raise usage.UsageError(str(error)) from None

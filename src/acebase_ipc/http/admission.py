@@ -44,7 +44,10 @@ class Admission:
     :param clock: monotonic seconds.
     :param dialect: the dialect of all peers; ``None`` to detect it.
     :param is_running: tells whether the server runs; otherwise nothing is admitted.
+    :ivar is_draining: whether only clients are admitted that are peers already.
     """
+
+    is_draining = False
 
     def __init__(
         self,
@@ -77,6 +80,11 @@ class Admission:
     def _check_open(self) -> None:
         if not self._is_running():
             raise Overloaded("The server is not running")
+
+    def _check_draining(self, handshake: Handshake) -> None:
+        registry = self._relay.registry
+        if self.is_draining and registry.find(handshake.database, handshake.client_id) is None:
+            raise Overloaded("The server accepts no new clients: use another one")
 
     def check_token(self, request: Request, database: str) -> None:
         """Refuse a request whose token does not open *database*.
@@ -150,6 +158,7 @@ class Admission:
                 if not free:
                     raise ConflictingId
                 self._relay.sessions.check_fence(handshake, self._clock())
+                self._check_draining(handshake)
                 self._check_room(request.getClientAddress())
                 self._relay.registry.check_room(handshake)
             except RequestRefused as refusal:

@@ -22,12 +22,16 @@ def raw_query(request: Request) -> bytes:
 
 def presented_tokens(request: Request) -> tuple[str, ...]:
     """The tokens that a request presents, in ``t`` of its query and as a Bearer."""
-    tokens = [parse_query(raw_query(request)).get("t", "")]
+    token = parse_query(raw_query(request)).get("t", "")
+    return (token, *bearer_tokens(request)) if token else bearer_tokens(request)
+
+
+def bearer_tokens(request: Request) -> tuple[str, ...]:
+    """The token that a request presents as a Bearer (RFC 6750), if there is one."""
     # As bytes, since Twisted raises for a text that is not UTF-8.
     scheme, _, bearer = (request.getHeader(b"Authorization") or b"").partition(b" ")
-    if scheme.lower() == b"bearer":
-        tokens.append(bearer.strip().decode("utf-8", "surrogateescape"))
-    return tuple(filter(None, tokens))
+    token = bearer.strip().decode("utf-8", "surrogateescape")
+    return (token,) if token and scheme.lower() == b"bearer" else ()
 
 
 def parse_origins(origins: Iterable[str]) -> frozenset[str]:

@@ -41,12 +41,18 @@ class Refusals:
     received. Many wrong tokens from one address are answered late.
 
     :param clock: monotonic seconds.
+    :param render: sets the status and headers of a refusal, and returns its body.
     """
 
     def __init__(
-        self, observer: Observer, reactor: IReactorTime, clock: Callable[[], float]
+        self,
+        observer: Observer,
+        reactor: IReactorTime,
+        clock: Callable[[], float],
+        render: Callable[[Request, int, str], bytes] = respond,
     ) -> None:
         self._observer = observer
+        self._render = render
         self._reactor = reactor
         self._clock = clock
         self._failures = Failures()
@@ -59,7 +65,7 @@ class Refusals:
 
         def answer() -> None:
             if not gone:
-                body = respond(request, refusal.status, str(refusal))
+                body = self._render(request, refusal.status, str(refusal))
                 request.setHeader(b"Content-Length", b"%d" % len(body))
                 request.write(body)
                 request.finish()

@@ -98,6 +98,18 @@ class PeerLeft(PeerEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class PeerKicked(PeerEvent):
+    """An administrator has closed the connection of a peer."""
+
+    severity: ClassVar[Severity] = Severity.WARNING
+    text: ClassVar[str] = (
+        "{database}: the connection of {peer} from {address} is closed by an administrator"
+    )
+
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class PeerReplaced(PeerEvent):
     """A peer has connected again while its previous connection was open."""
 

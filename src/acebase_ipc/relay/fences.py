@@ -18,6 +18,9 @@ from acebase_ipc.protocol.handshake import Handshake
 from acebase_ipc.relay.events import Observer, ReturnRefused
 from acebase_ipc.relay.journal import Journal
 
+_KICKED: Final = 60.0
+"""Seconds for which the id of a client that was kicked is refused: it is back within a second."""
+
 _MAX_FENCES: Final = 10_000
 """Ids that are refused at most; the oldest is admitted first."""
 
@@ -44,6 +47,7 @@ class Fences:
         self._journal = journal
         self._until: dict[tuple[str, str], float] = {}
         self._reported: set[tuple[str, str]] = set()
+        self._once: set[tuple[str, str]] = set()
 
     def add(self, database: str, client_id: str, now: float, is_reported: bool = False) -> None:
         """Refuse the id of a peer from now on.
@@ -54,10 +58,24 @@ class Fences:
         if is_reported:
             self._reported.add((database, client_id))
 
+    def add_kicked(self, database: str, client_id: str, now: float, once: bool) -> None:
+        """Refuse the id of a peer that was kicked, even if others are not refused.
+
+        :param once: accept the id after that, because its process starts again under the same.
+        """
+        key = database, client_id
+        if key not in self._until:
+            self._refuse(database, client_id, now + max(self._seconds, _KICKED))
+        self._reported.add(key)
+        if once:
+            self._once.add(key)
+
     def restore(self, database: str, client_id: str, until: float) -> None:
         """Refuse the id of a peer until then, in monotonic seconds."""
-        if not self._seconds:
-            return
+        if self._seconds:
+            self._refuse(database, client_id, until)
+
+    def _refuse(self, database: str, client_id: str, until: float) -> None:
         key = database, client_id
         self._until.pop(key, None)
         self._until[key] = until
@@ -77,6 +95,8 @@ class Fences:
         if key not in self._reported:
             self._reported.add(key)
             self._observer.report(ReturnRefused(*key))
+        if key in self._once:
+            self._remove(key)
         raise Fenced
 
     def expire(self, now: float) -> None:
@@ -87,3 +107,4 @@ class Fences:
     def _remove(self, key: tuple[str, str]) -> None:
         del self._until[key]
         self._reported.discard(key)
+        self._once.discard(key)

@@ -11,6 +11,7 @@ from acebase_ipc.relay.errors import AmbiguousPeer, NotAPeer, NotFound, Overload
 from acebase_ipc.relay.limits import Limits
 from acebase_ipc.relay.memory import MemoryBudget
 from acebase_ipc.relay.peers import Client, Connection, Database, Peer
+from acebase_ipc.relay.traffic import Traffic
 
 _LOCK_TIMEOUT: Final = 120.0
 """Seconds after which AceBase's lock master takes a lock for expired."""
@@ -25,6 +26,7 @@ class Registry:
     A database exists while it has a peer.
 
     :ivar databases: the databases by name.
+    :ivar traffic_of_former: the messages of databases whose last peer has left.
     """
 
     def __init__(self, limits: Limits, budget: MemoryBudget) -> None:
@@ -32,6 +34,7 @@ class Registry:
         self._max_database_connections = limits.max_database_connections
         self._budget = budget
         self.databases: dict[str, Database] = {}
+        self.traffic_of_former = Traffic()
         self._left: dict[str, tuple[Database, float]] = {}
 
     def add(self, handshake: Handshake, connection: Connection | None, connected: int) -> Peer:
@@ -67,6 +70,8 @@ class Registry:
         if database.peers:
             return
         database.awaiting_master.clear()
+        self.traffic_of_former.add(database.traffic)
+        database.traffic = Traffic()
         del self.databases[database.name]
         if database.ledger is not None and (database.ledger.unwanted or database.ledger.lost):
             self._left[database.name] = database, math.inf

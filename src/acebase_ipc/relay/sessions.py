@@ -28,6 +28,7 @@ from acebase_ipc.relay.events import (
     MessageDropped,
     Observer,
     PeerJoined,
+    PeerKicked,
     PeerLeft,
     PeerReplaced,
     SessionSuspended,
@@ -44,6 +45,9 @@ from acebase_ipc.relay.work import SLICE
 
 CLOSE_REPLACED = 4001
 """Closes a connection whose id has connected again (RFC 6455: private use)."""
+
+CLOSE_KICKED = 4002
+"""Closes a connection on an administrator's command (RFC 6455: private use)."""
 
 LEAVING = frozenset({1000, 1001})
 """Close codes of a client that leaves (RFC 6455: normal closure, going away)."""
@@ -314,6 +318,24 @@ class Sessions:
                 self._tell(others, disconnected(peer.id))
                 self._observer.report(PeerLeft(database.name, peer.client_id, peer.address))
 
+    def kick(self, peer: Peer, now: float, end_process: bool) -> None:
+        """Close the connection of *peer*: a published client comes back at once.
+
+        :param now: monotonic seconds.
+        :param end_process: end its session, too, and refuse its next handshake with 500, which
+            ends the process of a published client. The id of a worker stays refused, as its
+            process starts again under another one.
+        """
+        self._observer.report(PeerKicked(peer.database.name, peer.client_id, peer.address))
+        connection = peer.connection
+        if end_process or connection is None:
+            self.end({peer: now})
+        if end_process:
+            once = peer.is_master or peer.dialect is not ACEBASE
+            self._fences.add_kicked(peer.database.name, peer.client_id, now, once)
+        if connection is not None:
+            connection.close(CLOSE_KICKED, "closed by an administrator")
+
     def end_some(self, now: float) -> bool:
         """End about a slice of the sessions that are ending, the first ones first.
 
@@ -339,8 +361,8 @@ class Sessions:
         return bool(ending)
 
     def _forget(self, peer: Peer) -> None:
-        self._registry.remove(peer)
         peer.database.traffic.add(peer.traffic)
+        self._registry.remove(peer)
         self._expiries.pop(peer, None)
         self._delivery.forget(peer)
         peer.state = SessionState.GONE

@@ -37,6 +37,8 @@ class Parts:
     relay: Relay
     journal: FileJournal | None
     access: Access
+    admission: Admission
+    rotation: Rotation
     uploads: UploadAdmission
     connections: PeerConnections
     site: RelaySite
@@ -121,13 +123,12 @@ def compose(
         relay, limits, observer, rotation, reactor, clock, wall=lambda: int(wall() * 1000)
     )
     access = Access(Tokens(config.rules()), config.allow_origins, config.allow_hosts)
+    admission = Admission(access, relay, connections.check_room, clock, config.dialect, is_running)
     context = Context(
         relay=relay,
         store=relay.store,
         access=access,
-        admission=Admission(
-            access, relay, connections.check_room, clock, config.dialect, is_running
-        ),
+        admission=admission,
         refusals=Refusals(observer, reactor, clock),
         uploads=uploads,
         rotation=rotation,
@@ -139,4 +140,4 @@ def compose(
     site = RelaySite(context, limits, observer, connections.count)
     relay.memory.register(lambda: uploads.reserved)
     relay.memory.register(lambda: site.memory)
-    return Parts(relay, journal, access, uploads, connections, site)
+    return Parts(relay, journal, access, admission, rotation, uploads, connections, site)

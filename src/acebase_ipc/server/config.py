@@ -11,7 +11,13 @@ from acebase_ipc.http.tokens import Rule, read_token_file
 from acebase_ipc.protocol.dialect import Dialect
 from acebase_ipc.relay.limits import DEFAULT_MAX_PAYLOAD_TLS, Limits
 from acebase_ipc.server.access import clean_host, clean_origin, clean_token
-from acebase_ipc.server.endpoints import MAX_PORT, ParsedEndpoint, parse_endpoint, render
+from acebase_ipc.server.endpoints import (
+    MAX_PORT,
+    ParsedEndpoint,
+    parse_admin,
+    parse_endpoint,
+    render,
+)
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 9163
@@ -79,6 +85,11 @@ class AceBaseIPCServerConfig:
         ``https://example.org``; ``*`` for all. Default: none.
     :param allow_hosts: further host names under which a relay on loopback may be addressed
         without a token.
+    :param admin: endpoint strings for the admin endpoint, which shows what happens and controls
+        the server; default: none. Without *admin_token_file* on loopback or a unix socket only.
+    :param admin_token_file: a file with tokens for the admin endpoint, needed over TCP then; as
+        *token_file*.
+    :param admin_bodies: show the bodies of messages to those who watch them.
     :param limits: all other bounds.
     :raises ConfigError: for a value that cannot be used.
 
@@ -98,7 +109,11 @@ class AceBaseIPCServerConfig:
     state_dir: str | None = None
     allow_origins: tuple[str, ...] = ()
     allow_hosts: tuple[str, ...] = ()
+    admin: tuple[str, ...] = field(default=(), repr=False)  # may hold a passphrase
+    admin_token_file: str | None = None
+    admin_bodies: bool = False
     limits: Limits = field(default_factory=Limits)
+    parsed_admin: tuple[ParsedEndpoint, ...] = field(init=False, repr=False, compare=False)
     parsed_endpoints: tuple[ParsedEndpoint, ...] = field(init=False, repr=False, compare=False)
     effective_limits: Limits = field(init=False, repr=False, compare=False)
 
@@ -107,6 +122,8 @@ class AceBaseIPCServerConfig:
         self._clean_access()
         self._set("limits", self._merge(max_payload))
         self._set("parsed_endpoints", tuple(map(parse_endpoint, self.descriptions)))
+        has_token = self.admin_token_file is not None
+        self._set("parsed_admin", tuple(parse_admin(each, has_token) for each in self.admin))
         limits = self.limits
         if limits.max_payload is None and self.is_secure:
             limits = replace(limits, max_payload=DEFAULT_MAX_PAYLOAD_TLS)
@@ -122,7 +139,7 @@ class AceBaseIPCServerConfig:
             raise ConfigError(f"port must be a number, not {self.port!r}")
         if self.port is not None and not 0 <= self.port <= MAX_PORT:
             raise ConfigError(f"port must be from 0 to {MAX_PORT}, not {self.port}")
-        for name in ("endpoints", "allow_origins", "allow_hosts"):
+        for name in ("endpoints", "allow_origins", "allow_hosts", "admin"):
             if isinstance(getattr(self, name), str):
                 raise ConfigError(f"{name} is a tuple of strings")
         if self.token is not None and not isinstance(self.token, str):
@@ -141,6 +158,12 @@ class AceBaseIPCServerConfig:
             if not self.token_file:
                 raise ConfigError("token_file must not be empty: leave it out to require no token")
             self._set("token_file", os.path.abspath(self.token_file))
+        if self.admin_token_file is not None:
+            if not self.admin_token_file:
+                raise ConfigError("admin_token_file must not be empty")
+            if not self.admin:
+                raise ConfigError("admin_token_file (--admin-token-file) needs admin (--admin)")
+            self._set("admin_token_file", os.path.abspath(self.admin_token_file))
         if self.state_dir is not None:
             if not self.state_dir:
                 raise ConfigError("state_dir must not be empty")
@@ -171,14 +194,19 @@ class AceBaseIPCServerConfig:
             return read_token_file(self.token_file)
         return None if self.token is None else (Rule(self.token.encode()),)
 
+    def admin_rules(self) -> tuple[Rule, ...] | None:
+        """Return the tokens that the admin endpoint accepts, ``None`` if none is required.
+
+        :raises ConfigError: if the token file cannot be used.
+        """
+        return None if self.admin_token_file is None else read_token_file(self.admin_token_file)
+
     @property
     def secret_files(self) -> tuple[str, ...]:
         """The files that only the relay should be able to read."""
-        token_file = () if self.token_file is None else (self.token_file,)
-        return (
-            *token_file,
-            *(path for each in self.parsed_endpoints for path in each.secret_files),
-        )
+        token_files = (each for each in (self.token_file, self.admin_token_file) if each)
+        endpoints = (*self.parsed_endpoints, *self.parsed_admin)
+        return (*token_files, *(path for each in endpoints for path in each.secret_files))
 
     @property
     def descriptions(self) -> tuple[str, ...]:

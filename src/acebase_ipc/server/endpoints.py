@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
 from typing import Final
 
 from acebase_ipc.errors import ConfigError
@@ -23,6 +24,9 @@ others would be retried by their system after 1 s, 3 s and 7 s."""
 
 DEFAULT_MODE: Final = "660"
 """The permissions of a ``unix:`` port; Twisted's default would let in every user."""
+
+ADMIN_MODE: Final = "600"
+"""The permissions of a ``unix:`` port of the admin endpoint."""
 
 MAX_BACKLOG: Final = 2**31 - 1  # listen(2) takes a C int and lowers it further
 MAX_PORT: Final = 2**16 - 1  # the field of TCP has 16 bits (RFC 9293, section 3.1)
@@ -150,6 +154,40 @@ def parse_endpoint(text: str) -> ParsedEndpoint:
     except ValueError as error:
         raise ConfigError(f"cannot listen on {redact(text)!r}: {error}") from None
     return ParsedEndpoint(text, tuple(wrappers), kind, arguments, inner)
+
+
+def parse_admin(text: str, has_token: bool) -> ParsedEndpoint:
+    """Parse the endpoint string of an admin endpoint.
+
+    A unix socket is open to the relay's own user, unless the string has another mode.
+
+    :param has_token: whether a token is required over TCP.
+    :raises ConfigError: if the string cannot be used, or is open to others without a token.
+    """
+    parsed = parse_endpoint(text)
+    where = f"--admin {parsed.redacted!r}"
+    if parsed.wrappers:
+        raise ConfigError(f"{where}: the PROXY protocol is not accepted here")
+    if parsed.kind == "unix":
+        arguments = {"mode": ADMIN_MODE, **parsed.arguments}
+        parsed = replace(parsed, arguments=arguments)
+        if parsed.mode & 0o007:
+            raise ConfigError(f"{where}: mode must not let every user in")
+    elif parsed.is_known and parsed.kind != "systemd" and not has_token:
+        interface = parsed.arguments.get("interface", "")
+        if not _is_loopback(interface):
+            raise ConfigError(
+                f"{where}: it is open to the network: give --admin-token-file, or"
+                " :interface=127.0.0.1"
+            )
+    return parsed
+
+
+def _is_loopback(interface: str) -> bool:
+    try:
+        return ip_address(interface).is_loopback
+    except ValueError:
+        return False
 
 
 def _parse_arguments(kind: str, text: str) -> dict[str, str]:

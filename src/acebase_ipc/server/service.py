@@ -24,11 +24,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 
+from acebase_ipc.admin.history import History
 from acebase_ipc.errors import ConfigError
 from acebase_ipc.http.tokens import Tokens
-from acebase_ipc.relay.events import GuardedObserver, Observer
+from acebase_ipc.relay.events import Observer, Observers
 from acebase_ipc.relay.lock_table import LockTable
 from acebase_ipc.relay.peers import Client
+from acebase_ipc.server.admin import Admin, Control
 from acebase_ipc.server.composition import compose
 from acebase_ipc.server.config import AceBaseIPCServerConfig
 from acebase_ipc.server.listener import Listener
@@ -65,7 +67,7 @@ class AceBaseIPCServer(Service):
     :param reactor: default: the global reactor.
     :param clock: returns monotonic seconds.
     :param wall: returns the seconds since 1970.
-    :param observer: receives every event of the relay; default: logs and counts them.
+    :param observer: receives every event of the relay, beside the log and the counters.
     :raises ConfigError: if an endpoint string or the token file cannot be used.
     """
 
@@ -80,19 +82,35 @@ class AceBaseIPCServer(Service):
         if reactor is None:
             from twisted.internet import reactor
         self.config = config or AceBaseIPCServerConfig()
-        self.observer = observer or LogObserver(clock)
+        self.observer = LogObserver(clock)
         self._observer_failed = False
         self._state = State.NEW
         self._has_journal = False
         self._clock = clock
         self._reactor = reactor
-        observer = GuardedObserver(self.observer, self._report_observer)
+        history = History(wall) if self.config.admin else None
+        given = (self.observer, history, observer)
+        observer = Observers([each for each in given if each is not None], self._report_observer)
         self._parts = compose(
             self.config, reactor, clock, wall, observer, lambda: self._state is State.RUNNING
         )
         self.listeners = [
             Listener(each, reactor, observer) for each in self.config.parsed_endpoints
         ]
+        self._admin: Admin | None = None
+        if history is not None:
+            control = Control(
+                self._parts,
+                self.config.effective_limits,
+                self._describe_state,
+                self.listeners,
+                clock,
+                wall,
+                self.reload_tokens,
+            )
+            self._admin = Admin(
+                self.config, control, self._parts, history, observer, reactor, clock, wall
+            )
         self._ticking = LoopingCall(self._tick)
         self._ticking.clock = reactor
         self._starting: Deferred[BaseException | None] | None = None
@@ -178,6 +196,8 @@ class AceBaseIPCServer(Service):
         """Open every port; returns the failure of one, which closes all others."""
         try:
             opening = [each.open(self._parts.site) for each in self.listeners]
+            if self._admin is not None:
+                opening.append(self._admin.open())
             await gatherResults(opening, consumeErrors=True)
         except FirstError as first:
             error = first.subFailure.value
@@ -248,7 +268,10 @@ class AceBaseIPCServer(Service):
         self._state = State.STOPPED
 
     async def _close_ports(self) -> None:
-        closing = gatherResults([each.close() for each in self.listeners], consumeErrors=True)
+        ports = [each.close() for each in self.listeners]
+        if self._admin is not None:
+            ports.append(self._admin.close())
+        closing = gatherResults(ports, consumeErrors=True)
         closing.addTimeout(SHUTDOWN_TIMEOUT, self._reactor)
         try:
             await closing
@@ -259,19 +282,30 @@ class AceBaseIPCServer(Service):
 
     # Running
 
-    def reload_tokens(self) -> None:
-        """Read the token file again, if there is one.
+    def reload_tokens(self) -> bool:
+        """Read the token files again, if there are any.
 
-        If the file cannot be read or holds no token, the tokens stay as they are and an
+        If a file cannot be read or holds no token, all tokens stay as they are and an
         error is logged. Connections whose token was removed are closed with 1008.
+
+        :returns: whether the files could be used.
         """
         try:
             tokens = Tokens(self.config.rules())
+            admin_tokens = Tokens(self.config.admin_rules())
         except ConfigError as error:
             log.error("the tokens stay as they are: {error}", error=str(error))
-            return
+            return False
         log.info("the tokens were read again")
         self._parts.replace_tokens(tokens)
+        if self._admin is not None:
+            self._admin.replace_tokens(admin_tokens)
+        return True
+
+    def _describe_state(self) -> str:
+        if self._state is not State.RUNNING:
+            return "closing"
+        return "draining" if self._parts.admission.is_draining else "serving"
 
     def resource(self) -> IResource:
         """Return the relay as a resource, to be mounted below any path of a Site.
@@ -299,8 +333,9 @@ class AceBaseIPCServer(Service):
 
     def _tick(self) -> None:
         self._parts.tick(self._clock())
-        if isinstance(self.observer, LogObserver):
-            self.observer.expire()
+        self.observer.expire()
+        if self._admin is not None:
+            self._admin.tick(self._clock())
 
 
 def _follow(leader: Deferred[Any]) -> Deferred[Any]:

@@ -1,0 +1,62 @@
+"""What the admin endpoint asks of the server, and tells it to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What a server knows of itself and its process.
+
+    :ivar version: its version.
+    :ivar pid: the id of its process.
+    :ivar hostname: the name of its host.
+    :ivar python: the version of Python that runs it.
+    :ivar started: when it was started, in milliseconds since 1970.
+    :ivar uptime: for how many seconds it has been running.
+    :ivar state: ``serving``, ``draining`` or ``closing``.
+    :ivar is_listening: whether every port of the peers is open.
+    :ivar endpoints: where peers connect to.
+    :ivar token_required: whether peers have to present a token.
+    :ivar websockets: the open WebSockets.
+    :ivar http: the other open connections of the peers' ports.
+    :ivar resident: bytes of memory that the process occupies; ``None`` if that is not known.
+    :ivar limits: every limit by its name.
+    """
+
+    version: str
+    pid: int
+    hostname: str
+    python: str
+    started: int
+    uptime: float
+    state: str
+    is_listening: bool
+    endpoints: tuple[str, ...]
+    token_required: bool
+    websockets: int
+    http: int
+    resident: int | None
+    limits: dict[str, float | None]
+
+
+class Server(Protocol):
+    """A server, as the admin endpoint knows it."""
+
+    def facts(self) -> Facts:
+        """Return what it knows of itself now."""
+
+    def kick(self, database: str, client_id: str, end_process: bool) -> bool:
+        """Close the connection of a peer; returns whether there is such a peer.
+
+        :param end_process: end its session, too, and refuse its next handshake with 500, which
+            ends the process of a published client.
+        """
+
+    def drain(self, draining: bool) -> None:
+        """Refuse new peers with 503 from now on, or accept them again."""
+
+    def reload(self) -> bool:
+        """Read the token files again; returns whether they could be used."""

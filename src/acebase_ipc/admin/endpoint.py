@@ -1,0 +1,179 @@
+"""The base of all resources of the admin endpoint, and what they share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.http import Request as HTTPRequest
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from acebase_ipc.admin.access import AdminAccess
+from acebase_ipc.admin.control import Server
+from acebase_ipc.admin.health import Canary, LoopLag
+from acebase_ipc.admin.history import History
+from acebase_ipc.http.errors import BadRequest, MethodNotAllowed, RequestTooLarge, WrongToken
+from acebase_ipc.http.responses import Refusals, respond
+from acebase_ipc.protocol.errors import RequestRefused
+from acebase_ipc.relay.errors import NotFound
+from acebase_ipc.relay.relay import Relay
+
+MAX_BODY: Final = 4096
+"""Bytes of the body of a request: the longest one has about 30."""
+
+READ: Final = (b"GET", b"HEAD")
+CHANGE: Final = (b"POST",)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What all resources of the admin endpoint share.
+
+    :ivar clock: monotonic seconds.
+    :ivar allows_bodies: whether the bodies of messages may be shown.
+    """
+
+    relay: Relay
+    server: Server
+    access: AdminAccess
+    refusals: Refusals
+    history: History
+    lag: LoopLag
+    canary: Canary
+    reactor: IReactorTime
+    clock: Callable[[], float]
+    allows_bodies: bool
+
+
+class AdminRequest(Request):
+    """A request of which no more than :data:`MAX_BODY` bytes of a body are kept.
+
+    :ivar received: bytes of the body so far.
+    """
+
+    received = 0
+
+    def gotLength(self, length: int | None) -> None:
+        """Make room for a body, in memory."""
+        super().gotLength(min(length or 0, MAX_BODY))
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """Keep a piece of the body, up to the limit."""
+        super().handleContentChunk(data[: max(0, MAX_BODY - self.received)])
+        self.received += len(data)
+
+
+class Endpoint(Resource):
+    """A path of the admin endpoint: checks who asks, and how, and answers refusals.
+
+    :cvar needs_token: whether a token is needed where one is required.
+    """
+
+    isLeaf = True
+    needs_token = True
+
+    def __init__(self, context: Context, methods: tuple[bytes, ...] = READ) -> None:
+        super().__init__()
+        self.context = context
+        self._methods = methods
+
+    def render(self, request: Request) -> bytes | int:
+        """Answer a request whose body is complete."""
+        try:
+            answer = self._checked(request)
+        except RequestRefused as refusal:
+            if isinstance(refusal, WrongToken):
+                request.setHeader(b"WWW-Authenticate", b"Bearer")
+            self.context.refusals.refuse(request, refusal)
+            return NOT_DONE_YET
+        if request.method == b"HEAD" and isinstance(answer, bytes):
+            request.setHeader(b"Content-Length", b"%d" % len(answer))
+            return b""
+        return answer
+
+    def _checked(self, request: Request) -> bytes | int:
+        access = self.context.access
+        access.check_page(request)
+        if self.needs_token:
+            access.check_token(request)
+        methods = b", ".join((*self._methods, b"OPTIONS"))
+        if request.method == b"OPTIONS":
+            request.setHeader(b"Allow", methods)
+            request.setResponseCode(HTTPStatus.NO_CONTENT)
+            return b""
+        if request.method not in self._methods:
+            request.setHeader(b"Allow", methods)
+            raise MethodNotAllowed
+        if isinstance(request, AdminRequest) and request.received > MAX_BODY:
+            raise RequestTooLarge(MAX_BODY)
+        if request.method == b"POST":
+            access.check_intent(request)
+        return self.answer(request)
+
+    def answer(self, request: Request) -> bytes | int:
+        """Answer a request that has passed all checks.
+
+        :raises RequestRefused: with the answer to give.
+        """
+        raise NotFound
+
+
+class JSONEndpoint(Endpoint):
+    """A path whose answer is an object.
+
+    :param make: returns the object for a request.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        make: Callable[[Request], dict[str, Any]],
+        methods: tuple[bytes, ...] = READ,
+    ) -> None:
+        super().__init__(context, methods)
+        self._make = make
+
+    def answer(self, request: Request) -> bytes | int:
+        """Return the object."""
+        return respond_json(request, HTTPStatus.OK, self._make(request))
+
+
+def respond_json(request: Request, status: int, value: dict[str, Any]) -> bytes:
+    """Set the status and headers of a response of one piece; returns its body."""
+    return respond(request, status, encode(value), b"application/json")
+
+
+def respond_error(request: Request, status: int, text: str) -> bytes:
+    """Set the status and headers of a refusal; returns its body."""
+    return respond_json(request, status, {"error": text})
+
+
+def encode(value: dict[str, Any]) -> str:
+    """Return *value* as JSON in one line of ASCII: ids may hold what UTF-8 cannot encode."""
+    return json.dumps(value, separators=(",", ":"))
+
+
+def body_of(request: HTTPRequest, **known: type) -> dict[str, Any]:
+    """Return the members of a request's body, an object; none if the body is empty.
+
+    :param known: the members that it may have, with their types.
+    :raises BadRequest: if it has others, or is no object.
+    """
+    assert request.content is not None
+    try:
+        members = json.loads(request.content.read() or b"{}")
+    except (ValueError, RecursionError):
+        raise BadRequest("The body is not JSON") from None
+    if not isinstance(members, dict):
+        raise BadRequest("The body is not an object")
+    for name, value in members.items():
+        if name not in known:
+            raise BadRequest(f"The body may hold only: {', '.join(known) or 'nothing'}")
+        if not isinstance(value, known[name]):
+            raise BadRequest(f"{name} is not a {known[name].__name__}")
+    return members

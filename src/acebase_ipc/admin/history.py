@@ -1,0 +1,100 @@
+"""Remembers the last events and the last connections that have ended."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from heapq import merge
+from operator import attrgetter
+from typing import Any, Final, Generic, TypeVar
+
+from acebase_ipc.relay.events import ConnectionClosed, RelayEvent, Severity
+
+MAX_KEPT: Final = 1000
+"""Events of each severity, and connections, that are kept: many of one severity displace none
+of another."""
+
+MAX_TEXT: Final = 1000
+"""Characters of a text of an event that is kept; a path can be as long as a message."""
+
+E = TypeVar("E", bound=RelayEvent, covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Noted(Generic[E]):
+    """An event, and when it happened.
+
+    :ivar id: exceeds the ids of all earlier events.
+    :ivar time: seconds since 1970.
+    """
+
+    id: int
+    time: float
+    event: E
+
+
+Closed = Noted[ConnectionClosed]
+"""A connection that has ended."""
+
+
+class History:
+    """Keeps the last events; an :class:`~acebase_ipc.relay.events.Observer`.
+
+    :param wall: returns the seconds since 1970.
+    """
+
+    def __init__(self, wall: Callable[[], float]) -> None:
+        self._wall = wall
+        # A relay that is started again gives higher ids, unless it had 1,000 events a second.
+        self._last = int(wall() * 1000)
+        self._events = {each: deque[Noted[RelayEvent]](maxlen=MAX_KEPT) for each in Severity}
+        self._closed = deque[Closed](maxlen=MAX_KEPT)
+        self._subscribers: dict[Callable[[Noted[RelayEvent]], object], None] = {}
+
+    @property
+    def last(self) -> int:
+        """The id of the last event; lower than all later ones."""
+        return self._last
+
+    def report(self, event: RelayEvent) -> None:
+        """Note *event*, and pass it on."""
+        self._last += 1
+        noted = Noted(self._last, self._wall(), _shortened(event))
+        self._events[event.severity].append(noted)
+        if isinstance(noted.event, ConnectionClosed):
+            self._closed.append(Noted(noted.id, noted.time, noted.event))
+        for subscriber in tuple(self._subscribers):
+            subscriber(noted)
+
+    def events(self, limit: int, after: int | None = None) -> list[Noted[RelayEvent]]:
+        """Return events in the order in which they happened.
+
+        :param after: an id; default: the last *limit* events. Else the first *limit* events
+            whose ids exceed it.
+        """
+        found = list(merge(*self._events.values(), key=attrgetter("id")))
+        if after is None:
+            return found[-limit:]
+        return [each for each in found if each.id > after][:limit]
+
+    def closed(self, limit: int) -> list[Closed]:
+        """Return the last *limit* connections that have ended, the newest first."""
+        return list(self._closed)[: -limit - 1 : -1]
+
+    def subscribe(self, subscriber: Callable[[Noted[RelayEvent]], object]) -> None:
+        """Call *subscriber*, which must not raise, with each event from now on."""
+        self._subscribers[subscriber] = None
+
+    def unsubscribe(self, subscriber: Callable[[Noted[RelayEvent]], object]) -> None:
+        """Do not call *subscriber* any more."""
+        self._subscribers.pop(subscriber, None)
+
+
+def _shortened(event: RelayEvent) -> RelayEvent:
+    values: dict[str, Any] = {}
+    for each in fields(event):
+        value = getattr(event, each.name)
+        if isinstance(value, str) and len(value) > MAX_TEXT:
+            values[each.name] = f"{value[:MAX_TEXT]}…"
+    return replace(event, **values) if values else event

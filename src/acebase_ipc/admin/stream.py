@@ -1,0 +1,386 @@
+"""``/api/v1/stream``: what happens, as it happens, as server-sent events.
+
+The relay never waits for a reader: one that leaves :data:`MAX_UNSENT` bytes unread is cut. While
+nobody reads, nothing is done; while somebody does, the work of each second is bounded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+from twisted.internet.interfaces import IDelayedCall, IPushProducer
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.server import NOT_DONE_YET, Request
+from zope.interface import implementer
+
+from acebase_ipc.addresses import format_address
+from acebase_ipc.admin import view
+from acebase_ipc.admin.endpoint import Context, Endpoint, encode
+from acebase_ipc.admin.health import CANARY_DATABASE
+from acebase_ipc.admin.history import MAX_KEPT, Noted
+from acebase_ipc.http.auth import raw_query
+from acebase_ipc.http.errors import BadRequest, Unauthorized
+from acebase_ipc.http.responses import respond
+from acebase_ipc.protocol.dialect import ENVELOPE_START
+from acebase_ipc.protocol.handshake import parse_query
+from acebase_ipc.protocol.messages import RELAY, Audience
+from acebase_ipc.relay.errors import Overloaded
+from acebase_ipc.relay.limits import KIB, MIB
+from acebase_ipc.relay.peers import Peer
+from acebase_ipc.relay.status import DatabaseSummary
+
+MAX_UNSENT: Final = MIB
+"""Bytes that a reader may leave unread."""
+
+MAX_READERS: Final = 32
+"""Readers at the same time; each may make the relay hold :data:`MAX_UNSENT` bytes."""
+
+MAX_MESSAGES: Final = 1000
+"""Messages a second that are shown to all readers together, at about 20 µs: 2 % of the time.
+Others are only counted."""
+
+MAX_BODY: Final = 16 * KIB
+"""Bytes of a body that are shown. Each KiB counts as one message more."""
+
+MAX_DATABASES: Final = 200
+"""Databases in a status of the stream: those with most peers."""
+
+TICK: Final = 1.0  # seconds
+
+COMMENT_INTERVAL: Final = 15
+"""Seconds between two comments, which tell a reader and proxies that the stream goes on."""
+
+SHARE: Final = 50
+"""A status that took long to make is made again after so many times its time."""
+
+_TYPE = re.compile(re.escape(ENVELOPE_START) + rb"([^\"\\]{1,64})\"")
+
+log = Logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a reader has asked for.
+
+    :ivar database: the only database that is of interest.
+    :ivar peer: the only peer that is of interest.
+    :ivar type: the only type of messages that is of interest.
+    """
+
+    events: bool
+    messages: bool
+    status: bool
+    bodies: bool
+    database: str | None
+    peer: str | None
+    type: str | None
+
+    def includes(self, noted: Noted) -> bool:  # type: ignore[type-arg]  # of any event
+        """Return whether an event is of interest."""
+        event = noted.event
+        return (self.database is None or getattr(event, "database", None) == self.database) and (
+            self.peer is None or getattr(event, "peer", None) == self.peer
+        )
+
+    def concerns(self, database: str, sender: str, recipient: str | None) -> bool:
+        """Return whether a message is of interest, as far as its addresses show."""
+        return (
+            self.messages
+            and (self.database is None or self.database == database)
+            and (self.peer is None or self.peer in (sender, recipient))
+        )
+
+
+def wanted(query: dict[str, str]) -> Wanted:
+    """Return what the *query* of a request asks for.
+
+    :raises BadRequest: for a value that cannot be used.
+    """
+
+    def flag(name: str) -> bool:
+        value = query.get(name, "0")
+        if value not in ("0", "1"):
+            raise BadRequest(f"{name} is 0 or 1")
+        return value == "1"
+
+    events, messages, status, bodies = map(flag, ("events", "messages", "status", "bodies"))
+    if not (events or messages or status):
+        events = status = True
+    return Wanted(
+        events=events,
+        messages=messages,
+        status=status,
+        bodies=bodies,
+        database=query.get("database"),
+        peer=query.get("peer"),
+        type=query.get("type"),
+    )
+
+
+def server_sent(kind: str, data: dict[str, Any], number: int | None = None) -> bytes:
+    """Return a server-sent event."""
+    head = "" if number is None else f"id: {number}\n"
+    return f"{head}event: {kind}\ndata: {encode(data)}\n\n".encode()
+
+
+@implementer(IPushProducer)
+class Reader:
+    """Somebody who reads the stream.
+
+    :param ended: called when the reader is gone.
+    """
+
+    def __init__(self, request: Request, wanted: Wanted, context: Context) -> None:
+        self.wanted = wanted
+        self._request = request
+        self._reactor = context.reactor
+        self._waiting: list[bytes] = []
+        self._size = 0
+        self._written = 0
+        self._is_full = False
+        self._call: IDelayedCall | None = None
+        self._has_ended = False
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that it has not read."""
+        return self._size + self._written
+
+    def begin(self, ended: Callable[[Reader], object]) -> None:
+        """Begin the response; *ended* is called when the reader is gone."""
+
+        def end(_: Failure | None) -> None:
+            self._has_ended = True
+            self._waiting.clear()
+            self._size = 0
+            if self._call is not None:
+                self._call.cancel()
+                self._call = None
+            ended(self)
+
+        self._request.notifyFinish().addBoth(end)
+        self._request.registerProducer(self, True)
+
+    def send(self, data: bytes) -> None:
+        """Send *data* at the end of this turn; cut a reader that has not read enough."""
+        if self._has_ended:
+            return
+        self._waiting.append(data)
+        self._size += len(data)
+        if self.unsent > MAX_UNSENT:
+            client = format_address(self._request.getClientAddress())
+            log.info("{client} reads the live stream too slowly and is cut", client=client)
+            self.abort()
+        elif not self._is_full and self._call is None:
+            self._call = self._reactor.callLater(0, self._flush)
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        channel: Any = self._request.channel
+        if channel is not None:
+            channel.abort()
+
+    def _flush(self) -> None:
+        self._call = None
+        data = b"".join(self._waiting)
+        self._waiting.clear()
+        self._size = 0
+        self._written = len(data)
+        self._request.write(data)
+        if not self._is_full:
+            self._written = 0
+
+    # IPushProducer
+
+    def pauseProducing(self) -> None:
+        """Write nothing, as the connection accepts no more for now."""
+        self._is_full = True
+
+    def resumeProducing(self) -> None:
+        """Write again, as the connection has sent what was written."""
+        self._is_full = False
+        self._written = 0
+        if self._waiting and self._call is None:
+            self._call = self._reactor.callLater(0, self._flush)
+
+    def stopProducing(self) -> None:
+        """Do nothing: the end of the request is awaited instead."""
+
+
+class Streams:
+    """All readers of the stream, and what they are sent."""
+
+    def __init__(self, context: Context, wall: Callable[[], float]) -> None:
+        self._context = context
+        self._wall = wall
+        self._readers: dict[Reader, None] = {}
+        self._ticking = LoopingCall(self._tick)
+        self._ticking.clock = context.reactor
+        self._ticks = 0
+        self._next_status = 0.0
+        self._budget = MAX_MESSAGES
+        self._skipped = 0
+        context.relay.memory.register(lambda: sum(each.unsent for each in self._readers))
+
+    def server_status(self, databases: tuple[DatabaseSummary, ...] | None = None) -> dict[str, Any]:
+        """Return the status of the server."""
+        context = self._context
+        if databases is None:
+            databases = context.relay.databases()
+        lag = {"last": context.lag.last, "max": context.lag.max}
+        return view.server(context.relay, context.server.facts(), lag, databases)
+
+    def check_room(self) -> None:
+        """Check that one more reader is allowed.
+
+        :raises Overloaded: if there are too many.
+        """
+        if len(self._readers) >= MAX_READERS:
+            raise Overloaded("There are too many readers of the stream")
+
+    def add(self, reader: Reader, after: int | None) -> None:
+        """Send *reader* what it wants, from now on.
+
+        :param after: the id of the last event that it has; the later ones are sent, too.
+        """
+        history = self._context.history
+        if not self._readers:
+            history.subscribe(self._noted)
+            self._ticks = 0
+            self._ticking.start(TICK, now=False)
+        self._readers[reader] = None
+        reader.begin(self._remove)
+        reader.send(b"retry: 2000\n\n")
+        if after is not None and reader.wanted.events:
+            for noted in history.events(MAX_KEPT, after):
+                if reader.wanted.includes(noted):
+                    reader.send(server_sent("event", view.event(noted), noted.id))
+        if reader.wanted.status:
+            self._send_status([reader])
+        self._watch()
+
+    def _remove(self, reader: Reader) -> None:
+        self._readers.pop(reader, None)
+        self._watch()
+        if not self._readers and self._ticking.running:
+            self._ticking.stop()
+            self._context.history.unsubscribe(self._noted)
+
+    def close(self) -> None:
+        """End every stream."""
+        for reader in tuple(self._readers):
+            reader.abort()
+
+    def _watch(self) -> None:
+        watches = any(each.wanted.messages for each in self._readers)
+        self._context.relay.router.watch = self._message if watches else None
+
+    def _noted(self, noted: Noted) -> None:  # type: ignore[type-arg]  # of any event
+        data = b""
+        for reader in tuple(self._readers):
+            if reader.wanted.events and reader.wanted.includes(noted):
+                data = data or server_sent("event", view.event(noted), noted.id)
+                reader.send(data)
+
+    def _message(self, sender: Peer, addressee: bytes | Audience, body: bytes) -> None:
+        if sender.database.name == CANARY_DATABASE or addressee is RELAY:
+            return
+        recipient = (
+            None if isinstance(addressee, Audience) else addressee.decode("utf-8", "replace")
+        )
+        database = sender.database.name
+        found = _TYPE.match(body)
+        kind = "text" if found is None else found[1].decode("utf-8", "replace")
+        readers = [
+            each
+            for each in self._readers
+            if each.wanted.concerns(database, sender.client_id, recipient)
+            and each.wanted.type in (None, kind)
+        ]
+        if not readers:
+            return
+        if self._budget <= 0:
+            self._skipped += 1
+            return
+        shown = {
+            "time": view.moment(self._wall()),
+            "database": database,
+            "from": sender.client_id,
+            "to": recipient,
+            "type": kind,
+            "size": len(body),
+        }
+        self._budget -= len(readers)
+        with_body = b""
+        without = b""
+        for reader in readers:
+            if reader.wanted.bodies:
+                if not with_body:
+                    cut = body[:MAX_BODY]
+                    self._budget -= len(cut) // KIB
+                    text = cut.decode("utf-8", "replace")
+                    with_body = server_sent("message", shown | {"body": text})
+                reader.send(with_body)
+            else:
+                without = without or server_sent("message", shown)
+                reader.send(without)
+
+    def _tick(self) -> None:
+        self._ticks += 1
+        self._budget = MAX_MESSAGES
+        skipped, self._skipped = self._skipped, 0
+        for reader in tuple(self._readers):
+            if skipped and reader.wanted.messages:
+                reader.send(server_sent("skipped", {"messages": skipped}))
+            if self._ticks % COMMENT_INTERVAL == 0:
+                reader.send(b": the stream goes on\n\n")
+        readers = [each for each in self._readers if each.wanted.status]
+        if readers and self._context.clock() >= self._next_status:
+            self._send_status(readers)
+
+    def _send_status(self, readers: list[Reader]) -> None:
+        begun = self._context.clock()
+        databases = self._context.relay.databases()
+        status = self.server_status(databases)
+        most = sorted(databases, key=lambda each: each.peers, reverse=True)[:MAX_DATABASES]
+        shared = b""
+        for reader in readers:
+            name = reader.wanted.database
+            if name is None:
+                shared = shared or server_sent("status", _with(status, iter(most)))
+                reader.send(shared)
+            else:
+                chosen = (each for each in databases if each.name == name)
+                reader.send(server_sent("status", _with(status, chosen)))
+        ended = self._context.clock()
+        self._next_status = ended + SHARE * (ended - begun)
+
+
+def _with(status: dict[str, Any], databases: Iterator[DatabaseSummary]) -> dict[str, Any]:
+    return {"status": status, "databases": list(map(view.summary, databases))}
+
+
+class Stream(Endpoint):
+    """``GET /api/v1/stream``."""
+
+    def __init__(self, context: Context, streams: Streams) -> None:
+        super().__init__(context, (b"GET",))
+        self._streams = streams
+
+    def answer(self, request: Request) -> bytes | int:
+        """Begin a stream that ends when its reader does."""
+        asked = wanted(parse_query(raw_query(request)))
+        if asked.bodies and not self.context.allows_bodies:
+            raise Unauthorized("The bodies of messages are not shown without --admin-bodies")
+        self._streams.check_room()
+        respond(request, HTTPStatus.OK, "", b"text/event-stream; charset=utf-8")
+        last = request.getHeader(b"Last-Event-ID") or b""
+        after = int(last) if last.isdigit() and len(last) <= 16 else None
+        self._streams.add(Reader(request, asked, self.context), after)
+        return NOT_DONE_YET

@@ -1,0 +1,169 @@
+"""The admin endpoint of a server: composes it, and does what it asks for."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, gatherResults
+
+from acebase_ipc.admin.access import AdminAccess
+from acebase_ipc.admin.control import Facts, Server
+from acebase_ipc.admin.endpoint import Context, respond_error
+from acebase_ipc.admin.health import Canary, LoopLag
+from acebase_ipc.admin.history import History
+from acebase_ipc.admin.site import AdminSite
+from acebase_ipc.admin.stream import Streams
+from acebase_ipc.http.responses import Refusals
+from acebase_ipc.http.tokens import Tokens
+from acebase_ipc.relay.events import Observer
+from acebase_ipc.relay.limits import Limits
+from acebase_ipc.server.composition import Parts
+from acebase_ipc.server.config import AceBaseIPCServerConfig
+from acebase_ipc.server.listener import Listener
+
+__version__: Final = version("acebase-ipc")
+
+
+class Admin:
+    """The admin endpoint of one server, from :meth:`open` to :meth:`close`.
+
+    :param server: what it shows and controls.
+    :param parts: of this server.
+    :param history: receives the events of this server.
+    :param clock: returns monotonic seconds.
+    :param wall: returns the seconds since 1970.
+    :raises ConfigError: if an endpoint string or the token file cannot be used.
+    """
+
+    def __init__(
+        self,
+        config: AceBaseIPCServerConfig,
+        server: Server,
+        parts: Parts,
+        history: History,
+        observer: Observer,
+        reactor: Any,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+    ) -> None:
+        self._access = AdminAccess(Tokens(config.admin_rules()))
+        self._lag = LoopLag(reactor, clock)
+        self._canary = Canary(parts.relay, parts.rotation, clock)
+        context = Context(
+            relay=parts.relay,
+            server=server,
+            access=self._access,
+            refusals=Refusals(observer, reactor, clock, respond_error),
+            history=history,
+            lag=self._lag,
+            canary=self._canary,
+            reactor=reactor,
+            clock=clock,
+            allows_bodies=config.admin_bodies,
+        )
+        self._site = AdminSite(context, Streams(context, wall))
+        self.listeners = [Listener(each, reactor, observer) for each in config.parsed_admin]
+
+    def open(self) -> Deferred[Any]:
+        """Open the ports; fires when all are open, fails if one cannot be opened."""
+        self._lag.start()
+        opening = [each.open(self._site) for each in self.listeners]
+        return gatherResults(opening, consumeErrors=True)
+
+    def close(self) -> Deferred[Any]:
+        """Close the ports and every connection."""
+        self._lag.stop()
+        closing = gatherResults([each.close() for each in self.listeners], consumeErrors=True)
+        self._site.close()
+        return closing
+
+    def tick(self, now: float) -> None:
+        """Do what is to be done about once a second, in monotonic seconds."""
+        self._canary.tick(now)
+
+    def replace_tokens(self, tokens: Tokens) -> None:
+        """Require one of *tokens* from now on; ends what others have begun."""
+        self._access.tokens = tokens
+        self._site.close()
+
+
+class Control:
+    """Tells the admin endpoint about a server, and does what it asks for.
+
+    :param state: returns ``serving``, ``draining`` or ``closing``.
+    :param listeners: of the peers' ports.
+    :param clock: returns monotonic seconds.
+    :param wall: returns the seconds since 1970.
+    :param reload: reads the token files again; returns whether they could be used.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        limits: Limits,
+        state: Callable[[], str],
+        listeners: list[Listener],
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        reload: Callable[[], bool],
+    ) -> None:
+        self._parts = parts
+        self._limits = {**asdict(limits), "max_payload": limits.payload_limit}
+        self._state = state
+        self._listeners = listeners
+        self._clock = clock
+        self._wall = wall
+        self._reload = reload
+        self._started = clock()
+
+    def facts(self) -> Facts:
+        """Return what the server knows of itself now."""
+        parts, uptime = self._parts, self._clock() - self._started
+        return Facts(
+            version=__version__,
+            pid=os.getpid(),
+            hostname=socket.gethostname(),
+            python=platform.python_version(),
+            started=int((self._wall() - uptime) * 1000),
+            uptime=uptime,
+            state=self._state(),
+            is_listening=all(each.address is not None for each in self._listeners),
+            endpoints=tuple(each.describe() for each in self._listeners if each.address),
+            token_required=parts.access.tokens.required,
+            websockets=parts.connections.count(),
+            http=len(parts.site.channels),
+            resident=resident_memory(),
+            limits=self._limits,
+        )
+
+    def kick(self, database: str, client_id: str, end_process: bool) -> bool:
+        """Close the connection of a peer; returns whether there is such a peer."""
+        peer = self._parts.relay.registry.find(database, client_id)
+        if peer is None:
+            return False
+        self._parts.relay.sessions.kick(peer, self._clock(), end_process)
+        return True
+
+    def drain(self, draining: bool) -> None:
+        """Refuse new peers with 503 from now on, or accept them again."""
+        self._parts.admission.is_draining = draining
+
+    def reload(self) -> bool:
+        """Read the token files again; returns whether they could be used."""
+        return self._reload()
+
+
+def resident_memory() -> int | None:
+    """Return the bytes of memory that this process occupies; ``None`` if that is not known."""
+    try:
+        pages = int(Path("/proc/self/statm").read_bytes().split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -2,7 +2,7 @@
 
 import { databaseLink } from "./databases.js";
 import { facts, h, setAttribute, setText } from "./dom.js";
-import { bytes, count, plain } from "./format.js";
+import { bytes, count, plain, plural } from "./format.js";
 import { get, Refused } from "./live.js";
 import { LockPicture, waiting } from "./locks.js";
 import { largeMessages, locksHeld, openRequests, peers } from "./tables.js";
@@ -59,8 +59,8 @@ export function database(name, part, notify) {
       figures.has_master ? "present" : "absent",
       count(figures.awaiting_master),
       bytes(figures.memory),
-      `${count(figures.traffic.received)}, ${bytes(figures.traffic.received_bytes)}`,
-      `${count(figures.traffic.sent)}, ${bytes(figures.traffic.sent_bytes)}`,
+      `${plural(figures.traffic.received, "message")}, ${bytes(figures.traffic.received_bytes)}`,
+      `${plural(figures.traffic.sent, "message")}, ${bytes(figures.traffic.sent_bytes)}`,
     ]);
     const asking = waiting(status.requests).length;
     const numbers = [status.peers, status.locks, status.requests, status.large_messages];

@@ -17,7 +17,15 @@ export function eventItem(event) {
     h("span", { class: "severity" }, SEVERITIES[event.severity] ?? plain(event.severity)),
     event.database == null
       ? h("span", { class: "kind" }, plain(event.kind))
-      : h("a", { class: "kind", href: databaseLink(event.database) }, plain(event.kind)),
+      : h(
+        "a",
+        {
+          class: "kind",
+          href: databaseLink(event.database),
+          title: `Show ${plain(event.database)}`,
+        },
+        plain(event.kind),
+      ),
     h("span", { class: "text name" }, plain(event.text, 2000)),
   );
 }

@@ -52,9 +52,14 @@ export function clock(date) {
   return date.toLocaleTimeString("en-GB");
 }
 
+/** Returns the day of a Date. */
+export function day(date) {
+  return date.toLocaleDateString("en-CA"); // ISO 8601
+}
+
 /** Returns the day and time of a Date. */
 export function dateTime(date) {
-  return `${date.toLocaleDateString("en-CA")} ${clock(date)}`;
+  return `${day(date)} ${clock(date)}`;
 }
 
 /** Returns "1 peer" or "2 peers". */

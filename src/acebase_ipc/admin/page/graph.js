@@ -6,7 +6,7 @@ import { SPAN } from "./model.js";
 
 const WIDTH = SPAN;
 const HEIGHT = 80;
-const GAP = 3; // seconds between samples above which the line is interrupted
+const GAP = 12; // seconds between samples above which the line is interrupted
 
 /**
  * Returns the next round number at or above a value: 1, 2, 5, 10, 20 … times the smallest one,

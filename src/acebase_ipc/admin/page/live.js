@@ -1,8 +1,9 @@
 // Talks to the relay: requests, the token, and the stream of what happens.
 
 const TOKEN = "acebase-ipc-token";
-const SILENCE = 10_000; // ms without a byte after which the stream counts as lost: status comes each second
+const SILENCE = 20_000; // ms without a byte after which the stream is lost: one comes each 15 s
 const PAUSES = [500, 1000, 2000, 3000]; // ms before each attempt to reconnect; the last one repeats
+const CLOCK_ERROR = 2000; // ms; the relay derives its start from its uptime
 
 /** The relay has answered with an error. */
 export class Refused extends Error {
@@ -72,6 +73,15 @@ async function* messages(body, onData) {
   }
 }
 
+/** Returns whether a status is a later one of the same process. */
+function isLater(known, status) {
+  return (
+    known?.pid === status.pid &&
+    known.uptime <= status.uptime &&
+    Math.abs(known.started - status.started) < CLOCK_ERROR
+  );
+}
+
 /**
  * Keeps a model up to date over the stream, and connects again whenever it is lost.
  *
@@ -129,7 +139,7 @@ export class Connection {
     try {
       heard();
       const status = await get("status", aborted.signal);
-      if (status.started !== this.model.status?.started) {
+      if (!isLater(this.model.status, status)) {
         this.model.reset(); // a new relay counts its events from 1 again
         const { events, last } = await get("events?limit=1000", aborted.signal);
         this.model.addEvents(events);

@@ -9,6 +9,8 @@ const LINES = 3;
 const LINE = 17; // pixels
 const BOX = LINES * LINE + 13;
 const GAP = 12;
+const STEP = BOX + GAP;
+const NARROW = 480; // pixels of a picture in which two boxes side by side have no room
 const CHARACTER = 7.3; // pixels of one character of the picture's font, a monospace one
 const LOCK = "lock-request";
 
@@ -91,32 +93,20 @@ export function draw(locks, requests, width) {
       kind: "unknown",
     });
   }
-  const between = Math.max(36, Math.min(width * 0.2, 160));
-  const box = Math.min((width - between - 4) / 2, 340);
-  const height = Math.max(left.length, right.length) * (BOX + GAP) - GAP + 4;
-  const leftTop = (height - left.length * (BOX + GAP) + GAP) / 2;
+  const layout = width < NARROW ? below(left, right, width) : beside(left, right, width);
   const edges = [];
   asking.slice(0, MOST_WAITING).forEach((request, to) => {
     const blocked = blockers(request, held);
-    held.slice(0, MOST_HOLDERS).forEach((holder, from) => {
-      if (blocked.includes(holder)) edges.push([from, to]);
+    left.forEach((each, from) => {
+      if (each.kind === "unknown" || blocked.includes(held[from])) edges.push([from, to]);
     });
-    if (held.length === 0) edges.push([0, to]);
   });
-  const start = box + 2;
-  const end = start + between;
-  const bend = between * 0.5;
-  const curve = ([from, to]) => {
-    const a = leftTop + from * (BOX + GAP) + BOX / 2;
-    const b = 2 + to * (BOX + GAP) + BOX / 2;
-    return `M${start} ${a}C${start + bend} ${a} ${end - bend} ${b} ${end - 7} ${b}`;
-  };
   return svg(
     "svg",
     {
       class: "locks",
-      width: Math.min(width, 2 * box + between + 4),
-      height: Math.max(height, 0),
+      width: layout.width,
+      height: layout.height,
       role: "img",
       "aria-label": describe(held, asking),
     },
@@ -129,10 +119,52 @@ export function draw(locks, requests, width) {
         svg("path", { class: "tip", d: "M0 0 8 4 0 8Z" }),
       ),
     ),
-    ...edges.map((each) => svg("path", { class: "edge", d: curve(each), "marker-end": "url(#tip)" })),
-    ...left.map((each, i) => drawBox(each, 2, leftTop + i * (BOX + GAP), box)),
-    ...right.map((each, i) => drawBox(each, end, 2 + i * (BOX + GAP), box)),
+    ...edges.map(([from, to]) =>
+      svg("path", { class: "edge", d: layout.edge(from, to), "marker-end": "url(#tip)" }),
+    ),
+    ...left.map((each, i) => drawBox(each, ...layout.holder(i), layout.box)),
+    ...right.map((each, i) => drawBox(each, ...layout.waiter(i), layout.box)),
   );
+}
+
+/** Returns where boxes and edges are: those who wait to the right of those who hold. */
+function beside(left, right, width) {
+  const between = Math.min(width * 0.2, 160);
+  const box = Math.min((width - between - 4) / 2, 340);
+  const height = Math.max(left.length, right.length) * STEP - GAP + 4;
+  const top = (height - left.length * STEP + GAP) / 2;
+  const start = 2 + box;
+  const end = start + between;
+  return {
+    box,
+    width: end + box + 2,
+    height,
+    holder: (i) => [2, top + i * STEP],
+    waiter: (i) => [end, 2 + i * STEP],
+    edge(from, to) {
+      const a = top + from * STEP + BOX / 2;
+      const b = 2 + to * STEP + BOX / 2;
+      const bend = between / 2;
+      return `M${start} ${a}C${start + bend} ${a} ${end - bend} ${b} ${end - 7} ${b}`;
+    },
+  };
+}
+
+/** Returns the same for a narrow picture: those who wait below those who hold. */
+function below(left, right, width) {
+  const margin = 36;
+  const y = (i) => 2 + i * STEP;
+  return {
+    box: width - margin - 2,
+    width,
+    height: y(left.length + right.length) - GAP + 2,
+    holder: (i) => [margin, y(i)],
+    waiter: (i) => [margin, y(left.length + i)],
+    edge(from, to) {
+      const x = margin - 14 - (from * 20) / MOST_HOLDERS;
+      return `M${margin} ${y(from) + BOX / 2}H${x}V${y(left.length + to) + BOX / 2}H${margin - 7}`;
+    },
+  };
 }
 
 function more(number, kind) {

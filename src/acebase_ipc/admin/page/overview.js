@@ -24,19 +24,19 @@ export function overview() {
     format: (value) => `${count(value)}/s`,
     least: 10,
   });
-  const wait = card("Wait for a lock", ["mean", "waiting"], {
+  const wait = card("Wait for a lock", ["mean since the start", "open requests"], {
     label: "Seconds that workers have waited for a lock in the last minutes",
     series: [{ name: "mean", value: (each) => each.wait }],
     format: duration,
     least: 0.01,
   });
-  const lag = card("Event loop lag", ["last", "most"], {
+  const lag = card("Event loop lag", ["now", "highest in a minute"], {
     label: "Lag of the relay's event loop in the last minutes",
     series: [{ name: "lag", value: (each) => each.lag }],
     format: duration,
     least: 0.01,
   });
-  const memory = card("Memory", ["used", "limit"], {
+  const memory = card("Memory", ["in use", "limit"], {
     label: "Bytes that the relay holds in the last minutes",
     series: [{ name: "used", value: (each) => each.memory }],
     format: bytes,

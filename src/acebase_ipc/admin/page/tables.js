@@ -2,7 +2,7 @@
 
 import { confirmKick } from "./dialogs.js";
 import { h, setAttribute, setText } from "./dom.js";
-import { bytes, count, dateTime, duration, plain } from "./format.js";
+import { bytes, clock, count, day, duration, plain } from "./format.js";
 import { Table } from "./table.js";
 
 function text(id, title, width, value = (row) => row[id]) {
@@ -41,7 +41,14 @@ const access = {
   text: (row) => (row.write ? "write" : "read"),
 };
 
-const since = number("age", "For", 6, duration);
+const age = number("age", "For", 6, duration);
+
+/** Returns the time of a day, or the day if that is another one than today. */
+function since(time) {
+  const date = new Date(time);
+  const isToday = date.toDateString() === new Date().toDateString();
+  return isToday ? clock(date) : day(date);
+}
 
 /** Returns the table of a database's peers. */
 export function peers(database, notify) {
@@ -51,7 +58,7 @@ export function peers(database, notify) {
     sort: "-connected",
     empty: "This database has no peers.",
     columns: [
-      name("id", "Peer", 17, (row) => (row.is_master ? "master" : "")),
+      name("id", "Peer", 13.5, (row) => (row.is_master ? "master" : "")),
       {
         id: "state",
         title: "State",
@@ -68,23 +75,23 @@ export function peers(database, notify) {
           };
         },
       },
-      text("dialect", "Dialect", 7),
-      text("address", "Address", 11),
-      number("connected", "Since", 10.5, (time) => dateTime(new Date(time))),
-      number("silent", "Silent", 5.5, duration, undefined, "Time since anything was received"),
-      number("lag", "Lag", 5, duration, undefined, "Time its process takes to answer a ping"),
-      number("queued", "Queue", 5, count, undefined, "Messages that wait for it"),
-      number("memory", "Memory", 5.5, bytes),
-      number("locks", "Locks", 4.5),
-      number("requests", "Requests", 5.5, count, undefined, "Open requests"),
-      number("in", "In", 5.5, count, (row) => row.traffic.received, "Messages received from it"),
-      number("in_bytes", "In bytes", 6, bytes, (row) => row.traffic.received_bytes),
-      number("out", "Out", 5.5, count, (row) => row.traffic.sent, "Messages sent to it"),
-      number("out_bytes", "Out bytes", 6, bytes, (row) => row.traffic.sent_bytes),
+      text("dialect", "Dialect", 6.5),
+      text("address", "Address", 9.5),
+      number("connected", "Since", 5.5, since, undefined, "When its last connection was opened"),
+      number("silent", "Silent", 4.75, duration, undefined, "Time since anything was received"),
+      number("lag", "Lag", 4.25, duration, undefined, "Time its process takes to answer a ping"),
+      number("queued", "Queue", 4, count, undefined, "Messages that wait for it"),
+      number("memory", "Memory", 5, bytes),
+      number("locks", "Locks", 3.75),
+      number("requests", "Requests", 5, count, undefined, "Open requests"),
+      number("in", "In", 4.5, count, (row) => row.traffic.received, "Messages received from it"),
+      number("in_bytes", "In bytes", 5, bytes, (row) => row.traffic.received_bytes),
+      number("out", "Out", 4.5, count, (row) => row.traffic.sent, "Messages sent to it"),
+      number("out_bytes", "Out bytes", 5.25, bytes, (row) => row.traffic.sent_bytes),
       {
         id: "kick",
         title: "Disconnect",
-        width: 7,
+        width: 4.5,
         build: (cell) => {
           let peer;
           const button = h(
@@ -116,7 +123,7 @@ export function locksHeld() {
       text("path", "Path", 14, (row) => row.path || "(root)"),
       text("comment", "Comment", 14),
       text("tid", "Transaction", 12),
-      since,
+      age,
     ],
   });
 }
@@ -134,7 +141,7 @@ export function openRequests() {
       { ...access, text: (row) => (row.kind === "lock-request" ? access.text(row) : "") },
       text("path", "Path", 14),
       text("comment", "Comment", 14),
-      since,
+      age,
     ],
   });
 }

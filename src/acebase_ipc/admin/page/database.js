@@ -25,7 +25,7 @@ const PARTS = {
  * @param {function} notify shows a sentence.
  */
 export function database(name, part, notify) {
-  const shownName = plain(name) || "(no name)";
+  const shownName = plain(name);
   const summary = facts("Connected", "Master", "Queued for it", "Memory", "In", "Out");
   const missing = h("p", { class: "notice", hidden: true });
   const tabs = Object.entries(PARTS).map(([id, title]) => {

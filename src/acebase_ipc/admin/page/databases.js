@@ -2,14 +2,17 @@
 
 import { h, setAttribute, setText } from "./dom.js";
 import { bytes, count, plain } from "./format.js";
+import { get } from "./live.js";
 import { filterField, Table } from "./table.js";
+
+const INTERVAL = 5000; // ms between two reads of the whole list
 
 /** Returns the hash of a database's view. */
 export function databaseLink(name, part = "") {
   return `#/databases/${encodeURIComponent(name)}${part && `/${part}`}`;
 }
 
-/** Returns the view: {element, title, update(model)}. */
+/** Returns the view: {element, title, update(model), close()}. */
 export function databases() {
   let rates = new Map();
   const perSecond = (row, name) => rates.get(row.name)?.[name] ?? null;
@@ -38,7 +41,7 @@ export function databases() {
           cell.append(link);
           return (row) => {
             const name = plain(row.name);
-            setText(link, name || "(no name)");
+            setText(link, name);
             setAttribute(link, "href", databaseLink(row.name));
             setAttribute(link, "title", name);
           };
@@ -51,8 +54,9 @@ export function databases() {
         value: (row) => Number(row.has_master),
         text: () => "",
         build: (cell) => (row) => {
+          const isMissed = !row.has_master && row.awaiting_master + row.requests > 0;
           setText(cell, row.has_master ? "present" : "absent");
-          setAttribute(cell, "class", row.has_master ? null : "warn");
+          setAttribute(cell, "class", isMissed ? "warn" : row.has_master ? null : "soft");
         },
       },
       number("peers", "Peers", (row) => row.peers, 5),
@@ -86,13 +90,36 @@ export function databases() {
     h("div", { class: "head" }, h("h1", { tabindex: -1 }, "Databases"), filter.element),
     table.element,
   );
+
+  // The stream has those with most peers only, where there are many.
+  let whole = null;
+  let reading = null;
+  const aborted = new AbortController();
+  const read = async () => {
+    try {
+      whole = (await get("databases", aborted.signal)).databases;
+    } catch {
+      if (aborted.signal.aborted) return; // otherwise the banner says what is wrong
+    }
+    reading = setTimeout(read, INTERVAL);
+  };
+
   return {
     element,
     title: "Databases",
     update(model) {
       rates = model.databaseRates;
-      table.setRows(model.databases);
+      const isPart = model.databases.length < (model.status?.databases ?? 0);
+      if (isPart && reading === null) {
+        reading = 0;
+        read();
+      }
+      table.setRows((isPart && whole) || model.databases);
       filter.show();
+    },
+    close() {
+      aborted.abort();
+      clearTimeout(reading);
     },
   };
 }

@@ -43,6 +43,11 @@ export function blockers(request, held) {
   return held.filter((each) => each.tid !== request.tid && (each.write || request.write));
 }
 
+/** Returns whether a request waits for another one that is before it, as a text in a list. */
+function queued(request, held) {
+  return held.length > 0 && blockers(request, held).length === 0 ? ["after a waiting one"] : [];
+}
+
 /** Returns a sentence that says what the picture shows. */
 export function describe(held, asking) {
   if (held.length === 0 && asking.length === 0) return "No lock is held and nobody waits for one.";
@@ -80,7 +85,7 @@ export function draw(locks, requests, width) {
     name: each.worker,
     path: each.path,
     comment: each.comment,
-    facts: `${access(each)} · ${duration(each.age)}`,
+    facts: [access(each), duration(each.age), ...queued(each, held)].join(" · "),
     kind: "waiter",
   }));
   if (asking.length > right.length) right.push(more(asking.length - right.length, "waiter"));

@@ -91,7 +91,7 @@ export class Table {
       which.title,
     );
     const header = which.value ? button : h("span", { class: "unseen" }, which.title);
-    return h("th", { scope: "col", class: which.number ? "number" : null }, header);
+    return h("th", { scope: "col", class: kind(which) }, header);
   }
 
   #sortBy(which) {
@@ -165,10 +165,9 @@ export class Table {
   }
 
   #line() {
-    const cells = this.columns.map((each, i) => {
-      const name = each.number ? "number" : each.build && !each.text ? "action" : null;
-      return i === 0 ? h("th", { scope: "row" }) : h("td", { class: name });
-    });
+    const cells = this.columns.map((each, i) =>
+      i === 0 ? h("th", { scope: "row" }) : h("td", { class: kind(each) }),
+    );
     const updates = this.columns.map((each, i) => {
       if (each.build) return each.build(cells[i]);
       return (row) => {
@@ -202,7 +201,13 @@ export function filterField(table, noun, text) {
   const show = () => {
     setText(left, field.value.trim() ? `${count(table.length)} shown` : "");
   };
-  return { element: h("div", { class: "tools" }, field, left), show };
+  return { element: h("div", { class: "tools" }, left, field), show };
+}
+
+/** Returns the class of a column's cells: what cannot be sorted are buttons. */
+function kind(which) {
+  if (which.number) return "number";
+  return which.value ? null : "action";
 }
 
 function column({ width }) {

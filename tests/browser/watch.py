@@ -2,25 +2,49 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, ConsoleMessage, Page, Request
+    from playwright.sync_api import (
+        Browser,
+        ConsoleMessage,
+        Locator,
+        LocatorAssertions,
+        Page,
+        PageAssertions,
+        Request,
+    )
 
 DEADLINE = 20_000
 """Milliseconds. A loaded machine draws the page within one second."""
 
-NOTE_VIOLATIONS = """
+LAPTOP = {"width": 1280, "height": 860}
+PHONE = {"width": 360, "height": 740}
+
+NOTES = """
 window.violations = [];
 document.addEventListener("securitypolicyviolation", (event) => {
-    window.violations.push(`${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}`);
+    window.violations.push(`${event.violatedDirective} ${event.blockedURI}`);
 });
 window.shifts = 0;
 new PerformanceObserver((list) => {
     for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shifts += entry.value;
 }).observe({type: "layout-shift", buffered: true});
 """
+"""Notes violations of the policy, and how far parts of the page have moved by themselves."""
+
+
+@overload
+def expect(what: Locator) -> LocatorAssertions: ...
+@overload
+def expect(what: Page) -> PageAssertions: ...
+def expect(what: Locator | Page) -> LocatorAssertions | PageAssertions:
+    """Return Playwright's assertions, which wait until they hold."""
+    from playwright.sync_api import expect as assertions
+
+    assertions.set_options(timeout=DEADLINE)
+    return assertions(what)
 
 
 class Watch:
@@ -38,10 +62,10 @@ class Watch:
 
     def open(self, url: str, **options: Any) -> Page:
         """Open a page in a context of its own, with Playwright's options for contexts."""
-        context = self._browser.new_context(**options)
+        context = self._browser.new_context(**{"viewport": LAPTOP, **options})
         context.set_default_timeout(DEADLINE)
         page = context.new_page()
-        page.add_init_script(NOTE_VIOLATIONS)
+        page.add_init_script(NOTES)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("console", self._console)
         page.on("request", self._request)
@@ -55,12 +79,12 @@ class Watch:
 
     def _request(self, request: Request) -> None:
         parts = urlsplit(request.url)
-        if parts.scheme not in ("data", "blob"):
+        if parts.scheme != "data":
             self.hosts.add(parts.netloc)
 
-    def forgive(self, part: str) -> None:
-        """Accept the errors that contain *part*: the browser reports each failed request."""
-        self.errors = [each for each in self.errors if part not in each]
+    def forgive(self, *parts: str) -> None:
+        """Accept the errors that contain one of *parts*: the browser tells of failed requests."""
+        self.errors = [each for each in self.errors if not any(part in each for part in parts)]
 
     def close(self) -> None:
         """Close all pages; nothing may have gone wrong in them."""

@@ -145,9 +145,7 @@ class Cluster:
 
         self.run(join())
 
-    async def _join_all(
-        self, peers: Sequence[tuple[str, str]], reads: bool = True
-    ) -> list[Link]:
+    async def _join_all(self, peers: Sequence[tuple[str, str]], reads: bool = True) -> list[Link]:
         links = []
         for i in range(0, len(peers), AT_ONCE):
             joining = (self.connect(*each, reads=reads) for each in peers[i : i + AT_ONCE])

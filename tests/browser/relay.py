@@ -29,9 +29,10 @@ class Ports:
 
 def free_ports() -> Ports:
     """Return two ports that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(
-        ("127.0.0.1", 0)
-    ) as other:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as one,
+        socket.create_server(("127.0.0.1", 0)) as other,
+    ):
         return Ports(one.getsockname()[1], other.getsockname()[1])
 
 

@@ -216,9 +216,7 @@ VIEWS = ("", "#/databases", "#/databases/{}", "#/databases/{}/locks", "#/events"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_shows_all_of_it(
-    watch: Watch, relay: Ports, cluster: Cluster, scheme: str
-) -> None:
+def test_a_phone_shows_all_of_it(watch: Watch, relay: Ports, cluster: Cluster, scheme: str) -> None:
     database = f"{scheme}_data"
     holder, waiter = cluster.work(database, *(f"{i:024}" for i in (7, 8)))
     cluster.call(holder.ask, "a/b", "transactNode")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from typing import TYPE_CHECKING, Any, overload
 from urllib.parse import urlsplit
+
+import pytest
 
 if TYPE_CHECKING:
     from playwright.sync_api import (
@@ -13,6 +17,7 @@ if TYPE_CHECKING:
         LocatorAssertions,
         Page,
         PageAssertions,
+        Playwright,
         Request,
     )
 
@@ -33,6 +38,30 @@ new PerformanceObserver((list) => {
 }).observe({type: "layout-shift", buffered: true});
 """
 """Notes violations of the policy, and how far parts of the page have moved by themselves."""
+
+
+def find_chromium() -> str:
+    """Return Chromium's path; without it, skip the test, or fail it where ``CI`` is set."""
+    executable = shutil.which("chromium") or shutil.which("chromium-browser")
+    if executable is None:
+        missing = "no 'chromium' on the PATH: apt install chromium"
+    else:
+        try:
+            import playwright.sync_api  # noqa: F401
+        except ImportError:
+            missing = "the package playwright is not installed: pip install playwright"
+        else:
+            return executable
+    reason = f"the status page cannot be tested in a browser: {missing}"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def launch(playwright: Playwright, executable: str) -> Browser:
+    """Start a headless Chromium."""
+    # Tests and CI run as root, for which Chromium has no sandbox.
+    return playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
 
 
 @overload

@@ -45,6 +45,6 @@ def running_relay(ports: Ports, *options: str) -> Iterator[Twistd]:
         *("--admin", endpoint("tcp", ports.admin, interface="127.0.0.1")),
         *options,
     ) as relay:
-        for port in (ports.peers, ports.admin):
-            relay.wait_for(f"port {port}", lambda log, port=port: f"127.0.0.1:{port}" in log)
+        listening = [f"127.0.0.1:{each}" for each in (ports.peers, ports.admin)]
+        relay.wait_for("ports", lambda log: all(each in log for each in listening))
         yield relay

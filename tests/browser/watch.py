@@ -14,12 +14,11 @@ if TYPE_CHECKING:
         Browser,
         ConsoleMessage,
         Locator,
-        LocatorAssertions,
         Page,
-        PageAssertions,
         Playwright,
         Request,
     )
+    from playwright.sync_api._generated import LocatorAssertions, PageAssertions
 
 DEADLINE = 20_000
 """Milliseconds. A loaded machine draws the page within one second."""

@@ -94,29 +94,34 @@ export function databases() {
   // The stream has those with most peers only, where there are many.
   let whole = null;
   let reading = null;
+  let last = null;
   const aborted = new AbortController();
   const read = async () => {
     try {
       whole = (await get("databases", aborted.signal)).databases;
+      update(last);
     } catch {
       if (aborted.signal.aborted) return; // otherwise the banner says what is wrong
     }
     reading = setTimeout(read, INTERVAL);
   };
 
+  function update(model) {
+    last = model;
+    rates = model.databaseRates;
+    const isPart = model.databases.length < (model.status?.databases ?? 0);
+    if (isPart && reading === null) {
+      reading = 0;
+      read();
+    }
+    table.setRows((isPart && whole) || model.databases);
+    filter.show();
+  }
+
   return {
     element,
     title: "Databases",
-    update(model) {
-      rates = model.databaseRates;
-      const isPart = model.databases.length < (model.status?.databases ?? 0);
-      if (isPart && reading === null) {
-        reading = 0;
-        read();
-      }
-      table.setRows((isPart && whole) || model.databases);
-      filter.show();
-    },
+    update,
     close() {
       aborted.abort();
       clearTimeout(reading);

@@ -201,7 +201,7 @@ export function filterField(table, noun, text) {
   const show = () => {
     setText(left, field.value.trim() ? `${count(table.length)} shown` : "");
   };
-  return { element: h("div", { class: "tools" }, left, field), show };
+  return { element: h("div", { class: "tools search" }, field, left), show };
 }
 
 /** Returns the class of a column's cells: what cannot be sorted are buttons. */

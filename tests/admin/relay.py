@@ -14,7 +14,6 @@ from acebase_ipc.testing import (
     MemoryRelay,
     Response,
     http_head,
-    http_request,
 )
 
 LOOPBACK = "tcp:9164:interface=127.0.0.1"
@@ -104,5 +103,3 @@ def _parse(block: bytes) -> ServerSent:
     return ServerSent(
         lines["event"], None if number is None else int(number), json.loads(lines["data"])
     )
-
-

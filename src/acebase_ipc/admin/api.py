@@ -11,7 +11,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from acebase_ipc.admin import view
-from acebase_ipc.admin.endpoint import CHANGE, Context, Endpoint, JSONEndpoint, body_of
+from acebase_ipc.admin.endpoint import CHANGE, Context, Endpoint, JSONEndpoint, Missing, body_of
 from acebase_ipc.admin.stream import Stream, Streams
 from acebase_ipc.http.auth import raw_query
 from acebase_ipc.http.errors import BadRequest
@@ -83,7 +83,7 @@ class API(Resource):
                 return self._post(self._drain)
             case ["reload"]:
                 return self._post(self._reload)
-        return Endpoint(self._context)
+        return Missing(self._context)
 
     def _get(self, make: Make) -> Endpoint:
         return JSONEndpoint(self._context, make)

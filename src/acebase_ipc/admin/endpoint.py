@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.http import Request as HTTPRequest
-from twisted.web.resource import Resource
+from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from acebase_ipc.admin.access import AdminAccess
@@ -102,24 +102,38 @@ class Endpoint(Resource):
         access.check_page(request)
         if self.needs_token:
             access.check_token(request)
-        methods = b", ".join((*self._methods, b"OPTIONS"))
+        self._check_method(request)
         if request.method == b"OPTIONS":
-            request.setHeader(b"Allow", methods)
             request.setResponseCode(HTTPStatus.NO_CONTENT)
             return b""
-        if request.method not in self._methods:
-            request.setHeader(b"Allow", methods)
-            raise MethodNotAllowed
         if isinstance(request, AdminRequest) and request.received > MAX_BODY:
             raise RequestTooLarge(MAX_BODY)
         if request.method == b"POST":
             access.check_intent(request)
         return self.answer(request)
 
+    def _check_method(self, request: Request) -> None:
+        methods = (*self._methods, b"OPTIONS")
+        if request.method == b"OPTIONS" or request.method not in methods:
+            request.setHeader(b"Allow", b", ".join(methods))
+        if request.method not in methods:
+            raise MethodNotAllowed
+
     def answer(self, request: Request) -> bytes | int:
         """Answer a request that has passed all checks.
 
         :raises RequestRefused: with the answer to give.
+        """
+        raise NotImplementedError
+
+
+class Missing(Endpoint):
+    """A path that does not exist, with any method."""
+
+    def _check_method(self, request: Request) -> None:
+        """Refuse every request.
+
+        :raises NotFound: always.
         """
         raise NotFound
 
@@ -142,6 +156,24 @@ class JSONEndpoint(Endpoint):
     def answer(self, request: Request) -> bytes | int:
         """Return the object."""
         return respond_json(request, HTTPStatus.OK, self._make(request))
+
+
+class Directory(Resource):
+    """A path with others below it, and nothing else."""
+
+    def __init__(self, context: Context, children: Mapping[str, IResource]) -> None:
+        super().__init__()
+        self._context = context
+        for name, child in children.items():
+            self.putChild(name.encode(), child)
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """Refuse every other path."""
+        return Missing(self._context)
+
+    def render(self, request: Request) -> bytes | int:
+        """Refuse a request for the path itself."""
+        return Missing(self._context).render(request)
 
 
 def respond_json(request: Request, status: int, value: dict[str, Any]) -> bytes:

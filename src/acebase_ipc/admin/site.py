@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from http import HTTPStatus
 from importlib.resources import files
 from pathlib import Path
@@ -19,11 +18,11 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
-from twisted.web.resource import IResource, Resource
+from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
 from acebase_ipc.admin.api import API
-from acebase_ipc.admin.endpoint import AdminRequest, Context, Endpoint, respond_json
+from acebase_ipc.admin.endpoint import AdminRequest, Context, Directory, Endpoint, respond_json
 from acebase_ipc.admin.health import readiness
 from acebase_ipc.admin.stream import Streams
 from acebase_ipc.http.responses import respond
@@ -90,35 +89,6 @@ class File(Endpoint):
         return respond(request, HTTPStatus.OK, text, TYPES[Path(self._name).suffix])
 
 
-class Files(Resource):
-    """``/page/``."""
-
-    def __init__(self, context: Context) -> None:
-        super().__init__()
-        self._context = context
-        for each in PAGE.iterdir():
-            if Path(each.name).suffix in TYPES:
-                self.putChild(each.name.encode(), File(context, each.name))
-
-    def getChild(self, path: bytes, request: Request) -> Resource:
-        """Refuse every other path."""
-        return Endpoint(self._context)
-
-
-class Root(Resource):
-    """All paths of the admin endpoint."""
-
-    def __init__(self, context: Context, children: Mapping[bytes, IResource]) -> None:
-        super().__init__()
-        self._context = context
-        for name, child in children.items():
-            self.putChild(name, child)
-
-    def getChild(self, path: bytes, request: Request) -> Resource:
-        """Refuse every other path."""
-        return Endpoint(self._context)
-
-
 class AdminChannel(HTTPChannel):
     """An HTTP connection to the admin endpoint."""
 
@@ -157,14 +127,16 @@ class AdminSite(Site):
     requestFactory = AdminRequest
 
     def __init__(self, context: Context, streams: Streams) -> None:
-        children: dict[bytes, IResource] = {
-            b"": File(context, "index.html"),
-            b"page": Files(context),
-            b"healthz": Healthz(context),
-            b"readyz": Readyz(context),
-            b"api": _below(context, b"v1", API(context, streams)),
+        names = (each.name for each in PAGE.iterdir() if Path(each.name).suffix in TYPES)
+        pages = {name: File(context, name) for name in names}
+        children: dict[str, IResource] = {
+            "": pages.pop("index.html"),
+            "page": Directory(context, pages),
+            "healthz": Healthz(context),
+            "readyz": Readyz(context),
+            "api": Directory(context, {"v1": API(context, streams)}),
         }
-        super().__init__(Root(context, children), reactor=context.reactor)
+        super().__init__(Directory(context, children), reactor=context.reactor)
         self.channels: set[AdminChannel] = set()
 
     def acceptableProtocols(self) -> list[bytes]:
@@ -182,7 +154,3 @@ class AdminSite(Site):
 
     def log(self, request: Any) -> None:
         """Write nothing."""
-
-
-def _below(context: Context, name: bytes, child: IResource) -> Root:
-    return Root(context, {name: child})

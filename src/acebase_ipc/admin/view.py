@@ -124,7 +124,9 @@ def event(noted: Noted[RelayEvent]) -> Object:
 
 
 def _plain(value: Any) -> Any:
-    return value.name.lower() if isinstance(value, Enum) else value
+    if isinstance(value, Enum):  # but a status of HTTP is a number
+        return value.value if isinstance(value, int) else value.name.lower()
+    return value
 
 
 def closed(connection: Closed) -> Object:

@@ -51,8 +51,8 @@ done)
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help run cluster test test-pythons test-trunk lint docs package bench bench-attacks soak \
-        soak-acebase conformance fuzz node-modules clean docs/limits.rst docs/events.rst \
-        docs/metrics.rst
+        soak-acebase conformance fuzz screenshots node-modules clean docs/limits.rst \
+        docs/events.rst docs/metrics.rst
 
 help: ## Show this list
 	@sed -n 's/^\([a-z][a-z./-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 30
@@ -124,6 +124,9 @@ docs/architecture.svg: docs/architecture.dot ## Draw the picture of the architec
 	    echo >&2 "The picture is drawn by Graphviz. On Debian and Ubuntu:  apt install graphviz"; \
 	    exit 1; }
 	@dot -Tsvg -o $@ $<
+
+screenshots: $(VENV)/.test ## Take the screenshots of the status page, 5 minutes (needs Chromium)
+	@$(BIN)/python -m tests.browser.screenshots $(ARGS)
 
 docs/limits.rst: $(VENV)/.run ## Generate the table of limits from acebase_ipc.relay.limits
 	@$(BIN)/python docs/generate_limits.py > $@

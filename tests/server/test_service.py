@@ -15,7 +15,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from acebase_ipc import AceBaseIPCServer, AceBaseIPCServerConfig, Client, ConfigError, Dialect
-from acebase_ipc.relay.events import RelayEvent
+from acebase_ipc.relay.events import ConnectionClosed, RelayEvent
 from acebase_ipc.relay.lock_table import HeldLock, LockTable, OpenRequest
 from acebase_ipc.server.logging import LINES_PER_PERIOD, PERIOD
 from acebase_ipc.server.service import State
@@ -752,3 +752,28 @@ def test_a_client_whose_conflict_is_decided_after_the_stop_is_refused() -> None:
     relay.pass_time(5)
     assert b"HTTP/1.1 101" not in newcomer.take()
     assert relay.server.get_clients(DATABASE) == ()
+
+
+# The end of connections
+
+
+class _Closes:
+    """Keeps the reports of connections that have ended."""
+
+    def __init__(self) -> None:
+        self.events: list[ConnectionClosed] = []
+
+    def report(self, event: RelayEvent) -> None:
+        if isinstance(event, ConnectionClosed):
+            self.events.append(event)
+
+
+def test_the_relays_own_reason_to_close_a_connection_is_reported_as_text() -> None:
+    closes = _Closes()
+    relay = MemoryRelay(observer=closes)
+    (alice,) = relay.join_all("alice")
+    alice.answers = False
+    relay.stop()
+    relay.pass_time(5)
+    (event,) = closes.events
+    assert (event.code, event.reason) == (1001, "the server is shutting down")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Final
 
 from twisted.internet.interfaces import IAddress
@@ -26,17 +27,19 @@ from acebase_ipc.admin.endpoint import AdminRequest, Context, Directory, Endpoin
 from acebase_ipc.admin.health import readiness
 from acebase_ipc.admin.stream import Streams
 from acebase_ipc.http.responses import respond
-from acebase_ipc.relay.errors import NotFound
 
 MAX_CONNECTIONS: Final = 100
 """Connections at the same time: browsers, commands, a monitoring system."""
 
-PAGE: Final = {
-    "index.html": b"text/html; charset=utf-8",
-    "page.css": b"text/css; charset=utf-8",
-    "page.js": b"text/javascript; charset=utf-8",
+PAGE: Final = files(__package__).joinpath("page")
+"""The files of the status page."""
+
+TYPES: Final = {
+    ".html": b"text/html; charset=utf-8",
+    ".css": b"text/css; charset=utf-8",
+    ".js": b"text/javascript; charset=utf-8",
 }
-"""The files of the status page, with their types."""
+"""Their types."""
 
 POLICY: Final = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';"
@@ -81,12 +84,10 @@ class File(Endpoint):
 
     def answer(self, request: Request) -> bytes | int:
         """Return the file."""
-        file = files(__package__).joinpath("page", self._name)
-        if not file.is_file():
-            raise NotFound
+        text = PAGE.joinpath(self._name).read_text("utf-8")
         request.setHeader(b"Content-Security-Policy", POLICY)
         request.setHeader(b"Referrer-Policy", b"no-referrer")
-        return respond(request, HTTPStatus.OK, file.read_text("utf-8"), PAGE[self._name])
+        return respond(request, HTTPStatus.OK, text, TYPES[Path(self._name).suffix])
 
 
 class AdminChannel(HTTPChannel):
@@ -128,10 +129,11 @@ class AdminSite(Site):
     requestFactory = AdminRequest
 
     def __init__(self, context: Context, streams: Streams, metrics: Endpoint) -> None:
-        files = {name: File(context, name) for name in PAGE}
+        names = (each.name for each in PAGE.iterdir() if Path(each.name).suffix in TYPES)
+        pages = {name: File(context, name) for name in names}
         children: dict[str, IResource] = {
-            "": files.pop("index.html"),
-            "page": Directory(context, files),
+            "": pages.pop("index.html"),
+            "page": Directory(context, pages),
             "healthz": Healthz(context),
             "readyz": Readyz(context),
             "metrics": metrics,

@@ -82,6 +82,7 @@ def server(relay: Relay, facts: Facts, lag: Object, databases: Iterable[Database
         "loop_lag": lag,
         "locks": sum(each.locks for each in summaries),
         "requests": sum(each.requests for each in summaries),
+        "lock_waits": {"count": sum(relay.lock_waits.counts), "sum": relay.lock_waits.sum},
         "limits": facts.limits,
     }
 

@@ -578,7 +578,8 @@ class WebSocketConnection(WebSocketServerProtocol):
         """Tell the listener and the factory that the connection has ended."""
         self._tell_closing(self._is_ended_by_peer)
         if self.localCloseCode is not None and not (wasClean and reason):
-            code, reason = self.localCloseCode, self.localCloseReason
+            code = self.localCloseCode
+            reason = (self.localCloseReason or b"").decode("utf-8", "replace")
         try:
             self.listener.closed(code or CLOSE_NO_STATUS, reason or "", wasClean)
         except Exception:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 
+from acebase_ipc.cli import INTERRUPTED
+
 REQUIRED = ("click", "rich", "psutil")
 """What the extra ``cli`` installs; a relay does not need it."""
 
@@ -17,9 +19,12 @@ def main() -> None:
             f"acebase-ipc: the command needs {' and '.join(missing)}:"
             " run  pip install 'acebase-ipc[cli]'"
         )
-    from acebase_ipc.cli.main import cli
+    try:
+        from acebase_ipc.cli.main import cli
 
-    cli(prog_name="acebase-ipc")
+        cli(prog_name="acebase-ipc")
+    except KeyboardInterrupt:  # while modules are imported
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

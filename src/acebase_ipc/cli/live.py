@@ -22,6 +22,7 @@ from acebase_ipc.cli.output import (
     Unreachable,
     clean,
     console,
+    count,
     duration,
     show,
     show_json,
@@ -103,8 +104,8 @@ def _top(before: _Sample | None, now: _Sample) -> RenderableType:
         rates = {name: (n - known.get(name, n)) / seconds for name, n in now.received.items()}
     head = Text(
         f"acebase-ipc {status['version']}: {status['state']} for {duration(status['uptime'])},"
-        f" {status['peers']:,} peers of {status['databases']:,} databases,"
-        f" {status['locks']:,} locks, {status['requests']:,} open requests\n"
+        f" {count(status['peers'], 'peer')} of {count(status['databases'], 'database')},"
+        f" {count(status['locks'], 'lock')}, {count(status['requests'], 'open request')}\n"
         f"{sum(rates.values()):,.0f} messages/s, memory {size(memory['used'])} of"
         f" {size(memory['limit'])}, event loop late by {duration(status['loop_lag']['last'])}\n"
     )

@@ -9,13 +9,10 @@ from typing import Any, NoReturn
 
 import click
 
-from acebase_ipc.cli import control, diagnose, live, offline, ping, show
+from acebase_ipc.cli import INTERRUPTED, control, diagnose, live, offline, ping, show
 from acebase_ipc.cli.admin import TOKEN_VARIABLE, VARIABLE, Admin
 from acebase_ipc.cli.output import FAILED, one_line
 from acebase_ipc.errors import IPCError
-
-INTERRUPTED = 130
-"""The status of a shell's command that SIGINT has ended."""
 
 
 class Command(click.Group):

@@ -8,7 +8,6 @@ import threading
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import click
@@ -99,7 +98,12 @@ def show(*parts: RenderableType) -> None:
     """Print *parts*, one below the other."""
     out = console()
     for each in parts:
-        out.print(each)
+        if out.is_terminal:
+            out.print(each)
+            continue
+        with out.capture() as captured:
+            out.print(each)
+        click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def fields(*pairs: tuple[str, object]) -> Table:
@@ -123,6 +127,11 @@ def size(number: float | None) -> str:
     return f"{number:.1f} GiB"
 
 
+def count(number: int, noun: str) -> str:
+    """Return *number* with its *noun*, which takes an s in the plural."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def duration(seconds: float | None) -> str | None:
     """Return a duration in at most two units."""
     if seconds is None:
@@ -138,12 +147,6 @@ def duration(seconds: float | None) -> str | None:
     if hours < 48:
         return f"{hours} h {minutes} min"
     return f"{hours // 24} d {hours % 24} h"
-
-
-def moment(milliseconds: int) -> str:
-    """Return a time in milliseconds since 1970 as ISO 8601, in UTC."""
-    at = datetime.fromtimestamp(milliseconds / 1000, UTC)
-    return at.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from typing import Any
 
 import click
@@ -13,7 +14,6 @@ from acebase_ipc.cli.arguments import database_argument, json_option
 from acebase_ipc.cli.output import (
     duration,
     fields,
-    moment,
     show,
     show_json,
     size,
@@ -60,7 +60,8 @@ def status_fields(status: dict[str, Any]) -> list[tuple[str, object]]:
         ("sent", f"{traffic['sent']:,} messages, {size(traffic['sent_bytes'])}"),
         ("messages held", f"{size(memory['used'])} of {size(memory['limit'])}"),
         ("memory", f"{size(memory['resident'])} resident"),
-        ("locks", f"{status['locks']:,} held, {status['requests']:,} requests open"),
+        ("locks", f"{status['locks']:,} held"),
+        ("requests", f"{status['requests']:,} open"),
         (
             "event loop",
             f"late by {duration(lag['last'])}, at most {duration(lag['max'])}",
@@ -141,8 +142,7 @@ def _peer_table(peers: list[dict[str, Any]]) -> Any:
             "STATE",
             "DIALECT",
             "ADDRESS",
-            "SINCE",
-            ">SILENT",
+            ">FOR",
             ">LAG",
             ">QUEUED",
             ">RECEIVED",
@@ -156,8 +156,7 @@ def _peer_table(peers: list[dict[str, Any]]) -> Any:
                 each["state"],
                 each["dialect"],
                 each["address"],
-                moment(each["connected"]),
-                duration(each["silent"]),
+                duration(time.time() - each["connected"] / 1000),
                 duration(each["lag"]),
                 f"{each['queued']:,}",
                 f"{each['traffic']['received']:,}",

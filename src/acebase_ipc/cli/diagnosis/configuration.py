@@ -22,7 +22,7 @@ from twisted.python.usage import UsageError
 
 from acebase_ipc.cli.diagnosis.certificates import examine_dates, now
 from acebase_ipc.cli.diagnosis.findings import Finding, error, mistaken_port, ok, skipped, warning
-from acebase_ipc.cli.output import one_line
+from acebase_ipc.cli.output import count, one_line
 from acebase_ipc.errors import ConfigError
 from acebase_ipc.server.config import AceBaseIPCServerConfig
 from acebase_ipc.server.endpoints import ParsedEndpoint
@@ -65,7 +65,7 @@ def _examine_tokens(config: AceBaseIPCServerConfig) -> Iterator[Finding]:
         except ConfigError as fault:
             yield error(option, one_line(fault), "acebase-ipc token new --file FILE  makes one")
             continue
-        yield ok(option, f"{path} holds {len(rules)} token{'s' * (len(rules) != 1)}")
+        yield ok(option, f"{path} holds {count(len(rules), 'token')}")
     for path in config.secret_files:
         if os.path.exists(path) and os.stat(path).st_mode & stat.S_IROTH:
             yield warning(

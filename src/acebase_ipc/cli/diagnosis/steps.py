@@ -10,7 +10,7 @@ from acebase_ipc.cli.diagnosis.findings import Finding, Level, error, mistaken_p
 from acebase_ipc.cli.diagnosis.handshakes import examine_handshake
 from acebase_ipc.cli.diagnosis.probes import NO_HTTP, Target, clients
 from acebase_ipc.cli.diagnosis.transport import examine_address, examine_tls
-from acebase_ipc.cli.output import one_line
+from acebase_ipc.cli.output import count, one_line
 
 MASTER: Final = "[master]"
 
@@ -74,8 +74,8 @@ def _examine_database(target: Target, named: bool) -> Iterator[Finding]:
     elif MASTER not in present:
         yield error(
             "database",
-            f"{len(present)} peers of {name!r}, but no master: their requests wait indefinitely",
+            f"{name!r} has {count(len(present), 'peer')}, but no master: all requests wait",
             "start the process with role 'master'",
         )
     else:
-        yield ok("database", f"{name!r} has a master and {len(present) - 1} other peers")
+        yield ok("database", f"{name!r} has a master and {count(len(present) - 1, 'other peer')}")

@@ -84,6 +84,7 @@ class Endpoint(Resource):
 
     def render(self, request: Request) -> bytes | int:
         """Answer a request whose body is complete."""
+        request.setHeader(b"X-Content-Type-Options", b"nosniff")
         try:
             answer = self._checked(request)
         except RequestRefused as refusal:

@@ -127,6 +127,10 @@ class AdminChannel(HTTPChannel):
         self.site.channels.add(self)
         super().connectionMade()
 
+    def timeoutConnection(self) -> None:
+        """End a connection that is idle; Twisted would log that, too."""
+        self.abort()
+
     def abort(self) -> None:
         """End the connection at once."""
         transport: Any = self.transport

@@ -25,12 +25,13 @@ from acebase_ipc.admin.endpoint import Context, Endpoint, encode
 from acebase_ipc.admin.health import CANARY_DATABASE
 from acebase_ipc.admin.history import MAX_KEPT, Noted
 from acebase_ipc.http.auth import raw_query
-from acebase_ipc.http.errors import BadRequest, Unauthorized
+from acebase_ipc.http.errors import BadRequest, Unauthorized, WrongToken
 from acebase_ipc.http.responses import respond
 from acebase_ipc.protocol.dialect import ENVELOPE_START
 from acebase_ipc.protocol.handshake import parse_query
 from acebase_ipc.protocol.messages import RELAY, Audience
 from acebase_ipc.relay.errors import Overloaded
+from acebase_ipc.relay.events import RelayEvent
 from acebase_ipc.relay.limits import KIB, MIB
 from acebase_ipc.relay.peers import Peer
 from acebase_ipc.relay.status import DatabaseSummary
@@ -81,7 +82,7 @@ class Wanted:
     peer: str | None
     type: str | None
 
-    def includes(self, noted: Noted) -> bool:  # type: ignore[type-arg]  # of any event
+    def includes(self, noted: Noted[RelayEvent]) -> bool:
         """Return whether an event is of interest."""
         event = noted.event
         return (self.database is None or getattr(event, "database", None) == self.database) and (
@@ -139,6 +140,7 @@ class Reader:
     def __init__(self, request: Request, wanted: Wanted, context: Context) -> None:
         self.wanted = wanted
         self._request = request
+        self._access = context.access
         self._reactor = context.reactor
         self._waiting: list[bytes] = []
         self._size = 0
@@ -146,6 +148,15 @@ class Reader:
         self._is_full = False
         self._call: IDelayedCall | None = None
         self._has_ended = False
+
+    @property
+    def is_allowed(self) -> bool:
+        """Whether the token that it has presented is valid now."""
+        try:
+            self._access.check_token(self._request)
+        except WrongToken:
+            return False
+        return True
 
     @property
     def unsent(self) -> int:
@@ -272,16 +283,17 @@ class Streams:
             self._ticking.stop()
             self._context.history.unsubscribe(self._noted)
 
-    def close(self) -> None:
-        """End every stream."""
+    def check_tokens(self) -> None:
+        """End the streams whose token is not valid any more."""
         for reader in tuple(self._readers):
-            reader.abort()
+            if not reader.is_allowed:
+                reader.abort()
 
     def _watch(self) -> None:
         watches = any(each.wanted.messages for each in self._readers)
         self._context.relay.router.watch = self._message if watches else None
 
-    def _noted(self, noted: Noted) -> None:  # type: ignore[type-arg]  # of any event
+    def _noted(self, noted: Noted[RelayEvent]) -> None:
         data = b""
         for reader in tuple(self._readers):
             if reader.wanted.events and reader.wanted.includes(noted):
@@ -291,12 +303,10 @@ class Streams:
     def _message(self, sender: Peer, addressee: bytes | Audience, body: bytes) -> None:
         if sender.database.name == CANARY_DATABASE or addressee is RELAY:
             return
-        recipient = (
-            None if isinstance(addressee, Audience) else addressee.decode("utf-8", "replace")
-        )
         database = sender.database.name
+        recipient = None if isinstance(addressee, Audience) else _text(addressee)
         found = _TYPE.match(body)
-        kind = "text" if found is None else found[1].decode("utf-8", "replace")
+        kind = "text" if found is None else _text(found[1])
         readers = [
             each
             for each in self._readers
@@ -324,8 +334,7 @@ class Streams:
                 if not with_body:
                     cut = body[:MAX_BODY]
                     self._budget -= len(cut) // KIB
-                    text = cut.decode("utf-8", "replace")
-                    with_body = server_sent("message", shown | {"body": text})
+                    with_body = server_sent("message", shown | {"body": _text(cut)})
                 reader.send(with_body)
             else:
                 without = without or server_sent("message", shown)
@@ -360,6 +369,10 @@ class Streams:
                 reader.send(server_sent("status", _with(status, chosen)))
         ended = self._context.clock()
         self._next_status = ended + SHARE * (ended - begun)
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
 
 
 def _with(status: dict[str, Any], databases: Iterator[DatabaseSummary]) -> dict[str, Any]:

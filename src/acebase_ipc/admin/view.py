@@ -11,6 +11,7 @@ from typing import Any
 
 from acebase_ipc.admin.control import Facts
 from acebase_ipc.admin.history import Closed, Noted
+from acebase_ipc.relay.events import RelayEvent
 from acebase_ipc.relay.relay import Relay
 from acebase_ipc.relay.status import (
     DatabaseStatus,
@@ -23,13 +24,13 @@ Object = dict[str, Any]
 
 
 @cache
-def _names(kind: type) -> tuple[str, ...]:
+def _names(kind: type[Any]) -> tuple[str, ...]:
     return tuple(each.name for each in fields(kind))
 
 
 def members(value: Any) -> Object:
     """Return the fields of a dataclass that holds plain values."""
-    return {name: getattr(value, name) for name in _names(type(value))}
+    return {name: getattr(value, name) for name in _names(type(value))}  # type: ignore[arg-type]
 
 
 def moment(seconds: float) -> str:
@@ -106,7 +107,7 @@ def database(status: DatabaseStatus) -> Object:
     }
 
 
-def event(noted: Noted) -> Object:
+def event(noted: Noted[RelayEvent]) -> Object:
     """Return an event."""
     values = members(noted.event)
     return {

@@ -68,19 +68,20 @@ class Admin:
             clock=clock,
             allows_bodies=config.admin_bodies,
         )
-        self._site = AdminSite(context, Streams(context, wall))
-        self.listeners = [Listener(each, reactor, observer) for each in config.parsed_admin]
+        self._streams = Streams(context, wall)
+        self._site = AdminSite(context, self._streams)
+        self._listeners = [Listener(each, reactor, observer, True) for each in config.parsed_admin]
 
     def open(self) -> Deferred[Any]:
         """Open the ports; fires when all are open, fails if one cannot be opened."""
         self._lag.start()
-        opening = [each.open(self._site) for each in self.listeners]
+        opening = [each.open(self._site) for each in self._listeners]
         return gatherResults(opening, consumeErrors=True)
 
     def close(self) -> Deferred[Any]:
         """Close the ports and every connection."""
         self._lag.stop()
-        closing = gatherResults([each.close() for each in self.listeners], consumeErrors=True)
+        closing = gatherResults([each.close() for each in self._listeners], consumeErrors=True)
         self._site.close()
         return closing
 
@@ -89,9 +90,9 @@ class Admin:
         self._canary.tick(now)
 
     def replace_tokens(self, tokens: Tokens) -> None:
-        """Require one of *tokens* from now on; ends what others have begun."""
+        """Require one of *tokens* from now on; ends the streams of others."""
         self._access.tokens = tokens
-        self._site.close()
+        self._streams.check_tokens()
 
 
 class Control:

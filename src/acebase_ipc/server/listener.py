@@ -43,9 +43,16 @@ class Listener:
     :ivar address: where it listens, while it does.
     """
 
-    def __init__(self, parsed: ParsedEndpoint, reactor: Any, observer: Observer) -> None:
-        """:raises ConfigError: if the endpoint cannot be made, for example of a missing file."""
+    def __init__(
+        self, parsed: ParsedEndpoint, reactor: Any, observer: Observer, is_admin: bool = False
+    ) -> None:
+        """
+        :param is_admin: whether it is a port of the admin endpoint.
+        :raises ConfigError: if the endpoint cannot be made, for example of a missing file.
+        """
         self._parsed = parsed
+        self._scheme = "http" if is_admin else "ws"
+        self._opened = "the admin endpoint is {where}" if is_admin else "listening on {where}"
 
         def refused(address: IAddress, reason: str) -> None:
             observer.report(Refused(format_address(address), 400, reason))
@@ -74,7 +81,7 @@ class Listener:
             if isinstance(port, Port):
                 limit_accepts(port)
             self.address = port.getHost()
-            log.info("listening on {where}", where=self.describe())
+            log.info(self._opened, where=self.describe())
             opening.callback(None)
             return None
 
@@ -115,7 +122,7 @@ class Listener:
         """Where it listens, as a URL for a TCP port."""
         where = format_address(self.address)
         if isinstance(self.address, IPv4Address | IPv6Address):
-            return f"{'wss' if self._parsed.is_secure else 'ws'}://{where}"
+            return f"{self._scheme}{'s' if self._parsed.is_secure else ''}://{where}"
         return where
 
     def _unusable(self, error: BaseException | None) -> ConfigError:

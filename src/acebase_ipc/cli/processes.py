@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
+from typing import Any
 
 import psutil
 
@@ -21,29 +22,33 @@ class Process:
     command: str
 
 
-def find_processes(addresses: Iterable[str]) -> dict[str, Process]:
+def find_processes(addresses: Iterable[str], ports: Collection[int]) -> dict[str, Process]:
     """Return the processes whose TCP connections come from *addresses*, by these.
 
     Without the privilege to see other users' processes, these are missing.
 
     :param addresses: as a relay reports them: ``host:port`` or ``[host]:port``.
+    :param ports: those of the relay. Two connections to different ports may come from one
+        address.
     """
-    wanted = set(addresses)
-    found = {}
+    candidates: dict[str, list[Any]] = {each: [] for each in addresses}
     try:
         connections = psutil.net_connections(kind="tcp")
     except psutil.Error:
         return {}
     for each in connections:
-        if each.pid is None or not each.laddr or not each.raddr:
-            continue
-        address = _format(*each.laddr)
-        if address in wanted:
-            try:
-                command = shlex.join(psutil.Process(each.pid).cmdline())
-            except psutil.Error:
-                continue  # it has just ended
-            found[address] = Process(each.pid, command)
+        if each.laddr and each.raddr:
+            candidates.get(_format(*each.laddr), []).append(each)
+    found = {}
+    for address, there in candidates.items():
+        to_relay = [each for each in there if each.raddr.port in ports]
+        match to_relay or there:  # behind a proxy, the connection is to another port
+            case [only] if only.pid is not None:
+                try:
+                    command = shlex.join(psutil.Process(only.pid).cmdline())
+                except psutil.Error:
+                    continue  # it has just ended
+                found[address] = Process(only.pid, command)
     return found
 
 

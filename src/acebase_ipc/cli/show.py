@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 from rich.text import Text
@@ -123,8 +124,10 @@ def peers(admin: Admin, database: str, as_json: bool) -> None:
     """
     found = admin.database(database)["peers"]
     processes: dict[str, Process] = {}
-    if admin.get("status")["hostname"] == socket.gethostname():
-        processes = find_processes(each["address"] for each in found)
+    relay = admin.get("status")
+    if relay["hostname"] == socket.gethostname():
+        ports = {urlsplit(each).port or 0 for each in relay["endpoints"]}
+        processes = find_processes((each["address"] for each in found), ports)
     for each in found:
         process = processes.get(each["address"]) if each["state"] == "connected" else None
         each["pid"] = process and process.pid

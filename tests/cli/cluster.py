@@ -17,7 +17,7 @@ from tests.relay.locks import grant, lock, worker_id
 
 DATABASE = "mydb_data"
 
-_ADMIN = re.compile(r"http://127\.0\.0\.1:\d+|unix:\S+")
+_ADMIN = re.compile(r"http://(?:127\.0\.0\.1|\[::1\]):\d+|unix:\S+")
 
 
 class PlayedPeer:

@@ -34,7 +34,8 @@ def _run(command: Callable[[], Any]) -> NoReturn:
         sys.exit(usage.exit_code)
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else "acebase-ipc"
-        _complain(f"{one_line(Exception(error.format_message()))} (see  {path} --help)")
+        text = one_line(Exception(error.format_message())).rstrip(".")
+        _complain(f"{text} (see  {path} --help)")
         sys.exit(error.exit_code)
     except click.ClickException as error:
         _complain(one_line(Exception(error.format_message())))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import quote
 
+from acebase_ipc.cli.admin import parse_place
 from acebase_ipc.testing import FrameReader, Opcode, client_frame, close_frame, upgrade_request
 from tests.integration.relay_process import DEADLINE, RelayProcess, on_loopback, running_relay
 from tests.relay.core import MASTER
@@ -134,6 +135,9 @@ def served(*options: str, admin: str = "") -> Iterator[Served]:
         process.wait_for("admin endpoint", _ADMIN.search)
         found = _ADMIN.search(process.log)
         assert found is not None
+        with closing(parse_place(found[0]).connection(DEADLINE)) as connection:
+            connection.request("GET", "/healthz")  # its answer shows that all is started
+            assert connection.getresponse().status == 200
         yield Served(process, found[0])
 
 

@@ -6,15 +6,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-import pytest_twisted
 from click.testing import CliRunner
-from twisted.internet import reactor
+from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.threads import blockingCallFromThread, deferToThread
 
 from acebase_ipc.cli import loop
 from acebase_ipc.cli.main import cli
@@ -46,16 +46,14 @@ class Outcome:
 
 
 Command = Callable[..., Outcome]
+ClientCommand = Callable[..., Deferred[Outcome]]
+
+reactor: Any = _reactor
 
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> Command:
     """Run the command in this process."""
-    monkeypatch.setattr(
-        loop,
-        "run",
-        lambda main: pytest_twisted.blockon(Deferred.fromCoroutine(main(reactor))),
-    )
     clean = clean_environment()
     for name in set(os.environ) - set(clean):
         monkeypatch.delenv(name)
@@ -67,6 +65,20 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Command:
         return Outcome(result.exit_code, result.stdout, result.stderr)
 
     return run
+
+
+@pytest.fixture
+def client_command(command: Command, monkeypatch: pytest.MonkeyPatch) -> ClientCommand:
+    """Run a command that is a client of the relay in a thread of this process.
+
+    A reactor can run only once in a process; the tests' own stands in.
+    """
+
+    def run(main: Callable[[Any], Coroutine[Any, Any, Any]]) -> Any:
+        return blockingCallFromThread(reactor, lambda: Deferred.fromCoroutine(main(reactor)))
+
+    monkeypatch.setattr(loop, "run", run)
+    return lambda *arguments, **options: deferToThread(command, *arguments, **options)
 
 
 def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:

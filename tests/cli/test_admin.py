@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from acebase_ipc.cli import admin as admin_module
 from acebase_ipc.cli.admin import parse_place
 from tests.cli.cluster import Served, served
 from tests.cli.conftest import Command
+from tests.cli.servers import closed_port, saying
 
 
 @contextmanager
@@ -39,15 +39,6 @@ def answering(status: int, body: str, content_type: str = "application/json") ->
         server.shutdown()
         thread.join()
         server.server_close()
-
-
-@pytest.fixture
-def closed_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as port:
-        port.bind(("127.0.0.1", 0))
-        number: int = port.getsockname()[1]
-    return number
 
 
 @pytest.mark.parametrize(
@@ -79,16 +70,17 @@ def test_the_port_of_the_peers(command: Command, relay: Served) -> None:
     assert "not the port of the peers" in shown.error
 
 
-def test_a_closed_port(command: Command, closed_port: int) -> None:
-    shown = command("--admin", f"http://127.0.0.1:{closed_port}", "status", "--json")
+def test_a_closed_port(command: Command) -> None:
+    shown = command("--admin", f"http://127.0.0.1:{closed_port()}", "status", "--json")
 
     assert (shown.status, shown.output) == (3, "")
     assert "Connection refused" in shown.error
     assert "--admin" in shown.error
 
 
-def test_https_at_a_plain_port(command: Command, relay: Served) -> None:
-    shown = command("--admin", relay.admin.replace("http", "https"), "status")
+def test_https_at_a_plain_port(command: Command) -> None:
+    with saying(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
+        shown = command("--admin", f"https://127.0.0.1:{port}", "status")
 
     assert shown.status == 3
     assert "TLS" in shown.error
@@ -117,9 +109,9 @@ def test_a_unix_socket_of_another_user(
 
 
 def test_the_default_places(
-    command: Command, relay: Served, closed_port: int, monkeypatch: pytest.MonkeyPatch
+    command: Command, relay: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nowhere = f"http://127.0.0.1:{closed_port}"
+    nowhere = f"http://127.0.0.1:{closed_port()}"
     monkeypatch.setattr(admin_module, "DEFAULT_PLACES", (nowhere, relay.admin))
     found = command("status")
     monkeypatch.setattr(admin_module, "DEFAULT_PLACES", (nowhere, nowhere))

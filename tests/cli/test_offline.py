@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import stat
 import subprocess
@@ -96,4 +95,3 @@ def test_completion(relay: Served, played: Cluster) -> None:
         played.waiter.id,
     ]
     assert complete(None, "kick", "my") == []
-    assert os.environ.get("_ACEBASE_IPC_COMPLETE") is None

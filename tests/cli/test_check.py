@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from acebase_ipc.cli.diagnosis import configuration
+from acebase_ipc.cli.diagnosis.findings import mistaken_port
 from tests.certificates import Certificate, make_certificate, make_pfx
 from tests.cli.cluster import served
 from tests.cli.conftest import Command
@@ -26,7 +28,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 @pytest.fixture(autouse=True)
 def _enough_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """The limit of open files is the machine's."""
-    monkeypatch.setattr(configuration.resource, "getrlimit", lambda _: (1024, 1_000_000))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 1_000_000))
 
 
 @pytest.fixture
@@ -206,7 +208,7 @@ def test_what_is_only_worth_a_warning(
     tokens = tmp_path / "tokens"
     tokens.write_text("a\n")
     tokens.chmod(0o644)
-    monkeypatch.setattr(configuration.resource, "getrlimit", lambda _: (1024, 4096))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
     status, findings = check(command, "--port", "tcp:0", "--token-file", str(tokens))
 
     assert status == 0
@@ -218,11 +220,11 @@ def test_what_is_only_worth_a_warning(
 
 
 def test_a_port_that_is_mistaken_for_a_status() -> None:
-    finding = configuration.mistaken_port(14031)
+    finding = mistaken_port(14031)
 
     assert finding is not None
     assert "contains 403" in finding.text
-    assert configuration.mistaken_port(9163) is None
+    assert mistaken_port(9163) is None
 
 
 def test_systemd_and_unknown_kinds(command: Command) -> None:

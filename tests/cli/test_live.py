@@ -205,3 +205,11 @@ def test_a_command_that_waits_says_so(relay: Served) -> None:
 
     terminal.wait_for("DATABASE")
     assert terminal.wait_ended() == 0
+
+
+def test_ping_shows_its_progress_and_ends_with_ctrl_c(relay: Served) -> None:
+    terminal = Terminal("ping", relay.url, "--count", "1000000")
+    terminal.wait_for("round trips")
+    terminal.process.send_signal(signal.SIGINT)
+
+    assert terminal.wait_ended() == 130

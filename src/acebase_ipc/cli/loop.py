@@ -26,8 +26,7 @@ def run(main: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
 
     def ended(outcome: Any) -> None:
         outcomes.append(outcome)
-        if reactor.running:
-            reactor.stop()
+        reactor.stop()
 
     def start() -> None:
         Deferred.fromCoroutine(main(reactor)).addBoth(ended)
@@ -36,8 +35,7 @@ def run(main: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
     reactor.run()
     if not outcomes:
         raise KeyboardInterrupt
-    (outcome,) = outcomes[:1]
-    if isinstance(outcome, Failure):
-        outcome.raiseException()
-    result: T = outcome
+    if isinstance(outcomes[0], Failure):
+        outcomes[0].raiseException()
+    result: T = outcomes[0]
     return result

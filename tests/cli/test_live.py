@@ -213,3 +213,10 @@ def test_ping_shows_its_progress_and_ends_with_ctrl_c(relay: Served) -> None:
     terminal.process.send_signal(signal.SIGINT)
 
     assert terminal.wait_ended() == 130
+
+
+def test_a_narrow_terminal_cuts_no_id(relay: Served, played: Cluster) -> None:
+    terminal = Terminal("--admin", relay.admin, "peers", DATABASE)
+    terminal.wait_for(rf"{played.waiter.id} .* {os.getpid()} ")
+
+    assert terminal.wait_ended() == 0

@@ -22,7 +22,7 @@ PATIENCE: Final = 1.0
 """Seconds until a command says what it waits for."""
 
 _WIDE: Final = 10_000
-"""Columns of an output that is no terminal: there no row is wrapped or cut off."""
+"""Columns that are more than any table has."""
 
 _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Categories of characters that a terminal would execute, or that reorder a line."""
@@ -40,13 +40,13 @@ class Unreachable(Failed):
     exit_code = UNREACHABLE
 
 
-def console(stderr: bool = False) -> Console:
+def console(stderr: bool = False, width: int | None = None) -> Console:
     """Return what writes to standard output, or to standard error.
 
     What peers have chosen is written as it is: no markup, no emoji.
+
+    :param width: its columns; default: those of the terminal.
     """
-    stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else _WIDE
     return Console(stderr=stderr, markup=False, highlight=False, emoji=False, width=width)
 
 
@@ -95,12 +95,13 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
 
 
 def show(*parts: RenderableType) -> None:
-    """Print *parts*, one below the other."""
-    out = console()
+    """Print *parts*, one below the other.
+
+    No row is folded or cut off: a terminal that is too narrow wraps it, and an id can still be
+    copied.
+    """
+    out = console(width=_WIDE)
     for each in parts:
-        if out.is_terminal:
-            out.print(each)
-            continue
         with out.capture() as captured:
             out.print(each)
         click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))

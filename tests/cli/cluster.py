@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import quote
 
-from acebase_ipc.cli.admin import parse_place
+from acebase_ipc.cli.place import parse_place
 from acebase_ipc.testing import FrameReader, Opcode, client_frame, close_frame, upgrade_request
 from tests.integration.relay_process import DEADLINE, RelayProcess, on_loopback, running_relay
 from tests.relay.core import MASTER

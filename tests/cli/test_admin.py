@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from acebase_ipc.cli import admin as admin_module
-from acebase_ipc.cli.admin import parse_place
+from acebase_ipc.cli import place as place_module
+from acebase_ipc.cli.place import parse_place
 from tests.cli.cluster import Served, served
 from tests.cli.conftest import Command
 from tests.cli.servers import closed_port, saying
@@ -98,10 +98,10 @@ def test_a_unix_socket_of_another_user(
 ) -> None:
     """Root may use every socket, so the refusal is played."""
 
-    def refuse(connection: admin_module.UnixHTTPConnection) -> None:
+    def refuse(connection: place_module.UnixHTTPConnection) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(admin_module.UnixHTTPConnection, "connect", refuse)
+    monkeypatch.setattr(place_module.UnixHTTPConnection, "connect", refuse)
     shown = command("--admin", f"unix:{tmp_path}/admin.sock", "status")
 
     assert shown.status == 3
@@ -112,9 +112,9 @@ def test_the_default_places(
     command: Command, relay: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nowhere = f"http://127.0.0.1:{closed_port()}"
-    monkeypatch.setattr(admin_module, "DEFAULT_PLACES", (nowhere, relay.admin))
+    monkeypatch.setattr(place_module, "DEFAULT_PLACES", (nowhere, relay.admin))
     found = command("status")
-    monkeypatch.setattr(admin_module, "DEFAULT_PLACES", (nowhere, nowhere))
+    monkeypatch.setattr(place_module, "DEFAULT_PLACES", (nowhere, nowhere))
     none = command("status")
 
     assert found.status == 0

@@ -41,6 +41,7 @@ def test_the_summary() -> None:
     seconds = [each / 1000 for each in range(200, 0, -1)]
 
     assert summarize(7, seconds) == RoundTrips(7, 200, 0.001, 0.1, 0.198, 0.2)
+    assert summarize(7, [0.3, 0.2, 0.1]) == RoundTrips(7, 3, 0.1, 0.2, 0.3, 0.3)
     assert summarize(7, [0.5]) == RoundTrips(7, 1, 0.5, 0.5, 0.5, 0.5)
 
 

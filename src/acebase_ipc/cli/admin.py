@@ -1,96 +1,30 @@
-"""Talks to the admin endpoint of a relay, over TCP, TLS or a unix socket."""
+"""Talks to the admin endpoint of a relay."""
 
 from __future__ import annotations
 
 import json
 import os
-import socket
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, Final
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 import click
 
 from acebase_ipc.cli.output import Failed, Unreachable, one_line, waiting
+from acebase_ipc.cli.place import TIMEOUT, Place, find_place, parse_place
 from acebase_ipc.http.tokens import read_token_file
 
-VARIABLE: Final = "ACEBASE_IPC_ADMIN"
 TOKEN_VARIABLE: Final = "ACEBASE_IPC_ADMIN_TOKEN"
-
-DEFAULT_PLACES: Final = ("http://127.0.0.1:9164", "unix:/run/acebase-ipc/admin.sock")
-"""Where ``make run`` and the systemd unit put the admin endpoint."""
-
-TIMEOUT: Final = 10.0
-"""Seconds for an answer to begin."""
 
 STREAM_TIMEOUT: Final = 45.0
 """Seconds without anything in a stream; the relay sends a comment every 15."""
 
-_FORMS: Final = "write http://host:port, https://host:port or unix:/path/of/socket"
-
 
 class NotFound(Failed):
     """The relay does not know the database or the peer."""
-
-
-class UnixHTTPConnection(HTTPConnection):
-    """An HTTP connection over a unix socket."""
-
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        """Connect to the path."""
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where an admin endpoint is.
-
-    :ivar text: as it was given.
-    :ivar socket: the path of a unix socket; else :ivar:`host` and :ivar:`port` are used.
-    """
-
-    text: str
-    secure: bool = False
-    host: str = ""
-    port: int = 0
-    socket: str = ""
-
-    def connection(self, timeout: float) -> HTTPConnection:
-        """Return a connection, not yet open."""
-        if self.socket:
-            return UnixHTTPConnection(self.socket, timeout)
-        if self.secure:
-            return HTTPSConnection(self.host, self.port, timeout=timeout)
-        return HTTPConnection(self.host, self.port, timeout=timeout)
-
-
-def parse_place(text: str) -> Place:
-    """Parse the URL of an admin endpoint.
-
-    :raises click.UsageError: if it is anything else.
-    """
-    scheme, _, rest = text.partition(":")
-    if scheme == "unix" and rest.startswith("/"):
-        return Place(text, socket=rest.removeprefix("//"))
-    try:
-        parts = urlsplit(text)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port = None, None
-        parts = urlsplit("")
-    if parts.scheme not in ("http", "https") or not host or parts.path not in ("", "/"):
-        raise click.UsageError(f"--admin ({VARIABLE}): {_FORMS}, not {text!r}")
-    secure = parts.scheme == "https"
-    return Place(text.rstrip("/"), secure, host, port or (443 if secure else 80))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +59,7 @@ class Admin:
         :raises Unreachable: if none of the default places answers.
         """
         if self._found is None:
-            self._found = parse_place(self._url) if self._url else _find()
+            self._found = parse_place(self._url) if self._url else find_place()
         return self._found
 
     def get(self, path: str, **query: Any) -> dict[str, Any]:
@@ -280,26 +214,6 @@ class Admin:
 
 
 pass_admin = click.make_pass_decorator(Admin)
-
-
-def _find() -> Place:
-    """Return the first default place that answers."""
-    for place in map(parse_place, DEFAULT_PLACES):
-        connection = place.connection(TIMEOUT)
-        try:
-            connection.request("GET", "/healthz")
-            if connection.getresponse().status == 200:
-                return place
-        except PermissionError:
-            return place  # the error then says what to do
-        except (OSError, HTTPException):
-            continue
-        finally:
-            connection.close()
-    raise Unreachable(
-        f"no relay answers at {' or '.join(DEFAULT_PLACES)}: start it with"
-        f" --admin tcp:9164:interface=127.0.0.1, or name its place with --admin or {VARIABLE}"
-    )
 
 
 def _advice(reason: str) -> str:

@@ -10,8 +10,9 @@ from typing import Any, NoReturn
 import click
 
 from acebase_ipc.cli import INTERRUPTED, control, diagnose, live, offline, ping, show
-from acebase_ipc.cli.admin import TOKEN_VARIABLE, VARIABLE, Admin
+from acebase_ipc.cli.admin import TOKEN_VARIABLE, Admin
 from acebase_ipc.cli.output import FAILED, one_line
+from acebase_ipc.cli.place import VARIABLE
 from acebase_ipc.errors import IPCError
 
 

@@ -166,7 +166,7 @@ $(VENV)/.created:
 # Twisted's cache of plugins, and shows that ours is found.
 $(VENV)/.run: $(VENV)/.created $(METADATA)
 	@echo "Installing acebase-ipc ..."
-	@$(PIP) install --editable .
+	@$(PIP) install --editable '.[cli]'
 	@$(BIN)/twistd --help | grep acebase-ipc > /dev/null || { \
 	    echo >&2 "twistd does not list acebase-ipc."; exit 1; }
 	@touch $@

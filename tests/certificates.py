@@ -86,6 +86,13 @@ def make_certificate(directory: Path, key: KeyType = "ec", name: str = "server")
     return _write(directory, name, server, chain=[], root=server)
 
 
+def make_expired(directory: Path, name: str = "expired") -> Certificate:
+    """Make a self-signed server certificate in `directory` that was valid in 2020 only."""
+    until = datetime(2021, 1, 1, tzinfo=UTC)
+    server = _issue("localhost", "ec", issuer=None, authority=True, server=True, until=until)
+    return _write(directory, name, server, chain=[], root=server)
+
+
 def make_chain(directory: Path, key: KeyType = "ec", name: str = "server") -> Certificate:
     """Make a root, an intermediate signed by it, and a server certificate signed by that."""
     root = _issue(f"{name} root", key, issuer=None, authority=True)
@@ -125,6 +132,7 @@ def _issue(
     issuer: _Issued | None,
     authority: bool = False,
     server: bool = False,
+    until: datetime = _NOT_AFTER,
 ) -> _Issued:
     key = _GENERATE[key_type]()
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
@@ -136,7 +144,7 @@ def _issue(
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(_NOT_BEFORE)
-        .not_valid_after(_NOT_AFTER)
+        .not_valid_after(until)
         .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
         .add_extension(_key_usage(authority), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)

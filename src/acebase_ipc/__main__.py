@@ -1,0 +1,31 @@
+"""``python -m acebase_ipc``: the command ``acebase-ipc``."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+
+from acebase_ipc.cli import INTERRUPTED
+
+REQUIRED = ("click", "rich", "psutil")
+"""What the extra ``cli`` installs; a relay does not need it."""
+
+
+def main() -> None:
+    """Run the command; ends the process with one of the statuses that ``--help`` lists."""
+    missing = [each for each in REQUIRED if find_spec(each) is None]
+    if missing:
+        sys.exit(
+            f"acebase-ipc: the command needs {' and '.join(missing)}:"
+            " run  pip install 'acebase-ipc[cli]'"
+        )
+    try:
+        from acebase_ipc.cli.main import cli
+
+        cli(prog_name="acebase-ipc")
+    except KeyboardInterrupt:  # while modules are imported
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

@@ -103,6 +103,10 @@ ADVICE = {
     "PeerLeft": (
         "Nothing, if the process was stopped; otherwise see *A client crashed* in operations.rst."
     ),
+    "PeerKicked": (
+        "Somebody has closed this connection at the admin endpoint. A published client is back at"
+        " once, unless its process was to end: then it is refused with 500."
+    ),
     "PeerReplaced": (
         "Nothing, if the client has changed its network. If repeated: two processes use the same"
         " id."

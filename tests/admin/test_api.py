@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
+from acebase_ipc.admin import api
 from acebase_ipc.admin.endpoint import MAX_BODY
 from acebase_ipc.relay.events import DropReason, MessageDropped
 from acebase_ipc.testing import DATABASE, START, chunk, http_head
@@ -115,6 +117,32 @@ def test_a_database_with_its_peers_and_locks() -> None:
     (open_request,) = database["requests"]
     assert (open_request["worker"], open_request["kind"]) == (waiting.id, "lock-request")
     assert database["large_messages"] == []
+
+
+def test_a_database_with_many_peers_is_shown_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "PEERS", 2)
+    ids = [f"peer{number}" for number in range(7)]
+    with AdminRelay() as relay:
+        relay.join_all(*ids)
+        steps = [0]
+        original = relay.server._parts.rotation.do
+
+        def do(step: Callable[[], bool]) -> None:
+            def counted() -> bool:
+                steps[0] += 1
+                return step()
+
+            original(counted)
+
+        monkeypatch.setattr(relay.server._parts.rotation, "do", do)
+        shown = [each["id"] for each in relay.see(f"databases/{DATABASE}")["peers"]]
+        assert (shown, steps) == (ids, [4])
+        with relay.at_admin():
+            connection = relay.connect()
+        head = http_head("GET", f"/api/v1/databases/{DATABASE}", host=HOST)
+        connection.send(head, settle=False)
+        connection.reset()  # nobody waits for the answer
+        assert relay.see(f"databases/{DATABASE}")["summary"]["peers"] == 7
 
 
 def test_a_large_message_that_waits() -> None:

@@ -10,7 +10,6 @@ import pytest
 from acebase_ipc.admin import stream
 from acebase_ipc.admin.stream import (
     COMMENT_INTERVAL,
-    MAX_DATABASES,
     MAX_MESSAGES,
     MAX_READERS,
     MAX_UNSENT,
@@ -130,16 +129,17 @@ def test_a_comment_tells_that_a_quiet_stream_goes_on() -> None:
     assert all(each.startswith(b": ") for each in comments)
 
 
-def test_a_status_lists_a_bounded_number_of_databases() -> None:
+def test_a_status_lists_a_bounded_number_of_databases(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "MAX_DATABASES", 3)
     with AdminRelay() as relay:
-        for number in range(MAX_DATABASES + 1):
+        for number in range(4):
             relay.join("alice", f"db{number}_data")
-        relay.join("bobby", f"db{MAX_DATABASES}_data")
+        relay.join("bobby", "db3_data")
         (status,) = relay.read_stream("status=1").take()
-    assert status.data["status"]["databases"] == MAX_DATABASES + 1
+    assert status.data["status"]["databases"] == 4
     names = [each["name"] for each in status.data["databases"]]
-    assert len(names) == MAX_DATABASES
-    assert names[0] == f"db{MAX_DATABASES}_data"  # the one with most peers
+    assert len(names) == 3
+    assert names[0] == "db3_data"  # the one with most peers
 
 
 def test_a_status_that_takes_long_is_made_less_often(monkeypatch: pytest.MonkeyPatch) -> None:

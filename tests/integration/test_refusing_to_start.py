@@ -52,6 +52,28 @@ def test_a_taken_port(taken: int) -> None:
     assert "Address already in use" in said
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--admin", "tcp:0"), "open to the network: give --admin-token-file, or :interface=127.0"),
+        (("--admin", "tcp:x"), "whole number"),
+        (("--admin-token-file", "token"), "needs admin (--admin)"),
+    ],
+)
+def test_an_admin_endpoint_that_cannot_be_used(options: tuple[str, ...], reason: str) -> None:
+    assert reason in refuse("--port", on_loopback(), *options)
+
+
+def test_a_taken_port_of_the_admin_endpoint(taken: int) -> None:
+    with Twistd(
+        *("--nodaemon", "--pidfile=", "acebase-ipc"),
+        *("--port", on_loopback(), "--admin", f"tcp:{taken}:interface=127.0.0.1"),
+    ) as twistd:
+        assert twistd.wait_ended() == 1, twistd.log
+        assert "Traceback" not in twistd.log, twistd.log
+        assert f"127.0.0.1:{taken}" in twistd.last_line
+
+
 def test_a_state_directory_that_another_relay_uses(tmp_path: Path) -> None:
     state = ("--state-dir", str(tmp_path / "state"))
     with running_relay(options=state):

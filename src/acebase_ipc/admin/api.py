@@ -8,10 +8,18 @@ from importlib.resources import files
 from typing import Any, Final
 
 from twisted.web.resource import Resource
-from twisted.web.server import Request
+from twisted.web.server import NOT_DONE_YET, Request
 
 from acebase_ipc.admin import view
-from acebase_ipc.admin.endpoint import CHANGE, Context, Endpoint, JSONEndpoint, Missing, body_of
+from acebase_ipc.admin.endpoint import (
+    CHANGE,
+    Context,
+    Endpoint,
+    JSONEndpoint,
+    Missing,
+    body_of,
+    encode,
+)
 from acebase_ipc.admin.stream import Stream, Streams
 from acebase_ipc.http.auth import raw_query
 from acebase_ipc.http.errors import BadRequest
@@ -19,11 +27,18 @@ from acebase_ipc.http.responses import respond
 from acebase_ipc.protocol.errors import RequestRefused
 from acebase_ipc.protocol.handshake import parse_query
 from acebase_ipc.relay.errors import NotFound
+from acebase_ipc.relay.status import peer_status
 
 MAX_LIMIT: Final = 1000
 """Events or connections of one answer."""
 
 DEFAULT_LIMIT: Final = 100
+
+PEERS: Final = 50
+"""Peers that are shown in one step: about 1 ms."""
+
+PEER: Final = 20
+"""Units of work that showing a peer counts."""
 
 Make = Callable[[Request], dict[str, Any]]
 
@@ -44,6 +59,45 @@ class Description(Endpoint):
         """Return the document."""
         text = files(__package__).joinpath("openapi.json").read_text("utf-8")
         return respond(request, HTTPStatus.OK, text, b"application/json")
+
+
+class DatabasePage(Endpoint):
+    """``GET /databases/<name>``: made in slices, as a database may have thousands of peers."""
+
+    def __init__(self, context: Context, name: str) -> None:
+        super().__init__(context)
+        self._name = name
+
+    def answer(self, request: Request) -> bytes | int:
+        """Begin to make the answer; it is sent when all of it is made."""
+        relay = self.context.relay
+        status = relay.status(self._name)
+        if status is None:
+            raise NotFound("No database of this name has a peer")
+        peers = list(relay.registry.databases[self._name].peers.values())
+        peers.reverse()
+        shown: list[str] = []
+        gone: list[object] = []
+        request.notifyFinish().addBoth(gone.append)
+        rest = encode(view.database(status)).removeprefix("{")
+
+        def step() -> bool:
+            if gone:
+                return False
+            some = [peers.pop() for _ in range(min(PEERS, len(peers)))]
+            shown.extend(encode(view.peer(peer_status(each))) for each in some)
+            relay.work.units += PEER * len(some)
+            if peers:
+                return True
+            text = f'{{"peers":[{",".join(shown)}],{rest}'
+            body = respond(request, HTTPStatus.OK, text, b"application/json")
+            request.setHeader(b"Content-Length", b"%d" % len(body))
+            request.write(body)
+            request.finish()
+            return False
+
+        self.context.rotation.do(step)
+        return NOT_DONE_YET
 
 
 class API(Resource):
@@ -70,7 +124,7 @@ class API(Resource):
             case ["databases"]:
                 return self._get(self._databases)
             case ["databases", name]:
-                return self._get(lambda _: self._database(name))
+                return DatabasePage(self._context, name)
             case ["events"]:
                 return self._get(self._events)
             case ["connections", "closed"]:
@@ -93,12 +147,6 @@ class API(Resource):
 
     def _databases(self, request: Request) -> dict[str, Any]:
         return {"databases": list(map(view.summary, self._context.relay.databases()))}
-
-    def _database(self, name: str) -> dict[str, Any]:
-        status = self._context.relay.status(name)
-        if status is None:
-            raise NotFound("No database of this name has a peer")
-        return view.database(status)
 
     def _events(self, request: Request) -> dict[str, Any]:
         query = parse_query(raw_query(request))

@@ -22,6 +22,7 @@ from acebase_ipc.http.responses import Refusals, respond
 from acebase_ipc.protocol.errors import RequestRefused
 from acebase_ipc.relay.errors import NotFound
 from acebase_ipc.relay.relay import Relay
+from acebase_ipc.rotation import Rotation
 
 MAX_BODY: Final = 4096
 """Bytes of the body of a request: the longest one has about 30."""
@@ -34,6 +35,7 @@ CHANGE: Final = (b"POST",)
 class Context:
     """What all resources of the admin endpoint share.
 
+    :ivar rotation: divides the time among this and the connections of peers.
     :ivar clock: monotonic seconds.
     :ivar allows_bodies: whether the bodies of messages may be shown.
     """
@@ -45,6 +47,7 @@ class Context:
     history: History
     lag: LoopLag
     canary: Canary
+    rotation: Rotation
     reactor: IReactorTime
     clock: Callable[[], float]
     allows_bodies: bool
@@ -74,13 +77,16 @@ class Endpoint(Resource):
     :cvar needs_token: whether a token is needed where one is required.
     """
 
-    isLeaf = True
     needs_token = True
 
     def __init__(self, context: Context, methods: tuple[bytes, ...] = READ) -> None:
         super().__init__()
         self.context = context
         self._methods = methods
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """Refuse every path below."""
+        return Missing(self.context)
 
     def render(self, request: Request) -> bytes | int:
         """Answer a request whose body is complete."""

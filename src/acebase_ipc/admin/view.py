@@ -98,10 +98,9 @@ def peer(status: PeerStatus) -> Object:
 
 
 def database(status: DatabaseStatus) -> Object:
-    """Return a database with all that belongs to it."""
+    """Return a database with what belongs to it, except for its peers."""
     return {
         "summary": summary(status.summary),
-        "peers": list(map(peer, status.peers)),
         "locks": list(map(members, status.table.locks)),
         "requests": list(map(members, status.table.requests)),
         "large_messages": list(map(members, status.large)),

@@ -158,7 +158,7 @@ class Relay:
         return tuple(map(database_summary, self.registry.databases.values()))
 
     def status(self, database: str) -> DatabaseStatus | None:
-        """Return *database* with all that belongs to it; ``None`` if it has no peer."""
+        """Return *database* without its peers; ``None`` if it has none."""
         found = self.registry.databases.get(database)
         return None if found is None else database_status(found, self.store, self._clock())
 

@@ -103,16 +103,14 @@ class DatabaseSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseStatus:
-    """One database with all that belongs to it.
+    """One database with what belongs to it, except for its peers, which may be thousands.
 
     :ivar summary: its figures.
-    :ivar peers: its peers in the order in which they joined.
     :ivar table: its locks and open requests.
     :ivar large: large messages that wait to be downloaded.
     """
 
     summary: DatabaseSummary
-    peers: tuple[PeerStatus, ...]
     table: LockTable
     large: tuple[LargeMessage, ...]
 
@@ -179,13 +177,12 @@ def database_summary(database: Database) -> DatabaseSummary:
 
 
 def database_status(database: Database, store: MessageStore, now: float) -> DatabaseStatus:
-    """Return *database* with all that belongs to it.
+    """Return *database* with what belongs to it, except for its peers.
 
     :param now: monotonic seconds.
     """
     return DatabaseStatus(
         summary=database_summary(database),
-        peers=tuple(map(peer_status, database.peers.values())),
         table=lock_table(database, now),
         large=tuple(
             LargeMessage(

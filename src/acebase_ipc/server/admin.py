@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred
 
 from acebase_ipc.admin.access import AdminAccess
 from acebase_ipc.admin.control import Facts, Server
@@ -64,6 +64,7 @@ class Admin:
             history=history,
             lag=self._lag,
             canary=self._canary,
+            rotation=parts.rotation,
             reactor=reactor,
             clock=clock,
             allows_bodies=config.admin_bodies,
@@ -72,16 +73,15 @@ class Admin:
         self._site = AdminSite(context, self._streams)
         self._listeners = [Listener(each, reactor, observer, True) for each in config.parsed_admin]
 
-    def open(self) -> Deferred[Any]:
-        """Open the ports; fires when all are open, fails if one cannot be opened."""
+    def open(self) -> list[Deferred[None]]:
+        """Open the ports; each Deferred fires when one is open, or cannot be opened."""
         self._lag.start()
-        opening = [each.open(self._site) for each in self._listeners]
-        return gatherResults(opening, consumeErrors=True)
+        return [each.open(self._site) for each in self._listeners]
 
-    def close(self) -> Deferred[Any]:
-        """Close the ports and every connection."""
+    def close(self) -> list[Deferred[Any]]:
+        """Close the ports and every connection; each Deferred fires when a port is closed."""
         self._lag.stop()
-        closing = gatherResults([each.close() for each in self._listeners], consumeErrors=True)
+        closing = [each.close() for each in self._listeners]
         self._site.close()
         return closing
 

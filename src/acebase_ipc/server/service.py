@@ -197,7 +197,7 @@ class AceBaseIPCServer(Service):
         try:
             opening = [each.open(self._parts.site) for each in self.listeners]
             if self._admin is not None:
-                opening.append(self._admin.open())
+                opening += self._admin.open()
             await gatherResults(opening, consumeErrors=True)
         except FirstError as first:
             error = first.subFailure.value
@@ -270,7 +270,7 @@ class AceBaseIPCServer(Service):
     async def _close_ports(self) -> None:
         ports = [each.close() for each in self.listeners]
         if self._admin is not None:
-            ports.append(self._admin.close())
+            ports += self._admin.close()
         closing = gatherResults(ports, consumeErrors=True)
         closing.addTimeout(SHUTDOWN_TIMEOUT, self._reactor)
         try:

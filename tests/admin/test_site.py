@@ -10,10 +10,13 @@ from twisted.internet.error import CannotListenError
 
 from acebase_ipc import AceBaseIPCServer, AceBaseIPCServerConfig, ConfigError
 from acebase_ipc.admin import site
-from acebase_ipc.admin.site import MAX_CONNECTIONS, PAGE
+from acebase_ipc.admin.site import MAX_CONNECTIONS
 from acebase_ipc.relay.events import PeerJoined, RelayEvent
 from acebase_ipc.testing import MemoryReactor, MemoryRelay, http_request
 from tests.admin.relay import HOST, LOOPBACK, AdminRelay
+
+
+NAMES = ("index.html", "page.css", "page.js")
 
 
 @pytest.fixture
@@ -21,9 +24,9 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Other files in place of those of the status page."""
     directory = tmp_path / "page"
     directory.mkdir()
-    for name in PAGE:
+    for name in NAMES:
         (directory / name).write_text(f"this is {name}: ä")
-    monkeypatch.setattr(site, "files", lambda package: tmp_path)
+    monkeypatch.setattr(site, "PAGE", directory)
     return directory
 
 

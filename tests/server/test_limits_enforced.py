@@ -26,7 +26,7 @@ from acebase_ipc.testing import (
     upgrade_request,
 )
 from tests.relay import core
-from tests.relay.locks import body_of, grant, lock, new_id, worker_id
+from tests.relay.locks import body_of, grant, lock, new_id, to_master, worker_id
 
 SOMEWHERE = IPv4Address("TCP", "192.0.2.1", 50000)
 ALICE = f"/{DATABASE}/send?id=alice"
@@ -263,6 +263,18 @@ def test_lock_warning_is_how_long_a_request_is_open() -> None:
     relay.pass_time(2)
     assert counts(relay)["RequestOpenLong"] == 1
     assert len(relay.logged(f"{worker.id} has waited", "a lock-request at 'a/b'")) == 1
+
+
+def test_master_warmup_is_how_long_requests_about_files_wait_for_a_new_master() -> None:
+    relay = MemoryRelay(master_warmup=5)
+    worker = relay.join_acebase(worker_id(1))
+    request = to_master(worker.id, "request", {"type": "fst.allocate", "records": 1}, new_id())
+    worker.say(request)
+    master = relay.join_acebase(core.MASTER)
+    relay.pass_time(4)
+    assert not any(each["type"] == "request" for each in master.envelopes())
+    relay.pass_time(2)
+    assert [each["type"] for each in master.envelopes()][-1:] == ["request"]
 
 
 # Memory of all together

@@ -148,6 +148,9 @@ class Recorder(WebSocketConnection):
     def closing(self, code: int | None, by_peer: bool) -> None:
         self.calls.append(("closing", code))
 
+    def closed(self, code: int, reason: str, is_clean: bool) -> None:
+        pass
+
     @property
     def frames(self) -> list[Frame]:
         """What it has written since the handshake."""

@@ -73,7 +73,8 @@ def write(*writers: Peer, first: int = 0) -> None:
 def wait_lost(relay: Relay, cluster: Cluster, peer: Peer) -> None:
     """Wait until the relay has noticed the end of the peer's connection."""
     noticed = re.compile(
-        rf"\b{cluster.database}_data: (the connection of )?{re.escape(peer.id)} (is lost|left)"
+        rf"\b{cluster.database}_data: (the connection of )?{re.escape(peer.id)} "
+        r"(from \S+ is lost|left)"
     )
     relay.wait_for("the loss", lambda: any(noticed.search(line) for line in relay.output))
 

@@ -159,7 +159,7 @@ class RelayChannel(BadRequestChannel):
             return
         if self.phase is Phase.FIRST and data.startswith(TLS_HANDSHAKE):
             self._report_tls("it speaks TLS to a port without TLS")
-            self.close()
+            self._answer(BadRequest("This port does not speak TLS"))
             return
         if self._continues_body(len(data)) and self.site.rotation.spend(BODY):
             super().dataReceived(data)
@@ -343,6 +343,10 @@ class RelayChannel(BadRequestChannel):
         if self.phase in OVER:
             return
         self._report(refusal)
+        self._answer(refusal)
+
+    def _answer(self, refusal: RequestRefused) -> None:
+        """Answer with *refusal*, unless there is an answer already, and close the connection."""
         if not self._has_answered():
             status = HTTPStatus(refusal.status)
             body = str(refusal).encode()

@@ -80,6 +80,23 @@ def test_messages_of_databases_that_are_gone_count_for_the_server() -> None:
         assert relay.see("status")["traffic"]["received"] == 1
 
 
+def test_messages_of_a_database_that_is_opened_again_count_once() -> None:
+    """It is remembered without peers, because a lock has to be released there."""
+    with AdminRelay(session_timeout=1) as relay:
+        master, worker = relay.join_acebase(MASTER), relay.join_acebase(worker_id(1))
+        request = lock(worker.id, new_id())
+        worker.say(request)
+        master.say(grant(body_of(request), 7))
+        for each in (master, worker):
+            each.connection.reset()
+        relay.pass_time(3)
+        assert relay.see("databases") == {"databases": []}
+        before = relay.see("status")["traffic"]["received"]
+        assert before == 2
+        relay.join_acebase(MASTER)
+        assert relay.see("status")["traffic"]["received"] == before
+
+
 def test_the_databases() -> None:
     with AdminRelay() as relay:
         relay.join_all("alice", "bobby")

@@ -44,8 +44,8 @@ class MemoryAdapter(HTTPAdapter):
     ) -> requests.Response:
         url = urlsplit(str(request.url))
         target = f"{url.path}?{url.query}" if url.query else url.path
-        headers = {"Host": HOST, **request.headers}
-        head = "".join(f"{name}: {value!s}\r\n" for name, value in headers.items())
+        headers: dict[str, Any] = {"Host": HOST, **request.headers}
+        head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         content: Any = request.body or b""
         with self._relay.at_admin():
             connection = self._relay.connect()

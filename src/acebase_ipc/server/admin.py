@@ -140,20 +140,20 @@ class Control:
         self._state = state
         self._listeners = listeners
         self._clock = clock
-        self._wall = wall
         self._reload = reload
-        self._started = clock()
+        self._begun = clock()
+        self._started = int(wall() * 1000)
 
     def facts(self) -> Facts:
         """Return what the server knows of itself now."""
-        parts, uptime = self._parts, self._clock() - self._started
+        parts = self._parts
         return Facts(
             version=__version__,
             pid=os.getpid(),
             hostname=socket.gethostname(),
             python=platform.python_version(),
-            started=int((self._wall() - uptime) * 1000),
-            uptime=uptime,
+            started=self._started,
+            uptime=self._clock() - self._begun,
             state=self._state(),
             is_listening=all(each.address is not None for each in self._listeners),
             endpoints=tuple(each.describe() for each in self._listeners if each.address),

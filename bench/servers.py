@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from bench.processes import ROOT, BenchError, pin
@@ -92,9 +93,21 @@ def relay(python: Path = THIS_PYTHON, *options: str) -> Program:
             path = str(pem).replace("\\", r"\\").replace(":", r"\:")
             endpoint = f"ssl:0:interface=127.0.0.1:privateKey={path}:backlog={BACKLOG}"
         twistd = str(python.with_name("twistd"))
-        return [twistd, "-n", "--pidfile=", PROJECT, "--port", endpoint, *options]
+        fixed = (twistd, "-n", "--pidfile=", PROJECT, "--port", endpoint)
+        return [*fixed, *_without_warm_up(python), *options]
 
     return Program(command, isolated=python != THIS_PYTHON)
+
+
+@cache
+def _without_warm_up(python: Path) -> tuple[str, ...]:
+    """The option that lets a master be asked about its files at once, where there is one.
+
+    The master of a workload has none to open.
+    """
+    code = "from acebase_ipc.relay.limits import Limits; print(hasattr(Limits, 'master_warmup'))"
+    found = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True)
+    return ("--master-warmup=0",) if found.stdout.strip() == "True" else ()
 
 
 def _baseline_command(pem: Path | None) -> list[str]:

@@ -217,6 +217,11 @@ LINES = {
         "Check after each start that these values are the intended ones."
     ),
     "listening on {where}": "Nothing: the line names all ports.",
+    "the admin endpoint is {where}": "Nothing: the line names all ports of the admin endpoint.",
+    "{client} reads the live stream too slowly and is cut": (
+        "Nothing: the relay does not wait for a reader of ``/api/v1/stream``. Ask for less of it,"
+        " such as one database, or read it from a machine that is nearer."
+    ),
     "ready": "Nothing: from now on the relay serves clients.",
     "stopped": "Nothing: every connection and every port is closed.",
     "{where} is open to the network without TLS": (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from collections.abc import Iterator
 from importlib.metadata import requires, version
 
@@ -17,6 +18,10 @@ from acebase_ipc.websocket import _autobahn
 settings.register_profile("unhurried", parent=settings(), deadline=None)
 settings.register_profile("thorough", max_examples=25_000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "unhurried"))
+
+# The shell lets its background jobs ignore SIGINT, and they the processes that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:

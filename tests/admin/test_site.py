@@ -15,7 +15,6 @@ from acebase_ipc.relay.events import PeerJoined, RelayEvent
 from acebase_ipc.testing import MemoryReactor, MemoryRelay, http_request
 from tests.admin.relay import HOST, LOOPBACK, AdminRelay
 
-
 NAMES = ("index.html", "page.css", "page.js")
 
 

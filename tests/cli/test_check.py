@@ -191,15 +191,15 @@ def test_when_a_certificate_is_valid(
     certificate.pem.chmod(0o600)
     arguments: dict[str, str | Path] = {"privateKey": certificate.pem}
     if kind == "pfx":
-        bundle = make_pfx(certificate, "open")
+        bundle = make_pfx(certificate, "sesame")
         bundle.chmod(0o600)
-        arguments = {"path": bundle, "passphrase": "open"}
+        arguments = {"path": bundle, "passphrase": "sesame"}
     status, findings = check(command, "--port", on_loopback(kind, **arguments))
 
     assert status == (level == "error")
     text = found(findings, level)
     assert says in text
-    assert "open" not in text, "no passphrase is shown"
+    assert "sesame" not in text, "no passphrase is shown"
 
 
 def test_what_is_only_worth_a_warning(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.integration.relay_process import RelayProcess, endpoint, on_loopback, running_relay
 
-ADMIN = re.compile(r"the admin endpoint is http://127\.0\.0\.1:(\d+)")
+ADMIN = re.compile(r"the admin endpoint is .*http://127\.0\.0\.1:(\d+)")
 
 
 class UnixConnection(http.client.HTTPConnection):

@@ -227,13 +227,11 @@ class AceBaseIPCServer(Service):
         """Log where the server listens, if it does."""
         if error is not None or self._state is not State.RUNNING:
             return
-        where = []
         if self.listeners:
-            where.append(f"listening on {', '.join(each.describe() for each in self.listeners)}")
+            where = ", ".join(each.describe() for each in self.listeners)
+            log.info("listening on {where}", where=where)
         if self._admin is not None:
-            where.append(f"the admin endpoint is {self._admin.describe()}")
-        if where:
-            log.info("{where}", where="; ".join(where))
+            log.info("the admin endpoint is {where}", where=self._admin.describe())
         for listener in self.listeners:
             listener.warn(self._parts.access.tokens.required)
 

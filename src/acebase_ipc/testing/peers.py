@@ -182,9 +182,9 @@ class AceBaseMemoryPeer(MemoryPeer):
         >>> from acebase_ipc.testing import MemoryRelay
         >>> with MemoryRelay() as relay:
         ...     worker, master = relay.join_acebase("worker"), relay.join_acebase("[master]")
-        ...     worker.say_envelope("request", to="[master]", id="r1", data={})
+        ...     worker.say_envelope("lock-request", to="[master]", id="r1", data={})
         ...     print(master.received()[-1])
-        {"type":"request","from":"worker","to":"[master]","id":"r1","data":{}}
+        {"type":"lock-request","from":"worker","to":"[master]","id":"r1","data":{}}
         """
         addressed = {} if to is None else {"to": to}
         envelope = {"type": kind, "from": self.id, **addressed, **fields}

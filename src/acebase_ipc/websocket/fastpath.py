@@ -322,7 +322,8 @@ class WebSocketConnection(WebSocketServerProtocol):
     def onPong(self, payload: bytes) -> None:
         """Tell the listener that the other end has answered a ping."""
         self.factory.work.units += FRAME
-        self.listener.received_pong(payload)
+        if payload:  # it answers a ping of ours
+            self.listener.received_pong(payload)
 
     def crash(self, doing: str) -> None:
         """Log a defect of the relay and end the connection; no later message is relayed."""

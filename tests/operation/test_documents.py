@@ -74,7 +74,7 @@ def named_modules() -> list[str]:
         if name.endswith(".py"):
             named.append(name)
         else:
-            named += [f"{name}/{each}" for each in re.findall(r"``(\w+\.py)``", modules)]
+            named += [f"{name}/{each}" for each in re.findall(r"``([\w/]+\.py)``", modules)]
     return named
 
 

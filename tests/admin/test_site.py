@@ -185,7 +185,13 @@ def test_a_connection_serves_one_request_after_the_other() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"\x16\x03\x01\x02\x00", b"GET\r\n\r\n", b"GET / HTTP/1.1\r\nx: " + b"x" * 20_000]
+    "data",
+    [
+        b"\x16\x03\x01\x02\x00",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/1.1\r\nx: " + b"x" * 20_000,
+        b"POST /api/v1/drain HTTP/1.1\r\nContent-Length: " + b"9" * 5000,
+    ],
 )
 def test_what_is_no_request_is_refused(data: bytes) -> None:
     with AdminRelay() as relay:

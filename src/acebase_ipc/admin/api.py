@@ -29,7 +29,7 @@ from acebase_ipc.http.responses import respond
 from acebase_ipc.protocol.errors import RequestRefused
 from acebase_ipc.protocol.handshake import parse_query
 from acebase_ipc.relay.errors import NotFound
-from acebase_ipc.relay.status import database_summary, peer_status
+from acebase_ipc.relay.status import peer_status
 
 MAX_LIMIT: Final = 1000
 """Events or connections of one answer."""
@@ -157,9 +157,7 @@ class API(Resource):
         return JSONEndpoint(self._context, make, CHANGE)
 
     def _databases(self, request: Request) -> Listing:
-        databases = tuple(self._context.relay.registry.databases.values())
-        shown = (view.summary(database_summary(each)) for each in databases)
-        return Listing("databases", shown, {})
+        return Listing("databases", map(view.summary, self._streams.summaries()), {})
 
     def _database(self, name: str) -> Listing:
         relay = self._context.relay

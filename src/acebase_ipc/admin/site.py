@@ -154,9 +154,9 @@ class AdminChannel(HTTPChannel):
         piece, self._input = self._input[:PIECE], self._input[PIECE:]
         try:
             super().dataReceived(piece)
-        except Exception:
-            self.abort()
-            raise
+        except ValueError:  # a number of thousands of digits
+            self._respondToBadRequestAndDisconnect()
+            return False
         if self._handlingRequest:
             return False  # the rest is parsed after the answer
         if not self._input and not self._waitingForTransport:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.logger import eventAsText
+from twisted.web.http_headers import Headers
 
 from acebase_ipc import AceBaseIPCServerConfig, ConfigError
 from acebase_ipc.admin.access import AdminAccess
@@ -47,6 +48,15 @@ def test_a_name_that_a_page_has_bound_to_loopback_is_refused(path: str) -> None:
         response = relay.ask("GET", path, host="rebound.example:9164")
     assert response.status == 403
     assert "host name" in response.text
+
+
+def test_a_request_with_several_hosts_is_refused() -> None:
+    with AdminRelay() as relay:
+        with relay.at_admin():
+            connection = relay.connect()
+        hosts = f"Host: attacker.example\r\nHost: {HOST}\r\n"
+        connection.send(f"GET /api/v1/status HTTP/1.1\r\n{hosts}\r\n".encode())
+        assert connection.response().status == 403
 
 
 def test_the_status_page_itself_may_ask() -> None:
@@ -194,13 +204,14 @@ class FakeRequest:
 
     def __init__(self, address: object, **headers: bytes) -> None:
         self._address = address
-        self._headers = headers
+        self.requestHeaders = Headers({name.encode(): [each] for name, each in headers.items()})
 
     def getHost(self) -> object:
         return self._address
 
     def getHeader(self, name: bytes) -> bytes | None:
-        return self._headers.get(name.decode().lower())
+        values = self.requestHeaders.getRawHeaders(name, [])
+        return values[-1] if values else None
 
 
 def test_a_socket_whose_place_was_not_known_before_is_refused_without_a_token() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from acebase_ipc.admin import api
 from acebase_ipc.admin.endpoint import MAX_BODY
+from acebase_ipc.admin.turns import Turns
 from acebase_ipc.relay.events import DropReason, MessageDropped
 from acebase_ipc.testing import DATABASE, START, chunk, http_head
 from tests.admin.relay import HOST, AdminRelay
@@ -137,23 +138,25 @@ def test_a_database_with_its_peers_and_locks() -> None:
 
 
 def test_a_database_with_many_peers_is_shown_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "PEERS", 2)
+    monkeypatch.setattr(api, "SLICE", 2)
     ids = [f"peer{number}" for number in range(7)]
     with AdminRelay() as relay:
         relay.join_all(*ids)
         steps = [0]
-        original = relay.server._parts.rotation.do
+        original = Turns.do
 
-        def do(step: Callable[[], bool]) -> None:
+        def do(turns: Turns, step: Callable[[], bool]) -> None:
             def counted() -> bool:
                 steps[0] += 1
                 return step()
 
-            original(counted)
+            original(turns, counted)
 
-        monkeypatch.setattr(relay.server._parts.rotation, "do", do)
+        monkeypatch.setattr(Turns, "do", do)
+        relay.see("status")
+        others, steps[0] = steps[0], 0
         shown = [each["id"] for each in relay.see(f"databases/{DATABASE}")["peers"]]
-        assert (shown, steps) == (ids, [4])
+        assert (shown, steps) == (ids, [others + 4])
         with relay.at_admin():
             connection = relay.connect()
         head = http_head("GET", f"/api/v1/databases/{DATABASE}", host=HOST)

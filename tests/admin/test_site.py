@@ -10,9 +10,9 @@ from twisted.internet.error import CannotListenError
 
 from acebase_ipc import AceBaseIPCServer, AceBaseIPCServerConfig, ConfigError
 from acebase_ipc.admin import site
-from acebase_ipc.admin.site import MAX_CONNECTIONS
+from acebase_ipc.admin.site import MAX_CONNECTIONS, TIMEOUT
 from acebase_ipc.relay.events import PeerJoined, RelayEvent
-from acebase_ipc.testing import MemoryReactor, MemoryRelay, http_request
+from acebase_ipc.testing import MemoryReactor, MemoryRelay, client_frame, http_request
 from tests.admin.relay import HOST, LOOPBACK, AdminRelay
 
 NAMES = ("index.html", "page.css", "page.js")
@@ -80,12 +80,88 @@ def test_it_writes_no_access_log() -> None:
     assert not relay.logged("secret")
 
 
-def test_there_is_a_limit_on_connections() -> None:
+def test_the_oldest_connection_without_a_request_makes_way_for_another_one() -> None:
     with AdminRelay() as relay, relay.at_admin():
-        connections = [relay.connect() for _ in range(MAX_CONNECTIONS + 1)]
-        assert [each.ended for each in connections] == [None] * MAX_CONNECTIONS + ["closed"]
-        connections[0].close()
+        connections = [relay.connect() for _ in range(MAX_CONNECTIONS)]
+        connections[0].send(http_request("GET", "/api/v1/stream", host=HOST))
         assert relay.get("/healthz", host=HOST).status == 200
+        ended = [each.ended for each in connections]
+    assert ended == [None, "reset"] + [None] * (MAX_CONNECTIONS - 2)
+
+
+def test_there_is_a_limit_on_connections_that_are_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(site, "MAX_CONNECTIONS", 2)
+    with AdminRelay() as relay:
+        readings = [relay.read_stream() for _ in range(2)]
+        with relay.at_admin():
+            assert relay.connect().ended == "closed"
+        assert [each.connection.ended for each in readings] == [None, None]
+        readings[0].connection.close()
+        assert relay.ask("GET", "/healthz").status == 200
+
+
+def test_a_client_that_sends_its_request_little_by_little_gets_no_more_time() -> None:
+    with AdminRelay() as relay:
+        with relay.at_admin():
+            slow = relay.connect()
+        for each in b"GET /":
+            slow.send(bytes([each]))
+            relay.pass_time(TIMEOUT / 6)
+        assert slow.ended is None
+        slow.send(b"h")
+        relay.pass_time(TIMEOUT / 6 + 1)
+        assert slow.ended == "reset"
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_client_that_does_not_read_an_answer_gets_no_more_time(version: str) -> None:
+    with AdminRelay() as relay:
+        with relay.at_admin():
+            idle = relay.connect()
+        idle.stop_reading()
+        request = f"GET /page/page.js HTTP/{version}\r\nHost: {HOST}\r\n\r\n"
+        idle.send(request.encode() * 100)
+        relay.pass_time(TIMEOUT + 1)
+        assert idle.ended == "reset"
+
+
+def test_the_answers_that_nobody_reads_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(site, "MAX_UNSENT", 1000)
+    with AdminRelay() as relay:
+        with relay.at_admin():
+            idle = relay.connect()
+        idle.stop_reading()
+        idle.send(http_request("GET", "/page/page.js", host=HOST) * 100)
+        relay.settle()
+        assert idle.ended == "reset"
+        assert relay.ask("GET", "/page/page.js").status == 200
+
+
+def test_what_follows_a_request_is_not_read_before_its_answer() -> None:
+    with AdminRelay() as relay:
+        connection = relay.read_stream().connection
+        for _ in range(20):
+            connection.send(http_request("GET", "/healthz", host=HOST) * 1000)
+        assert len(connection.unread) > 500_000
+
+
+@pytest.mark.parametrize("path", ["/page/page.js", "/none"])
+def test_many_requests_at_once_do_not_hold_up_peers(path: str) -> None:
+    with AdminRelay() as relay:
+        alice, bobby = relay.join_all("alice", "bobby")
+        with relay.at_admin():
+            connections = [relay.connect() for _ in range(5)]
+        for each in connections:
+            each.send(http_request("GET", path, host=HOST) * 100, settle=False)
+        for _ in range(3):
+            relay.turn()
+        alice.connection.send(client_frame(b"to:bobby;hello"), settle=False)
+        for _ in range(3):
+            relay.turn()
+        assert bobby.received() == ["msg:hello"]
+        assert sum(len(each.responses()) for each in connections) < 150
+        relay.settle()
+        assert sum(len(each.responses()) for each in connections) > 300
 
 
 def test_an_idle_connection_is_ended() -> None:
@@ -109,7 +185,13 @@ def test_a_connection_serves_one_request_after_the_other() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"\x16\x03\x01\x02\x00", b"GET\r\n\r\n", b"GET / HTTP/1.1\r\nx: " + b"x" * 20_000]
+    "data",
+    [
+        b"\x16\x03\x01\x02\x00",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/1.1\r\nx: " + b"x" * 20_000,
+        b"POST /api/v1/drain HTTP/1.1\r\nContent-Length: " + b"9" * 5000,
+    ],
 )
 def test_what_is_no_request_is_refused(data: bytes) -> None:
     with AdminRelay() as relay:

@@ -13,10 +13,12 @@ from acebase_ipc.admin.stream import (
     MAX_MESSAGES,
     MAX_READERS,
     MAX_UNSENT,
+    SHARE,
 )
+from acebase_ipc.relay.events import PeerJoined
 from acebase_ipc.relay.limits import KIB
-from acebase_ipc.testing import DATABASE, MemoryRelay
-from tests.admin.relay import AdminRelay, Reading
+from acebase_ipc.testing import DATABASE, MemoryRelay, http_head
+from tests.admin.relay import HOST, AdminRelay, Reading
 
 
 def shown(reading: Reading) -> list[tuple[Any, ...]]:
@@ -42,6 +44,45 @@ def test_a_stream_is_one_of_server_sent_events() -> None:
         assert b"cache-control: no-store" in head
         first, *_ = reading.raw()
     assert first == b"retry: 2000"
+
+
+def test_a_reader_that_missed_many_events_is_sent_them_in_steps_and_in_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stream, "REPLAY", 1)
+    ids = [f"peer{number}" for number in range(50)]
+    with AdminRelay() as relay:
+        relay.join_all(*ids)
+        with relay.at_admin():
+            connection = relay.connect()
+        head = http_head("GET", "/api/v1/stream?events=1", host=HOST, last_event_id="0")
+        connection.send(head, settle=False)
+        while not connection.writes:
+            relay.turn()
+        observer: Any = relay.server._parts.relay.sessions._observer
+        observer.report(PeerJoined(DATABASE, "late0", "documented", "127.0.0.1:1"))
+        relay.settle()
+        reading = Reading(connection)
+        assert [each.data["peer"] for each in reading.take("event")] == [*ids, "late0"]
+
+
+def test_figures_that_take_long_are_made_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    with AdminRelay() as relay:
+        core = relay.server._parts.relay
+        made: list[int] = []
+
+        def databases() -> tuple[()]:
+            made.append(1)
+            relay.reactor.advance(0.1)
+            return ()
+
+        monkeypatch.setattr(core, "databases", databases)
+        for path in ("status", "databases", "status"):
+            relay.see(path)
+        assert len(made) == 1
+        relay.pass_time(0.1 * SHARE)
+        relay.see("status")
+        assert len(made) == 2
 
 
 def test_without_parameters_it_shows_events_and_the_status() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -123,6 +124,22 @@ def test_what_waits_outlasts_the_master(close_code: int | None) -> None:
     cluster.asks(asked)
     master.is_lost(close_code)
     cluster.core.wait(20)
+    successor = cluster.master()
+    cluster.core.wait(WARM_UP)
+    assert successor.hears() == bodies(asked)
+
+
+def test_what_waits_outlasts_a_master_whose_session_ends_in_the_same_moment() -> None:
+    left: list[Callable[[], bool]] = []  # as while other connections have their turns
+    cluster = Cluster(lock_recovery=False, session_timeout=2, in_steps=left.append)
+    master = cluster.master()
+    asked = allocate(W1)
+    cluster.asks(asked)
+    cluster.core.wait(WARM_UP - 2)
+    master.is_lost()
+    cluster.core.wait(2)
+    while left:
+        left.pop()()
     successor = cluster.master()
     cluster.core.wait(WARM_UP)
     assert successor.hears() == bodies(asked)

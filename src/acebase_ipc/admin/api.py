@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from http import HTTPStatus
 from importlib.resources import files
+from itertools import islice
 from typing import Any, Final
 
 from twisted.web.resource import Resource
@@ -34,11 +36,8 @@ MAX_LIMIT: Final = 1000
 
 DEFAULT_LIMIT: Final = 100
 
-PEERS: Final = 50
-"""Peers that are shown in one step: about 1 ms."""
-
-PEER: Final = 20
-"""Units of work that showing a peer counts."""
+SLICE: Final = 50
+"""Members of a list that are shown in one step: about 1 ms."""
 
 Make = Callable[[Request], dict[str, Any]]
 
@@ -61,42 +60,54 @@ class Description(Endpoint):
         return respond(request, HTTPStatus.OK, text, b"application/json")
 
 
-class DatabasePage(Endpoint):
-    """``GET /databases/<name>``: made in slices, as a database may have thousands of peers."""
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """An answer that is a list, above all.
 
-    def __init__(self, context: Context, name: str) -> None:
+    :ivar name: of the list.
+    :ivar objects: its members, made when they are needed.
+    :ivar rest: what else belongs to the answer.
+    """
+
+    name: str
+    objects: Iterator[dict[str, Any]]
+    rest: dict[str, Any]
+
+
+class ListingEndpoint(Endpoint):
+    """A path whose answer is made in slices, as a list may have thousands of members.
+
+    :param make: returns the list for a request.
+    """
+
+    def __init__(self, context: Context, make: Callable[[Request], Listing]) -> None:
         super().__init__(context)
-        self._name = name
+        self._make = make
 
     def answer(self, request: Request) -> bytes | int:
         """Begin to make the answer; it is sent when all of it is made."""
-        relay = self.context.relay
-        status = relay.status(self._name)
-        if status is None:
-            raise NotFound("No database of this name has a peer")
-        peers = list(relay.registry.databases[self._name].peers.values())
-        peers.reverse()
+        listing = self._make(request)
         shown: list[str] = []
         gone: list[object] = []
         request.notifyFinish().addBoth(gone.append)
-        rest = encode(view.database(status)).removeprefix("{")
+        head = encode(listing.rest).removesuffix("}")
+        separator = "," if listing.rest else ""
 
         def step() -> bool:
             if gone:
                 return False
-            some = [peers.pop() for _ in range(min(PEERS, len(peers)))]
-            shown.extend(encode(view.peer(peer_status(each))) for each in some)
-            relay.work.units += PEER * len(some)
-            if peers:
+            some = [encode(each) for each in islice(listing.objects, SLICE)]
+            shown.extend(some)
+            if len(some) == SLICE:
                 return True
-            text = f'{{"peers":[{",".join(shown)}],{rest}'
+            text = f'{head}{separator}"{listing.name}":[{",".join(shown)}]}}'
             body = respond(request, HTTPStatus.OK, text, b"application/json")
             request.setHeader(b"Content-Length", b"%d" % len(body))
             request.write(body)
             request.finish()
             return False
 
-        self.context.rotation.do(step)
+        self.context.turns.do(step)
         return NOT_DONE_YET
 
 
@@ -122,13 +133,13 @@ class API(Resource):
             case ["status"]:
                 return self._get(lambda _: self._streams.server_status())
             case ["databases"]:
-                return self._get(self._databases)
+                return ListingEndpoint(self._context, self._databases)
             case ["databases", name]:
-                return DatabasePage(self._context, name)
+                return ListingEndpoint(self._context, lambda _: self._database(name))
             case ["events"]:
-                return self._get(self._events)
+                return ListingEndpoint(self._context, self._events)
             case ["connections", "closed"]:
-                return self._get(self._closed)
+                return ListingEndpoint(self._context, self._closed)
             case ["stream"]:
                 return Stream(self._context, self._streams)
             case ["databases", name, "peers", client_id, "kick"]:
@@ -145,25 +156,33 @@ class API(Resource):
     def _post(self, make: Make) -> Endpoint:
         return JSONEndpoint(self._context, make, CHANGE)
 
-    def _databases(self, request: Request) -> dict[str, Any]:
-        return {"databases": list(map(view.summary, self._context.relay.databases()))}
+    def _databases(self, request: Request) -> Listing:
+        return Listing("databases", map(view.summary, self._streams.summaries()), {})
 
-    def _events(self, request: Request) -> dict[str, Any]:
+    def _database(self, name: str) -> Listing:
+        relay = self._context.relay
+        status = relay.status(name)
+        if status is None:
+            raise NotFound("No database of this name has a peer")
+        peers = tuple(relay.registry.databases[name].peers.values())
+        shown = (view.peer(peer_status(each)) for each in peers)
+        return Listing("peers", shown, view.database(status))
+
+    def _events(self, request: Request) -> Listing:
         query = parse_query(raw_query(request))
         limit = number(query, "limit", 1, MAX_LIMIT, DEFAULT_LIMIT)
         after = number(query, "after", 0, 2**53, None)
         events = self._context.history.events(limit or DEFAULT_LIMIT, after)
         last = self._context.history.last if after is None else after
-        return {
-            "events": list(map(view.event, events)),
-            "last": events[-1].id if events else last,
-        }
+        return Listing(
+            "events", map(view.event, events), {"last": events[-1].id if events else last}
+        )
 
-    def _closed(self, request: Request) -> dict[str, Any]:
+    def _closed(self, request: Request) -> Listing:
         query = parse_query(raw_query(request))
         limit = number(query, "limit", 1, MAX_LIMIT, DEFAULT_LIMIT)
         closed = self._context.history.closed(limit or DEFAULT_LIMIT)
-        return {"connections": list(map(view.closed, closed))}
+        return Listing("connections", map(view.closed, closed), {})
 
     def _kick(self, request: Request, name: str, client_id: str) -> dict[str, Any]:
         end_process = body_of(request, end_process=bool).get("end_process", False)

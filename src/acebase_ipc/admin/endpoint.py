@@ -17,12 +17,12 @@ from acebase_ipc.admin.access import AdminAccess
 from acebase_ipc.admin.control import Server
 from acebase_ipc.admin.health import Canary, LoopLag
 from acebase_ipc.admin.history import History
+from acebase_ipc.admin.turns import Turns
 from acebase_ipc.http.errors import BadRequest, MethodNotAllowed, RequestTooLarge, WrongToken
 from acebase_ipc.http.responses import Refusals, respond
 from acebase_ipc.protocol.errors import RequestRefused
 from acebase_ipc.relay.errors import NotFound
 from acebase_ipc.relay.relay import Relay
-from acebase_ipc.rotation import Rotation
 
 MAX_BODY: Final = 4096
 """Bytes of the body of a request: the longest one has about 30."""
@@ -35,7 +35,7 @@ CHANGE: Final = (b"POST",)
 class Context:
     """What all resources of the admin endpoint share.
 
-    :ivar rotation: divides the time among this and the connections of peers.
+    :ivar turns: divides the time among all that is asked for here.
     :ivar clock: monotonic seconds.
     :ivar allows_bodies: whether the bodies of messages may be shown.
     """
@@ -47,7 +47,7 @@ class Context:
     history: History
     lag: LoopLag
     canary: Canary
-    rotation: Rotation
+    turns: Turns
     reactor: IReactorTime
     clock: Callable[[], float]
     allows_bodies: bool
@@ -60,6 +60,17 @@ class AdminRequest(Request):
     """
 
     received = 0
+
+    def process(self) -> None:
+        """Answer the request when it is its turn."""
+        channel: Any = self.channel
+
+        def step() -> bool:
+            if not self._disconnected:
+                super(AdminRequest, self).process()
+            return False
+
+        channel.site.turns.do(step)
 
     def gotLength(self, length: int | None) -> None:
         """Make room for a body, in memory."""

@@ -29,7 +29,6 @@ from acebase_ipc.relay.events import OversizedMessage, SessionExpired
 from acebase_ipc.relay.histogram import Histogram
 from acebase_ipc.relay.limits import describe_limits
 from acebase_ipc.relay.relay import Relay
-from acebase_ipc.rotation import Rotation
 
 SAMPLE: Final = 8
 """Units of work of a line, which takes about 8 microseconds."""
@@ -183,20 +182,19 @@ class Metrics(Endpoint):
     :param collector: of the relay.
     """
 
-    def __init__(self, context: Context, collector: RelayCollector, rotation: Rotation) -> None:
+    def __init__(self, context: Context, collector: RelayCollector) -> None:
         super().__init__(context)
         self._collector = collector
         self._registry = registry_of(collector)
-        self._rotation = rotation
 
     def answer(self, request: Request) -> bytes | int:
         """Begin to make the answer."""
-        self._rotation.do(_Scrape(request, self._make(request)).step)
+        self.context.turns.do(_Scrape(request, self._make(request)).step)
         return NOT_DONE_YET
 
     def _make(self, request: Request) -> Iterator[bytes]:
         """Yield the pieces of the text, each after a step of the work."""
-        work = self._rotation.work
+        work = self.context.relay.work
         accepted = request.requestHeaders.getRawHeaders(b"accept", [])
         encode, content_type = choose_encoder(b",".join(accepted).decode("latin-1"))
         request.setHeader(b"Content-Type", content_type.encode())

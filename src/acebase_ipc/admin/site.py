@@ -27,9 +27,20 @@ from acebase_ipc.admin.endpoint import AdminRequest, Context, Directory, Endpoin
 from acebase_ipc.admin.health import readiness
 from acebase_ipc.admin.stream import Streams
 from acebase_ipc.http.responses import respond
+from acebase_ipc.relay.limits import MIB
 
 MAX_CONNECTIONS: Final = 100
 """Connections at the same time: browsers, commands, a monitoring system."""
+
+TIMEOUT: Final = 60
+"""Seconds for a complete request, from the start of a connection or the last answer."""
+
+PIECE: Final = 512
+"""Bytes of a request that are parsed in one step."""
+
+MAX_UNSENT: Final = 32 * MIB
+"""Bytes of answers that all clients together may leave unread; a single one that is larger, as
+that of a database with very many peers, needs a client that reads."""
 
 PAGE: Final = files(__package__).joinpath("page")
 """The files of the status page."""
@@ -91,18 +102,95 @@ class File(Endpoint):
 
 
 class AdminChannel(HTTPChannel):
-    """An HTTP connection to the admin endpoint."""
+    """An HTTP connection to the admin endpoint.
+
+    What was received is parsed in small pieces, in turns with other connections, and only when
+    the answers before it are read. While it waits, nothing is read.
+
+    :ivar unsent: bytes that the client has not read, at most; not those of the live stream.
+    """
 
     site: Any
+    unsent = 0
 
     def connectionMade(self) -> None:
         """Count the connection."""
-        self.site.channels.add(self)
+        self._input = b""
+        self._is_parsing = False
+        self.site.channels[self] = None
         super().connectionMade()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the client has not sent a complete request."""
+        return not self._handlingRequest
+
+    def resetTimeout(self) -> None:
+        """Give no more time to a client that sends its request little by little."""
 
     def timeoutConnection(self) -> None:
         """End a connection that is idle; Twisted would log that, too."""
         self.abort()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Parse *data* when it is its turn."""
+        self._input += data
+        self._parse_soon()
+        if self._input:
+            self._networkProducer.pauseProducing()
+
+    def _can_parse(self) -> bool:
+        return bool(self._input) and not self._handlingRequest and not self._waitingForTransport
+
+    def _parse_soon(self) -> None:
+        if not self._is_parsing and self._can_parse():
+            self._is_parsing = True
+            self.site.turns.do(self._parse)
+
+    def _parse(self) -> bool:
+        self._is_parsing = False
+        if self not in self.site.channels or not self._can_parse():
+            return False
+        piece, self._input = self._input[:PIECE], self._input[PIECE:]
+        try:
+            super().dataReceived(piece)
+        except ValueError:  # a number of thousands of digits
+            self._respondToBadRequestAndDisconnect()
+            return False
+        if self._handlingRequest:
+            return False  # the rest is parsed after the answer
+        if not self._input and not self._waitingForTransport:
+            self._networkProducer.resumeProducing()
+        self._is_parsing = self._can_parse()
+        return self._is_parsing
+
+    def setLineMode(self, extra: bytes = b"") -> None:
+        """Await the next request, of which *extra* has been received."""
+        self._input = extra + self._input
+        super().setLineMode()
+        if self._input:
+            self._networkProducer.pauseProducing()
+        self._parse_soon()
+
+    def write(self, data: bytes) -> None:
+        """Write a piece of an answer."""
+        super().write(data)
+        if self._waitingForTransport and self._requestProducer is None:
+            self.unsent += len(data)
+            self.site.limit_unsent()
+
+    def resumeProducing(self) -> None:
+        """Go on, as the client has read all that was written."""
+        self.unsent = 0
+        super().resumeProducing()
+        if self._input and not self._handlingRequest:
+            self._networkProducer.pauseProducing()
+        self._parse_soon()
+
+    def requestDone(self, request: Request) -> None:
+        """Give the client time to read the answer, whether or not the connection goes on."""
+        super().requestDone(request)
+        self.setTimeout(TIMEOUT)
 
     def abort(self) -> None:
         """End the connection at once."""
@@ -111,17 +199,20 @@ class AdminChannel(HTTPChannel):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Count the connection no more."""
-        self.site.channels.discard(self)
+        self.site.channels.pop(self, None)
+        self._input = b""
         super().connectionLost(reason)
 
 
 class AdminSite(Site):
     """Serves the admin endpoint on any number of ports, apart from those of the peers.
 
-    It writes no access log. Twisted's own timeouts end idle connections.
+    It writes no access log. A client has :data:`TIMEOUT` seconds for a request, and as many to
+    read the answer. When there are too many connections, the oldest one that has no request
+    makes way for a new one, so that nobody can lock out the others.
 
     :param metrics: answers ``/metrics``.
-    :ivar channels: the open connections.
+    :ivar channels: the open connections, the oldest one first.
     """
 
     noisy = False
@@ -139,16 +230,32 @@ class AdminSite(Site):
             "metrics": metrics,
             "api": Directory(context, {"v1": API(context, streams)}),
         }
-        super().__init__(Directory(context, children), reactor=context.reactor)
-        self.channels: set[AdminChannel] = set()
+        super().__init__(Directory(context, children), reactor=context.reactor, timeout=TIMEOUT)
+        self.channels: dict[AdminChannel, None] = {}
+        self.turns = context.turns
 
     def acceptableProtocols(self) -> list[bytes]:
         """What may be negotiated over TLS."""
         return [b"http/1.1"]
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Accept a connection, unless there are too many."""
-        return None if len(self.channels) >= MAX_CONNECTIONS else super().buildProtocol(addr)
+        """Accept a connection, unless there are too many that are in use."""
+        if len(self.channels) >= MAX_CONNECTIONS:
+            waiting = next((each for each in self.channels if each.is_waiting), None)
+            if waiting is None:
+                return None
+            waiting.abort()
+        return super().buildProtocol(addr)
+
+    def limit_unsent(self) -> None:
+        """End the connections that leave most unread, while all leave too much."""
+        excess = sum(each.unsent for each in self.channels) - MAX_UNSENT
+        if excess > 0:
+            for channel in sorted(self.channels, key=lambda each: each.unsent, reverse=True):
+                if excess <= 0:
+                    return
+                excess -= channel.unsent
+                channel.abort()
 
     def close(self) -> None:
         """End every connection at once."""

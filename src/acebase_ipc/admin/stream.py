@@ -23,7 +23,7 @@ from acebase_ipc.addresses import format_address
 from acebase_ipc.admin import view
 from acebase_ipc.admin.endpoint import Context, Endpoint, encode
 from acebase_ipc.admin.health import CANARY_DATABASE
-from acebase_ipc.admin.history import MAX_KEPT, Noted
+from acebase_ipc.admin.history import Noted
 from acebase_ipc.http.auth import raw_query
 from acebase_ipc.http.errors import BadRequest, Unauthorized, WrongToken
 from acebase_ipc.http.responses import respond
@@ -58,7 +58,10 @@ COMMENT_INTERVAL: Final = 15
 """Seconds between two comments, which tell a reader and proxies that the stream goes on."""
 
 SHARE: Final = 50
-"""A status that took long to make is made again after so many times its time."""
+"""Figures that took long to make are made again after so many times their time."""
+
+REPLAY: Final = 50
+"""Past events that a reader is sent in one step: about 2 ms."""
 
 _TYPE = re.compile(re.escape(ENVELOPE_START) + rb"([^\"\\]{1,64})\"")
 
@@ -134,7 +137,8 @@ def server_sent(kind: str, data: dict[str, Any], number: int | None = None) -> b
 class Reader:
     """Somebody who reads the stream.
 
-    :param ended: called when the reader is gone.
+    :ivar replayed: the id of the last past event that it has; ``None`` if it needs no more of
+        them, and is sent each event when it happens.
     """
 
     def __init__(self, request: Request, wanted: Wanted, context: Context) -> None:
@@ -147,7 +151,8 @@ class Reader:
         self._written = 0
         self._is_full = False
         self._call: IDelayedCall | None = None
-        self._has_ended = False
+        self.has_ended = False
+        self.replayed: int | None = None
 
     @property
     def is_allowed(self) -> bool:
@@ -167,7 +172,7 @@ class Reader:
         """Begin the response; *ended* is called when the reader is gone."""
 
         def end(_: Failure | None) -> None:
-            self._has_ended = True
+            self.has_ended = True
             self._waiting.clear()
             self._size = 0
             if self._call is not None:
@@ -180,7 +185,7 @@ class Reader:
 
     def send(self, data: bytes) -> None:
         """Send *data* at the end of this turn; cut a reader that has not read enough."""
-        if self._has_ended:
+        if self.has_ended:
             return
         self._waiting.append(data)
         self._size += len(data)
@@ -234,18 +239,26 @@ class Streams:
         self._ticking = LoopingCall(self._tick)
         self._ticking.clock = context.reactor
         self._ticks = 0
-        self._next_status = 0.0
+        self._summaries: tuple[DatabaseSummary, ...] = ()
+        self._next_summaries = 0.0
         self._budget = MAX_MESSAGES
         self._skipped = 0
         context.relay.memory.register("streams", lambda: sum(each.unsent for each in self._readers))
 
-    def server_status(self, databases: tuple[DatabaseSummary, ...] | None = None) -> dict[str, Any]:
+    def summaries(self) -> tuple[DatabaseSummary, ...]:
+        """Return the figures of all databases; if they took long to make, those of before."""
+        begun = self._context.clock()
+        if begun >= self._next_summaries:
+            self._summaries = self._context.relay.databases()
+            ended = self._context.clock()
+            self._next_summaries = ended + SHARE * (ended - begun)
+        return self._summaries
+
+    def server_status(self) -> dict[str, Any]:
         """Return the status of the server."""
         context = self._context
-        if databases is None:
-            databases = context.relay.databases()
         lag = {"last": context.lag.last, "max": context.lag.max}
-        return view.server(context.relay, context.server.facts(), lag, databases)
+        return view.server(context.relay, context.server.facts(), lag, self.summaries())
 
     def check_room(self) -> None:
         """Check that one more reader is allowed.
@@ -268,13 +281,28 @@ class Streams:
         self._readers[reader] = None
         reader.begin(self._remove)
         reader.send(b"retry: 2000\n\n")
+        self._watch()
         if after is not None and reader.wanted.events:
-            for noted in history.events(MAX_KEPT, after):
-                if reader.wanted.includes(noted):
-                    reader.send(server_sent("event", view.event(noted), noted.id))
+            reader.replayed = after
+            self._context.turns.do(lambda: self._replay(reader))
+        elif reader.wanted.status:
+            self._send_status([reader])
+
+    def _replay(self, reader: Reader) -> bool:
+        """Send *reader* some of the events that it has missed; returns whether others are left."""
+        if reader.has_ended:
+            return False
+        missed = self._context.history.events(REPLAY, reader.replayed)
+        for noted in missed:
+            reader.replayed = noted.id
+            if reader.wanted.includes(noted):
+                reader.send(server_sent("event", view.event(noted), noted.id))
+        if len(missed) == REPLAY:
+            return True
+        reader.replayed = None
         if reader.wanted.status:
             self._send_status([reader])
-        self._watch()
+        return False
 
     def _remove(self, reader: Reader) -> None:
         self._readers.pop(reader, None)
@@ -296,7 +324,8 @@ class Streams:
     def _noted(self, noted: Noted[RelayEvent]) -> None:
         data = b""
         for reader in tuple(self._readers):
-            if reader.wanted.events and reader.wanted.includes(noted):
+            wanted = reader.wanted
+            if wanted.events and reader.replayed is None and wanted.includes(noted):
                 data = data or server_sent("event", view.event(noted), noted.id)
                 reader.send(data)
 
@@ -350,13 +379,12 @@ class Streams:
             if self._ticks % COMMENT_INTERVAL == 0:
                 reader.send(b": the stream goes on\n\n")
         readers = [each for each in self._readers if each.wanted.status]
-        if readers and self._context.clock() >= self._next_status:
+        if readers and self._context.clock() >= self._next_summaries:
             self._send_status(readers)
 
     def _send_status(self, readers: list[Reader]) -> None:
-        begun = self._context.clock()
-        databases = self._context.relay.databases()
-        status = self.server_status(databases)
+        databases = self.summaries()
+        status = self.server_status()
         most = sorted(databases, key=lambda each: each.peers, reverse=True)[:MAX_DATABASES]
         shared = b""
         for reader in readers:
@@ -367,8 +395,6 @@ class Streams:
             else:
                 chosen = (each for each in databases if each.name == name)
                 reader.send(server_sent("status", _with(status, chosen)))
-        ended = self._context.clock()
-        self._next_status = ended + SHARE * (ended - begun)
 
 
 def _text(data: bytes) -> str:

@@ -198,6 +198,8 @@ class Delivery:
             return
         database.is_warming_up = False
         master, queue = database.peers[MASTER], database.awaiting_master
+        if master.state is SessionState.ENDING:
+            return  # the next master receives it
         self._report_dropped(master, queue.discard_if(_is_from_gone))
         queue.move_to(master.queue)
         self.drain(master)

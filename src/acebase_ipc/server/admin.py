@@ -21,6 +21,7 @@ from acebase_ipc.admin.health import Canary, LoopLag
 from acebase_ipc.admin.history import History
 from acebase_ipc.admin.site import AdminSite
 from acebase_ipc.admin.stream import Streams
+from acebase_ipc.admin.turns import Turns
 from acebase_ipc.http.responses import Refusals
 from acebase_ipc.http.tokens import Tokens
 from acebase_ipc.relay.events import Observer
@@ -69,7 +70,7 @@ class Admin:
             history=history,
             lag=self._lag,
             canary=self._canary,
-            rotation=parts.rotation,
+            turns=Turns(parts.rotation, clock),
             reactor=reactor,
             clock=clock,
             allows_bodies=config.admin_bodies,
@@ -83,7 +84,7 @@ class Admin:
             self._lag.histogram,
             clock,
         )
-        metrics = Metrics(context, collector, parts.rotation)
+        metrics = Metrics(context, collector)
         self._site = AdminSite(context, self._streams, metrics)
         self._listeners = [
             Listener(each, reactor, observer, is_admin=True) for each in config.parsed_admin

@@ -1,0 +1,51 @@
+"""Divides the time fairly between the admin endpoint as a whole and the connections of peers."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from twisted.logger import Logger
+
+from acebase_ipc.rotation import TURN, Rotation
+
+UNITS: Final = TURN / 0.0075
+"""Units of work of a second: so many can be done in it."""
+
+log = Logger()
+
+
+class Turns:
+    """Does one step for all who use the admin endpoint when each peer has done one.
+
+    However many connections there are, and whatever they ask for, a peer waits for one step
+    only. A step counts the time that it took.
+
+    :param clock: returns monotonic seconds.
+    """
+
+    def __init__(self, rotation: Rotation, clock: Callable[[], float]) -> None:
+        self._rotation = rotation
+        self._clock = clock
+        self._waiting = deque[Callable[[], bool]]()
+        self._is_waiting = False
+
+    def do(self, step: Callable[[], bool]) -> None:
+        """Call *step* when it is its turn, until it returns that nothing is left to do."""
+        self._waiting.append(step)
+        if not self._is_waiting:
+            self._is_waiting = True
+            self._rotation.do(self._next)
+
+    def _next(self) -> bool:
+        begun = self._clock()
+        step = self._waiting.popleft()
+        try:
+            if step():
+                self._waiting.append(step)
+        except Exception:
+            log.failure("a step of the admin endpoint failed")
+        self._rotation.work.units += int((self._clock() - begun) * UNITS)
+        self._is_waiting = bool(self._waiting)
+        return self._is_waiting

@@ -286,6 +286,10 @@ LINES = {
         "The disk of ``--state-dir`` is full, or the relay has too many locks. The relay continues"
         " as without this option until it is restarted."
     ),
+    "a step of the admin endpoint failed": (
+        "A defect of the relay: that request has no answer, others continue. Report it with the"
+        " traceback."
+    ),
     "a step of a connection failed": (
         "A defect of the relay: that connection is closed, others continue. Report it with the"
         " traceback."

@@ -241,7 +241,7 @@ def events(admin: Admin, follow: bool, limit: int, as_json: bool) -> None:
 
 
 def _event_line(event: dict[str, Any]) -> str:
-    return f"{event['time']}  {event['severity']:<5}  {clean(event['text'])}"
+    return clean(f"{event['time']}  {event['severity']:<5}  {event['text']}")
 
 
 def _echo(line: str) -> None:

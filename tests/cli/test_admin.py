@@ -86,8 +86,8 @@ def test_a_line_of_the_stream_without_an_end(
     with answering(200, lines, "text/event-stream") as url:
         streamed = command("--admin", url, "watch", "mydb_data")
     assert streamed.status == 3
-    assert "has ended the stream" in streamed.error
-    assert ("1 messages were not shown" in streamed.error) == (limit == 1000)
+    assert "has ended the stream" in streamed.errors
+    assert ("1 messages were not shown" in streamed.errors) == (limit == 1000)
 
 
 def test_an_answer_that_is_not_complete(command: Command) -> None:
@@ -194,3 +194,14 @@ def test_a_token_file_that_holds_none(command: Command, relay: Served, tmp_path:
 
     assert shown.status == 1
     assert "holds no token" in shown.error
+
+
+@pytest.mark.parametrize(
+    "arguments", [("peers", "n\udcc3\udca9"), ("kick", "n\udcc3\udca9", "\udcff")]
+)
+def test_a_name_that_the_encoding_of_the_terminal_cannot_hold(
+    command: Command, relay: Served, arguments: tuple[str, ...]
+) -> None:
+    shown = command("--admin", relay.admin, *arguments)
+    assert shown.status == 1
+    assert "the relay has no database" in shown.error

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead, LineTooLong
 from typing import Any, Final, NoReturn
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 import click
 
 from acebase_ipc.cli.output import Failed, Unreachable, one_line, waiting
-from acebase_ipc.cli.place import TIMEOUT, Place, find_place, parse_place
+from acebase_ipc.cli.place import TIMEOUT, Place, find_place, parse_place, quoted
 from acebase_ipc.http.tokens import read_token_file
 from acebase_ipc.relay.limits import MIB
 
@@ -93,7 +93,7 @@ class Admin:
         :raises NotFound: if it has no peers; the text names what may be meant.
         """
         try:
-            return self.get(f"databases/{quote(name, safe='')}")
+            return self.get(f"databases/{quoted(name)}")
         except NotFound:
             raise self.unknown_database(name) from None
 
@@ -164,7 +164,9 @@ class Admin:
         headers: dict[str, str],
     ) -> tuple[HTTPConnection, HTTPResponse]:
         connection = self.place.connection(timeout)
-        target = f"/api/v1/{path}" + (f"?{urlencode(query)}" if query else "")
+        target = f"/api/v1/{path}" + (
+            f"?{urlencode(query, errors='surrogateescape')}" if query else ""
+        )
         headers = {**headers, "Accept": "application/json, text/event-stream"}
         if token := self._token():
             headers["Authorization"] = f"Bearer {token}"

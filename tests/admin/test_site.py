@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from twisted.internet.error import CannotListenError
+from twisted.internet.testing import StringTransport
 
 from acebase_ipc import AceBaseIPCServer, AceBaseIPCServerConfig, ConfigError
 from acebase_ipc.admin import site
@@ -87,6 +88,17 @@ def test_the_oldest_connection_without_a_request_makes_way_for_another_one() -> 
         assert relay.get("/healthz", host=HOST).status == 200
         ended = [each.ended for each in connections]
     assert ended == [None, "reset"] + [None] * (MAX_CONNECTIONS - 2)
+
+
+def test_connections_that_come_at_once_displace_one_each() -> None:
+    with AdminRelay() as relay:
+        admin: Any = relay.server._admin
+        with relay.at_admin():
+            connections = [relay.connect() for _ in range(MAX_CONNECTIONS)]
+        for _ in range(3):
+            admin._site.buildProtocol(None).makeConnection(StringTransport())
+        relay.settle()
+        assert [each.ended for each in connections].count("reset") == 3
 
 
 def test_there_is_a_limit_on_connections_that_are_in_use(monkeypatch: pytest.MonkeyPatch) -> None:

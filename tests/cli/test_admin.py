@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from acebase_ipc.cli import admin
 from acebase_ipc.cli import place as place_module
 from acebase_ipc.cli.place import parse_place
 from tests.cli.cluster import Served, served
@@ -49,6 +50,8 @@ def answering(status: int, body: str, content_type: str = "application/json") ->
         (503, '{"error": "too\\nmany"}', "answered 503: too many"),
         (404, "Not found", "is no admin endpoint of a relay (it answered 404)"),
         (200, "<html>", "is no admin endpoint of a relay (it answered 200)"),
+        (200, "[" * 100_000, "is no admin endpoint of a relay (it answered 200)"),
+        (200, "{}", "the relay is of another version than this command"),
         (500, "[1]", "is no admin endpoint of a relay (it answered 500)"),
     ],
 )
@@ -61,6 +64,37 @@ def test_answers(command: Command, status: int, body: str, says: str) -> None:
     assert says in shown.error
     if status != 200:
         assert (streamed.status, streamed.error) == (1, shown.error)
+
+
+@pytest.mark.parametrize(("name", "limit"), [("ANSWER_TIMEOUT", -1.0), ("MAX_ANSWER", 1)])
+def test_an_answer_without_an_end(
+    command: Command, monkeypatch: pytest.MonkeyPatch, name: str, limit: float
+) -> None:
+    monkeypatch.setattr(admin, name, limit)
+    with answering(200, "{}") as url:
+        shown = command("--admin", url, "status")
+    assert (shown.status, shown.output) == (3, "")
+    assert "broke off its answer" in shown.error
+
+
+@pytest.mark.parametrize("limit", [18, 1000])
+def test_a_line_of_the_stream_without_an_end(
+    command: Command, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    monkeypatch.setattr(admin, "MAX_LINE", limit)
+    lines = 'event: skipped\ndata: {"messages": 1}\n\n'
+    with answering(200, lines, "text/event-stream") as url:
+        streamed = command("--admin", url, "watch", "mydb_data")
+    assert streamed.status == 3
+    assert "has ended the stream" in streamed.errors
+    assert ("1 messages were not shown" in streamed.errors) == (limit == 1000)
+
+
+def test_an_answer_that_is_not_complete(command: Command) -> None:
+    with saying(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}") as port:
+        shown = command("--admin", f"http://127.0.0.1:{port}", "status")
+    assert shown.status == 3
+    assert "broke off its answer" in shown.error
 
 
 def test_the_port_of_the_peers(command: Command, relay: Served) -> None:
@@ -160,3 +194,14 @@ def test_a_token_file_that_holds_none(command: Command, relay: Served, tmp_path:
 
     assert shown.status == 1
     assert "holds no token" in shown.error
+
+
+@pytest.mark.parametrize(
+    "arguments", [("peers", "n\udcc3\udca9"), ("kick", "n\udcc3\udca9", "\udcff")]
+)
+def test_a_name_that_the_encoding_of_the_terminal_cannot_hold(
+    command: Command, relay: Served, arguments: tuple[str, ...]
+) -> None:
+    shown = command("--admin", relay.admin, *arguments)
+    assert shown.status == 1
+    assert "the relay has no database" in shown.error

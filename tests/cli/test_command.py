@@ -14,6 +14,7 @@ import pytest
 
 from acebase_ipc.__main__ import REQUIRED
 from acebase_ipc.cli.main import cli
+from acebase_ipc.cli.output import show_json_line
 from tests.cli.conftest import Command, finish, start
 from tests.integration.relay_process import clean_environment
 
@@ -93,6 +94,19 @@ def test_a_defect_is_one_line(command: Command, monkeypatch: pytest.MonkeyPatch)
 
     assert shown.status == 1
     assert shown.error == "acebase-ipc: a defect of this command: RuntimeError: first second"
+
+
+def test_a_full_disk_is_no_defect() -> None:
+    with open("/dev/full", "w") as full:
+        outcome = finish(start("token", "new", stdout=full))
+    assert outcome.status == 1
+    assert "No space left on device" in outcome.error
+    assert "defect" not in outcome.error
+
+
+def test_nothing_is_printed_where_there_is_no_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    show_json_line({})
 
 
 def test_ctrl_c_ends_it_without_a_word() -> None:

@@ -244,6 +244,7 @@ class AdminSite(Site):
             waiting = next((each for each in self.channels if each.is_waiting), None)
             if waiting is None:
                 return None
+            del self.channels[waiting]  # it ends only after this turn
             waiting.abort()
         return super().buildProtocol(addr)
 

@@ -5,19 +5,30 @@ from __future__ import annotations
 import json
 import os
 import ssl
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException, HTTPResponse
-from typing import Any, Final
-from urllib.parse import quote, urlencode
+from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead, LineTooLong
+from typing import Any, Final, NoReturn
+from urllib.parse import urlencode
 
 import click
 
 from acebase_ipc.cli.output import Failed, Unreachable, one_line, waiting
-from acebase_ipc.cli.place import TIMEOUT, Place, find_place, parse_place
+from acebase_ipc.cli.place import TIMEOUT, Place, find_place, parse_place, quoted
 from acebase_ipc.http.tokens import read_token_file
+from acebase_ipc.relay.limits import MIB
 
 TOKEN_VARIABLE: Final = "ACEBASE_IPC_ADMIN_TOKEN"
+
+ANSWER_TIMEOUT: Final = 30.0
+"""Seconds for the rest of an answer that has begun."""
+
+MAX_LINE: Final = 16 * MIB
+"""Bytes of a line of the stream."""
+
+MAX_ANSWER: Final = 256 * MIB
+"""Bytes of an answer; 10,000 peers need 6 MiB."""
 
 STREAM_TIMEOUT: Final = 45.0
 """Seconds without anything in a stream; the relay sends a comment every 15."""
@@ -82,7 +93,7 @@ class Admin:
         :raises NotFound: if it has no peers; the text names what may be meant.
         """
         try:
-            return self.get(f"databases/{quote(name, safe='')}")
+            return self.get(f"databases/{quoted(name)}")
         except NotFound:
             raise self.unknown_database(name) from None
 
@@ -109,7 +120,7 @@ class Admin:
                 "GET", "stream", query, None, STREAM_TIMEOUT, headers
             )
         try:
-            self._check(response, "stream", lambda: response.read().decode("utf-8", "replace"))
+            self._check(response, "stream", lambda: _read(response).decode("utf-8", "replace"))
             yield from _events(response)
         except TimeoutError:
             raise Unreachable(
@@ -130,7 +141,7 @@ class Admin:
         with waiting(f"waiting for {self.place.text} ..."):
             connection, response = self._request(method, path, query, body, self._timeout, {})
             try:
-                text = response.read().decode("utf-8", "replace")
+                text = _read(response).decode("utf-8", "replace")
             except (OSError, HTTPException) as error:
                 raise Unreachable(
                     f"{self.place.text} broke off its answer: {one_line(error)}"
@@ -153,7 +164,9 @@ class Admin:
         headers: dict[str, str],
     ) -> tuple[HTTPConnection, HTTPResponse]:
         connection = self.place.connection(timeout)
-        target = f"/api/v1/{path}" + (f"?{urlencode(query)}" if query else "")
+        target = f"/api/v1/{path}" + (
+            f"?{urlencode(query, errors='surrogateescape')}" if query else ""
+        )
         headers = {**headers, "Accept": "application/json, text/event-stream"}
         if token := self._token():
             headers["Authorization"] = f"Bearer {token}"
@@ -222,10 +235,40 @@ def _advice(reason: str) -> str:
     return ""
 
 
+class _Object(dict[str, Any]):
+    """An object in an answer."""
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise Failed(
+            f"the answer has no {name!r}: the relay is of another version than this command"
+        )
+
+
+def _read(response: HTTPResponse) -> bytes:
+    """Return the body of an answer.
+
+    :raises OSError: if it takes too long, or is too large.
+    :raises HTTPException: if it is not complete.
+    """
+    pieces: list[bytes] = []
+    size = 0
+    end = time.monotonic() + ANSWER_TIMEOUT
+    while piece := response.read1(MIB):
+        pieces.append(piece)
+        size += len(piece)
+        if size > MAX_ANSWER:
+            raise OSError(f"more than {MAX_ANSWER // MIB} MiB have come")
+        if time.monotonic() > end:
+            raise TimeoutError("timed out")
+    if response.length:
+        raise IncompleteRead(b"", response.length)
+    return b"".join(pieces)
+
+
 def _parse(text: str) -> dict[str, Any] | None:
     try:
-        answer = json.loads(text)
-    except ValueError:
+        answer = json.loads(text, object_hook=_Object)
+    except (ValueError, RecursionError):
         return None
     return answer if isinstance(answer, dict) else None
 
@@ -233,7 +276,7 @@ def _parse(text: str) -> dict[str, Any] | None:
 def _events(response: HTTPResponse) -> Iterator[StreamEvent]:
     """Yield the server-sent events of a response (HTML, section 9.2.6)."""
     kind, data = "message", ""
-    for line in map(_decode, response):
+    for line in map(_decode, iter(lambda: response.readline(MAX_LINE + 1), b"")):
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if line:
@@ -249,4 +292,6 @@ def _events(response: HTTPResponse) -> Iterator[StreamEvent]:
 
 
 def _decode(line: bytes) -> str:
+    if len(line) > MAX_LINE:
+        raise LineTooLong("event")
     return line.decode("utf-8", "replace").rstrip("\r\n")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote
-
 import click
 
 from acebase_ipc.cli.admin import Admin, NotFound, pass_admin
 from acebase_ipc.cli.arguments import database_argument, json_option, peer_argument
 from acebase_ipc.cli.output import show_json
+from acebase_ipc.cli.place import quoted
 
 
 @click.command()
@@ -32,7 +31,7 @@ def kick(admin: Admin, database: str, peer: str, end_process: bool, as_json: boo
     Example:
       acebase-ipc kick mydb_data jz1k0s8h2m4q6w8e0r2t4y6u --end-process
     """
-    path = f"databases/{quote(database, safe='')}/peers/{quote(peer, safe='')}/kick"
+    path = f"databases/{quoted(database)}/peers/{quoted(peer)}/kick"
     try:
         answer = admin.post(path, {"end_process": end_process})
     except NotFound:

@@ -133,7 +133,7 @@ def _top(before: _Sample | None, now: _Sample) -> RenderableType:
 @contextmanager
 def _keys() -> Iterator[Callable[[float], str]]:
     """Give a function that waits so many seconds for a key, and returns it or an empty text."""
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():  # None: it is closed
 
         def wait(seconds: float) -> str:
             time.sleep(seconds)
@@ -187,7 +187,7 @@ def watch(
             elif event.kind == "message" and as_json:
                 show_json_line(event.data)
             elif event.kind == "message":
-                _echo(_message_line(event.data))
+                click.echo(_message_line(event.data))
 
 
 def _message_line(message: dict[str, Any]) -> str:
@@ -227,7 +227,7 @@ def events(admin: Admin, follow: bool, limit: int, as_json: bool) -> None:
         if as_json:
             show_json_line(event)
         else:
-            _echo(_event_line(event))
+            click.echo(_event_line(event))
 
     answer = admin.get("events", limit=limit)
     for each in answer["events"]:
@@ -241,13 +241,7 @@ def events(admin: Admin, follow: bool, limit: int, as_json: bool) -> None:
 
 
 def _event_line(event: dict[str, Any]) -> str:
-    return f"{event['time']}  {event['severity']:<5}  {clean(event['text'])}"
-
-
-def _echo(line: str) -> None:
-    """Print *line* at once."""
-    click.echo(line)
-    sys.stdout.flush()
+    return clean(f"{event['time']}  {event['severity']:<5}  {event['text']}")
 
 
 COMMANDS = (top, watch, events)

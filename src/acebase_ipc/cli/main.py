@@ -46,6 +46,9 @@ def _run(command: Callable[[], Any]) -> NoReturn:
     except IPCError as error:
         _complain(one_line(error))
         sys.exit(FAILED)
+    except OSError as error:  # a full disk, say
+        _complain(one_line(error))
+        sys.exit(FAILED)
     except Exception as error:
         _complain(f"a defect of this command: {type(error).__name__}: {one_line(error)}")
         sys.exit(FAILED)

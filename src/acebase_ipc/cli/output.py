@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -73,7 +72,6 @@ def show_json(value: Any) -> None:
 def show_json_line(value: Any) -> None:
     """Print *value* as JSON in one line, at once."""
     click.echo(json.dumps(value))
-    sys.stdout.flush()
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:

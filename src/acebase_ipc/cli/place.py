@@ -6,7 +6,7 @@ import socket
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import click
 
@@ -35,6 +35,11 @@ class UnixHTTPConnection(HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
+
+
+def quoted(name: str) -> str:
+    """Return *name* as one segment of a path; also what the terminal's encoding cannot hold."""
+    return quote(name, safe="", errors="surrogateescape")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import socket
 from contextlib import ExitStack
 from typing import Any
 
+import pytest
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.tcp import Port
@@ -13,7 +14,7 @@ from twisted.python.failure import Failure
 
 from acebase_ipc.relay.events import NullObserver
 from acebase_ipc.server.endpoints import parse_endpoint
-from acebase_ipc.server.listener import ACCEPTS, Listener
+from acebase_ipc.server.listener import ACCEPTS, ADMIN_ACCEPTS, Listener
 from tests.tcp import HandReactor
 
 
@@ -37,10 +38,13 @@ class Accepted(Protocol):
         self.factory.accepted += 1
 
 
-def test_many_connections_that_wait_are_accepted_in_several_turns() -> None:
+@pytest.mark.parametrize(("is_admin", "most"), [(False, ACCEPTS), (True, ADMIN_ACCEPTS)])
+def test_many_connections_that_wait_are_accepted_in_several_turns(
+    is_admin: bool, most: int
+) -> None:
     reactor = ListeningReactor()
-    endpoint = f"tcp:0:interface=127.0.0.1:backlog={6 * ACCEPTS}"
-    listener = Listener(parse_endpoint(endpoint), reactor, NullObserver())
+    endpoint = f"tcp:0:interface=127.0.0.1:backlog={6 * most}"
+    listener = Listener(parse_endpoint(endpoint), reactor, NullObserver(), is_admin=is_admin)
     factory: Any = Factory.forProtocol(Accepted)
     factory.accepted = 0
     factory.noisy = False
@@ -48,12 +52,12 @@ def test_many_connections_that_wait_are_accepted_in_several_turns() -> None:
     (port,) = reactor.getReaders()
     host = port.getHost()
     with ExitStack() as stack:
-        for _ in range(6 * ACCEPTS):
+        for _ in range(6 * most):
             stack.enter_context(socket.create_connection((host.host, host.port), timeout=10))
         for _ in range(20):
             before = factory.accepted
             port.doRead()
-            assert factory.accepted - before <= ACCEPTS
-        assert factory.accepted == 6 * ACCEPTS
+            assert factory.accepted - before <= most
+        assert factory.accepted == 6 * most
     for each in reactor.removeAll():
         each.connectionLost(Failure(ConnectionDone()))

@@ -31,6 +31,9 @@ ACCEPTS: Final = 32
 """Connections that a port accepts in one turn of the reactor: 3 ms. Twisted alone accepts 20
 more in each turn as long as more are waiting."""
 
+ADMIN_ACCEPTS: Final = 4
+"""The same for a port of the admin endpoint, which has few users."""
+
 log = Logger()
 
 
@@ -58,6 +61,7 @@ class Listener:
         """
         self._parsed = parsed
         self._scheme = "http" if is_admin else "ws"
+        self._accepts = ADMIN_ACCEPTS if is_admin else ACCEPTS
 
         def refused(address: IAddress, reason: str) -> None:
             observer.report(Refused(format_address(address), 400, reason))
@@ -84,7 +88,7 @@ class Listener:
             self._opening = None
             self._port = port
             if isinstance(port, Port):
-                limit_accepts(port)
+                limit_accepts(port, self._accepts)
             self.address = port.getHost()
             opening.callback(None)
             return None
@@ -134,12 +138,12 @@ class Listener:
         return ConfigError(f"cannot listen on {self._parsed.redacted!r}: {reason}")
 
 
-def limit_accepts(port: Port) -> None:
-    """Let *port* accept at most :data:`ACCEPTS` connections in one turn of the reactor."""
+def limit_accepts(port: Port, most: int) -> None:
+    """Let *port* accept *most* connections in one turn of the reactor."""
     accept = port.doRead
 
     def accept_some() -> None:
-        port.numberAccepts = min(port.numberAccepts, ACCEPTS)
+        port.numberAccepts = min(port.numberAccepts, most)
         accept()
 
     port.doRead = accept_some  # type: ignore[method-assign]  # the reactor calls nothing else

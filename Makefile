@@ -65,7 +65,12 @@ cluster: $(CLUSTER)/node_modules/.package-lock.json ## Run an AceBase cluster on
 	@exec node $(CLUSTER)/cluster.js $(ARGS)
 
 test: $(VENV)/.test node-modules ## Run the tests and measure their coverage (PYTEST_ARGS='...' selects some)
-	$(BIN)/python -m pytest -m "not packaging" $(PARALLEL) $(COVERAGE) $(PYTEST_ARGS)
+ifeq ($(strip $(PYTEST_ARGS)),)
+	# In processes of their own: the browser's driver runs in greenlets, as other tests do, too.
+	$(BIN)/python -m pytest $(PARALLEL) tests/browser
+endif
+	$(BIN)/python -m pytest -m "not packaging" $(if $(strip $(PYTEST_ARGS)),,--ignore=tests/browser) \
+	    $(PARALLEL) $(COVERAGE) $(PYTEST_ARGS)
 
 test-pythons: ## Run the tests with each Python of setup.cfg that this machine has
 	@test -n "$(strip $(PYTHONS))" || { echo >&2 "No Python 3.x is found, x one of: $(MINORS)."; exit 1; }

@@ -64,9 +64,9 @@ run: $(VENV)/.run ## Install into .venv and start the relay (ARGS='--help' shows
 cluster: $(CLUSTER)/node_modules/.package-lock.json ## Run an AceBase cluster on the relay of "make run" in another terminal
 	@exec node $(CLUSTER)/cluster.js $(ARGS)
 
+# The driver of the browser runs in greenlets, as other tests do, too: it has processes of its own.
 test: $(VENV)/.test node-modules ## Run the tests and measure their coverage (PYTEST_ARGS='...' selects some)
 ifeq ($(strip $(PYTEST_ARGS)),)
-	# In processes of their own: the browser's driver runs in greenlets, as other tests do, too.
 	$(BIN)/python -m pytest $(PARALLEL) tests/browser
 endif
 	$(BIN)/python -m pytest -m "not packaging" $(if $(strip $(PYTEST_ARGS)),,--ignore=tests/browser) \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import InitVar, dataclass, field, replace
 from typing import Final
 
@@ -232,6 +233,15 @@ class AceBaseIPCServerConfig:
         token_files = (each for each in (self.token_file, self.admin_token_file) if each)
         endpoints = (*self.parsed_endpoints, *self.parsed_admin)
         return (*token_files, *(path for each in endpoints for path in each.secret_files))
+
+    @property
+    def exposed_files(self) -> tuple[str, ...]:
+        """Those of :attr:`secret_files` that every user of the machine can read."""
+        return tuple(
+            path
+            for path in self.secret_files
+            if os.path.exists(path) and os.stat(path).st_mode & stat.S_IROTH
+        )
 
     @property
     def descriptions(self) -> tuple[str, ...]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -253,9 +251,8 @@ class AceBaseIPCServer(Service):
                 "max_session_queue exceeds max_backlog: a peer that resumes its session may be"
                 " disconnected at once"
             )
-        for path in config.secret_files:
-            if os.path.exists(path) and os.stat(path).st_mode & stat.S_IROTH:
-                log.warn("{path} holds a secret and is readable by all users", path=path)
+        for path in config.exposed_files:
+            log.warn("{path} holds a secret and is readable by all users", path=path)
 
     # Stopping
 

@@ -65,11 +65,10 @@ def _examine_tokens(config: AceBaseIPCServerConfig) -> Iterator[Finding]:
             yield error(option, one_line(fault), "acebase-ipc token new --file FILE  makes one")
             continue
         yield ok(option, f"{path} holds {count(len(rules), 'token')}")
-    for path in config.secret_files:
-        if os.path.exists(path) and os.stat(path).st_mode & stat.S_IROTH:
-            yield warning(
-                "files", f"{path} holds a secret and is readable by all users", f"chmod o= {path}"
-            )
+    for path in config.exposed_files:
+        yield warning(
+            "files", f"{path} holds a secret and is readable by all users", f"chmod o= {path}"
+        )
 
 
 def _examine_endpoint(parsed: ParsedEndpoint, ports: ExitStack) -> Iterator[Finding]:

@@ -18,7 +18,6 @@ from typing import Any, Final
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
@@ -28,6 +27,7 @@ from acebase_ipc.admin.health import readiness
 from acebase_ipc.admin.stream import Streams
 from acebase_ipc.http.responses import respond
 from acebase_ipc.relay.limits import MIB
+from acebase_ipc.websocket._autobahn import BadRequestChannel
 
 MAX_CONNECTIONS: Final = 100
 """Connections at the same time: browsers, commands, a monitoring system."""
@@ -101,7 +101,7 @@ class File(Endpoint):
         return respond(request, HTTPStatus.OK, text, TYPES[Path(self._name).suffix])
 
 
-class AdminChannel(HTTPChannel):
+class AdminChannel(BadRequestChannel):
     """An HTTP connection to the admin endpoint.
 
     What was received is parsed in small pieces, in turns with other connections, and only when
@@ -111,7 +111,11 @@ class AdminChannel(HTTPChannel):
     """
 
     site: Any
+    transport: Any
     unsent = 0
+    _is_answering = False
+    _is_full = False
+    _is_streaming = False
 
     def connectionMade(self) -> None:
         """Count the connection."""
@@ -123,7 +127,7 @@ class AdminChannel(HTTPChannel):
     @property
     def is_waiting(self) -> bool:
         """Whether the client has not sent a complete request."""
-        return not self._handlingRequest
+        return not self._is_answering
 
     def resetTimeout(self) -> None:
         """Give no more time to a client that sends its request little by little."""
@@ -137,10 +141,10 @@ class AdminChannel(HTTPChannel):
         self._input += data
         self._parse_soon()
         if self._input:
-            self._networkProducer.pauseProducing()
+            self.transport.pauseProducing()
 
     def _can_parse(self) -> bool:
-        return bool(self._input) and not self._handlingRequest and not self._waitingForTransport
+        return bool(self._input) and not self._is_answering and not self._is_full
 
     def _parse_soon(self) -> None:
         if not self._is_parsing and self._can_parse():
@@ -155,12 +159,12 @@ class AdminChannel(HTTPChannel):
         try:
             super().dataReceived(piece)
         except ValueError:  # a number of thousands of digits
-            self._respondToBadRequestAndDisconnect()
+            self.bad_request()
             return False
-        if self._handlingRequest:
+        if self._is_answering:
             return False  # the rest is parsed after the answer
-        if not self._input and not self._waitingForTransport:
-            self._networkProducer.resumeProducing()
+        if not self._input and not self._is_full:
+            self.transport.resumeProducing()
         self._is_parsing = self._can_parse()
         return self._is_parsing
 
@@ -169,33 +173,59 @@ class AdminChannel(HTTPChannel):
         self._input = extra + self._input
         super().setLineMode()
         if self._input:
-            self._networkProducer.pauseProducing()
+            self.transport.pauseProducing()
         self._parse_soon()
+
+    def bad_request(self) -> None:
+        """Refuse what cannot be parsed, with a status and no text."""
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        self.loseConnection()
+
+    def allContentReceived(self) -> None:
+        """Answer a complete request, and parse none before that is done."""
+        self._is_answering = True
+        super().allContentReceived()
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Let *producer* write an answer at the client's pace."""
+        super().registerProducer(producer, streaming)
+        self._is_streaming = True
+
+    def unregisterProducer(self) -> None:
+        """Let no producer write any more."""
+        super().unregisterProducer()
+        self._is_streaming = False
 
     def write(self, data: bytes) -> None:
         """Write a piece of an answer."""
         super().write(data)
-        if self._waitingForTransport and self._requestProducer is None:
+        if self._is_full and not self._is_streaming:
             self.unsent += len(data)
             self.site.limit_unsent()
+
+    def pauseProducing(self) -> None:
+        """Parse nothing until the client has read what was written."""
+        self._is_full = True
+        super().pauseProducing()
 
     def resumeProducing(self) -> None:
         """Go on, as the client has read all that was written."""
         self.unsent = 0
+        self._is_full = False
         super().resumeProducing()
-        if self._input and not self._handlingRequest:
-            self._networkProducer.pauseProducing()
+        if self._input and not self._is_answering:
+            self.transport.pauseProducing()
         self._parse_soon()
 
     def requestDone(self, request: Request) -> None:
         """Give the client time to read the answer, whether or not the connection goes on."""
+        self._is_answering = not self.persistent
         super().requestDone(request)
         self.setTimeout(TIMEOUT)
 
     def abort(self) -> None:
         """End the connection at once."""
-        transport: Any = self.transport
-        transport.abortConnection()
+        self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Count the connection no more."""

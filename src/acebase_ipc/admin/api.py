@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from importlib.resources import files
@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any, Final
 
 from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Request
+from twisted.web.server import Request
 
 from acebase_ipc.admin import view
 from acebase_ipc.admin.endpoint import (
@@ -19,6 +19,7 @@ from acebase_ipc.admin.endpoint import (
     Endpoint,
     JSONEndpoint,
     Missing,
+    answer_in_steps,
     body_of,
     encode,
 )
@@ -86,29 +87,23 @@ class ListingEndpoint(Endpoint):
 
     def answer(self, request: Request) -> bytes | int:
         """Begin to make the answer; it is sent when all of it is made."""
-        listing = self._make(request)
-        shown: list[str] = []
-        gone: list[object] = []
-        request.notifyFinish().addBoth(gone.append)
-        head = encode(listing.rest).removesuffix("}")
-        separator = "," if listing.rest else ""
+        pieces = _show(request, self._make(request))
+        return answer_in_steps(self.context, request, pieces, "making a list")
 
-        def step() -> bool:
-            if gone:
-                return False
-            some = [encode(each) for each in islice(listing.objects, SLICE)]
-            shown.extend(some)
-            if len(some) == SLICE:
-                return True
-            text = f'{head}{separator}"{listing.name}":[{",".join(shown)}]}}'
-            body = respond(request, HTTPStatus.OK, text, b"application/json")
-            request.setHeader(b"Content-Length", b"%d" % len(body))
-            request.write(body)
-            request.finish()
-            return False
 
-        self.context.turns.do(step)
-        return NOT_DONE_YET
+def _show(request: Request, listing: Listing) -> Generator[bytes, None, bytes]:
+    """Yield the pieces of an object with a list of many members."""
+    head = encode(listing.rest).removesuffix("}")
+    separator = "," if listing.rest else ""
+    text = f'{head}{separator}"{listing.name}":['
+    piece, between = respond(request, HTTPStatus.OK, text, b"application/json"), b""
+    while some := [encode(each) for each in islice(listing.objects, SLICE)]:
+        piece += between + ",".join(some).encode()
+        if len(some) < SLICE:
+            break
+        yield piece
+        piece, between = b"", b","
+    return piece + b"]}"
 
 
 class API(Resource):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 from twisted.web.http import Request as HTTPRequest
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
@@ -26,6 +28,8 @@ from acebase_ipc.relay.relay import Relay
 
 MAX_BODY: Final = 4096
 """Bytes of the body of a request: the longest one has about 30."""
+
+log = Logger()
 
 READ: Final = (b"GET", b"HEAD")
 CHANGE: Final = (b"POST",)
@@ -66,7 +70,7 @@ class AdminRequest(Request):
         channel: Any = self.channel
 
         def step() -> bool:
-            if not self._disconnected:
+            if self.channel is not None:  # else the client is gone
                 super(AdminRequest, self).process()
             return False
 
@@ -191,6 +195,42 @@ class Directory(Resource):
     def render(self, request: Request) -> bytes | int:
         """Refuse a request for the path itself."""
         return Missing(self._context).render(request)
+
+
+def answer_in_steps(
+    context: Context, request: Request, pieces: Generator[bytes, None, bytes], doing: str
+) -> int:
+    """Answer *request* with a body that is made in steps; it is sent when all of it is made.
+
+    :param pieces: sets the status and headers, and makes one piece of the body in each step; it
+        returns the last one.
+    :param doing: what fails if making a piece raises an exception.
+    """
+    answer: Any = request
+    made: list[bytes] = []
+
+    def send(body: bytes) -> None:
+        answer.setHeader(b"Content-Length", b"%d" % len(body))
+        answer.write(body)
+        answer.finish()
+
+    def step() -> bool:
+        if answer.channel is None:
+            return False  # the client is gone
+        try:
+            made.append(next(pieces))
+            return True
+        except StopIteration as end:
+            send(b"".join((*made, end.value)))
+        except Exception:
+            log.failure("{doing} failed", doing=doing)
+            with suppress(Exception):
+                status = HTTPStatus.INTERNAL_SERVER_ERROR
+                send(respond_error(answer, status, f"{doing.capitalize()} failed"))
+        return False
+
+    context.turns.do(step)
+    return NOT_DONE_YET
 
 
 def respond_json(request: Request, status: int, value: dict[str, Any]) -> bytes:

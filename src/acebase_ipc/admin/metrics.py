@@ -7,24 +7,21 @@ of the peers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
-from http import HTTPStatus
-from typing import Any, Final
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
-from twisted.logger import Logger
-from twisted.web.server import NOT_DONE_YET, Request
+from twisted.web.server import Request
 
 import twisted
 from acebase_ipc.admin import families as f
 from acebase_ipc.admin.census import PEERS, Census, Figures
 from acebase_ipc.admin.control import Facts
 from acebase_ipc.admin.counts import MetricsObserver
-from acebase_ipc.admin.endpoint import Context, Endpoint, respond_error
+from acebase_ipc.admin.endpoint import Context, Endpoint, answer_in_steps
 from acebase_ipc.relay.events import OversizedMessage, SessionExpired
 from acebase_ipc.relay.histogram import Histogram
 from acebase_ipc.relay.limits import describe_limits
@@ -35,8 +32,6 @@ SAMPLE: Final = 8
 
 _EOF: Final = b"# EOF\n"
 """How a text of OpenMetrics ends."""
-
-log = Logger()
 
 
 class RelayCollector(Collector):
@@ -189,10 +184,9 @@ class Metrics(Endpoint):
 
     def answer(self, request: Request) -> bytes | int:
         """Begin to make the answer."""
-        self.context.turns.do(_Scrape(request, self._make(request)).step)
-        return NOT_DONE_YET
+        return answer_in_steps(self.context, request, self._make(request), "collecting metrics")
 
-    def _make(self, request: Request) -> Iterator[bytes]:
+    def _make(self, request: Request) -> Generator[bytes, None, bytes]:
         """Yield the pieces of the text, each after a step of the work."""
         work = self.context.relay.work
         accepted = request.requestHeaders.getRawHeaders(b"accept", [])
@@ -209,8 +203,7 @@ class Metrics(Endpoint):
             piece = encode(_One(family))
             work.units += len(family.samples) * SAMPLE
             yield piece.removesuffix(_EOF)
-        if piece.endswith(_EOF):
-            yield _EOF
+        return _EOF if piece.endswith(_EOF) else b""
 
 
 class _One(Collector):
@@ -221,41 +214,3 @@ class _One(Collector):
 
     def collect(self) -> Iterable[Family]:
         return (self._family,)
-
-
-class _Scrape:
-    """An answer that is made in steps.
-
-    :param pieces: makes it, one piece in each step.
-    """
-
-    def __init__(self, request: Request, pieces: Iterator[bytes]) -> None:
-        self._request: Any = request
-        self._pieces = pieces
-        self._made: list[bytes] = []
-        self._is_gone = False
-        request.notifyFinish().addErrback(self._left)
-
-    def _left(self, _: object) -> None:
-        self._is_gone = True
-
-    def step(self) -> bool:
-        """Do one step; returns whether more is to be done."""
-        if self._is_gone:
-            return False
-        try:
-            for piece in self._pieces:
-                self._made.append(piece)
-                return True
-            self._answer(b"".join(self._made))
-        except Exception:
-            log.failure("{doing} failed", doing="collecting metrics")
-            with suppress(Exception):
-                status = HTTPStatus.INTERNAL_SERVER_ERROR
-                self._answer(respond_error(self._request, status, "Collecting metrics failed"))
-        return False
-
-    def _answer(self, body: bytes) -> None:
-        self._request.setHeader(b"Content-Length", b"%d" % len(body))
-        self._request.write(body)
-        self._request.finish()

@@ -15,7 +15,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NamedTuple, Protocol, TypeGuard
+from typing import Protocol, TypeGuard
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
@@ -70,12 +70,20 @@ class Receiver(Protocol):
         """Return whether a message was received in part."""
 
 
-class _Source(NamedTuple):
-    """A socket to read from: what watches it, how, and for whom."""
+class _Source:
+    """A socket to read from: what watches it, and for whom.
 
-    epoll: select.epoll
-    receive: Callable[[int], bytes]
-    receiver: Receiver
+    :ivar is_new: whether nothing was read from it yet.
+    """
+
+    __slots__ = ("epoll", "is_new", "receiver", "socket", "transport")
+
+    def __init__(self, epoll: select.epoll, handle: socket.socket, receiver: Receiver) -> None:
+        self.epoll = epoll
+        self.socket = handle
+        self.receiver = receiver
+        self.transport = receiver.transport
+        self.is_new = True
 
 
 @implementer(IReadDescriptor)
@@ -103,6 +111,7 @@ class EpollReader:
         self._work = work
         self._epoll: select.epoll | None = None
         self._heavy_epoll: select.epoll | None = None  # which the first one watches
+        self._heavy_number = -1
         self._sources: dict[int, _Source] = {}
         self._ready: deque[int] = deque()  # found ready, and not read from yet
         self._heavy_ready: deque[int] = deque()
@@ -116,14 +125,13 @@ class EpollReader:
         handle: socket.socket = receiver.transport.getHandle()
         number = handle.fileno()
         try:
-            epoll = self._epoll or self._begin()
+            light = self._epoll or self._begin()
+            epoll = self._heavy_epoll or self._begin_heavy(light) or light
             epoll.register(number, select.EPOLLIN)
         except OSError:
             return None
         receiver.transport.stopReading()
-        source = _Source(epoll, handle.recv, receiver)
-        self._sources[number] = source
-        self._make_heavy(number, source)
+        self._sources[number] = _Source(epoll, handle, receiver)
         return number
 
     def _begin(self) -> select.epoll:
@@ -135,6 +143,19 @@ class EpollReader:
             raise
         return epoll
 
+    def _begin_heavy(self, light: select.epoll) -> select.epoll | None:
+        """Return the ``epoll`` of sockets to read from after all others, if there can be one."""
+        with suppress(OSError):
+            heavy = select.epoll()
+            try:
+                light.register(heavy, select.EPOLLIN)
+            except OSError:
+                heavy.close()
+                raise
+            self._heavy_epoll = heavy
+            self._heavy_number = heavy.fileno()
+        return self._heavy_epoll
+
     def _end(self, epoll: select.epoll) -> None:
         self._reactor.removeReader(self)
         epoll.close()
@@ -143,6 +164,7 @@ class EpollReader:
         if self._heavy_epoll is not None:
             self._heavy_epoll.close()
             self._heavy_epoll = None
+            self._heavy_number = -1
             self._heavy_ready.clear()
 
     def discard(self, number: int) -> None:
@@ -177,94 +199,95 @@ class EpollReader:
         return True
 
     def doRead(self) -> None:
-        """Receive the data that has arrived."""
-        if self._epoll is None:
-            return
-        self._begun()
-        heavy = self._heavy_epoll
+        """Receive the data that has arrived, and what arrives in the meantime.
+
+        While several clients send at once, this saves the reactor's own work between two reads.
+        """
+        end = self._work.units + TURN
+        more = True
+        while more and self._epoll is not None:
+            self._begun()
+            more = self._read_round(self._epoll, end)
+            self._finished()
+
+    def _read_round(self, epoll: select.epoll, end: int) -> bool:
+        """Read once from each socket that is ready, until the work reaches *end* units.
+
+        :returns: whether others may be ready by now.
+        """
+        ready, heavy_ready = self._ready, self._heavy_ready
         may_be_ready = True
-        if not self._ready:
-            found = self._epoll.poll(0, SOCKETS)
-            self._ready.extend(number for number, _ in found)
-            may_be_ready = len(found) == SOCKETS or (
-                heavy is not None and heavy.fileno() in self._ready
-            )
-        if may_be_ready and heavy is not None and not self._heavy_ready:
-            self._heavy_ready.extend(number for number, _ in heavy.poll(0, SOCKETS))
-        is_crowd = len(self._ready) + len(self._heavy_ready) >= CROWD
+        if not ready:
+            found = epoll.poll(0, SOCKETS)
+            ready.extend([number for number, _ in found])
+            may_be_ready = len(found) == SOCKETS
+            if self._heavy_number in ready:
+                ready.remove(self._heavy_number)
+                may_be_ready = True
+        heavy = self._heavy_epoll
+        if may_be_ready and heavy is not None and not heavy_ready:
+            heavy_ready.extend([number for number, _ in heavy.poll(0, SOCKETS)])
+        count = len(ready) + len(heavy_ready)
+        is_crowd = count >= CROWD
         work = self._work
-        end = work.units + TURN
-        self._receive(self._ready, end, is_crowd, CROWD_BUFFER if is_crowd else BUFFER)
-        if self._heavy_ready:  # they make progress, however many others there are
-            end = max(end, work.units + SLICE)
-            self._receive(self._heavy_ready, end, is_crowd, HEAVY_BUFFER if is_crowd else BUFFER)
-        self._finished()
+        self._receive(ready, end, is_crowd, CROWD_BUFFER if is_crowd else BUFFER)
+        if heavy_ready:  # they make progress, however many others there are
+            heavy_end = max(end, work.units + SLICE)
+            self._receive(heavy_ready, heavy_end, is_crowd, HEAVY_BUFFER if is_crowd else BUFFER)
+        return count > 1 and work.units < end
 
     def _receive(self, ready: deque[int], end: int, is_crowd: bool, size: int) -> None:
         """Read up to *size* bytes from each that is *ready*, until the work reaches *end* units."""
-        work = self._work
+        work, sources, light = self._work, self._sources, self._epoll
         while ready and work.units < end:
             number = ready.popleft()
-            source = self._sources.get(number)
+            source = sources.get(number)
             if source is None:
-                continue  # it was discarded when another's data was received, or is an epoll
+                continue  # it was discarded when another's data was received
             work.units += READ
             try:
-                data = self._read(source, size)
-                if data:
-                    source.receiver.dataReceived(data)
-                    if number in self._sources:
-                        self._sort(number, source, len(data), is_crowd)
-                elif data is not None:
-                    self._give_back(number, source.receiver.transport)
+                if source.transport.disconnecting:
+                    data = b""
+                else:
+                    try:
+                        data = source.socket.recv(size)
+                    except BlockingIOError:
+                        continue
+                    except OSError:
+                        data = b""
+                if not data:
+                    self._give_back(number, source.transport)
+                    continue
+                receiver = source.receiver
+                receiver.dataReceived(data)
+                if source.epoll is not light or (
+                    is_crowd and (len(data) >= HEAVY or receiver.is_within_message())
+                ):
+                    self._sort(number, source, len(data), is_crowd)
             except Exception:
                 log.failure("receiving failed")
-                source.receiver.transport.abortConnection()
+                self.discard(number)
+                source.transport.abortConnection()
 
     def _sort(self, number: int, source: _Source, size: int, is_crowd: bool) -> None:
         """Note whether a socket from which *size* bytes were read has sent much."""
+        if self._sources.get(number) is not source:
+            return  # it was discarded
         is_heavy = source.epoll is self._heavy_epoll
-        if size >= HEAVY or (is_crowd and source.receiver.is_within_message()):
-            if is_crowd and not is_heavy:
-                self._make_heavy(number, source)
-        elif is_heavy:
-            self._make_light(number, source)
-
-    def _make_heavy(self, number: int, source: _Source) -> None:
-        """Read from a socket after all others from now on, if the system allows it."""
+        has_sent_much = size >= HEAVY or source.receiver.is_within_message()
         with suppress(OSError):
-            if self._heavy_epoll is None:
-                heavy = select.epoll()
-                try:
-                    source.epoll.register(heavy, select.EPOLLIN)
-                except OSError:
-                    heavy.close()
-                    raise
-                self._heavy_epoll = heavy
-            self._move(number, source, self._heavy_epoll)
-
-    def _make_light(self, number: int, source: _Source) -> None:
-        """Read from a socket together with all that send little."""
-        if self._epoll is not None:
-            with suppress(OSError):
+            if is_crowd and has_sent_much:
+                if not is_heavy and self._heavy_epoll is not None:
+                    self._move(number, source, self._heavy_epoll)
+            elif is_heavy and self._epoll is not None and (source.is_new or size < HEAVY):
                 self._move(number, source, self._epoll)
-
-    def _move(self, number: int, source: _Source, epoll: select.epoll) -> None:
-        epoll.register(number, select.EPOLLIN)
-        self._sources[number] = source._replace(epoll=epoll)
-        source.epoll.unregister(number)
+        source.is_new = False
 
     @staticmethod
-    def _read(source: _Source, size: int) -> bytes | None:
-        """Return the data that has arrived, or ``None``; ``b""`` if the transport has to read."""
-        if source.receiver.transport.disconnecting:
-            return b""
-        try:
-            return source.receive(size)
-        except BlockingIOError:
-            return None
-        except OSError:
-            return b""
+    def _move(number: int, source: _Source, epoll: select.epoll) -> None:
+        epoll.register(number, select.EPOLLIN)
+        source.epoll.unregister(number)
+        source.epoll = epoll
 
     def _give_back(self, number: int, transport: Server) -> None:
         """Let a transport read for itself, to notice what has happened to its connection."""
@@ -283,4 +306,4 @@ class EpollReader:
     def connectionLost(self, reason: Failure) -> None:
         """End the transports, which the reactor does not know, because the reactor has stopped."""
         for source in tuple(self._sources.values()):
-            source.receiver.transport.connectionLost(reason)
+            source.transport.connectionLost(reason)

@@ -94,12 +94,12 @@ def parse(message: bytes) -> tuple[bytes | Audience, bytes]:
     :returns: the addressee's id or an :class:`Audience`, and the body.
     :raises InvalidAddress: for ``to:`` without ``;`` or with an empty id.
     """
-    if message.startswith(b"to:"):
-        end = message.find(b";", 3)
-        if end <= 3:
+    if message[:3] == b"to:":  # faster than startswith, as partition is faster than find
+        head, separator, body = message.partition(b";")
+        addressee = head[3:]
+        if not separator or not addressee:
             raise InvalidAddress
-        addressee = message[3:end]
-        return OTHERS if addressee == b"all" else addressee, message[end + 1 :]
+        return OTHERS if addressee == b"all" else addressee, body
     if message == PING:
         return RELAY, message
     return OTHERS, message

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import accumulate
 from typing import Final
@@ -26,25 +26,53 @@ SECONDS: Final = (
 """Upper bounds of durations, in seconds."""
 
 
+_PENDING: Final = 256
+"""Durations that are counted together: a duration is observed with each message of a cluster."""
+
+
 class Histogram:
     """The number of durations up to each of some bounds.
 
     :ivar bounds: the upper bounds, in seconds.
-    :ivar counts: the durations of each bound that exceed the one before, and of those above all.
-    :ivar sum: all durations together.
     """
 
-    __slots__ = ("bounds", "counts", "sum")
+    __slots__ = ("_counts", "_pending", "_sum", "bounds")
 
     def __init__(self, bounds: tuple[float, ...] = SECONDS) -> None:
         self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.sum = 0.0
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+        self._pending: list[float] = []
 
     def observe(self, seconds: float) -> None:
         """Count a duration."""
-        self.counts[bisect_left(self.bounds, seconds)] += 1
-        self.sum += seconds
+        pending = self._pending
+        pending.append(seconds)
+        if len(pending) >= _PENDING:
+            self._count()
+
+    def _count(self) -> None:
+        pending, self._pending = self._pending, []
+        pending.sort()
+        begin = 0
+        for number, bound in enumerate(self.bounds):
+            end = bisect_right(pending, bound, begin)
+            self._counts[number] += end - begin
+            begin = end
+        self._counts[-1] += len(pending) - begin
+        self._sum += sum(pending)
+
+    @property
+    def counts(self) -> list[int]:
+        """The durations of each bound that exceed the one before, and of those above all."""
+        self._count()
+        return self._counts
+
+    @property
+    def sum(self) -> float:
+        """All durations together, in seconds."""
+        self._count()
+        return self._sum
 
     def cumulative(self) -> Iterator[tuple[float, int]]:
         """Yield each bound, infinity last, with the number of durations up to it."""

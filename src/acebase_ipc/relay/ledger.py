@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from itertools import count
 from typing import Final, NamedTuple
 
 from acebase_ipc.protocol.locks import (
@@ -51,9 +50,9 @@ _REMEMBERED: Final = 32
 Granted = tuple[bytes, float]
 """The record of a lock: the envelope that has granted it, and when that came."""
 
-Asked = tuple[bytes, float, int, Granted | None]
-"""The record of an open request: its envelope, when it came in monotonic seconds, its place among
-all requests, and the lock that it releases, if the present master has granted that."""
+Asked = tuple[bytes, float, Granted | None]
+"""The record of an open request: its envelope, when it came in monotonic seconds, and the lock
+that it releases, if the present master has granted that."""
 
 
 class Request(NamedTuple):
@@ -61,14 +60,12 @@ class Request(NamedTuple):
 
     :ivar body: the envelope as it came.
     :ivar since: when it came, in monotonic seconds.
-    :ivar number: its place among all requests.
     """
 
     id: bytes
     kind: RequestKind
     body: bytes
     since: float
-    number: int
 
 
 class Lock:
@@ -145,7 +142,6 @@ class Account:
     :ivar about: the locks of a former master that open requests are about, by the request's id.
     :ivar is_plain: whether all its records are small, and no lock is of a former master.
     :ivar resent: ids of requests that more than one connection of a master was handed.
-    :ivar next_number: the ledger's, at hand.
     :ivar worker: the worker's number in the journal.
     """
 
@@ -157,7 +153,6 @@ class Account:
         "is_plain",
         "ledger",
         "locks",
-        "next_number",
         "open",
         "request_layouts",
         "requests",
@@ -169,7 +164,6 @@ class Account:
     def __init__(self, ledger: Ledger, holder: str, worker: int) -> None:
         self.ledger = ledger
         self.holder = holder
-        self.next_number = ledger.next_number
         self.request_layouts = request_layouts(holder)
         self.answer_layouts = answer_layouts(holder)
         self.requests: dict[bytes, Asked | None] = {}
@@ -187,10 +181,10 @@ class Account:
         """Yield the open requests that came at *until*, in monotonic seconds, or before."""
         for request_id, asked in self.requests.items():
             if asked is not None and asked[1] <= until:
-                body, since, number, _ = asked
+                body, since, _ = asked
                 found = read_request(body)
                 kind = OTHER if found is None else found[0]
-                yield Request(request_id, kind, body, since, number)
+                yield Request(request_id, kind, body, since)
 
     def held(self) -> Iterator[tuple[int, bytes, float]]:
         """Yield of each lock its id, the envelope that has granted it, and when that came."""
@@ -207,11 +201,11 @@ class Account:
         for request_id, asked in self.requests.items():
             if asked is None:
                 continue
-            body, since, number, released = asked
+            body, since, released = asked
             if released is not None:
                 lock = self.about[request_id] = self._lock(read_lock_id(body) or 0, released)
                 lock.release = request_id
-                self.requests[request_id] = body, since, number, None
+                self.requests[request_id] = body, since, None
         if self.locks or self.about:
             self.is_plain = False
 
@@ -233,8 +227,8 @@ class Account:
         for asked in self.requests.values():
             if asked is not None:
                 yield asked[0]
-                if asked[3] is not None:
-                    yield asked[3][0]
+                if asked[2] is not None:
+                    yield asked[2][0]
         for granted, _ in self.granted.values():
             yield granted
 
@@ -242,7 +236,7 @@ class Account:
         """Note that an open request releases a lock of the present master."""
         asked = self.requests[request_id]
         if asked is not None:
-            self.requests[request_id] = (*asked[:3], self.granted.pop(lock_id))
+            self.requests[request_id] = (*asked[:2], self.granted.pop(lock_id))
 
     def forget_lock(self, lock_id: int) -> None:
         """Forget the lock that the present master has granted under this id, if there is one."""
@@ -260,14 +254,14 @@ class Account:
         if asked is not None:
             self.open -= 1
             self.ledger.discount(asked[0])
-            if asked[3] is not None:
-                self.ledger.discount(asked[3][0])
+            if asked[2] is not None:
+                self.ledger.discount(asked[2][0])
         return self.about.pop(request_id, None)
 
     def note_release(self, request_id: bytes) -> None:
         """Tell the journal that an open request is answered, if it is one to release a lock."""
         asked, journal = self.requests[request_id], self.ledger.journal
-        if journal is not None and asked is not None and asked[3] is not None:
+        if journal is not None and asked is not None and asked[2] is not None:
             journal.released(self.worker, read_lock_id(asked[0]) or 0)
 
     def has_answered(self, request_id: bytes) -> bool:
@@ -319,7 +313,6 @@ class Ledger:
     :ivar lost: the lock requests, each with its worker, whose answers were perhaps lost with the
         relay before this one.
     :ivar journal: receives what has to outlast the relay.
-    :ivar next_number: returns the next request's place among all requests.
     """
 
     __slots__ = (
@@ -333,7 +326,6 @@ class Ledger:
         "journal",
         "lost",
         "moves",
-        "next_number",
         "own",
         "questions",
         "unwanted",
@@ -353,7 +345,6 @@ class Ledger:
         self.highest = 0
         self.former_highest = 0
         self.is_same_process: bool | None = None
-        self.next_number = count(1).__next__
 
     @property
     def memory(self) -> int:

@@ -70,7 +70,7 @@ class MasterArrivals:
             self._own.ask(master, ledger, lock)
         for lock in locks:
             self._own.probe(master, ledger, lock)
-        for worker, account, request in sorted(unanswered, key=lambda each: each[2].number):
+        for worker, account, request in sorted(unanswered, key=lambda each: each[2].since):
             account.resent.add(request.id)
             if request.kind is OTHER:
                 queue.append(Message(render(request.body, master.dialect)), worker)

@@ -86,29 +86,45 @@ class LockRecovery:
         :returns: what the master has to receive; ``None`` if it receives nothing.
         """
         account = worker.account or self._open(worker)
+        if len(account.requests) >= account.room:
+            account.make_room()
+        if master is not None and master.connection is not None and self.notes(account, body):
+            return body
+        return self._requested_otherwise(worker, account, body)
+
+    def notes(self, account: Account, body: bytes) -> bool:
+        """Note the request of a worker to a master that is connected, if it is a usual one.
+
+        That is nearly each request, and the master has to receive it as it is.
+
+        :returns: whether it is; else :meth:`requested` has to note it.
+        """
         try:
             kind, unpack, start, end, size = account.request_layouts[body[FIRST]]
             head, request_id, tail = unpack(body)
             requests = account.requests
-            if len(requests) >= account.room:
-                account.make_room()
-            is_usual = head == start and tail == end and len(body) <= SMALL
-            if is_usual and len(requests) < account.room:
-                if kind is LOCK or kind is OTHER:
-                    requests[request_id] = body, self._clock(), account.next_number(), None
-                    account.open += 1
-                    if self._journal is not None and kind is LOCK:
-                        self._journal.asked(account.worker, request_id, body)
-                    return body
-                if kind is UNLOCK and master is not None and master.connection is not None:
-                    granted = account.granted.pop(int(body[size:-2]), None)
-                    if granted is not None:
-                        requests[request_id] = body, self._clock(), account.next_number(), granted
-                        account.open += 1
-                        return body
+            if (
+                head != start
+                or tail != end
+                or len(body) > SMALL
+                or len(requests) >= account.room
+            ):
+                return False
+            if kind is LOCK or kind is OTHER:
+                requests[request_id] = body, self._clock(), None
+                if self._journal is not None and kind is LOCK:
+                    self._journal.asked(account.worker, request_id, body)
+            elif kind is UNLOCK:
+                granted = account.granted.pop(int(body[size:-2]), None)
+                if granted is None:
+                    return False
+                requests[request_id] = body, self._clock(), granted
+            else:
+                return False
         except (IndexError, KeyError, StructError, ValueError):
-            pass  # it is laid out otherwise
-        return self._requested_otherwise(worker, account, body)
+            return False  # it is laid out otherwise
+        account.open += 1
+        return True
 
     def _open(self, worker: Peer) -> Account:
         if self._journal is not None and not worker.number:
@@ -136,7 +152,7 @@ class LockRecovery:
         if request_id in account.requests:
             return body  # a defect of the client
         ledger = account.ledger
-        account.requests[request_id] = body, self._clock(), ledger.next_number(), None
+        account.requests[request_id] = body, self._clock(), None
         account.open += 1
         if self._journal is not None and kind is LOCK:
             self._journal.asked(account.worker, request_id, body)
@@ -213,32 +229,38 @@ class LockRecovery:
         :returns: what that has to receive; ``None`` if it must not receive this answer.
         """
         account = None if worker is None else worker.account
-        if account is None:
-            return self._answered_otherwise(database, worker, None, addressee, body)
-        try:
-            may_grant, unpack, start, end, size = account.answer_layouts[body[FIRST]]
-            head, request_id, tail = unpack(body)
-            requests = account.requests
-            is_usual = head == start and tail == end and len(body) <= SMALL
-            asked = requests.get(request_id)
-            if is_usual and account.is_plain and asked:
-                now = self._clock()
-                (self.lock_waits if may_grant else self.answer_times).observe(now - asked[1])
-                if may_grant:
-                    lock_id = int(body[size : body.find(b",", size)])
-                    ledger = account.ledger
-                    if lock_id > ledger.highest:
-                        ledger.highest = lock_id
-                    account.granted[lock_id] = body, now
-                    if self._journal is not None:
-                        self._journal.granted(account.worker, request_id, lock_id)
-                elif self._journal is not None:
-                    account.note_release(request_id)
-                requests[request_id] = None
-                account.open -= 1
-                return body
-        except (IndexError, KeyError, StructError, ValueError):
-            pass  # it is laid out otherwise
+        if account is not None:
+            try:
+                may_grant, unpack, start, end, size = account.answer_layouts[body[FIRST]]
+                head, request_id, tail = unpack(body)
+                requests = account.requests
+                asked = requests.get(request_id)
+                if (
+                    asked is not None
+                    and account.is_plain
+                    and head == start
+                    and tail == end
+                    and len(body) <= SMALL
+                ):
+                    now = self._clock()
+                    if may_grant:
+                        lock_id = int(body[size : body.find(b",", size)])
+                        ledger = account.ledger
+                        if lock_id > ledger.highest:
+                            ledger.highest = lock_id
+                        account.granted[lock_id] = body, now
+                        self.lock_waits.observe(now - asked[1])
+                        if self._journal is not None:
+                            self._journal.granted(account.worker, request_id, lock_id)
+                    else:
+                        self.answer_times.observe(now - asked[1])
+                        if self._journal is not None:
+                            account.note_release(request_id)
+                    requests[request_id] = None
+                    account.open -= 1
+                    return body
+            except (IndexError, KeyError, StructError, ValueError):
+                pass  # it is laid out otherwise
         return self._answered_otherwise(database, worker, account, addressee, body)
 
     def _answered_otherwise(

@@ -120,8 +120,7 @@ class Recorder(WebSocketConnection):
     on_open: Callable[[], object] = staticmethod(lambda: None)
 
     def __init__(self) -> None:
-        super().__init__()
-        self.listener = self
+        super().__init__(self)
         self.heard: list[str | bytes] = []
         self.calls: list[Any] = []
         self.on_text: Callable[[bytes], object] = lambda text: None

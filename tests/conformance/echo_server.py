@@ -38,8 +38,7 @@ class Echo(WebSocketConnection):
     """The relay's WebSocket, which sends back every message; it is its own listener."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.listener = self
+        super().__init__(self)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         if isBinary:

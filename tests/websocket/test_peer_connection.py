@@ -62,9 +62,9 @@ class Network:
     ) -> Any:
         """A client that has connected, whose transport takes *room* bytes."""
         handshake = Handshake(DATABASE, client_id, dialect, True)
-        protocol: Any = WebSocketConnection()
+        listener = PeerConnection(self._surroundings, handshake, ())
+        protocol: Any = WebSocketConnection(listener)
         protocol.factory = self.connections.factory
-        protocol.listener = PeerConnection(self._surroundings, handshake, ())
         transport = MemoryTransport()
         transport.room = room
         protocol.makeConnection(transport)

@@ -146,7 +146,7 @@ class Delivery:
 
         :param may_run: whether its process may still run, and take locks for its own.
         """
-        peer.connection = None
+        peer.detach()
         peer.state = SessionState.ENDING
         self.end_later(peer, may_run)
 

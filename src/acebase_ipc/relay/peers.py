@@ -89,7 +89,6 @@ class Peer:
     :ivar client_id: its id as text.
     :ivar connection: its WebSocket; ``None`` while it has none.
     :ivar connected: when that was opened, in milliseconds since 1970.
-    :ivar address: the address of its last connection's other end.
     :ivar traffic: the messages of all its connections.
     :ivar said_bye: whether it has broadcast that it is leaving.
     :ivar queue: the messages that wait for it.
@@ -99,8 +98,8 @@ class Peer:
     """
 
     __slots__ = (
+        "_address",
         "account",
-        "address",
         "client_id",
         "connected",
         "connection",
@@ -129,7 +128,7 @@ class Peer:
         self.database = database
         self.connection = connection
         self.connected = connected
-        self.address = "" if connection is None else connection.address
+        self._address = ""  # while it has no connection
         self.traffic = Traffic()
         self.dialect = handshake.dialect
         self.dialect_settled = handshake.dialect_settled
@@ -142,6 +141,16 @@ class Peer:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.client_id} of {self.database.name}>"
+
+    @property
+    def address(self) -> str:
+        """The address of its connection's other end, or of its last connection's."""
+        return self._address if self.connection is None else self.connection.address
+
+    def detach(self) -> None:
+        """Note that it has no connection any more."""
+        self._address = self.address
+        self.connection = None
 
     @property
     def is_master(self) -> bool:

@@ -103,12 +103,7 @@ class LockRecovery:
             kind, unpack, start, end, size = account.request_layouts[body[FIRST]]
             head, request_id, tail = unpack(body)
             requests = account.requests
-            if (
-                head != start
-                or tail != end
-                or len(body) > SMALL
-                or len(requests) >= account.room
-            ):
+            if head != start or tail != end or len(body) > SMALL or len(requests) >= account.room:
                 return False
             if kind is LOCK or kind is OTHER:
                 requests[request_id] = body, self._clock(), None

@@ -168,7 +168,6 @@ class Sessions:
             self._expiries.pop(previous, None)
             previous.connection = connection
             previous.connected = connected_at
-            previous.address = connection.address
             previous.state = SessionState.CONNECTED
             arrival = Arrival.RESTARTED if previous.is_master else Arrival.RESUMED
             return Admitted(previous, arrival)
@@ -222,7 +221,7 @@ class Sessions:
         if connection is not None:
             self._observer.report(PeerReplaced(peer.database.name, peer.client_id, peer.address))
             peer.queue.prepend(connection.reclaim())
-            peer.connection = None
+            peer.detach()
             connection.close(CLOSE_REPLACED, "replaced")
 
     # After a crash of the relay
@@ -273,7 +272,7 @@ class Sessions:
                 self._conflicts.declare(peer, now)  # it was replaced although its process runs
         else:
             peer.queue.prepend(connection.reclaim())
-            peer.connection = None
+            peer.detach()
             if self._keeps_session(peer, close_code):
                 self._suspend(peer, now, has_ended and not peer.is_master)
             else:
@@ -372,7 +371,7 @@ class Sessions:
         self._expiries.pop(peer, None)
         self._delivery.forget(peer)
         peer.state = SessionState.GONE
-        peer.connection = None
+        peer.detach()
         if peer.is_master:
             peer.database.is_warming_up = False
         if self._journal is not None and peer.number:

@@ -10,7 +10,7 @@ connection, and that are set on the class here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from functools import cache
 from itertools import compress, repeat
 from operator import is_not
@@ -130,7 +130,7 @@ _HANDSHAKE: Final = frozenset(
 """State of a handshake that Autobahn keeps, and that an open connection does not need."""
 
 _SHARED: Final = frozenset(
-    {"_results", "_valid_events", "is_closed", "is_open", "send_queue", "trafficStats"}
+    {"_results", "_valid_events", "is_closed", "is_open", "peer", "send_queue", "trafficStats"}
 )
 """Attributes that this package does not use: all connections share one object in the class."""
 
@@ -235,6 +235,7 @@ _LEAN: Final[dict[str, Any]] = {
     "utf8validator": _SharedUtf8Validator(),
     "is_open": _Unobserved(),
     "is_closed": _Unobserved(),
+    "peer": "",
     "send_queue": (),
     "trafficStats": TrafficStats(),
     "_valid_events": ("message",),
@@ -255,14 +256,23 @@ def lean(kind: P) -> P:
 
 def drop_handshake_state(protocol: Any) -> None:
     """Remove attributes of an open *protocol* that are not needed, or equal those of its class."""
-    kind: Any = type(protocol)
-    state = protocol.__dict__
-    names = state.keys() - _UNNEEDED
+    _keep(protocol, protocol.__dict__.keys() - _UNNEEDED)
+
+
+def drop_defaults(transport: Any) -> None:
+    """Remove attributes of a Twisted *transport* that equal those of its class."""
+    _keep(transport, transport.__dict__.keys())
+
+
+def _keep(holder: Any, names: Set[str]) -> None:
+    """Remove all attributes of *holder* but those of *names* that differ from its class's."""
+    kind: Any = type(holder)
+    state = holder.__dict__
     values = tuple(map(state.__getitem__, names))
     defaults = map(_class_attributes(kind).get, names, repeat(_ABSENT))
     # A loop in Python would take a twentieth of the time to open a connection.
     kept = compress(zip(names, values, strict=True), map(is_not, values, defaults))
-    protocol.__dict__ = dict(kept)
+    holder.__dict__ = dict(kept)
 
 
 @cache

@@ -58,7 +58,7 @@ class PeerConnection:
         "_is_proxied",
         "_pinged",
         "_pings",
-        "_receive",
+        "_router",
         "_since",
         "_surroundings",
         "_websocket",
@@ -75,8 +75,8 @@ class PeerConnection:
         is_proxied: bool = False,
     ) -> None:
         self._surroundings = surroundings
+        self._router = surroundings.relay.router
         self._is_proxied = is_proxied
-        self._receive = surroundings.relay.router.receive
         self._websocket: WebSocketConnection | None = None
         self._checks: tuple[Callable[[bool], object], ...] = ()
         self._check_timeout: IDelayedCall | None = None
@@ -103,7 +103,7 @@ class PeerConnection:
         peer = self.peer
         if peer is not None:
             try:
-                self._receive(peer, text)
+                self._router.receive(peer, text)
             except MessageRefused as refusal:
                 self._refuse(refusal)
 

@@ -48,10 +48,8 @@ class _Upgrade:
         self._client = client
 
     def buildProtocol(self, address: IAddress) -> WebSocketConnection:
-        protocol = WebSocketConnection()
+        protocol = WebSocketConnection(self._listener, self._client)
         protocol.factory = self._connections.factory
-        protocol.listener = self._listener
-        protocol.client = self._client
         return protocol
 
 
@@ -119,7 +117,8 @@ class PeerConnections:
         upgraded()  # tells the relay's own Site; another Site does not count
         listener = PeerConnection(self._surroundings, handshake, tokens, _is_proxied(request))
         self.factory.work.units += UPGRADE
-        upgrade = _Upgrade(self, listener, request.getClientAddress())
+        client, peer = request.getClientAddress(), request.channel.getPeer()
+        upgrade = _Upgrade(self, listener, None if client == peer else client)
         WebSocketResource(upgrade).render(request)
 
     def opened(self, connection: WebSocketConnection) -> None:

@@ -65,6 +65,9 @@ STATE_OPEN = WebSocketServerProtocol.STATE_OPEN
 STATE_CLOSED = WebSocketServerProtocol.STATE_CLOSED
 _CLOSING = {WebSocketServerProtocol.STATE_CLOSING, STATE_CLOSED}
 
+_NOBODY = Traffic()
+"""Counts the messages to clients that are no peers."""
+
 log = Logger()
 
 
@@ -115,7 +118,6 @@ class WebSocketConnection(WebSocketServerProtocol):
     It implements :class:`acebase_ipc.relay.peers.Connection`.
 
     :ivar listener: receives what arrives.
-    :ivar client: the address of the other end, or, behind a trusted proxy, of its client.
     :ivar is_full: whether it accepts no more messages for now.
     :ivar traffic: counts the messages that are sent.
     :ivar lag: seconds that the other end's process has taken to answer the last ping.
@@ -125,34 +127,65 @@ class WebSocketConnection(WebSocketServerProtocol):
     :ivar last_flush: see :class:`~acebase_ipc.websocket.coalescing.Flushable`.
     """
 
+    # Autobahn's protocols have a dictionary each; an attribute that has a slot takes less memory
+    # and less time.
+    __slots__ = (
+        "_batch",
+        "_batched_bytes",
+        "_client",
+        "_close_code",
+        "_deadline",
+        "_direct",
+        "_incoming",
+        "_is_ended_by_peer",
+        "_paused",
+        "_pong",
+        "_slices",
+        "_socket",
+        "_source",
+        "factory",
+        "feed_size",
+        "is_full",
+        "lag",
+        "last_flush",
+        "last_ping",
+        "last_received",
+        "listener",
+        "next_check",
+        "state",
+        "traffic",
+        "transport",
+    )
+
     factory: WebSocketFactory[WebSocketConnection]
-    listener: Listener
-    client: IAddress | None = None
-    _is_ended_by_peer = False
-    is_full = False
-    traffic = Traffic()  # of nobody, until the client is a peer
-    lag: float | None = None
-    last_received = 0
-    last_ping = 0
-    next_check = 0
-    last_flush = 0.0
 
-    _paused = False  # whether the transport has told us to pause
-    feed_size = FEED  # bytes that Autobahn is fed at a time
-
-    _direct: socket.socket | None = None  # the socket, while the transport is empty
-    _batched_bytes = 0
-    _incoming: Incoming | None = None
-    _pong: bytes | None = None  # the payload of a ping to answer when there is room
-    _slices: Slices | None = None
-    _socket: socket.socket | None = None
-    _source: int | None = None  # identifies the transport to the factory's reader
-    _deadline: IDelayedCall | None = None
-    _close_code: int | None = None
-
-    def __init__(self) -> None:
+    def __init__(self, listener: Listener, client: IAddress | None = None) -> None:
+        """:param client: the address of the client behind a trusted proxy."""
         super().__init__()
+        self.listener = listener
+        self.transport: Any = None
+        self.state = WebSocketServerProtocol.STATE_CONNECTING
+        self.is_full = False
+        self.traffic = _NOBODY
+        self.lag: float | None = None
+        self.last_received = 0
+        self.last_ping = 0
+        self.next_check = 0
+        self.last_flush = 0.0
+        self.feed_size = FEED  # bytes that Autobahn is fed at a time
+        self._client = client
+        self._paused = False  # whether the transport has told us to pause
         self._batch: list[bytes] = []
+        self._batched_bytes = 0
+        self._direct: socket.socket | None = None  # the socket, while the transport is empty
+        self._incoming: Incoming | None = None
+        self._pong: bytes | None = None  # the payload of a ping to answer when there is room
+        self._slices: Slices | None = None
+        self._socket: socket.socket | None = None
+        self._source: int | None = None  # identifies the transport to the factory's reader
+        self._deadline: IDelayedCall | None = None
+        self._close_code: int | None = None
+        self._is_ended_by_peer = False
 
     @property
     def maxMessagePayloadSize(self) -> int:
@@ -177,6 +210,7 @@ class WebSocketConnection(WebSocketServerProtocol):
             if self.factory.knows_transport and type(transport) is Server and not transport.TLS:
                 self._socket = transport.getHandle()
                 self._source = self.factory.read_for(self)
+                _autobahn.drop_defaults(transport)
             else:
                 self.factory.hold(self, 0)
             _autobahn.drop_handshake_state(self)
@@ -494,6 +528,14 @@ class WebSocketConnection(WebSocketServerProtocol):
         if self.wasClean and not self.failedByMe:
             self._close_code = code or CLOSE_NO_STATUS
         return is_over
+
+    @property
+    def client(self) -> IAddress:
+        """The address of the other end, or, behind a trusted proxy, of its client."""
+        if self._client is not None:
+            return self._client
+        address: IAddress = self.transport.getPeer()
+        return address
 
     @property
     def address(self) -> str:

@@ -166,7 +166,7 @@ class RelayRequest(Request):
                 self._fail(self._too_large())
                 return
             if self._length is not None and self._received == len(data):
-                self.content = BytesIO(bytes(self._length))
+                self.content = _buffer(self._length)
             self.content.write(data)
             if self._length is None and self._received > self.reserved + self.wanted:
                 self._reserve_ahead(self._sender)
@@ -245,3 +245,15 @@ class RelayRequest(Request):
     def abort(self) -> None:
         """End the connection at once."""
         self.channel.abort()
+
+
+def _buffer(size: int) -> BytesIO:
+    """Return a buffer of exactly *size* bytes, at least one, to write to from its beginning.
+
+    One that grows as it is written to takes up to an eighth more.
+    """
+    buffer = BytesIO()
+    buffer.seek(size - 1)
+    buffer.write(b"\0")
+    buffer.seek(0)
+    return buffer

@@ -611,6 +611,7 @@ def test_open_requests_are_sent_again_in_their_order(cluster: Cluster) -> None:
     ]
     for message in sent:
         cluster.asks(json.loads(body_of(message))["from"], message)
+        cluster.core.wait(0.001)
     answered = to_master(W3, "request", {"type": "x"}, new_id())
     cluster.asks(W3, answered)
     cluster.master.says(answer(body_of(answered), 1))

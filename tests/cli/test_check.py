@@ -84,6 +84,29 @@ def test_options_with_which_a_relay_starts(
         assert client.upgrade("/healthz").startswith(b"HTTP/1.1 200 ")
 
 
+def test_a_configuration_file(command: Command, tmp_path: Path) -> None:
+    file = tmp_path / "relay.toml"
+    file.write_text(f'port = ["{on_loopback()}"]\ntoken = "a"\n')
+    checked = command("check", str(file), "--json")
+    assert checked.status == 0
+    assert any(
+        each["text"] == "the system chooses a free port" for each in checked.json["findings"]
+    )
+
+    file.write_text("fence = 1\nmax_paylod = 1\n")
+    checked = command("check", "--config", str(file), "--json")
+    assert checked.status == 1
+    told = found(checked.json["findings"], "error")
+    assert f"{file}, line 2: 'max_paylod' is no option: write max_payload" in told
+
+
+def test_options_of_the_environment(command: Command) -> None:
+    checked = command("check", "--port", "0", environment={"ACEBASE_IPC_FENCE": "soon"})
+
+    assert checked.status == 1
+    assert "ACEBASE_IPC_FENCE: 'soon' is not a number of seconds" in checked.output
+
+
 def test_as_text(command: Command) -> None:
     checked = command("check", "--", "--port", "tcp:0")
 

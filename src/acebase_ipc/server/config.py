@@ -19,6 +19,7 @@ from acebase_ipc.server.access import (
     clean_token,
 )
 from acebase_ipc.server.endpoints import (
+    LOOPBACK,
     MAX_PORT,
     ParsedEndpoint,
     parse_admin,
@@ -26,7 +27,7 @@ from acebase_ipc.server.endpoints import (
     render,
 )
 
-DEFAULT_HOST: Final = "127.0.0.1"
+DEFAULT_HOST: Final = LOOPBACK
 DEFAULT_PORT: Final = 9163
 
 

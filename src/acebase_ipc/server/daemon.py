@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from acebase_ipc.errors import ConfigError
 from acebase_ipc.server.config import AceBaseIPCServerConfig
 from acebase_ipc.server.logging import FileOutput, LineObserver
-from acebase_ipc.server.process import Signals, allow_files, exit_with_failure
+from acebase_ipc.server.process import Launch, Signals, allow_files
 from acebase_ipc.server.service import TICK, AceBaseIPCServer, State
 from acebase_ipc.server.systemd import Notifier
 
@@ -29,14 +29,15 @@ log = Logger()
 class Daemon(Service):
     """Runs a server in a process of its own, as ``twistd`` does.
 
-    It ends with one line of text if it cannot listen, reads the token file again on SIGHUP,
-    and notifies systemd.
+    It ends with one line of text and status 1 if it cannot listen, reads the token file again on
+    SIGHUP, and notifies systemd.
 
     The reactor's timers use monotonic time: else they would stop for as long as the time of
     day is set back. That concerns no other code, as the process runs nothing but the relay,
     and it is what Twisted's asyncio reactor does anyway.
 
     :param signals: receives the signals of the process.
+    :param launch: is told whether the server has started.
     :param writer: writes the log, if that is not left to the runner.
     :param log_level: the lowest level that is logged.
     :ivar server: the server that it runs.
@@ -47,12 +48,15 @@ class Daemon(Service):
         config: AceBaseIPCServerConfig,
         reactor: Any,
         signals: Signals,
+        launch: Launch,
         writer: LineObserver | None = None,
         log_level: str = "info",
     ) -> None:
         self.server = AceBaseIPCServer(config, reactor, log_level=log_level)
         self._reactor = reactor
         self._signals = signals
+        self._launch = launch
+        self._has_failed = False
         self._writer = writer
         self._notifier = Notifier(os.environ, os.getpid())
         self._ticking = LoopingCall(self._tick)
@@ -65,34 +69,34 @@ class Daemon(Service):
         super().setServiceParent(parent)
 
     def privilegedStartService(self) -> None:
-        """Listen.
-
-        :raises SystemExit: if that is not possible; its text says why.
-        """
+        """Listen; if that is not possible, the process ends as soon as the reactor runs."""
         if self._reactor.seconds is runtime.seconds:
             self._reactor.seconds = time.monotonic
         allow_files(self.server.config.effective_limits.max_connections)
         try:
             self.server.privilegedStartService()
         except (CannotListenError, ConfigError) as error:
-            raise SystemExit(f"acebase-ipc: {error}") from None
+            self._give_up(error)
 
     def startService(self) -> None:
         """Handle signals, and notify systemd as soon as connections are served."""
         super().startService()
-        if self.server.state is not State.RUNNING:
-            self.privilegedStartService()  # ``twist`` does not call it
+        if self.server.state is not State.RUNNING and not self._has_failed:
+            self.privilegedStartService()  # only ``twistd`` calls it
+        if self._has_failed:
+            return
         try:
             self.server.startService()
         except ConfigError as error:
-            raise SystemExit(f"acebase-ipc: {error}") from None
+            self._give_up(error)
+            return
         self._handle(signal.SIGHUP, self._reload)
         output = None if self._writer is None else self._writer.output
         if isinstance(output, FileOutput):
             self._handle(signal.SIGUSR1, output.rotate)
         self._ticking.start(TICK)
         started = self.server.start()
-        started.addCallbacks(self._report_ready, self._give_up)
+        started.addCallbacks(self._report_ready, self._start_failed)
 
     def _handle(self, number: int, action: Callable[[], object]) -> None:
         def call() -> None:
@@ -104,14 +108,20 @@ class Daemon(Service):
         def report() -> None:
             log.info("ready")
             self._notifier.ready()
+            self._launch.succeeded()
 
         self._reactor.callWhenRunning(report)  # from then on SIGTERM is handled
 
-    def _give_up(self, failure: Failure) -> None:
-        """End the process: a port that opens asynchronously could not be opened."""
+    def _start_failed(self, failure: Failure) -> None:
+        """Give up, as a port that opens asynchronously could not be opened."""
         if self.running:
-            exit_with_failure(f"acebase-ipc: {failure.getErrorMessage()}")
-            self._reactor.callWhenRunning(self._reactor.stop)
+            self._give_up(failure.value)
+
+    def _give_up(self, error: BaseException | None) -> None:
+        """Let the reactor stop as soon as it runs, and the process end with status 1."""
+        self._has_failed = True
+        self._launch.failed(f"acebase-ipc: {error}")
+        self._reactor.callWhenRunning(self._reactor.stop)
 
     def _reload(self) -> None:
         self._notifier.reloading()

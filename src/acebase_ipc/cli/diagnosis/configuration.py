@@ -34,14 +34,14 @@ _TCP = frozenset({"tcp", "tcp6", "ssl", "tls", "pfx"})
 
 
 def examine_options(options: tuple[str, ...]) -> Iterator[Finding]:
-    """Yield what is found about the *options* of ``twistd acebase-ipc``."""
+    """Yield what is found about the *options* of ``acebase-ipc serve``."""
     parsed = Options()
     try:
         parsed.parseOptions(list(options))
     except UsageError as fault:
-        yield error("options", one_line(fault), "see  twistd acebase-ipc --help")
+        yield error("options", one_line(fault), "see  acebase-ipc serve --help")
         return
-    config: AceBaseIPCServerConfig = parsed["config"]
+    config = parsed.settings.config
     yield ok("options", "they can be used together")
     yield from _examine_tokens(config)
     with ExitStack() as ports:

@@ -254,9 +254,12 @@ LINES = {
         "The port is in use or not permitted, or a file cannot be read: the line says which."
     ),
     "closing failed": "A defect of the relay: report it with the traceback.",
-    "the tokens were read again": "Nothing: the relay received SIGHUP.",
-    "the tokens stay as they are: {error}": (
-        "The token file is invalid: fix it and send SIGHUP again."
+    "the tokens were read again": "Nothing: the relay received SIGHUP, or a file has changed.",
+    "the certificates were read again": "Nothing: new connections use them.",
+    "changed: {reloaded}": "Nothing: the new values of these options are in use.",
+    "not changed, as it needs a restart: {others}": "Restart the relay to use the new values.",
+    "nothing is reloaded: {error}": (
+        "A file or an option is invalid: fix it and send SIGHUP again."
     ),
     "an observer failed; its later failures are not logged": (
         "Your own observer has raised an exception; the relay is not affected. Fix the observer."

@@ -49,7 +49,8 @@ def rows(options: Iterator[Option]) -> Iterator[tuple[str, ...]]:
         if each.short:
             names += f", ``-{each.short}``"
         repeated = " Can be repeated." if each.kind.is_list else ""
-        help_ = re.sub("'ps'", "``ps``", each.help).replace("*", r"\*")
+        help_ = re.sub("'ps'", "``ps``", each.help)
+        help_ = re.sub(r"(\*|_(?=\W))", r"\\\1", help_)
         help_ = re.sub(r"(?<![-\w])(--[a-z-]+)", r"``\1``", help_)
         default = each.default or ("off" if each.kind is Kind.FLAG else "none")
         choices = f" One of: {', '.join(f'``{one}``' for one in each.choices)}."

@@ -43,9 +43,8 @@ def serve(arguments: Sequence[str]) -> int:
 
     reactor: Any = _reactor
     writer = options.make_writer(StreamOutput(sys.stdout))
-    config, level = options.settings.config, options.log_level
     try:
-        daemon = Daemon(config, reactor, signals, Launch(), writer, level)
+        daemon = Daemon(options.sources, reactor, signals, Launch(), writer, options.log_level)
     except ConfigError as error:
         return _complain(str(error), FAILED)
     globalLogBeginner.beginLoggingTo([writer])

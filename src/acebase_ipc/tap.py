@@ -236,6 +236,6 @@ def makeService(options: Options) -> IService:
         writer = options.log_writer()
         runner: Any = options.parent or {}
         launch = Launch(forks="nodaemon" in runner and not runner["nodaemon"])
-        return Daemon(options.settings.config, reactor, signals, launch, writer, options.log_level)
+        return Daemon(options.sources, reactor, signals, launch, writer, options.log_level)
     except ConfigError as error:
         raise SystemExit(f"acebase-ipc: {error}") from None

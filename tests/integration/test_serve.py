@@ -57,6 +57,23 @@ def test_options_come_from_a_file_and_the_environment(tmp_path: Path) -> None:
         assert is_healthy(Address(path=str(tmp_path / "relay.sock")))
 
 
+def test_a_changed_file_is_read_on_sighup(tmp_path: Path) -> None:
+    file = tmp_path / "relay.toml"
+    file.write_text('port = ["0"]\n')
+    with serving("--config", str(file)) as relay:
+        relay.wait_for("start", lambda log: "ready" in log)
+        file.write_text('port = ["0"]\nlog_level = "warn"\nmax_memory = true\n')
+        os.kill(relay.pid, signal.SIGHUP)
+        relay.wait_for("error", lambda log: f"nothing is reloaded: {file}, line 3: max_" in log)
+        file.write_text('port = ["0"]\nlog_level = "debug"\ntoken = "a"\nlog_format = "json"')
+        os.kill(relay.pid, signal.SIGHUP)
+        relay.wait_for("change", lambda log: "changed: log_level" in log)
+        assert "changed: token\n" in relay.log
+        relay.wait_for("restart", lambda log: "needs a restart: log_format" in log)
+        relay.stop()
+        assert "#debug] Main loop terminated." in relay.log
+
+
 def ended(*options: str) -> tuple[int, str, str]:
     """The status of the command, its output and its errors."""
     run = subprocess.run(

@@ -71,15 +71,19 @@ class Delivery:
         work: Work,
         clock: Callable[[], float],
     ) -> None:
-        self._max_backlog = limits.max_backlog
-        self._max_session_queue = limits.max_session_queue
-        self._has_sessions = limits.session_timeout > 0
+        self.apply(limits)
         self._registry = registry
         self._budget = budget
         self._observer = observer
         self._clock = clock
         self.work = work
         self.ending: dict[Peer, bool] = {}
+
+    def apply(self, limits: Limits) -> None:
+        """Use these *limits* from now on."""
+        self._max_backlog = limits.max_backlog
+        self._max_session_queue = limits.max_session_queue
+        self._has_sessions = limits.session_timeout > 0
 
     # To a peer
 

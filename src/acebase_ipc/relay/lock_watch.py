@@ -28,11 +28,11 @@ _Subject = tuple[str, str, int]
 class LockWatch:
     """Looks about once a second for what takes too long.
 
-    :param patience: seconds after which it does.
+    :ivar patience: seconds after which it does.
     """
 
     def __init__(self, patience: float, observer: Observer) -> None:
-        self._patience = patience
+        self.patience = patience
         self._observer = observer
         self._told: dict[_Subject, float] = {}
 
@@ -47,7 +47,7 @@ class LockWatch:
                 self._check(database, now)
 
     def _check(self, database: Database, now: float) -> None:
-        since = now - self._patience
+        since = now - self.patience
         locks: list[tuple[Peer, int, bytes, float]] = []
         requests: list[tuple[Peer, Request]] = []
         for peer in database.peers.values():

@@ -102,6 +102,16 @@ class Relay:
         )
         self.router = Router(limits, self.delivery, introductions, self.store, recovery, observer)
 
+    def apply(self, limits: Limits) -> None:
+        """Use these *limits* from now on, except ``max_payload``, which peers were told."""
+        self.memory.set_limit(limits.max_memory)
+        self.registry.apply(limits)
+        self.store.ttl = limits.message_ttl
+        self.delivery.apply(limits)
+        self.sessions.apply(limits)
+        self._lock_watch.patience = limits.lock_warning
+        self._warm_up.seconds = limits.master_warmup
+
     def _end_some(self) -> bool:
         return self.sessions.end_some(self._clock())
 

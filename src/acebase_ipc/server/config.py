@@ -13,6 +13,7 @@ from acebase_ipc.http.tokens import Rule, read_token_file
 from acebase_ipc.protocol.dialect import Dialect
 from acebase_ipc.relay.limits import DEFAULT_MAX_PAYLOAD_TLS, Limits
 from acebase_ipc.server.access import (
+    clean_database,
     clean_host,
     clean_network,
     clean_origin,
@@ -93,6 +94,8 @@ class AceBaseIPCServerConfig:
         ``https://example.org``; ``*`` for all. Default: none.
     :param allow_hosts: further host names under which a relay on loopback may be addressed
         without a token.
+    :param databases: the wire names that are served, as patterns of a shell: ``mydb_*``. Others are
+        refused with 403. Default: all.
     :param trust_proxy: the addresses and networks of proxies, such as ``10.0.0.0/8``, whose
         ``X-Forwarded-For`` or ``Forwarded`` and PROXY headers name the clients; ``unix`` for
         all processes that connect to a Unix socket. Default: none.
@@ -120,6 +123,7 @@ class AceBaseIPCServerConfig:
     state_dir: str | None = None
     allow_origins: tuple[str, ...] = ()
     allow_hosts: tuple[str, ...] = ()
+    databases: tuple[str, ...] = ()
     trust_proxy: tuple[str, ...] = ()
     admin: tuple[str, ...] = field(default=(), repr=False)  # may hold a passphrase
     admin_token_file: str | None = None
@@ -152,7 +156,14 @@ class AceBaseIPCServerConfig:
             raise ConfigError(f"port must be a number, not {self.port!r}")
         if self.port is not None and not 0 <= self.port <= MAX_PORT:
             raise ConfigError(f"port must be from 0 to {MAX_PORT}, not {self.port}")
-        for name in ("endpoints", "allow_origins", "allow_hosts", "trust_proxy", "admin"):
+        for name in (
+            "endpoints",
+            "allow_origins",
+            "allow_hosts",
+            "databases",
+            "trust_proxy",
+            "admin",
+        ):
             if isinstance(getattr(self, name), str):
                 raise ConfigError(f"{name} is a tuple of strings")
         if self.token is not None and not isinstance(self.token, str):
@@ -183,6 +194,7 @@ class AceBaseIPCServerConfig:
             if not self.lock_recovery:
                 raise ConfigError("state_dir (--state-dir) needs lock_recovery")
             self._set("state_dir", os.path.abspath(self.state_dir))
+        self._set("databases", tuple(map(clean_database, self.databases)))
         self._set("allow_origins", tuple(map(clean_origin, self.allow_origins)))
         self._set("allow_hosts", tuple(map(clean_host, self.allow_hosts)))
         self._set("trust_proxy", tuple(map(clean_network, self.trust_proxy)))
@@ -234,6 +246,12 @@ class AceBaseIPCServerConfig:
         token_files = (each for each in (self.token_file, self.admin_token_file) if each)
         endpoints = (*self.parsed_endpoints, *self.parsed_admin)
         return (*token_files, *(path for each in endpoints for path in each.secret_files))
+
+    @property
+    def reloaded_files(self) -> tuple[str, ...]:
+        """The files that are read again when they change: of tokens and of certificates."""
+        endpoints = (*self.parsed_endpoints, *self.parsed_admin)
+        return (*self.secret_files, *(path for each in endpoints for path in each.files))
 
     @property
     def exposed_files(self) -> tuple[str, ...]:

@@ -17,10 +17,10 @@ from twisted.python import runtime
 from twisted.python.failure import Failure
 
 from acebase_ipc.errors import ConfigError
-from acebase_ipc.server.config import AceBaseIPCServerConfig
 from acebase_ipc.server.logging import FileOutput, LineObserver
 from acebase_ipc.server.process import Launch, Signals, allow_files
 from acebase_ipc.server.service import TICK, AceBaseIPCServer, State
+from acebase_ipc.server.settings import Settings, Sources
 from acebase_ipc.server.systemd import Notifier
 
 log = Logger()
@@ -29,13 +29,14 @@ log = Logger()
 class Daemon(Service):
     """Runs a server in a process of its own, as ``twistd`` does.
 
-    It ends with one line of text and status 1 if it cannot listen, reads the token file again on
-    SIGHUP, and notifies systemd.
+    It ends with one line of text and status 1 if it cannot listen, reads its configuration again
+    on SIGHUP, and notifies systemd.
 
     The reactor's timers use monotonic time: else they would stop for as long as the time of
     day is set back. That concerns no other code, as the process runs nothing but the relay,
     and it is what Twisted's asyncio reactor does anyway.
 
+    :param sources: where the configuration comes from, which SIGHUP reads again.
     :param signals: receives the signals of the process.
     :param launch: is told whether the server has started.
     :param writer: writes the log, if that is not left to the runner.
@@ -45,14 +46,19 @@ class Daemon(Service):
 
     def __init__(
         self,
-        config: AceBaseIPCServerConfig,
+        sources: Sources,
         reactor: Any,
         signals: Signals,
         launch: Launch,
         writer: LineObserver | None = None,
         log_level: str = "info",
     ) -> None:
-        self.server = AceBaseIPCServer(config, reactor, log_level=log_level)
+        settings = sources.read()
+        self.server = AceBaseIPCServer(
+            settings.config, reactor, log_level=log_level, reload=self._reload
+        )
+        self._sources = sources
+        self._log_level, self._log_format = settings.log_level, settings.log_format
         self._reactor = reactor
         self._signals = signals
         self._launch = launch
@@ -123,10 +129,34 @@ class Daemon(Service):
         self._launch.failed(f"acebase-ipc: {error}")
         self._reactor.callWhenRunning(self._reactor.stop)
 
-    def _reload(self) -> None:
+    def _reload(self) -> bool:
+        """Read the configuration again; returns whether it could be used."""
         self._notifier.reloading()
-        self.server.reload_tokens()
+        try:
+            settings = self._sources.read()
+        except ConfigError as error:
+            log.error("nothing is reloaded: {error}", error=str(error))
+            is_reloaded = False
+        else:
+            before = self.server.config.limits.max_connections
+            is_reloaded = self.server.reload(settings.config)
+            if is_reloaded:
+                self._change_log(settings)
+                if self.server.config.limits.max_connections > before:
+                    allow_files(self.server.config.limits.max_connections)
         self._notifier.ready()
+        return is_reloaded
+
+    def _change_log(self, settings: Settings) -> None:
+        if settings.log_level != self._log_level:
+            self._log_level = settings.log_level
+            level = settings.log_level or "info"
+            self.server.set_log_level(level)
+            if self._writer is not None:
+                self._writer.set_level(level)
+            log.info("changed: {reloaded}", reloaded="log_level")
+        if settings.log_format != self._log_format:
+            log.warn("not changed, as it needs a restart: {others}", others="log_format")
 
     def _tick(self) -> None:
         self._notifier.alive()

@@ -113,6 +113,14 @@ class ParsedEndpoint:
         return tuple(self.arguments[name] for name in names if name in self.arguments)
 
     @property
+    def files(self) -> tuple[str, ...]:
+        """The files that it reads."""
+        if self.kind == "unix":
+            return ()
+        names = _PATHS.get(self.kind, ())
+        return tuple(self.arguments[name] for name in names if name in self.arguments)
+
+    @property
     def description(self) -> str:
         """The innermost endpoint for ``serverFromString``, with absolute paths and a backlog."""
         if not self.is_known:

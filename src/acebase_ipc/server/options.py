@@ -18,7 +18,13 @@ from typing import Any, Final
 from acebase_ipc.errors import ConfigError
 from acebase_ipc.protocol.dialect import Dialect
 from acebase_ipc.relay.limits import Limit, Limits, describe_limits, format_size, parse_size
-from acebase_ipc.server.access import clean_host, clean_network, clean_origin, clean_token
+from acebase_ipc.server.access import (
+    clean_database,
+    clean_host,
+    clean_network,
+    clean_origin,
+    clean_token,
+)
 from acebase_ipc.server.config import DEFAULT_HOST, DEFAULT_PORT
 from acebase_ipc.server.endpoints import absolute_endpoint, parse_endpoint
 
@@ -239,6 +245,18 @@ OPTIONS: Final[tuple[Option, ...]] = (
         default="the names of loopback",
         reloads=True,
         check=clean_host,
+    ),
+    Option(
+        name="database",
+        kind=Kind.TEXTS,
+        group=Group.ACCESS,
+        field="databases",
+        metavar="PATTERN",
+        help="Serve only databases with such a wire name: mydb_data, or shop_*; others get 403.",
+        example='["mydb_*"]',
+        default="all",
+        reloads=True,
+        check=clean_database,
     ),
     Option(
         name="dialect",

@@ -80,7 +80,7 @@ def _examine_endpoint(parsed: ParsedEndpoint, ports: ExitStack) -> Iterator[Find
         yield skipped(subject, "systemd gives the socket to the relay when it starts it")
         return
     try:
-        endpoint = make_endpoint(replace(parsed, wrappers=()), reactor, (), lambda *_: None)
+        endpoint = make_endpoint(replace(parsed, wrappers=()), reactor, (), lambda *_: None, None)
     except Exception as fault:  # parsers raise whatever their libraries do
         yield error(
             subject, f"it cannot be used: {one_line(fault)}", "correct the string, or its files"

@@ -271,6 +271,13 @@ LINES = {
     ),
     "max_session_queue exceeds max_backlog: a peer that resumes its session may be"
     " disconnected at once": "Set ``--max-session-queue`` to at most ``--max-backlog``.",
+    "max_memory is {memory}: half of the memory limit of the control group": (
+        "Nothing. Set ``--max-memory`` if the rest is more than the process needs."
+    ),
+    "max_connections is {connections}, as the process may open only {files} files"
+    " (ulimit -n, LimitNOFILE=)": (
+        "Raise the hard limit of open files, or set ``--max-connections``."
+    ),
     "max_connections is {connections}, but the process may open only {files} files"
     " (ulimit -n, LimitNOFILE=)": (
         "Raise the hard limit of open files above ``--max-connections``, or lower that."

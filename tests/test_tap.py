@@ -23,6 +23,7 @@ from acebase_ipc import AceBaseIPCServerConfig, ConfigError, Limits
 from acebase_ipc.http.tokens import Rule
 from acebase_ipc.protocol.dialect import Dialect
 from acebase_ipc.relay.limits import GIB, KIB, MIB, describe_limits
+from acebase_ipc.server import settings
 from acebase_ipc.server.daemon import Daemon
 from acebase_ipc.server.logging import FileOutput, StreamOutput, SyslogOutput
 from acebase_ipc.tap import Options, makeService
@@ -35,6 +36,12 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if name.startswith("ACEBASE_IPC_"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _unlimited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limits of memory and of open files are the machine's."""
+    monkeypatch.setattr(settings, "lowered_defaults", dict)
 
 
 @pytest.fixture(autouse=True)
@@ -356,8 +363,8 @@ def test_help_has_groups(usage: str) -> None:
         ("max-message", "64MiB"),
         ("max-stored", "256MiB"),
         ("max-backlog", "64MiB"),
-        ("max-memory", "1GiB"),
-        ("max-connections", "20000"),
+        ("max-memory", "1GiB, or half of the control group's memory limit"),
+        ("max-connections", "20000, or as many as the limit of open files allows"),
         ("max-address-connections", "off"),
         ("message-ttl", "60"),
         ("session-timeout", "15"),

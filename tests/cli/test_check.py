@@ -238,8 +238,10 @@ def test_what_is_only_worth_a_warning(
     texts = [each["text"] for each in findings if each["level"] == "warning"]
     assert any("readable by all users" in each for each in texts)
     assert any("without TLS" in each for each in texts)
-    assert any("may open 4,096 files" in each for each in texts)
+    assert any("may open 4,096 files: --max-connections is 3,996" in each for each in texts)
     assert len(texts) == 3
+    _, findings = check(command, "--port", on_loopback(), "--max-connections", "5000")
+    assert "may open 4,096 files, --max-connections 5,000 needs 5,100" in found(findings, "warning")
 
 
 def test_a_port_that_is_mistaken_for_a_status() -> None:

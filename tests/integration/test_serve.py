@@ -71,7 +71,17 @@ def test_a_changed_file_is_read_on_sighup(tmp_path: Path) -> None:
         assert "changed: token\n" in relay.log
         relay.wait_for("restart", lambda log: "needs a restart: log_format" in log)
         relay.stop()
-        assert "#debug] Main loop terminated." in relay.log
+        assert "Main loop terminated." in relay.log
+
+
+def test_fewer_files_are_told_once() -> None:
+    limited: list[str | Path] = ["/bin/sh", "-c", 'ulimit -n 1000; exec "$@"', "sh", *COMMAND]
+    with Twistd("serve", "--port", on_loopback(), command=limited) as relay:
+        relay.wait_for("start", lambda log: "ready" in log)
+        os.kill(relay.pid, signal.SIGHUP)
+        relay.wait_for("reload", lambda log: "read again" in log)
+    assert relay.log.count("#warn]") == 1
+    assert "max_connections is 900, as the process may open only 1000 files" in relay.log
 
 
 def ended(*options: str) -> tuple[int, str, str]:

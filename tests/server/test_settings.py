@@ -11,12 +11,19 @@ from typing import Any
 import pytest
 
 from acebase_ipc.errors import ConfigError
+from acebase_ipc.server import settings
 from acebase_ipc.server.config import AceBaseIPCServerConfig
 from acebase_ipc.server.config_file import read_config_file
 from acebase_ipc.server.options import BY_NAME, OPTIONS, Kind
 from acebase_ipc.server.settings import Settings, find_sources
 
 EXAMPLE = Path(__file__).parents[2] / "contrib" / "acebase-ipc.toml"
+
+
+@pytest.fixture(autouse=True)
+def _unlimited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limits of memory and of open files are the machine's."""
+    monkeypatch.setattr(settings, "lowered_defaults", dict)
 
 
 @pytest.fixture
@@ -62,15 +69,15 @@ max_memory = "512MiB"
 session_timeout = 7.5
 max_connections = 10
 """)
-    settings = read(file)
+    found = read(file)
 
-    config = settings.config
+    config = found.config
     assert config.endpoints == ("9163", f"unix:address={tmp_path}/relay.sock")
     assert config.token_file == f"{tmp_path}/token.txt", "relative to the file"
     assert not config.introductions
     assert (config.limits.max_payload, config.limits.max_memory) == (1000, 512 * 2**20)
     assert (config.limits.session_timeout, config.limits.max_connections) == (7.5, 10)
-    assert (settings.log_level, settings.log_format) == ("warn", None)
+    assert (found.log_level, found.log_format) == ("warn", None)
 
 
 @pytest.mark.parametrize("name", [each.name for each in OPTIONS])
@@ -140,9 +147,9 @@ def test_a_file_of_windows(file: Path) -> None:
 def test_the_example_has_every_option_as_a_comment(file: Path) -> None:
     text = EXAMPLE.read_text()
     assert tomllib.loads(text) == {}
-    settings = re.findall(r"^#(\w+ = .*)$", text, re.MULTILINE)
+    examples = re.findall(r"^#(\w+ = .*)$", text, re.MULTILINE)
 
-    for setting, option in zip(settings, OPTIONS, strict=True):
+    for setting, option in zip(examples, OPTIONS, strict=True):
         file.write_text(f"{setting}\n")
         assert list(read_config_file(str(file))) == [option.name]
 
@@ -223,6 +230,19 @@ def test_a_flag_can_be_turned_off_again(file: Path, text: str) -> None:
 
     assert not read(file, {"ACEBASE_IPC_ADMIN_BODIES": "no"}).config.admin_bodies
     assert read(None, {"ACEBASE_IPC_ADMIN_BODIES": text}).config.admin_bodies
+
+
+# What the system lowers
+
+
+def test_a_lowered_default_is_no_given_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    lowered = {"max_memory": 5 * 2**20, "max_connections": 7}
+    monkeypatch.setattr(settings, "lowered_defaults", lambda: lowered)
+    found = read(max_connections=9)
+
+    assert found.lowered == {"max_memory": 5 * 2**20}
+    assert found.config.limits.max_memory == 5 * 2**20
+    assert found.config.limits.max_connections == 9
 
 
 # Which one is stronger

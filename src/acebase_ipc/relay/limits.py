@@ -204,6 +204,7 @@ class Limits:
         exceeded="the peer that needs most memory is disconnected (EvictedForMemory)",
         reason="if the system killed the process for its size, all peers would be disconnected",
         minimum=MIB,
+        default_text="1GiB, or half of the control group's memory limit",
     )
     max_connections: int = _limit(
         20_000,
@@ -211,6 +212,7 @@ class Limits:
         **_COUNT,
         exceeded="503, or closed before the first request",
         reason="each needs a file descriptor and about 5 KB of memory",
+        default_text="20000, or as many as the limit of open files allows",
     )
     max_database_connections: int = _limit(
         5_000,

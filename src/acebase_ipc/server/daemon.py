@@ -17,8 +17,9 @@ from twisted.python import runtime
 from twisted.python.failure import Failure
 
 from acebase_ipc.errors import ConfigError
+from acebase_ipc.relay.limits import format_size
 from acebase_ipc.server.logging import FileOutput, LineObserver
-from acebase_ipc.server.process import Launch, Signals, allow_files
+from acebase_ipc.server.process import OTHER_FILES, Launch, Signals, allow_files
 from acebase_ipc.server.service import TICK, AceBaseIPCServer, State
 from acebase_ipc.server.settings import Settings, Sources
 from acebase_ipc.server.systemd import Notifier
@@ -58,6 +59,7 @@ class Daemon(Service):
             settings.config, reactor, log_level=log_level, reload=self._reload
         )
         self._sources = sources
+        self._lowered = settings.lowered
         self._log_level, self._log_format = settings.log_level, settings.log_format
         self._reactor = reactor
         self._signals = signals
@@ -79,10 +81,27 @@ class Daemon(Service):
         if self._reactor.seconds is runtime.seconds:
             self._reactor.seconds = time.monotonic
         allow_files(self.server.config.effective_limits.max_connections)
+        self._report_lowered()
         try:
             self.server.privilegedStartService()
         except (CannotListenError, ConfigError) as error:
             self._give_up(error)
+
+    def _report_lowered(self) -> None:
+        memory = self._lowered.get("max_memory")
+        if memory is not None:
+            log.info(
+                "max_memory is {memory}: half of the memory limit of the control group",
+                memory=format_size(memory),
+            )
+        connections = self._lowered.get("max_connections")
+        if connections is not None:
+            log.warn(
+                "max_connections is {connections}, as the process may open only"
+                " {files} files (ulimit -n, LimitNOFILE=)",
+                connections=connections,
+                files=connections + OTHER_FILES,
+            )
 
     def startService(self) -> None:
         """Handle signals, and notify systemd as soon as connections are served."""

@@ -26,6 +26,7 @@ from acebase_ipc.server.options import (
     Kind,
     from_variable,
 )
+from acebase_ipc.server.resources import lowered_defaults
 
 _OTHER_VARIABLES: Final = frozenset({f"{PREFIX}ADMIN_TOKEN"})
 """Variables of the command ``acebase-ipc``."""
@@ -44,11 +45,13 @@ class Settings:
 
     :ivar config: the configuration of the server that they make.
     :ivar values: the value of each option that was given, by its name.
+    :ivar lowered: the limits that were not given, whose defaults the system has lowered.
     :ivar path: the configuration file.
     """
 
     config: AceBaseIPCServerConfig
     values: Mapping[str, Any] = field(repr=False)
+    lowered: Mapping[str, int]
     path: str | None = None
 
     @property
@@ -85,7 +88,8 @@ class Sources:
         for layer in (self.arguments, self.variables, of_file):
             is_given = values.keys() | {BY_NAME[each].excludes for each in values}
             values |= {name: value for name, value in layer.items() if name not in is_given}
-        return Settings(make_config(values), values, self.path)
+        lowered = {name: value for name, value in lowered_defaults().items() if name not in values}
+        return Settings(make_config({**lowered, **values}), values, lowered, self.path)
 
 
 def find_sources(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> Sources:

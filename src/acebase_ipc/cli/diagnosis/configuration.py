@@ -23,6 +23,7 @@ from acebase_ipc.cli.diagnosis.certificates import examine_dates, now
 from acebase_ipc.cli.diagnosis.findings import Finding, error, mistaken_port, ok, skipped, warning
 from acebase_ipc.cli.output import count, one_line
 from acebase_ipc.errors import ConfigError
+from acebase_ipc.relay.limits import Limits
 from acebase_ipc.server.config import AceBaseIPCServerConfig
 from acebase_ipc.server.endpoints import ParsedEndpoint
 from acebase_ipc.server.listener import make_endpoint
@@ -49,7 +50,9 @@ def examine_options(options: tuple[str, ...]) -> Iterator[Finding]:
             yield from _examine_endpoint(each, ports)
     yield from _examine_exposure(config)
     yield from _examine_state_dir(config.state_dir)
-    yield from _examine_open_files(config.effective_limits.max_connections)
+    yield from _examine_open_files(
+        config.effective_limits.max_connections, "max_connections" in parsed.settings.lowered
+    )
 
 
 def _examine_tokens(config: AceBaseIPCServerConfig) -> Iterator[Finding]:
@@ -220,17 +223,26 @@ def _is_locked(directory: str) -> bool:
     return False
 
 
-def _examine_open_files(connections: int) -> Iterator[Finding]:
-    """Yield whether the process may open as many files as *connections* need."""
+def _examine_open_files(connections: int, is_lowered: bool) -> Iterator[Finding]:
+    """Yield whether the process may open as many files as *connections* need.
+
+    :param is_lowered: whether the number of connections is what the limit of files allows.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = connections + OTHER_FILES
-    if hard != resource.RLIM_INFINITY and hard < needed:
+    needed = (Limits().max_connections if is_lowered else connections) + OTHER_FILES
+    raised = f"raise the limit (ulimit -n {needed}, systemd's LimitNOFILE={needed})"
+    if is_lowered:
+        yield warning(
+            "open files",
+            f"the process may open {hard:,} files: --max-connections is {connections:,}",
+            f"{raised}, or set --max-connections",
+        )
+    elif hard != resource.RLIM_INFINITY and hard < needed:
         yield warning(
             "open files",
             f"the process may open {hard:,} files, --max-connections {connections:,} needs"
             f" {needed:,}",
-            f"raise the limit (ulimit -n {needed}, systemd's LimitNOFILE={needed}), or lower"
-            " --max-connections",
+            f"{raised}, or lower --max-connections",
         )
     else:
         yield ok("open files", f"the process may open enough for {connections:,} connections")

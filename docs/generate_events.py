@@ -162,10 +162,10 @@ ADVICE = {
         "Nothing: ``SessionResumed`` follows within seconds, or ``SessionExpired``."
     ),
     "SessionResumed": NOTHING,
+    "QueueDelivered": NOTHING,
     "MasterAbsent": (
         "Start the process with ``role: 'master'``. The messages to it are queued until it joins."
-        " The line is repeated each minute while a request waits for longer than"
-        " ``--lock-warning``."
+        " The line is written after 5 seconds without a master, and each minute."
     ),
     "SessionExpired": (
         "The process has not reconnected: see *A client crashed* in operations.rst. Start it"

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from typing import Final
 
 from acebase_ipc.protocol.locks import LOCK, read_details
-from acebase_ipc.relay.delivery import report_master_absent
 from acebase_ipc.relay.events import LockHeldLong, Observer, RequestOpenLong
 from acebase_ipc.relay.ledger import Request
 from acebase_ipc.relay.own_requests import master_of
@@ -54,12 +53,8 @@ class LockWatch:
             if peer.account is not None:
                 locks += [(peer, *each) for each in peer.account.held() if each[2] <= since]
                 requests += [(peer, each) for each in peer.account.open_requests(since)]
-        if not requests:
-            return  # nobody has waited for so long
-        if master_of(database) is None:
-            if self._is_new((database.name, "", 0), now):
-                report_master_absent(self._observer, database)
-            return
+        if not requests or master_of(database) is None:
+            return  # nobody has waited for so long, or the absence of the master is told
         for peer, lock_id, granted, at in locks:
             subject = database.name, peer.client_id, lock_id
             self._check_lock(subject, granted, round(now - at), requests, now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final
 
 from twisted.internet.endpoints import serverFromString
@@ -52,6 +53,8 @@ class Certificate:
 
     def read(self) -> Any:
         """Return the files as they are now, for :meth:`use`; raises as the constructor."""
+        if self._parsed.kind == "ssl":
+            _check_pem(self._parsed.arguments)
         recorder = _Recorder()
         endpoint: Any = serverFromString(recorder, self._parsed.description)
         if isinstance(endpoint, TLSServerEndpoint):
@@ -67,6 +70,22 @@ class Certificate:
     def getContext(self) -> Any:
         """Return the context of a new connection; Twisted's name for it."""
         return self._options.getContext()
+
+
+def _check_pem(arguments: dict[str, str]) -> None:
+    """Look whether the PEM files hold what they should, as OpenSSL does not say what is missing.
+
+    :raises ValueError: if they do not.
+    :raises OSError: if one cannot be read.
+    """
+    key_path = arguments["privateKey"]
+    key = Path(key_path).read_bytes()
+    if b"PRIVATE KEY-----" not in key:
+        raise ValueError(f"{key_path} holds no private key in PEM form")
+    path = arguments.get("certKey", key_path)
+    if b"-----BEGIN CERTIFICATE-----" not in Path(path).read_bytes():
+        hint = ": name its file with certKey=certificate.pem" if path == key_path else ""
+        raise ValueError(f"{path} holds no certificate in PEM form{hint}")
 
 
 def listen_with(

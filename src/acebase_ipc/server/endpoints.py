@@ -261,6 +261,15 @@ def _check(kind: str, arguments: dict[str, str]) -> None:
     port = arguments.get("port")
     if kind in ("tcp", "tcp6", "ssl", "pfx") and port is None:
         raise ValueError("the port is missing")
+    if kind == "ssl" and not arguments.get("privateKey"):
+        raise ValueError(
+            f"the key is missing: write ssl:{port}:privateKey=key.pem:certKey=certificate.pem"
+        )
+    if kind == "tls" and (not arguments.get("path") or arguments["path"].isdecimal()):
+        raise ValueError(
+            "the directory is missing: write tls:DIRECTORY:9163, where DIRECTORY holds a"
+            " HOST.pem for each host name, or use ssl:"
+        )
     _check_number("port", port, MAX_PORT)
     _check_number("backlog", arguments.get("backlog"), MAX_BACKLOG)
     if kind == "unix":

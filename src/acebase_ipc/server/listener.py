@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Container
 from functools import partial
 from typing import Any, Final
@@ -153,6 +154,8 @@ class Listener:
 
     def _unusable(self, error: BaseException | None) -> ConfigError:
         reason = str(error) or type(error).__name__
+        if reason.startswith("Unknown endpoint type"):
+            reason += ": write 9163, or tcp:9163:interface=127.0.0.1"
         return ConfigError(f"cannot listen on {self._parsed.redacted!r}: {reason}")
 
 
@@ -181,6 +184,11 @@ def make_endpoint(
     endpoint: IStreamServerEndpoint
     if parsed.kind == "systemd":
         endpoint = InheritedEndpoint(reactor, parsed.arguments)
+    elif parsed.kind == "tls" and not os.path.isdir(parsed.arguments["path"]):
+        raise ConfigError(
+            f"there is no directory {parsed.arguments['path']}: write tls:DIRECTORY:9163, where"
+            " DIRECTORY holds a HOST.pem for each host name, or use ssl:"
+        )
     elif certificate is not None:
         endpoint = listen_with(certificate, parsed, reactor)
     else:

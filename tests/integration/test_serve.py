@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -132,3 +133,22 @@ def test_it_needs_nothing_that_only_other_commands_need() -> None:
     code = f"{WITHOUT_EXTRAS}; from acebase_ipc.__main__ import main; main()"
     with Twistd(*("serve", "--port", on_loopback()), command=[sys.executable, "-c", code]) as relay:
         relay.wait_for("start", lambda log: "ready" in log)
+
+
+def test_tcp6_serves_both_families() -> None:
+    with serving("--port", "tcp6:0", "--token", "a") as relay:
+        relay.wait_for("start", lambda log: "ready" in log)
+        port = int(re.findall(r"listening on ws://\[::\]:(\d+)", relay.log)[0])
+        for host in ("127.0.0.1", "::1"):
+            assert is_healthy(Address(host=host, port=port))
+
+
+def test_a_worker_over_tcp6_is_known_by_its_ipv4_address() -> None:
+    options = ("--port", "tcp6:0", "--max-address-connections", "1", "--log-level", "debug")
+    with serving(*options) as relay:
+        relay.wait_for("start", lambda log: "ready" in log)
+        port = int(re.findall(r"listening on ws://\[::\]:(\d+)", relay.log)[0])
+        with RawClient(Address(port=port)) as client:
+            head = client.upgrade("/books_data/connect?id=alice&v=1.0.0")
+            assert head.startswith(b"HTTP/1.1 101 ")
+            relay.wait_for("peer", lambda log: "alice joined from 127.0.0.1:" in log)

@@ -89,6 +89,7 @@ def test_a_configuration_file(command: Command, tmp_path: Path) -> None:
     file.write_text(f'port = ["{on_loopback()}"]\ntoken = "a"\n')
     checked = command("check", str(file), "--json")
     assert checked.status == 0
+    assert f"{file} holds a secret and is readable by all" in checked.output
     assert any(
         each["text"] == "the system chooses a free port" for each in checked.json["findings"]
     )

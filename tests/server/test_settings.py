@@ -141,6 +141,25 @@ def test_a_file_of_windows(file: Path) -> None:
     assert read(file).config.limits.fence == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "mode", "is_told"),
+    [
+        ('token = "a"', 0o644, True),
+        ('port = ["pfx:1:path=a:passphrase=b"]', 0o604, True),
+        ('token = "a"', 0o640, False),
+        ('port = ["pfx:1:path=a:passphraseFile=b"]', 0o644, False),
+        ("fence = 1", 0o644, False),
+    ],
+)
+def test_a_file_with_a_secret_that_everybody_can_read_is_told(
+    file: Path, text: str, mode: int, is_told: bool
+) -> None:
+    file.write_text(text)
+    file.chmod(mode)
+
+    assert read(file).exposed_file == (str(file) if is_told else None)
+
+
 # The example
 
 

@@ -71,6 +71,11 @@ def _endpoint(kind: str, port: int, host: str, arguments: dict[str, str | None])
     return render(f"{kind}:{port}", {"interface": host, **given})
 
 
+def is_exposed(path: str) -> bool:
+    """Return whether every user of the machine can read the file at *path*."""
+    return os.path.exists(path) and bool(os.stat(path).st_mode & stat.S_IROTH)
+
+
 @dataclass(frozen=True, kw_only=True)
 class AceBaseIPCServerConfig:
     """The configuration of a server.
@@ -256,11 +261,7 @@ class AceBaseIPCServerConfig:
     @property
     def exposed_files(self) -> tuple[str, ...]:
         """Those of :attr:`secret_files` that every user of the machine can read."""
-        return tuple(
-            path
-            for path in self.secret_files
-            if os.path.exists(path) and os.stat(path).st_mode & stat.S_IROTH
-        )
+        return tuple(filter(is_exposed, self.secret_files))
 
     @property
     def descriptions(self) -> tuple[str, ...]:

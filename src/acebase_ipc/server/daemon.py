@@ -59,7 +59,7 @@ class Daemon(Service):
             settings.config, reactor, log_level=log_level, reload=self._reload
         )
         self._sources = sources
-        self._lowered = settings.lowered
+        self._lowered, self._exposed_file = settings.lowered, settings.exposed_file
         self._log_level, self._log_format = settings.log_level, settings.log_format
         self._reactor = reactor
         self._signals = signals
@@ -81,13 +81,16 @@ class Daemon(Service):
         if self._reactor.seconds is runtime.seconds:
             self._reactor.seconds = time.monotonic
         allow_files(self.server.config.effective_limits.max_connections)
-        self._report_lowered()
+        self._report_settings()
         try:
             self.server.privilegedStartService()
         except (CannotListenError, ConfigError) as error:
             self._give_up(error)
 
-    def _report_lowered(self) -> None:
+    def _report_settings(self) -> None:
+        """Log what else there is to say about the configuration."""
+        if self._exposed_file is not None:
+            log.warn("{path} holds a secret and is readable by all users", path=self._exposed_file)
         memory = self._lowered.get("max_memory")
         if memory is not None:
             log.info(

@@ -15,8 +15,9 @@ from typing import Any, Final
 from acebase_ipc.errors import ConfigError
 from acebase_ipc.protocol.dialect import Dialect
 from acebase_ipc.relay.limits import Limits
-from acebase_ipc.server.config import AceBaseIPCServerConfig
+from acebase_ipc.server.config import AceBaseIPCServerConfig, is_exposed
 from acebase_ipc.server.config_file import read_config_file
+from acebase_ipc.server.endpoints import redact
 from acebase_ipc.server.options import (
     BY_NAME,
     CONFIG,
@@ -46,13 +47,13 @@ class Settings:
     :ivar config: the configuration of the server that they make.
     :ivar values: the value of each option that was given, by its name.
     :ivar lowered: the limits that were not given, whose defaults the system has lowered.
-    :ivar path: the configuration file.
+    :ivar exposed_file: the configuration file, if it holds a secret and every user can read it.
     """
 
     config: AceBaseIPCServerConfig
     values: Mapping[str, Any] = field(repr=False)
     lowered: Mapping[str, int]
-    path: str | None = None
+    exposed_file: str | None = None
 
     @property
     def log_format(self) -> str | None:
@@ -89,7 +90,15 @@ class Sources:
             is_given = values.keys() | {BY_NAME[each].excludes for each in values}
             values |= {name: value for name, value in layer.items() if name not in is_given}
         lowered = {name: value for name, value in lowered_defaults().items() if name not in values}
-        return Settings(make_config({**lowered, **values}), values, lowered, self.path)
+        exposed = (
+            self.path if self.path and _holds_secret(of_file) and is_exposed(self.path) else None
+        )
+        return Settings(make_config({**lowered, **values}), values, lowered, exposed)
+
+
+def _holds_secret(values: Mapping[str, Any]) -> bool:
+    endpoints = (*values.get("port", ()), *values.get("admin", ()))
+    return "token" in values or any(redact(each) != each for each in endpoints)
 
 
 def find_sources(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> Sources:

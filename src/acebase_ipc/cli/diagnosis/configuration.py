@@ -44,7 +44,7 @@ def examine_options(options: tuple[str, ...]) -> Iterator[Finding]:
         return
     config = parsed.settings.config
     yield ok("options", "they can be used together")
-    yield from _examine_tokens(config)
+    yield from _examine_tokens(config, parsed.settings.exposed_file)
     with ExitStack() as ports:
         for each in (*config.parsed_endpoints, *config.parsed_admin):
             yield from _examine_endpoint(each, ports)
@@ -55,7 +55,7 @@ def examine_options(options: tuple[str, ...]) -> Iterator[Finding]:
     )
 
 
-def _examine_tokens(config: AceBaseIPCServerConfig) -> Iterator[Finding]:
+def _examine_tokens(config: AceBaseIPCServerConfig, exposed_file: str | None) -> Iterator[Finding]:
     for option, read, path in (
         ("--token-file", config.rules, config.token_file),
         ("--admin-token-file", config.admin_rules, config.admin_token_file),
@@ -68,7 +68,7 @@ def _examine_tokens(config: AceBaseIPCServerConfig) -> Iterator[Finding]:
             yield error(option, one_line(fault), "acebase-ipc token new --file FILE  makes one")
             continue
         yield ok(option, f"{path} holds {count(len(rules), 'token')}")
-    for path in config.exposed_files:
+    for path in (*config.exposed_files, *([] if exposed_file is None else [exposed_file])):
         yield warning(
             "files", f"{path} holds a secret and is readable by all users", f"chmod o= {path}"
         )

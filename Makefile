@@ -52,14 +52,14 @@ done)
 .NOTPARALLEL:
 .PHONY: help run cluster test test-pythons test-trunk lint docs package bench bench-attacks soak \
         soak-acebase conformance fuzz screenshots node-modules clean docs/limits.rst \
-        docs/events.rst docs/metrics.rst
+        docs/events.rst docs/metrics.rst docs/options.rst contrib/acebase-ipc.toml
 
 help: ## Show this list
 	@sed -n 's/^\([a-z][a-z./-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 30
 
 run: $(VENV)/.run ## Install into .venv and start the relay (ARGS='--help' shows its options)
 	@echo "The admin endpoint: http://127.0.0.1:9164"
-	@exec $(BIN)/twistd -n --pidfile= acebase-ipc --admin tcp:9164:interface=127.0.0.1 $(ARGS)
+	@exec $(BIN)/acebase-ipc serve --admin 9164 $(ARGS)
 
 cluster: $(CLUSTER)/node_modules/.package-lock.json ## Run an AceBase cluster on the relay of "make run" in another terminal
 	@exec node $(CLUSTER)/cluster.js $(ARGS)
@@ -132,6 +132,12 @@ docs/architecture.svg: docs/architecture.dot ## Draw the picture of the architec
 
 screenshots: $(VENV)/.test ## Take the screenshots of the status page, 5 minutes (needs Chromium)
 	@$(BIN)/python -m tests.browser.screenshots $(ARGS)
+
+docs/options.rst: $(VENV)/.run ## Generate the table of options from acebase_ipc.server.options
+	@$(BIN)/python docs/generate_options.py > $@
+
+contrib/acebase-ipc.toml: $(VENV)/.run ## Generate the commented configuration file from acebase_ipc.server.options
+	@$(BIN)/python docs/generate_config.py > $@
 
 docs/limits.rst: $(VENV)/.run ## Generate the table of limits from acebase_ipc.relay.limits
 	@$(BIN)/python docs/generate_limits.py > $@

@@ -162,10 +162,10 @@ ADVICE = {
         "Nothing: ``SessionResumed`` follows within seconds, or ``SessionExpired``."
     ),
     "SessionResumed": NOTHING,
+    "QueueDelivered": NOTHING,
     "MasterAbsent": (
         "Start the process with ``role: 'master'``. The messages to it are queued until it joins."
-        " The line is repeated each minute while a request waits for longer than"
-        " ``--lock-warning``."
+        " The line is written after 5 seconds without a master, and each minute."
     ),
     "SessionExpired": (
         "The process has not reconnected: see *A client crashed* in operations.rst. Start it"
@@ -254,9 +254,12 @@ LINES = {
         "The port is in use or not permitted, or a file cannot be read: the line says which."
     ),
     "closing failed": "A defect of the relay: report it with the traceback.",
-    "the tokens were read again": "Nothing: the relay received SIGHUP.",
-    "the tokens stay as they are: {error}": (
-        "The token file is invalid: fix it and send SIGHUP again."
+    "the tokens were read again": "Nothing: the relay received SIGHUP, or a file has changed.",
+    "the certificates were read again": "Nothing: new connections use them.",
+    "changed: {reloaded}": "Nothing: the new values of these options are in use.",
+    "not changed, as it needs a restart: {others}": "Restart the relay to use the new values.",
+    "nothing is reloaded: {error}": (
+        "A file or an option is invalid: fix it and send SIGHUP again."
     ),
     "an observer failed; its later failures are not logged": (
         "Your own observer has raised an exception; the relay is not affected. Fix the observer."
@@ -268,6 +271,13 @@ LINES = {
     ),
     "max_session_queue exceeds max_backlog: a peer that resumes its session may be"
     " disconnected at once": "Set ``--max-session-queue`` to at most ``--max-backlog``.",
+    "max_memory is {memory}: half of the memory limit of the control group": (
+        "Nothing. Set ``--max-memory`` if the rest is more than the process needs."
+    ),
+    "max_connections is {connections}, as the process may open only {files} files"
+    " (ulimit -n, LimitNOFILE=)": (
+        "Raise the hard limit of open files, or set ``--max-connections``."
+    ),
     "max_connections is {connections}, but the process may open only {files} files"
     " (ulimit -n, LimitNOFILE=)": (
         "Raise the hard limit of open files above ``--max-connections``, or lower that."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
@@ -9,8 +10,6 @@ from dataclasses import fields
 from acebase_ipc.http.channel import MAX_HEAD, MAX_HEADER_LINES
 from acebase_ipc.protocol.handshake import MAX_CLIENT_ID, MAX_DATABASE_NAME, MIN_CLIENT_ID
 from acebase_ipc.relay.limits import (
-    DEFAULT_MAX_PAYLOAD,
-    DEFAULT_MAX_PAYLOAD_TLS,
     KIB,
     Limits,
     describe_limits,
@@ -71,9 +70,9 @@ The effect of these bounds on the wire: `protocol.rst <protocol.rst>`_.
 """
 
 
-def spoken(size: float) -> str:
-    """Return a size as it is written in a text: ``16 MiB``."""
-    return format_size(size).replace("KiB", " KiB").replace("MiB", " MiB").replace("GiB", " GiB")
+def spaced(text: str) -> str:
+    """Return *text* with its sizes as they are written in a text: ``16 MiB``."""
+    return re.sub("([0-9])([KMG]iB)", r"\1 \2", text)
 
 
 def sentence(text: str) -> str:
@@ -86,14 +85,7 @@ def rows() -> Iterator[tuple[str, ...]]:
     limits = describe_limits()
     for each in fields(Limits):
         limit = limits[each.name]
-        if isinstance(each.default, int | float):
-            default = spoken(each.default)
-        elif each.name != "max_payload":
-            default = "off"
-        else:
-            default = (
-                f"{spoken(DEFAULT_MAX_PAYLOAD)}, or {spoken(DEFAULT_MAX_PAYLOAD_TLS)} with TLS"
-            )
+        default = spaced(limit.default_text or format_size(each.default))
         yield (
             f"``{each.name}`` ``--{each.name.replace('_', '-')}``",
             limit.summary,

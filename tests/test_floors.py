@@ -49,8 +49,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "server": {"addresses", "admin", "http", "rotation", "websocket", *FLOOR_0},
     # Floor 3: what people run, and what they test with.
     "tap": {"server", *FLOOR_0},
-    "cli": {"client", "http.tokens", "server", "tap", *FLOOR_0},
-    "__main__": {"cli"},
+    "serve": {"server", "tap", *FLOOR_0},
+    "cli": {"client", "http.tokens", "serve", "server", "tap", *FLOOR_0},
+    "__main__": {"cli", "serve"},
     "testing": {"addresses", "rotation", "client", "http", "peer", "server", "websocket", *FLOOR_0},
 }
 """What a package or a module beside the packages may import of this package."""

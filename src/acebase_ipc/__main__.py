@@ -12,7 +12,14 @@ REQUIRED = ("click", "rich", "psutil")
 
 
 def main() -> None:
-    """Run the command; ends the process with one of the statuses that ``--help`` lists."""
+    """Run the command; ends the process with one of the statuses that ``--help`` lists.
+
+    A relay is served without the modules that the other commands need.
+    """
+    if sys.argv[1:2] == ["serve"]:
+        from acebase_ipc.serve import serve
+
+        sys.exit(serve(sys.argv[2:]))
     missing = [each for each in REQUIRED if find_spec(each) is None]
     if missing:
         sys.exit(

@@ -8,6 +8,7 @@ Every refusal is one of these, and carries what the client is told::
     │   ├── BadRequest          400       it cannot be parsed
     │   ├── Unauthorized        403       the origin or host of a request
     │   ├── WrongToken          403/401   the token of a handshake / a request
+    │   ├── DatabaseNotServed   403       none of --database matches its wire name
     │   ├── NotAPeer            401       the id of a request
     │   ├── UnsupportedVersion  409       the client's IPC version
     │   ├── InvalidClientId     500       the status the npm package acebase looks for

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import fields
+from collections.abc import Callable
 from importlib.metadata import version
-from typing import IO, Any
+from itertools import groupby
+from typing import IO, Any, Final
 
 from twisted.application.service import IService
 from twisted.logger import LogLevel
 from twisted.python import usage
 
 from acebase_ipc.errors import ConfigError
-from acebase_ipc.protocol.dialect import Dialect
-from acebase_ipc.relay.limits import Limit, Limits, format_size, parse_size
-from acebase_ipc.server.access import clean_token
-from acebase_ipc.server.config import DEFAULT_HOST, DEFAULT_PORT, AceBaseIPCServerConfig
 from acebase_ipc.server.logging import (
     FileOutput,
     LineObserver,
@@ -26,173 +23,99 @@ from acebase_ipc.server.logging import (
     StreamOutput,
     SyslogOutput,
 )
-from acebase_ipc.server.process import Signals, remove_stale_pid_file
+from acebase_ipc.server.options import (
+    CONFIG,
+    DEFAULT_ENDPOINT,
+    OPTIONS,
+    PREFIX,
+    Kind,
+    Option,
+    from_argument,
+)
+from acebase_ipc.server.process import Launch, Signals, remove_stale_pid_file
+from acebase_ipc.server.settings import Settings, Sources, find_sources
 
-DEFAULT_ENDPOINT = f"tcp:{DEFAULT_PORT}:interface={DEFAULT_HOST}"
-TOKEN_VARIABLE = "ACEBASE_IPC_TOKEN"
+WIDTH: Final = 80
+"""Columns of the help."""
 
+INDENT: Final = 30
+"""Columns of the names of the options in the help."""
 
-LONGDESC = f"""
+LONGDESC = f"""\
 Relays lock requests, cache notifications and data events between AceBase
 processes that share database files. Without --port it listens on
 {DEFAULT_ENDPOINT}, for processes of this machine only.
+"""
 
-Two examples:
+EXPLANATION = f"""\
+Two examples; "acebase-ipc serve" is the same as "twistd -n acebase-ipc":
 
-    twistd -n acebase-ipc --port tcp:9163:interface=127.0.0.1
-    twistd -n acebase-ipc --port ssl:9163:privateKey=key.pem --token-file token.txt
+    twistd -n acebase-ipc --port 9163 --token-file token.txt
+    twistd -n acebase-ipc --port ssl:9163:privateKey=key.pem:certKey=cert.pem
 
-A port is a Twisted endpoint string: tcp:, ssl:, tls:, unix:, systemd: and more,
-and pfx:9163:path=server.pfx:passphraseFile=secret.txt for a PKCS#12 bundle.
+An endpoint is the number of a port of loopback, or a Twisted endpoint string:
+tcp:, tcp6:, ssl:, unix:, systemd: and more, and for a PKCS#12 bundle
+pfx:9163:path=server.pfx:passphraseFile=secret.txt
 ssl: takes no encrypted PEM key. Convert such a key into a bundle for pfx: with
 
     openssl pkcs12 -export -inkey key.pem -in cert.pem -out server.pfx
 
-Without --token and --token-file the token is taken from the environment
-variable {TOKEN_VARIABLE}. A size is a number of bytes, or has a unit: 16KiB,
-16MiB, 1GiB. Relative paths are resolved when the relay starts.
+A size is a number of bytes, or has a unit: 16KiB, 16MiB, 1GiB. Relative paths
+are resolved when the relay starts.
+
+Every option can be given in the environment, as {PREFIX}TOKEN_FILE, and in
+the file of --config, as token_file. The command line is stronger than the
+environment, and that than the file.
 """
 
 
-def limit_parameters() -> Iterator[list[Any]]:
-    """Yield an option for each limit."""
-    for each in fields(Limits):
-        limit: Limit = each.metadata["limit"]
-        is_time = limit.unit == "seconds"
-        default = "16KiB, or 16MiB with TLS" if each.name == "max_payload" else "off"
-        if isinstance(each.default, int | float):
-            default = format_size(each.default) if limit.unit == "bytes" else f"{each.default:g}"
-        text = f"{limit.unit[0].upper()}{limit.unit[1:]}: {limit.summary}. [default: {default}]"
-        yield [each.name.replace("_", "-"), None, None, text, float if is_time else parse_size]
+def _collect(option: Option) -> Callable[..., None]:
+    """Return the method that receives *option* while a command line is parsed."""
 
+    def opt_flag(self: Options) -> None:
+        self.given[option.name] = True
 
-def dialect(text: str) -> Dialect | None:
-    """Return the dialect of that name, ``None`` for ``auto``."""
-    if text == "auto":
-        return None
-    try:
-        return Dialect(text)
-    except ValueError:
-        raise ConfigError("must be auto, documented or acebase") from None
+    def opt_value(self: Options, text: str) -> None:
+        try:
+            value = from_argument(option, text, os.getcwd())
+        except ConfigError as error:
+            raise usage.UsageError(f"{option.option}: {error}") from None
+        if option.kind.is_list:
+            self.given[option.name] = (*self.given.get(option.name, ()), value)
+        else:
+            self.given[option.name] = value
 
-
-def one_of(*choices: str) -> Callable[[str], str]:
-    """Return a function that accepts only one of *choices*."""
-
-    def coerce(text: str) -> str:
-        if text not in choices:
-            raise ConfigError(f"must be one of {', '.join(choices)}")
-        return text
-
-    return coerce
+    method: Callable[..., None] = opt_flag if option.kind is Kind.FLAG else opt_value
+    method.__doc__ = option.text
+    return method
 
 
 class Options(usage.Options):
-    """The options of ``twistd acebase-ipc``."""
+    """The options of ``twistd acebase-ipc``.
 
-    synopsis = "[--port <endpoint>]… [--token-file <file>] [options]"
+    :ivar given: the values of the command line.
+    :ivar sources: where the options come from, after they were parsed.
+    :ivar settings: the options as they were when they were parsed.
+    """
 
-    longdesc: str = LONGDESC
-
-    optParameters: list[list[Any]] = [
-        [
-            "token",
-            None,
-            None,
-            "The secret that clients must present; visible in the output of 'ps'.",
-        ],
-        [
-            "token-file",
-            None,
-            None,
-            "Read tokens from this file, one per line: [<database pattern>] <token>.",
-        ],
-        [
-            "state-dir",
-            None,
-            None,
-            "Keep a journal of workers and locks here, so that a crash stops no cluster.",
-        ],
-        [
-            "admin-token-file",
-            None,
-            None,
-            "Read tokens for --admin over TCP from this file, one per line.",
-        ],
-        [
-            "dialect",
-            None,
-            None,
-            "The dialect of all peers: documented or acebase. [default: auto, detected]",
-            dialect,
-        ],
-        [
-            "log-format",
-            None,
-            None,
-            "The format of the log: text, or json (one object per line). [default: text]",
-            one_of("text", "json"),
-        ],
-        [
-            "log-level",
-            None,
-            None,
-            "The lowest level that is logged: debug, info, warn or error. [default: info]",
-            one_of("debug", "info", "warn", "error"),
-        ],
-        *limit_parameters(),
-    ]
-
-    optFlags: list[list[Any]] = [
-        ["no-introductions", None, "Do not send acebase peers each other's hello."],
-        [
-            "no-lock-recovery",
-            None,
-            "Leave the locks of peers that are gone, and tell a new master nothing.",
-        ],
-        ["admin-bodies", None, "Show the bodies of messages to those who watch at --admin."],
-    ]
+    synopsis = "[options]"
 
     compData = usage.Completions(
         optActions={
-            "token-file": usage.CompleteFiles(),
-            "admin-token-file": usage.CompleteFiles(),
-            "state-dir": usage.CompleteDirs(),
-            "dialect": usage.CompleteList(["auto", "documented", "acebase"]),
-            "log-format": usage.CompleteList(["text", "json"]),
-            "log-level": usage.CompleteList(["debug", "info", "warn", "error"]),
+            each.option.removeprefix("--"): usage.CompleteList(list(each.choices))
+            if each.choices
+            else usage.CompleteFiles()
+            for each in (*OPTIONS, CONFIG)
+            if each.choices or each.kind is Kind.PATH
         }
     )
 
+    sources: Sources
+    settings: Settings
+
     def __init__(self) -> None:
         super().__init__()
-        self["ports"] = []
-        self["admin"] = []
-        self["origins"] = []
-        self["hosts"] = []
-        self["proxies"] = []
-
-    def opt_port(self, description: str) -> None:
-        """Listen on this endpoint; may be given more than once."""
-        self["ports"].append(description)
-
-    opt_p = opt_port
-
-    def opt_admin(self, description: str) -> None:
-        """Show what happens, and obey commands, at this endpoint; may be given more than once."""
-        self["admin"].append(description)
-
-    def opt_allow_origin(self, origin: str) -> None:
-        """Allow web pages of this origin, such as https://example.org; * allows all."""
-        self["origins"].append(origin)
-
-    def opt_allow_host(self, name: str) -> None:
-        """Allow this host name in requests to a relay on loopback without a token."""
-        self["hosts"].append(name)
-
-    def opt_trust_proxy(self, network: str) -> None:
-        """Trust what proxies of this address or network (CIDR), or unix, say of their clients."""
-        self["proxies"].append(network)
+        self.given: dict[str, Any] = {}
 
     def opt_version(self) -> None:
         """Print the version and exit."""
@@ -200,32 +123,27 @@ class Options(usage.Options):
         raise SystemExit(0)
 
     def getUsage(self, width: int | None = None) -> str:
-        """Return the help; Twisted would join the paragraphs of a description into one."""
-        self.longdesc = ""
-        return f"{super().getUsage(width)}{LONGDESC}"
+        """Return the help: the options by what they are about."""
+        parts = [LONGDESC]
+        for group, options in groupby(OPTIONS, lambda each: each.group):
+            lines = [_help(each.option, each) for each in options]
+            parts.append("".join((f"{group.value}:\n", *lines)))
+        general = [
+            _help(CONFIG.option, CONFIG),
+            _entry("--version", "Print the version and exit."),
+            _entry("--help", "Print this help and exit."),
+        ]
+        parts.append("".join(("General:\n", *general)))
+        return "\n" + "\n".join((*parts, EXPLANATION))
 
     def postOptions(self) -> None:
-        """Read the token and check all values together.
+        """Read the environment and the configuration file, and check all values together.
 
         :raises UsageError: for values that cannot be used.
         """
         try:
-            self["config"] = AceBaseIPCServerConfig(
-                endpoints=tuple(self["ports"] or [DEFAULT_ENDPOINT]),
-                limits=Limits(**self._limits()),
-                token=self._token(),
-                token_file=self["token-file"],
-                dialect=self["dialect"],
-                introductions=not self["no-introductions"],
-                lock_recovery=not self["no-lock-recovery"],
-                state_dir=self["state-dir"],
-                allow_origins=tuple(self["origins"]),
-                allow_hosts=tuple(self["hosts"]),
-                trust_proxy=tuple(self["proxies"]),
-                admin=tuple(self["admin"]),
-                admin_token_file=self["admin-token-file"],
-                admin_bodies=bool(self["admin-bodies"]),
-            )
+            self.sources = find_sources(self.given, os.environ)
+            self.settings = self.sources.read()
         except ConfigError as error:
             raise usage.UsageError(str(error)) from None
         runner: Any = self.parent or {}
@@ -236,7 +154,7 @@ class Options(usage.Options):
 
     def _change_log_of_twist(self, twist: Any) -> None:
         """Let ``twist``, which accepts no observer, write its log as it is asked to here."""
-        form, level = self["log-format"] or twist["logFormat"], self.log_level
+        form, level = self.settings.log_format or twist["logFormat"], self.log_level
 
         def make_observer(file: IO[str], *_: object) -> LineObserver:
             return LineObserver(StreamOutput(file), form, level, time.monotonic)
@@ -252,29 +170,41 @@ class Options(usage.Options):
         twistd: Any = self.parent or {}
         if "nodaemon" not in twistd or twistd.get("logger"):
             return None
-        form = self["log-format"] or "text"
-        return LineObserver(_log_output(twistd), form, self.log_level, time.monotonic)
+        return self.make_writer(_log_output(twistd))
+
+    def make_writer(self, output: Output) -> LineObserver:
+        """Return what writes the log to *output*."""
+        form = self.settings.log_format or "text"
+        return LineObserver(output, form, self.log_level, time.monotonic)
 
     @property
     def log_level(self) -> str:
         """The lowest level that is logged."""
         runner: Any = self.parent or {}
         twist_level = runner.get("logLevel")
-        level: str = self["log-level"] or ("info" if twist_level is None else twist_level.name)
-        return level
+        default: str = "info" if twist_level is None else twist_level.name
+        return self.settings.log_level or default
 
-    def _limits(self) -> dict[str, Any]:
-        given = {each.name: self[each.name.replace("_", "-")] for each in fields(Limits)}
-        return {name: value for name, value in given.items() if value is not None}
 
-    def _token(self) -> str | None:
-        token: str | None = self["token"]
-        if token is not None:
-            return clean_token(token, "--token")
-        token = os.environ.get(TOKEN_VARIABLE)
-        if token is None or self["token-file"] is not None:
-            return None
-        return clean_token(token, TOKEN_VARIABLE)
+for _option in (*OPTIONS, CONFIG):
+    setattr(Options, f"opt_{_option.name}", _collect(_option))
+    if _option.short:
+        setattr(Options, f"opt_{_option.short}", getattr(Options, f"opt_{_option.name}"))
+
+
+def _help(name: str, option: Option) -> str:
+    names = f"-{option.short}, {name}" if option.short else name
+    metavar = "|".join(option.choices) or option.metavar or option.kind.metavar
+    return _entry(f"{names} {metavar}".rstrip(), option.text)
+
+
+def _entry(names: str, text: str) -> str:
+    """Return the entry of an option in the help."""
+    name = f"  {names}"
+    lines = textwrap.wrap(text, WIDTH - INDENT)
+    if len(name) <= INDENT - 2:
+        name = name.ljust(INDENT) + lines.pop(0)
+    return "".join(f"{each}\n" for each in (name, *(" " * INDENT + line for line in lines)))
 
 
 def _log_output(twistd: Any) -> Output:
@@ -304,6 +234,8 @@ def makeService(options: Options) -> IService:
 
     try:
         writer = options.log_writer()
-        return Daemon(options["config"], reactor, signals, writer, options.log_level)
+        runner: Any = options.parent or {}
+        launch = Launch(forks="nodaemon" in runner and not runner["nodaemon"])
+        return Daemon(options.sources, reactor, signals, launch, writer, options.log_level)
     except ConfigError as error:
         raise SystemExit(f"acebase-ipc: {error}") from None

@@ -187,6 +187,20 @@ def test_places() -> None:
     assert parse_place("http://[::1]:1").host == "::1"
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "url"),
+    [
+        ("9164", "http://127.0.0.1:9164"),
+        ("tcp:9164", "http://127.0.0.1:9164"),
+        (r"tcp:9164:interface=\:\:1", "http://[::1]:9164"),
+        ("ssl:9164:privateKey=key.pem:interface=10.0.0.1", "https://10.0.0.1:9164"),
+        ("unix:/run/a.sock:mode=660", "unix:/run/a.sock"),
+    ],
+)
+def test_what_the_relay_takes_is_a_place_too(endpoint: str, url: str) -> None:
+    assert parse_place(endpoint) == parse_place(url)
+
+
 def test_a_token_file_that_holds_none(command: Command, relay: Served, tmp_path: Path) -> None:
     empty = tmp_path / "tokens"
     empty.touch()

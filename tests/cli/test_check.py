@@ -84,6 +84,30 @@ def test_options_with_which_a_relay_starts(
         assert client.upgrade("/healthz").startswith(b"HTTP/1.1 200 ")
 
 
+def test_a_configuration_file(command: Command, tmp_path: Path) -> None:
+    file = tmp_path / "relay.toml"
+    file.write_text(f'port = ["{on_loopback()}"]\ntoken = "a"\n')
+    checked = command("check", str(file), "--json")
+    assert checked.status == 0
+    assert f"{file} holds a secret and is readable by all" in checked.output
+    assert any(
+        each["text"] == "the system chooses a free port" for each in checked.json["findings"]
+    )
+
+    file.write_text("fence = 1\nmax_paylod = 1\n")
+    checked = command("check", "--config", str(file), "--json")
+    assert checked.status == 1
+    told = found(checked.json["findings"], "error")
+    assert f"{file}, line 2: 'max_paylod' is no option: write max_payload" in told
+
+
+def test_options_of_the_environment(command: Command) -> None:
+    checked = command("check", "--port", "0", environment={"ACEBASE_IPC_FENCE": "soon"})
+
+    assert checked.status == 1
+    assert "ACEBASE_IPC_FENCE: 'soon' is not a number of seconds" in checked.output
+
+
 def test_as_text(command: Command) -> None:
     checked = command("check", "--", "--port", "tcp:0")
 
@@ -215,8 +239,10 @@ def test_what_is_only_worth_a_warning(
     texts = [each["text"] for each in findings if each["level"] == "warning"]
     assert any("readable by all users" in each for each in texts)
     assert any("without TLS" in each for each in texts)
-    assert any("may open 4,096 files" in each for each in texts)
+    assert any("may open 4,096 files: --max-connections is 3,996" in each for each in texts)
     assert len(texts) == 3
+    _, findings = check(command, "--port", on_loopback(), "--max-connections", "5000")
+    assert "may open 4,096 files, --max-connections 5,000 needs 5,100" in found(findings, "warning")
 
 
 def test_a_port_that_is_mistaken_for_a_status() -> None:

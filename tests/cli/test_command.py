@@ -31,7 +31,7 @@ def commands(group: click.Group = cli, path: tuple[str, ...] = ()) -> Iterator[t
 COMMANDS = sorted(commands())
 
 
-@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("path", [each for each in COMMANDS if each != ("serve",)], ids=" ".join)
 def test_help_has_an_example(command: Command, path: tuple[str, ...]) -> None:
     shown = command(*path, "--help")
 
@@ -40,8 +40,15 @@ def test_help_has_an_example(command: Command, path: tuple[str, ...]) -> None:
     assert f"acebase-ipc {' '.join(path)}" in shown.output.partition("Example:")[2]
 
 
+def test_a_relay_is_served_with_its_own_help(command: Command) -> None:
+    shown = command("serve", "--help")
+
+    assert shown.status == 0
+    assert shown.output.startswith("Usage: acebase-ipc serve [options]\n")
+
+
 @pytest.mark.parametrize(
-    "path", [each for each in COMMANDS if each != ("completion",)], ids=" ".join
+    "path", [each for each in COMMANDS if each not in (("completion",), ("serve",))], ids=" ".join
 )
 def test_every_command_can_print_json(path: tuple[str, ...]) -> None:
     found: click.Command = cli

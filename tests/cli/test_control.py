@@ -61,4 +61,4 @@ def test_reload(command: Command, tmp_path: Path) -> None:
         tokens.unlink()
         failed = command("--admin", relay.admin, "reload")
         assert failed.status == 1
-        assert "The tokens stay as they are" in failed.error
+        assert "Nothing is reloaded" in failed.error

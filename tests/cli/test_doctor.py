@@ -281,8 +281,23 @@ async def test_tokens(client_command: ClientCommand, secured: Secured, tmp_path:
 
     assert "the relay requires a token" in without.error
     assert "check the token" in refused.error
+    for each in (without, refused):
+        assert "goes on without the relay" in each.texts("processes")[0]
     assert accepted.status == 0
+    assert accepted.texts("processes") == []
     assert "pass on the header Authorization" in stripped.texts("token")[0]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_database_that_is_not_served(client_command: ClientCommand) -> None:
+    with running_relay(options=("--database", "books_*")) as process:
+        url = f"ws://127.0.0.1:{process.address.port}"
+        refused = diagnosis(await client_command("doctor", url, "--json"))
+        options = ("--database", "books_data", "--json")
+        served = diagnosis(await client_command("doctor", url, *options))
+
+    assert refused.error.startswith("database: 'acebase-ipc-doctor' is not served")
+    assert "token" not in {each["subject"] for each in served.findings if each["level"] == "error"}
 
 
 @pytest_twisted.ensureDeferred
@@ -303,6 +318,8 @@ async def test_a_certificate_that_is_not_trusted(
 
     assert unknown.error.startswith("TLS: the certificate is not accepted: ")
     assert "NODE_EXTRA_CA_CERTS" in unknown.error
+    (processes,) = unknown.texts("processes")
+    assert "goes on without the relay, and uses the files without locks" in processes
     assert "or a certificate for this one" in named.error
 
 

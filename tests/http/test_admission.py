@@ -128,7 +128,7 @@ def test_a_token_revoked_during_the_check_is_refused(token_file: Path) -> None:
     relay = MemoryRelay(token_file=str(token_file))
     holder, newcomer = conflicting(relay, "new")
     token_file.write_text("new\n")
-    relay.server.reload_tokens()
+    relay.server.reload()
     relay.pass_time(3)
     assert newcomer.response().status == 403
     assert holder.close_code is None

@@ -485,14 +485,14 @@ def test_a_token_is_exchanged_without_a_gap(token_file: Path) -> None:
     assert status(relay, "new") == 401
 
     token_file.write_text("# until Monday\nold\nnew\n")
-    relay.server.reload_tokens()
+    relay.server.reload()
     relay.settle()
     assert (status(relay, "old"), status(relay, "new")) == (200, 200)
     new = join(relay, "new", "bobby")
     assert old.received() == ["connect:bobby"]
 
     token_file.write_text("new\n")
-    relay.server.reload_tokens()
+    relay.server.reload()
     relay.settle()
     assert (old.close_code, old.close_reason) == (1008, "the token is not valid any more")
     assert new.close_code is None
@@ -507,7 +507,7 @@ def test_a_connection_ends_with_what_its_token_opens(token_file: Path) -> None:
     peers.append(join(relay, "two", "bobby", "other"))
 
     token_file.write_text("shop_* one\n* two\n")
-    relay.server.reload_tokens()
+    relay.server.reload()
     relay.settle()
     assert [each.close_code for each in peers] == [None, 1008, None]
     assert status(relay, "one", "other") == 401
@@ -530,10 +530,10 @@ def test_a_file_that_cannot_be_used_changes_nothing(
     alice = join(relay, "old", "alice")
     spoil(token_file)
     with capturedLogs() as events:
-        relay.server.reload_tokens()
+        relay.server.reload()
     relay.settle()
     (line,) = [eventAsText(each) for each in events]
-    assert "#error] the tokens stay as they are: " in line
+    assert "#error] nothing is reloaded: " in line
     assert "new" not in line
     assert alice.close_code is None
     assert (status(relay, "old"), status(relay, "new")) == (200, 401)
@@ -544,7 +544,7 @@ def test_a_reload_without_a_file_changes_nothing() -> None:
     for config in configs:
         relay = MemoryRelay(**config)
         alice = join(relay, SECRET, "alice")
-        relay.server.reload_tokens()
+        relay.server.reload()
         relay.settle()
         assert alice.close_code is None
         assert status(relay, SECRET) == 200
@@ -566,7 +566,7 @@ def test_no_token_is_disclosed(token_file: Path) -> None:
             wire.send(http_head(method, f"/{DATABASE}/connect?t={each}", authorization=each))
             answers.append(wire.take())
     relay.pass_time(70)
-    relay.server.reload_tokens()
+    relay.server.reload()
     assert len(answers) == 12
     assert not any(SECRET.encode() in each for each in answers)
     assert relay.logged(SECRET) == []

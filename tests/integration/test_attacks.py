@@ -111,6 +111,6 @@ async def test_tokens_are_rotated_on_sighup(tmp_path: Path, peers: Peers) -> Non
         path.write_text("\n")
         hang_up(relay, 3)
         assert (await web.get("/library/clients", t="new")).status == 200
-        relay.wait_for("error", lambda log: "#error] the tokens stay as they are: " in log)
+        relay.wait_for("error", lambda log: "#error] nothing is reloaded: " in log)
         assert await new.received() == []
         assert not re.search(r"\bold\b|\bnew\b", relay.log)

@@ -96,6 +96,11 @@ def test_a_unix_socket_where_there_is_no_directory(tmp_path: Path) -> None:
     ("port", "reason"),
     [
         ("nonsense:9163", "nonsense"),
+        ("127.0.0.1:9163", "write 9163, or tcp:9163:interface=127.0.0.1"),
+        ("ssl:9163", "the key is missing: write ssl:9163:privateKey=key.pem:certKey=certificate."),
+        ("tls:9163", "the directory is missing: write tls:DIRECTORY:9163"),
+        ("tls:missing:0", "write tls:DIRECTORY:9163"),
+        ("systemd:index=0", "or write 9163 or tcp:9163 in place of systemd:"),
         ("tcp:http:interface=127.0.0.1", "http"),
         ("tcp:99999:interface=127.0.0.1", "99999"),
         ("tcp:0:interface=127.0.0.1:colour=red", "colour"),
@@ -121,6 +126,15 @@ def test_an_encrypted_pem_key(tmp_path: Path) -> None:
     assert "cannot listen on" in refuse("--port", on_loopback("ssl", privateKey=pem))
 
 
+def test_a_key_without_its_certificate(tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path)
+
+    said = refuse("--port", on_loopback("ssl", privateKey=certificate.key))
+    assert f"{certificate.key} holds no certificate in PEM form: name its file with" in said
+    said = refuse("--port", on_loopback("ssl", privateKey=certificate.certificate))
+    assert f"{certificate.certificate} holds no private key in PEM form" in said
+
+
 def test_a_file_that_is_no_key(tmp_path: Path) -> None:
     pem = tmp_path / "no.pem"
     pem.write_text(SECRET)
@@ -132,7 +146,12 @@ def test_a_file_that_is_no_key(tmp_path: Path) -> None:
     ("options", "reason"),
     [
         (("--colour=red",), "colour"),
-        (("--max-payload=large",), "large"),
+        (("--max-payload=large",), "'large' is not a size: write 16384, 16KiB"),
+        (
+            ("--session-timeout=15s",),
+            "--session-timeout: '15s' is not a number of seconds: write",
+        ),
+        (("--max-connections=10k",), "'10k' is not a whole number such as 20000"),
         (("--token", SECRET, "--token-file", "missing.txt"), "(--token) or token_file"),
         (("--token-file", "missing.txt"), "missing.txt"),
         (("--keepalive-interval=2147483",), "from 1 to 1,000,000 seconds"),
@@ -148,7 +167,7 @@ def test_an_option_that_cannot_be_used(options: tuple[str, ...], reason: str) ->
 def test_an_empty_token_does_not_let_everybody_in(token: str) -> None:
     said = refuse("--port", on_loopback(), environment={"ACEBASE_IPC_TOKEN": token})
 
-    assert "ACEBASE_IPC_TOKEN must not be empty" in said
+    assert "ACEBASE_IPC_TOKEN: the token must not be empty" in said
 
 
 def test_a_unix_socket_that_another_relay_uses(tmp_path: Path) -> None:

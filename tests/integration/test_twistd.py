@@ -7,8 +7,10 @@ import os
 import re
 import selectors
 import signal
+import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -89,15 +91,67 @@ async def test_the_daemon_starts_serves_and_stops(peers: Peers, tmp_path: Path) 
     assert "Traceback" not in log
 
 
-def test_a_daemon_that_cannot_listen_says_so(tmp_path: Path) -> None:
-    logfile = tmp_path / "relay.log"
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port of loopback that another process listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening.getsockname()[1]
+
+
+@pytest.mark.parametrize("nodaemon", [False, True])
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--port", "tcp:{taken}:interface=127.0.0.1"), "Address already in use"),
+        (("--port", on_loopback(), "--admin", "{taken}"), "Address already in use"),
+        (("--port", "ssl:0:privateKey=missing.pem"), "missing.pem"),
+        (("--port", "unix:missing/relay.sock"), "missing/relay.sock"),
+        (("--port", on_loopback(), "--state-dir", "missing/state"), "missing/state"),
+        (("--port", on_loopback(), "--port", "late:"), "too late"),
+    ],
+)
+def test_what_cannot_serve_says_so_in_one_line(
+    tmp_path: Path, taken: int, options: tuple[str, ...], says: str, nodaemon: bool
+) -> None:
+    """As a daemon it neither hangs nor leaves its pid file."""
+    pidfile, logfile = tmp_path / "relay.pid", tmp_path / "relay.log"
+    started = subprocess.run(
+        [
+            *(TWISTD, f"--pidfile={pidfile}", f"--logfile={logfile}"),
+            *(("--nodaemon",) if nodaemon else ()),
+            *("acebase-ipc", *(each.format(taken=taken) for each in options)),
+        ],
+        cwd=tmp_path,
+        env=clean_environment({"PYTHONPATH": with_late_port(tmp_path)}),
+        capture_output=True,
+        timeout=DEADLINE,
+        text=True,
+    )
+
+    assert started.returncode == 1
+    (line,) = started.stderr.splitlines()
+    assert line.startswith("acebase-ipc: ")
+    assert says in line
+    assert not pidfile.exists()
+    assert not logfile.exists() or "Traceback" not in logfile.read_text()
+
+
+def test_a_daemon_that_is_killed_while_it_starts_does_not_let_its_parent_wait(
+    tmp_path: Path,
+) -> None:
+    """The second port opens never, so that the daemon goes on starting."""
+    pidfile = tmp_path / "relay.pid"
     with Twistd(
-        *(f"--pidfile={tmp_path / 'relay.pid'}", f"--logfile={logfile}"),
-        *("acebase-ipc", "--port", "ssl:0:privateKey=missing.pem"),
-    ) as twistd:
-        assert twistd.wait_ended() == 1
-        assert "missing.pem" in twistd.last_line
-    assert not (tmp_path / "relay.pid").exists()
+        *(f"--pidfile={pidfile}", f"--logfile={tmp_path}/relay.log", f"--rundir={tmp_path}"),
+        *("acebase-ipc", "--port", on_loopback(), "--port", "never:"),
+        environment={"PYTHONPATH": with_late_port(tmp_path)},
+    ) as parent:
+        deadline = time.monotonic() + DEADLINE
+        while not pidfile.exists() or not pidfile.read_text():
+            assert time.monotonic() < deadline
+        os.kill(int(pidfile.read_text()), signal.SIGKILL)
+        assert parent.wait_ended() == 1
+    assert parent.log == "acebase-ipc: the process has ended while it was starting\n"
 
 
 LINES = [
@@ -155,22 +209,39 @@ class LateParser:
     def parseStreamServer(self, reactor, *arguments):
         return Late(reactor)
 
+@implementer(IStreamServerEndpoint)
+class Never:
+    def listen(self, factory):
+        return Deferred()
+
+@implementer(IPlugin, IStreamServerEndpointStringParser)
+class NeverParser:
+    prefix = "never"
+
+    def parseStreamServer(self, reactor, *arguments):
+        return Never()
+
 late = LateParser()
+never = NeverParser()
 """
-"""An endpoint that fails when the reactor runs."""
+"""An endpoint that fails when the reactor runs, and one that is never open."""
+
+
+def with_late_port(directory: Path) -> str:
+    """Make the endpoints known below *directory*; returns a PYTHONPATH with it."""
+    plugins = directory / "twisted" / "plugins"
+    plugins.mkdir(parents=True)
+    plugins.joinpath("late_endpoint.py").write_text(PLUGIN)
+    return os.pathsep.join((str(directory), os.environ.get("PYTHONPATH", "")))
 
 
 @pytest.mark.parametrize("command", ["twistd", "twist"])
 def test_a_port_that_fails_later_ends_it_with_an_error(tmp_path: Path, command: str) -> None:
-    plugins = tmp_path / "twisted" / "plugins"
-    plugins.mkdir(parents=True)
-    plugins.joinpath("late_endpoint.py").write_text(PLUGIN)
-    path = os.pathsep.join((str(tmp_path), os.environ.get("PYTHONPATH", "")))
     own = ("--nodaemon", "--pidfile=") if command == "twistd" else ()
     with Twistd(
         *(*own, "acebase-ipc", "--port", on_loopback(), "--port", "late:"),
         command=[TWISTD.with_name(command)],
-        environment={"PYTHONPATH": path},
+        environment={"PYTHONPATH": with_late_port(tmp_path)},
     ) as twistd:
         assert twistd.wait_ended() == 1, twistd.log
     assert twistd.last_line == "acebase-ipc: Couldn't listen on late:1: too late."
@@ -273,7 +344,7 @@ def test_a_relative_token_file_is_found_again_after_rundir(tmp_path: Path) -> No
     ) as relay:
         tmp_path.joinpath("token.txt").unlink()
         os.kill(relay.pid, signal.SIGHUP)
-        relay.wait_for("error", lambda log: "#error] the tokens stay as they are" in log)
+        relay.wait_for("error", lambda log: "#error] nothing is reloaded" in log)
         tmp_path.joinpath("token.txt").write_text("second")
         os.kill(relay.pid, signal.SIGHUP)
         relay.wait_for("reload", lambda log: "the tokens were read again" in log)

@@ -88,7 +88,7 @@ def test_pm2_runs_a_relay_one_master_and_workers() -> None:
     assert relay["args"][:twistd] == ["--nodaemon", "--pidfile="]
     options = Options()
     options.parseOptions(relay["args"][twistd + 1 :])
-    assert options["config"].endpoints == ("tcp:9163:interface=127.0.0.1",)
+    assert options.settings.config.endpoints == ("tcp:9163:interface=127.0.0.1",)
     assert relay["kill_timeout"] > 5000
     assert [each["env"]["ROLE"] for each in members] == ["master", "worker"]
     assert members[0].get("instances", 1) == 1
@@ -107,7 +107,7 @@ def test_the_container_runs_the_relay(tmp_path: Path) -> None:
     assert json.loads(entrypoint)[1:] == ["--nodaemon", "--pidfile=", "acebase-ipc"]
     options = Options()
     options.parseOptions(json.loads(command.replace("/run/token", str(token))))
-    assert options["config"].endpoints == ("tcp:9163",)
-    assert options["config"].token_file == str(token)
+    assert options.settings.config.endpoints == ("tcp:9163",)
+    assert options.settings.config.token_file == str(token)
     for copied in re.findall(r"^COPY (\S+) ", text, re.MULTILINE):
         assert copied.startswith("--from=") or PROJECT.joinpath(copied).exists()

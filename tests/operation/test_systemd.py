@@ -101,10 +101,10 @@ def test_the_service_runs_the_relay_on_the_socket(tmp_path: Path) -> None:
     assert twistd == "--nodaemon --pidfile="
     ours = ours.replace("%d", str(tmp_path)).replace("%S", "/var/lib")
     options.parseOptions(shlex.split(ours))
-    assert options["config"].endpoints == ("systemd:index=0",)
-    assert options["config"].token_file == str(token)
+    assert options.settings.config.endpoints == ("systemd:index=0",)
+    assert options.settings.config.token_file == str(token)
     (state,) = settings(SERVICE)["StateDirectory"]
-    assert options["config"].state_dir == f"/var/lib/{state}"
+    assert options.settings.config.state_dir == f"/var/lib/{state}"
     assert settings(SERVICE)["StateDirectoryMode"] == ["0700"]
     assert settings(SOCKET)["ListenStream"] == ["127.0.0.1:9163"]
 

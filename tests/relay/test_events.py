@@ -11,6 +11,7 @@ import pytest
 
 from acebase_ipc.relay import events as observer
 from acebase_ipc.relay.events import (
+    WAIT_FOR_MASTER,
     ConnectionClosed,
     DialectDetected,
     DropReason,
@@ -25,6 +26,7 @@ from acebase_ipc.relay.events import (
     PeerJoined,
     PeerLeft,
     PeerReplaced,
+    QueueDelivered,
     RelayEvent,
     SessionExpired,
     SessionResumed,
@@ -94,15 +96,28 @@ LINES: list[tuple[RelayEvent, Severity, str]] = [
         ),
     ),
     (
+        QueueDelivered(*WHO, 7, AT),
+        Severity.INFO,
+        f"mydb_data: 7 message(s) that waited for a master are delivered to worker1 from {AT}",
+    ),
+    (
+        SessionExpired(*WHO, ExpiryReason.TIME, 7, 5000, WAIT_FOR_MASTER),
+        Severity.WARNING,
+        (
+            "mydb_data: the session of worker1 has expired: it did not reconnect in time;"
+            " 7 message(s) of 5000 bytes wait for the next master"
+        ),
+    ),
+    (
         SessionResumed(*WHO, 7, AT),
         Severity.INFO,
         "mydb_data: worker1 from 192.0.2.1:50000 has resumed its session: 7 queued message(s)",
     ),
     (
-        MasterAbsent(*WHO, 2, 3),
+        MasterAbsent(WHO[0], 2, 3),
         Severity.WARNING,
         (
-            "mydb_data: 2 worker(s), no worker1, 3 message(s) wait: start the process with the"
+            "mydb_data: 2 worker(s), no master (3 message(s) wait): start the process with"
             " role 'master'"
         ),
     ),
@@ -127,7 +142,7 @@ LINES: list[tuple[RelayEvent, Severity, str]] = [
         Severity.WARNING,
         (
             "mydb_data: the session of worker1 has expired: its queue was full;"
-            " 7 message(s) of 5000 bytes were queued"
+            " 7 message(s) of 5000 bytes are dropped"
         ),
     ),
 ]

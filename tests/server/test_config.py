@@ -312,7 +312,7 @@ def test_real_files_are_found(make_ssl: Callable[[str], SSLConfig], kind: str) -
         ("txsni:certs:tcp:9163", True),
         ("le:certs:tcp:9163", True),
         ("lets:certs:tcp:9163", True),
-        ("haproxy:ssl:9163", True),
+        ("haproxy:ssl:9163:a", True),
         ("haproxy:haproxy:pfx:9163:path=x", True),
     ],
 )
@@ -322,7 +322,7 @@ def test_an_endpoint_is_secure_if_it_is_one_of_tls(description: str, secure: boo
     assert config.effective_limits.payload_limit == (16 * MIB if secure else 16 * KIB)
 
 
-@pytest.mark.parametrize("description", ["PFX:9163:path=x", "Tls:x", "HAProxy:ssl:9163"])
+@pytest.mark.parametrize("description", ["PFX:9163:path=x", "Tls:x", "HAProxy:ssl:9163:a"])
 def test_the_case_of_a_prefix_does_not_matter(description: str) -> None:
     assert parse_endpoint(description).is_secure
 

@@ -111,8 +111,8 @@ def test_a_kind_without_a_queue_gets_none(text: str) -> None:
     [
         ("ssl:1:privateKey=a/b", "privateKey"),
         ("ssl:1:a/b", "privateKey"),
-        ("ssl:1:certKey=a/b", "certKey"),
-        ("ssl:1:extraCertChain=a/b", "extraCertChain"),
+        ("ssl:1:privateKey=a:certKey=a/b", "certKey"),
+        ("ssl:1:privateKey=a:extraCertChain=a/b", "extraCertChain"),
         ("tls:a/b:1", "path"),
         ("pfx:1:path=a/b", "path"),
         ("pfx:1:path=x:passphraseFile=a/b", "passphraseFile"),

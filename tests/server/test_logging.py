@@ -317,13 +317,14 @@ def test_an_event_is_a_flat_object() -> None:
         "event": "SessionExpired",
         "message": (
             "mydb_data: the session of worker1 has expired: it did not reconnect in time;"
-            " 7 message(s) of 5000 bytes were queued"
+            " 7 message(s) of 5000 bytes are dropped"
         ),
         "database": "mydb_data",
         "peer": "worker1",
         "reason": "it did not reconnect in time",
         "messages": 7,
         "size": 5000,
+        "fate": "are dropped",
     }
 
 

@@ -49,7 +49,7 @@ class ReloadFailed(RequestRefused):
     status = HTTPStatus.INTERNAL_SERVER_ERROR
 
     def __init__(self) -> None:
-        super().__init__("The tokens stay as they are: the log says why")
+        super().__init__("Nothing is reloaded: the log says why")
 
 
 class Description(Endpoint):

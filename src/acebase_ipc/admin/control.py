@@ -59,4 +59,4 @@ class Server(Protocol):
         """Refuse new peers with 503 from now on, or accept them again."""
 
     def reload(self) -> bool:
-        """Read the token files again; returns whether they could be used."""
+        """Read the configuration again; returns whether it could be used."""

@@ -69,9 +69,9 @@ def drain(admin: Admin, off: bool, as_json: bool) -> None:
 @json_option
 @pass_admin
 def reload(admin: Admin, as_json: bool) -> None:
-    """Let the relay read its tokens again.
+    """Let the relay read its configuration, tokens and certificates again.
 
-        Peers whose token is gone are disconnected. SIGHUP does the same.
+    Peers whose token is gone are disconnected. SIGHUP does the same.
 
     \b
     Example:
@@ -81,7 +81,7 @@ def reload(admin: Admin, as_json: bool) -> None:
     if as_json:
         show_json(answer)
     else:
-        click.echo("The relay has read its token file again.")
+        click.echo("The relay has read its configuration again: its log says what has changed.")
 
 
 COMMANDS = (kick, drain, reload)

@@ -20,23 +20,27 @@ DATABASE: Final = "acebase-ipc-doctor"
 """The wire name of the database that is used if none is named."""
 
 
-@click.command()
-@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="CONFIG | OPTIONS")
 @json_option
 def check(options: tuple[str, ...], as_json: bool) -> None:
-    """Check OPTIONS without starting a relay.
+    """Check a configuration without starting a relay.
 
-    OPTIONS are those of "twistd acebase-ipc", after "--". It looks at every value, at files,
-    certificates and ports, and at the number of files that the process may open. Nothing stays
-    open. The exit status is 1 if a relay would not start, or if clients would not accept its
-    certificate. Run it as the user that the relay runs as.
+    CONFIG is a configuration file; OPTIONS are those of "acebase-ipc serve". It looks at every
+    value, also at those of the environment, at files, certificates and ports, and at the number of
+    files that the process may open. Nothing stays open. The exit status is 1 if a relay would not
+    start, or if clients would not accept its certificate. Run it as the user that the relay runs
+    as.
 
     \b
     Example:
-      acebase-ipc check -- --port tcp:9163:interface=127.0.0.1 --token-file token.txt
+      acebase-ipc check /etc/acebase-ipc/acebase-ipc.toml
+      acebase-ipc check --port 9163 --token-file token.txt
     """
     from acebase_ipc.cli.diagnosis.configuration import examine_options
 
+    if options and not options[0].startswith("-"):
+        options = ("--config", *options)
     report(examine_options(options), as_json)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from typing import Any
 
 import click
 from click.shell_completion import get_completion_class
@@ -11,10 +12,26 @@ from click.shell_completion import get_completion_class
 from acebase_ipc.cli.arguments import json_option
 from acebase_ipc.cli.output import Failed, show_json
 
+UNPROCESSED: Any = {"ignore_unknown_options": True, "help_option_names": []}
+
 SHELLS = ("bash", "zsh", "fish")
 
 TOKEN_BYTES = 32
 """Random bytes of a new token: more than anybody can guess."""
+
+
+@click.command("serve", context_settings=UNPROCESSED)
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def serve_relay(options: tuple[str, ...]) -> int:
+    """Run a relay until SIGTERM or Ctrl-C.
+
+    \b
+    Example:
+      acebase-ipc serve --port 9163 --token-file token.txt
+    """
+    from acebase_ipc.serve import serve
+
+    return serve(options)
 
 
 @click.group()
@@ -96,4 +113,4 @@ def completion(context: click.Context, shell: str) -> None:
     click.echo(kind(root, {}, "acebase-ipc", "_ACEBASE_IPC_COMPLETE").source())
 
 
-COMMANDS = (token, completion)
+COMMANDS = (serve_relay, token, completion)

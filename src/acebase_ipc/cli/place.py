@@ -11,6 +11,8 @@ from urllib.parse import quote, urlsplit
 import click
 
 from acebase_ipc.cli.output import Unreachable
+from acebase_ipc.errors import ConfigError
+from acebase_ipc.server.endpoints import LOOPBACK, parse_endpoint
 
 VARIABLE: Final = "ACEBASE_IPC_ADMIN"
 
@@ -19,6 +21,9 @@ DEFAULT_PLACES: Final = ("http://127.0.0.1:9164", "unix:/run/acebase-ipc/admin.s
 
 TIMEOUT: Final = 10.0
 """Seconds for an answer to begin."""
+
+_SCHEMES: Final = {"tcp": "http", "tcp6": "http", "ssl": "https", "pfx": "https"}
+"""The schemes of URLs by the kinds of endpoints."""
 
 _FORMS: Final = "write http://host:port, https://host:port or unix:/path/of/socket"
 
@@ -66,10 +71,21 @@ class Place:
 
 
 def parse_place(text: str) -> Place:
-    """Parse the URL of an admin endpoint.
+    """Parse the URL of an admin endpoint, or what ``--admin`` of the relay takes.
 
     :raises click.UsageError: if it is anything else.
     """
+    try:
+        endpoint = parse_endpoint(text)
+    except ConfigError:
+        pass
+    else:
+        if endpoint.kind in _SCHEMES:
+            interface = endpoint.arguments.get("interface", "") or LOOPBACK
+            named = f"[{interface}]" if ":" in interface else interface
+            text = f"{_SCHEMES[endpoint.kind]}://{named}:{endpoint.arguments['port']}"
+        elif endpoint.kind == "unix" and ":" in text.removeprefix("unix:"):
+            text = f"unix:{endpoint.arguments['address']}"
     scheme, _, rest = text.partition(":")
     if scheme == "unix" and rest.startswith("/"):
         return Place(text, socket=rest.removeprefix("//"))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from ipaddress import ip_address
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.web.server import Request
 
 from acebase_ipc.addresses import is_loopback
-from acebase_ipc.http.errors import Unauthorized, WrongToken
+from acebase_ipc.http.errors import DatabaseNotServed, Unauthorized, WrongToken
 from acebase_ipc.http.tokens import Tokens
 from acebase_ipc.protocol.handshake import parse_query
 
@@ -40,18 +41,48 @@ def parse_origins(origins: Iterable[str]) -> frozenset[str]:
 
 
 class Access:
-    """Which origins, hosts and tokens are accepted.
+    """Which origins, hosts, tokens and databases are accepted.
 
     :param origins: web origins whose pages may use the relay; ``*`` for all.
     :param hosts: names, beside those of loopback, by which a relay on loopback
         may be addressed without a token.
+    :param databases: patterns as of a shell; wire names that match none are refused. None: all
+        are accepted.
     :ivar tokens: the tokens that are valid now.
     """
 
-    def __init__(self, tokens: Tokens, origins: Iterable[str], hosts: Iterable[str]) -> None:
+    def __init__(
+        self,
+        tokens: Tokens,
+        origins: Iterable[str],
+        hosts: Iterable[str],
+        databases: Iterable[str] = (),
+    ) -> None:
+        self.apply(tokens, origins, hosts, databases)
+
+    def apply(
+        self,
+        tokens: Tokens,
+        origins: Iterable[str],
+        hosts: Iterable[str],
+        databases: Iterable[str],
+    ) -> None:
+        """Accept these from now on, as the constructor."""
         self.tokens = tokens
         self._origins = parse_origins(origins)
         self._hosts = frozenset(each.strip().lower() for each in hosts)
+        self._databases = tuple(databases)
+
+    def serves(self, database: str) -> bool:
+        """Return whether the database with this wire name is served."""
+        patterns = self._databases
+        return not patterns or any(fnmatchcase(database, each) for each in patterns)
+
+    def revoked(self, database: str, presented: Iterable[str]) -> str | None:
+        """Return why the tokens of a peer do not open *database* any more; ``None`` if they do."""
+        if not self.tokens.allow(database, presented):
+            return "the token is not valid any more"
+        return None if self.serves(database) else "the database is not served any more"
 
     def check_origin(self, request: Request) -> bytes | None:
         """The web origin of the page that makes the request; ``None`` if no page does.
@@ -95,11 +126,14 @@ class Access:
             return False
 
     def check_token(self, presented: Iterable[str], database: str | None, status: int) -> None:
-        """Check the tokens that a request has *presented*.
+        """Check the tokens that a request has *presented*, and whether the database is served.
 
         :param database: the database to open; ``None`` for any.
-        :param status: the status of the refusal.
+        :param status: the status of the refusal of a token.
         :raises WrongToken: if a token is required and none of them is right.
+        :raises DatabaseNotServed: if the database is not served.
         """
         if not self.tokens.allow(database, presented):
             raise WrongToken(status)
+        if database is not None and not self.serves(database):
+            raise DatabaseNotServed

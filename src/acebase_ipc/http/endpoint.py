@@ -35,7 +35,6 @@ class Context:
     :ivar proxies: the proxies that are trusted.
     :ivar upgrade: turns a request into the WebSocket of an admitted handshake.
     :ivar clock: monotonic seconds.
-    :ivar max_message: bytes of the largest message that can be posted.
     """
 
     relay: Relay
@@ -49,7 +48,6 @@ class Context:
     upgrade: Callable[[Request, Handshake, tuple[str, ...]], None]
     reactor: IReactorTime
     clock: Callable[[], float]
-    max_message: int
     warned_of_proxy: bool = field(default=False, init=False)
 
 

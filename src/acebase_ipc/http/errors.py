@@ -28,6 +28,15 @@ class WrongToken(RequestRefused):
         self.status = HTTPStatus(status)
 
 
+class DatabaseNotServed(RequestRefused):
+    """The database is none of those that this relay serves."""
+
+    status = HTTPStatus.FORBIDDEN
+
+    def __init__(self) -> None:
+        super().__init__("This relay does not serve this database")
+
+
 class MethodNotAllowed(RequestRefused):
     """The path does not know this method."""
 

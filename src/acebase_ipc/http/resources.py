@@ -112,9 +112,9 @@ class Send(DatabaseEndpoint):
         if isinstance(content, BytesIO):
             message = content.getvalue()  # not a copy
         else:
-            message = content.read(self.context.max_message + 1)
-        if len(message) > self.context.max_message:
-            raise RequestTooLarge(self.context.max_message)
+            message = content.read(self.context.uploads.max_message + 1)
+        if len(message) > self.context.uploads.max_message:
+            raise RequestTooLarge(self.context.uploads.max_message)
         try:
             message.isascii() or message.decode()
         except UnicodeDecodeError:

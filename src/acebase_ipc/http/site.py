@@ -54,18 +54,22 @@ class RelaySite(Site):
         self.context = context
         self.observer = observer
         self.rotation = context.rotation
-        self.handshake_timeout = limits.handshake_timeout
-        self.request_timeout = limits.request_timeout
-        self.http_idle = limits.http_idle
+        self.apply(limits)
         self.channels: set[RelayChannel] = set()
-        self._max_connections = limits.max_connections
-        self._max_address_connections = limits.max_address_connections
-        self._max_memory = limits.max_memory // CONNECTIONS_SHARE
         self._websockets = websockets
         self._hosts: Counter[str] = Counter()
         self._surplus: dict[RelayChannel, None] = {}  # in the order they came
         self._closing: Deferred[None] | None = None
         self._sweep = Sweep(context.rotation, self._enforce_memory_limit)
+
+    def apply(self, limits: Limits) -> None:
+        """Use these *limits* from now on."""
+        self.handshake_timeout = limits.handshake_timeout
+        self.request_timeout = limits.request_timeout
+        self.http_idle = limits.http_idle
+        self._max_connections = limits.max_connections
+        self._max_address_connections = limits.max_address_connections
+        self._max_memory = limits.max_memory // CONNECTIONS_SHARE
 
     def acceptableProtocols(self) -> list[bytes]:
         """What may be negotiated over TLS."""

@@ -86,9 +86,7 @@ class UploadAdmission:
     ) -> None:
         self._router = router
         self._store = store
-        self.max_message = limits.max_message
-        self._max_stored = limits.max_stored
-        self._max_reserved = limits.max_memory // RECEIVING_SHARE
+        self.apply(limits)
         self._reactor = reactor
         self._clock = clock
         self.reserved = 0
@@ -97,6 +95,12 @@ class UploadAdmission:
         self._to_store: OrderedDict[BodyUpload, Place] = OrderedDict()
         self._numbers = count()
         self._scheduled = False
+
+    def apply(self, limits: Limits) -> None:
+        """Use these *limits* from now on."""
+        self.max_message = limits.max_message
+        self._max_stored = limits.max_stored
+        self._max_reserved = limits.max_memory // RECEIVING_SHARE
 
     def reserve(self, upload: BodyUpload, size: int, ahead: int = 0) -> None:
         """Reserve *size* more bytes for *upload*, or pause it until they are free.

@@ -8,12 +8,14 @@ from heapq import heapify, heappop
 from acebase_ipc.protocol.dialect import ACEBASE, DOCUMENTED
 from acebase_ipc.protocol.messages import MASTER, Message, render
 from acebase_ipc.relay.events import (
+    ARE_DROPPED,
+    WAIT_FOR_MASTER,
     DropReason,
     EvictedForMemory,
     ExpiryReason,
-    MasterAbsent,
     MessageDropped,
     Observer,
+    QueueDelivered,
     SessionExpired,
     SessionResumed,
     SlowConsumer,
@@ -33,13 +35,6 @@ _MASTER = MASTER.decode()
 
 def _is_from_gone(_message: Message, sender: object) -> bool:
     return isinstance(sender, Peer) and sender.state is SessionState.GONE
-
-
-def report_master_absent(observer: Observer, database: Database) -> None:
-    """Report how many AceBase peers and messages wait for a master."""
-    workers = sum(each.dialect is ACEBASE for each in database.peers.values() if not each.is_master)
-    messages = len(database.awaiting_master)
-    observer.report(MasterAbsent(database.name, _MASTER, workers, messages))
 
 
 def _render_documented(text: bytes) -> bytes:
@@ -71,15 +66,19 @@ class Delivery:
         work: Work,
         clock: Callable[[], float],
     ) -> None:
-        self._max_backlog = limits.max_backlog
-        self._max_session_queue = limits.max_session_queue
-        self._has_sessions = limits.session_timeout > 0
+        self.apply(limits)
         self._registry = registry
         self._budget = budget
         self._observer = observer
         self._clock = clock
         self.work = work
         self.ending: dict[Peer, bool] = {}
+
+    def apply(self, limits: Limits) -> None:
+        """Use these *limits* from now on."""
+        self._max_backlog = limits.max_backlog
+        self._max_session_queue = limits.max_session_queue
+        self._has_sessions = limits.session_timeout > 0
 
     # To a peer
 
@@ -184,8 +183,8 @@ class Delivery:
         """
         self._report_dropped(peer, queue.discard_if(_is_from_gone))
         if queue or is_back:
-            name = peer.database.name
-            self._observer.report(SessionResumed(name, peer.client_id, len(queue), peer.address))
+            name, kind = peer.database.name, SessionResumed if is_back else QueueDelivered
+            self._observer.report(kind(name, peer.client_id, len(queue), peer.address))
         if peer.dialect is DOCUMENTED:  # a master; the messages were rendered for acebase
             queue.change_each(_render_documented)
         if queue is not peer.queue:
@@ -201,6 +200,10 @@ class Delivery:
         if master.state is SessionState.ENDING:
             return  # the next master receives it
         self._report_dropped(master, queue.discard_if(_is_from_gone))
+        if queue:
+            self._observer.report(
+                QueueDelivered(database.name, _MASTER, len(queue), master.address)
+            )
         queue.move_to(master.queue)
         self.drain(master)
 
@@ -215,10 +218,7 @@ class Delivery:
         queue = self.awaiting(database)
         if not self._make_room(queue, message.size):
             self._drop_awaiting(database)
-        is_first = not queue
         self._append(queue, message, sender)
-        if is_first and not database.is_warming_up:
-            report_master_absent(self._observer, database)
 
     def _keep_for_successor(self, peer: Peer, message: Message, sender: Peer | None) -> None:
         if sender is not None and self.has_successor(peer):
@@ -299,9 +299,11 @@ class Delivery:
 
     def report_expiry(self, peer: Peer, reason: ExpiryReason) -> None:
         """Report that the suspended session of *peer* ends."""
-        queue = peer.queue
+        queue, name = peer.queue, peer.database.name
+        is_kept = self.has_successor(peer) and queue.fits(self._max_session_queue)
+        fate = WAIT_FOR_MASTER if is_kept and reason is ExpiryReason.TIME else ARE_DROPPED
         self._observer.report(
-            SessionExpired(peer.database.name, peer.client_id, reason, len(queue), queue.memory)
+            SessionExpired(name, peer.client_id, reason, len(queue), queue.memory, fate)
         )
 
     def _report_dropped(self, peer: Peer, dropped: int) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar, Protocol
+from typing import ClassVar, Final, Protocol
 
 
 class Severity(Enum):
@@ -277,7 +277,7 @@ class SessionSuspended(PeerEvent):
 
 @dataclass(frozen=True, slots=True)
 class SessionResumed(PeerEvent):
-    """A peer has resumed its session, or a master has joined for which messages were queued."""
+    """A peer has resumed its session."""
 
     severity: ClassVar[Severity] = Severity.INFO
     text: ClassVar[str] = (
@@ -289,15 +289,30 @@ class SessionResumed(PeerEvent):
 
 
 @dataclass(frozen=True, slots=True)
-class MasterAbsent(PeerEvent):
-    """Messages are addressed to an absent master; they are queued until it joins."""
+class QueueDelivered(PeerEvent):
+    """A master is sent what has waited for it, or for the master before it."""
+
+    severity: ClassVar[Severity] = Severity.INFO
+    text: ClassVar[str] = (
+        "{database}: {messages} message(s) that waited for a master are delivered to {peer} from"
+        " {address}"
+    )
+
+    messages: int
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class MasterAbsent(RelayEvent):
+    """Workers have no master; messages that they address to it are queued until it joins."""
 
     severity: ClassVar[Severity] = Severity.WARNING
     text: ClassVar[str] = (
-        "{database}: {workers} worker(s), no {peer}, {messages} message(s) wait: start the process"
-        " with the role 'master'"
+        "{database}: {workers} worker(s), no master ({messages} message(s) wait): start the process"
+        " with role 'master'"
     )
 
+    database: str
     workers: int
     messages: int
 
@@ -309,22 +324,27 @@ class ExpiryReason(Enum):
     SIZE = "its queue was full"
 
 
+ARE_DROPPED: Final = "are dropped"
+WAIT_FOR_MASTER: Final = "wait for the next master"
+
+
 @dataclass(frozen=True, slots=True)
 class SessionExpired(PeerEvent):
-    """A suspended session has expired: what was queued for the peer is dropped.
+    """A suspended session has expired.
 
-    Messages addressed to a master stay queued, unless the queue was full.
+    :ivar fate: what becomes of the messages that were queued for the peer.
     """
 
     severity: ClassVar[Severity] = Severity.WARNING
     text: ClassVar[str] = (
         "{database}: the session of {peer} has expired: {reason.value};"
-        " {messages} message(s) of {size} bytes were queued"
+        " {messages} message(s) of {size} bytes {fate}"
     )
 
     reason: ExpiryReason
     messages: int
     size: int
+    fate: str = ARE_DROPPED
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,12 +37,12 @@ class Fenced(RequestRefused):
 class Fences:
     """The ids that are refused, and until when.
 
-    :param seconds: how long an id is refused.
     :param journal: learns of them.
+    :ivar seconds: how long an id is refused.
     """
 
     def __init__(self, seconds: float, observer: Observer, journal: Journal | None) -> None:
-        self._seconds = seconds
+        self.seconds = seconds
         self._observer = observer
         self._journal = journal
         self._until: dict[tuple[str, str], float] = {}
@@ -54,7 +54,7 @@ class Fences:
 
         :param is_reported: whether there is no need to report that it is refused.
         """
-        self.restore(database, client_id, now + self._seconds)
+        self.restore(database, client_id, now + self.seconds)
         if is_reported:
             self._reported.add((database, client_id))
 
@@ -65,14 +65,14 @@ class Fences:
         """
         key = database, client_id
         if key not in self._until:
-            self._refuse(database, client_id, now + max(self._seconds, _KICKED))
+            self._refuse(database, client_id, now + max(self.seconds, _KICKED))
         self._reported.add(key)
         if once:
             self._once.add(key)
 
     def restore(self, database: str, client_id: str, until: float) -> None:
         """Refuse the id of a peer until then, in monotonic seconds."""
-        if self._seconds:
+        if self.seconds:
             self._refuse(database, client_id, until)
 
     def _refuse(self, database: str, client_id: str, until: float) -> None:

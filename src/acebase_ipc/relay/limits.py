@@ -74,6 +74,9 @@ class Limit:
     :ivar reason: why it exists, and where its default comes from.
     :ivar minimum: the smallest value that is accepted.
     :ivar maximum: the largest value that is accepted.
+    :ivar default_text: what the default is, if it is no fixed number.
+    :ivar example: a value that is not the default, if that is no number.
+    :ivar reloads: whether a running relay can change it.
     """
 
     summary: str
@@ -82,10 +85,13 @@ class Limit:
     reason: str
     minimum: float = 1
     maximum: float = 2**53
+    default_text: str | None = None
+    example: int = 0
+    reloads: bool = True
 
 
 _TIME = {"unit": "seconds", "maximum": MAX_SECONDS}
-_KEEPALIVE = {"unit": "seconds", "maximum": MAX_KEEPALIVE}
+_KEEPALIVE = {"unit": "seconds", "maximum": MAX_KEEPALIVE, "reloads": False}
 _COUNT = {"unit": "connections", "maximum": MAX_CONNECTIONS}
 
 
@@ -109,6 +115,10 @@ class Limits:
         exceeded="the connection is closed with 1009",
         reason="clients POST larger messages; 16 MiB if at least one port uses TLS",
         maximum=MAX_WEBSOCKET_PAYLOAD,
+        default_text=f"{format_size(DEFAULT_MAX_PAYLOAD)}, or"
+        f" {format_size(DEFAULT_MAX_PAYLOAD_TLS)} with TLS",
+        example=DEFAULT_MAX_PAYLOAD,
+        reloads=False,  # clients are told when they connect
     )
     max_message: int = _limit(
         64 * MIB,
@@ -194,6 +204,7 @@ class Limits:
         exceeded="the peer that needs most memory is disconnected (EvictedForMemory)",
         reason="if the system killed the process for its size, all peers would be disconnected",
         minimum=MIB,
+        default_text="1GiB, or half of the control group's memory limit",
     )
     max_connections: int = _limit(
         20_000,
@@ -201,6 +212,7 @@ class Limits:
         **_COUNT,
         exceeded="503, or closed before the first request",
         reason="each needs a file descriptor and about 5 KB of memory",
+        default_text="20000, or as many as the limit of open files allows",
     )
     max_database_connections: int = _limit(
         5_000,
@@ -216,6 +228,9 @@ class Limits:
         exceeded="503",
         reason="off: all processes of a host share an address, and so do all clients behind a proxy"
         " that is not trusted",
+        default_text="off",
+        example=100,
+        reloads=False,  # connections are counted by address only if it is set
     )
     max_databases: int = _limit(
         10_000,

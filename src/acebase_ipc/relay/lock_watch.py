@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from typing import Final
 
 from acebase_ipc.protocol.locks import LOCK, read_details
-from acebase_ipc.relay.delivery import report_master_absent
 from acebase_ipc.relay.events import LockHeldLong, Observer, RequestOpenLong
 from acebase_ipc.relay.ledger import Request
 from acebase_ipc.relay.own_requests import master_of
@@ -28,11 +27,11 @@ _Subject = tuple[str, str, int]
 class LockWatch:
     """Looks about once a second for what takes too long.
 
-    :param patience: seconds after which it does.
+    :ivar patience: seconds after which it does.
     """
 
     def __init__(self, patience: float, observer: Observer) -> None:
-        self._patience = patience
+        self.patience = patience
         self._observer = observer
         self._told: dict[_Subject, float] = {}
 
@@ -47,19 +46,15 @@ class LockWatch:
                 self._check(database, now)
 
     def _check(self, database: Database, now: float) -> None:
-        since = now - self._patience
+        since = now - self.patience
         locks: list[tuple[Peer, int, bytes, float]] = []
         requests: list[tuple[Peer, Request]] = []
         for peer in database.peers.values():
             if peer.account is not None:
                 locks += [(peer, *each) for each in peer.account.held() if each[2] <= since]
                 requests += [(peer, each) for each in peer.account.open_requests(since)]
-        if not requests:
-            return  # nobody has waited for so long
-        if master_of(database) is None:
-            if self._is_new((database.name, "", 0), now):
-                report_master_absent(self._observer, database)
-            return
+        if not requests or master_of(database) is None:
+            return  # nobody has waited for so long, or the absence of the master is told
         for peer, lock_id, granted, at in locks:
             subject = database.name, peer.client_id, lock_id
             self._check_lock(subject, granted, round(now - at), requests, now)

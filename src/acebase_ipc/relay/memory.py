@@ -37,11 +37,15 @@ class MemoryBudget:
     """
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
         self.in_queues = 0
         self.growth = 0
-        self.step = max(_SMALLEST_STEP, limit // _STEPS)
+        self.set_limit(limit)
         self._holders: list[tuple[str, Callable[[], int]]] = []
+
+    def set_limit(self, limit: int) -> None:
+        """Hold at most *limit* bytes from the next check on."""
+        self.limit = limit
+        self.step = max(_SMALLEST_STEP, limit // _STEPS)
 
     def register(self, part: str, holder: Callable[[], int]) -> None:
         """Add *holder*, which returns the number of bytes that it holds now.

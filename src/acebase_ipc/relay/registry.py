@@ -31,13 +31,17 @@ class Registry:
     """
 
     def __init__(self, limits: Limits, budget: MemoryBudget) -> None:
-        self._max_databases = limits.max_databases
-        self._max_database_connections = limits.max_database_connections
+        self.apply(limits)
         self._budget = budget
         self.databases: dict[str, Database] = {}
         self.departed = DepartedTraffic()
         self.traffic_of_former = Traffic()
         self._left: dict[str, tuple[Database, float]] = {}
+
+    def apply(self, limits: Limits) -> None:
+        """Use these *limits* from now on."""
+        self._max_databases = limits.max_databases
+        self._max_database_connections = limits.max_database_connections
 
     def add(self, handshake: Handshake, connection: Connection | None, connected: int) -> Peer:
         """Make the client of *handshake* a peer of its database.

@@ -17,6 +17,7 @@ from acebase_ipc.relay.journal import Journal, Restored
 from acebase_ipc.relay.limits import Limits
 from acebase_ipc.relay.lock_table import LockTable, lock_table
 from acebase_ipc.relay.lock_watch import LockWatch
+from acebase_ipc.relay.master_watch import MasterWatch
 from acebase_ipc.relay.memory import MemoryBudget
 from acebase_ipc.relay.recovery import LockRecovery
 from acebase_ipc.relay.registry import Registry
@@ -81,6 +82,7 @@ class Relay:
         self.delivery = Delivery(limits, self.registry, self.memory, observer, work, clock)
         introductions = Introductions(self.delivery, introduce)
         self._clock = clock
+        self._master_watch = MasterWatch(observer)
         self._lock_watch = LockWatch(limits.lock_warning, observer)
         recovery = LockRecovery(self.delivery, self.memory, observer, clock, recover_locks, journal)
         self._recovery = recovery
@@ -101,6 +103,16 @@ class Relay:
             journal,
         )
         self.router = Router(limits, self.delivery, introductions, self.store, recovery, observer)
+
+    def apply(self, limits: Limits) -> None:
+        """Use these *limits* from now on, except ``max_payload``, which peers were told."""
+        self.memory.set_limit(limits.max_memory)
+        self.registry.apply(limits)
+        self.store.ttl = limits.message_ttl
+        self.delivery.apply(limits)
+        self.sessions.apply(limits)
+        self._lock_watch.patience = limits.lock_warning
+        self._warm_up.seconds = limits.master_warmup
 
     def _end_some(self) -> bool:
         return self.sessions.end_some(self._clock())
@@ -150,6 +162,7 @@ class Relay:
         self.delivery.enforce_memory_limit()
         self._recovery.expire(now)
         self._warm_up.expire(now)
+        self._master_watch.check(self.registry.databases.values(), now)
         self._lock_watch.check(self.registry.databases.values(), now)
 
     def locks(self, database: str) -> LockTable:

@@ -97,9 +97,8 @@ class Sessions:
         journal: Journal | None = None,
     ) -> None:
         """:param end_soon: calls :meth:`end_some` until it returns that none is left."""
-        self._timeout = limits.session_timeout
-        self._timeout_closed = min(limits.session_timeout_closed, limits.session_timeout)
-        self._max_session_queue = limits.max_session_queue
+        self._fences = Fences(limits.fence, observer, journal)
+        self.apply(limits)
         self._registry = registry
         self._delivery = delivery
         self._introductions = introductions
@@ -109,10 +108,16 @@ class Sessions:
         self._observer = observer
         self._end_soon = end_soon
         self._journal = journal
-        self._fences = Fences(limits.fence, observer, journal)
         self._conflicts = IdConflicts()
         self._expiries: dict[Peer, float] = {}
         self._welcome = Message(welcome(limits.payload_limit))
+
+    def apply(self, limits: Limits) -> None:
+        """Use these *limits* from now on."""
+        self._timeout = limits.session_timeout
+        self._timeout_closed = min(limits.session_timeout_closed, limits.session_timeout)
+        self._max_session_queue = limits.max_session_queue
+        self._fences.seconds = limits.fence
 
     # Arriving
 

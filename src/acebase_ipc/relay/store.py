@@ -71,7 +71,7 @@ class MessageStore:
 
     def __init__(self, ttl: float) -> None:
         """:param ttl: seconds after which a message that was not downloaded is dropped."""
-        self._ttl = ttl
+        self.ttl = ttl
         self._messages: OrderedDict[str, StoredMessage] = OrderedDict()  # in the order they expire
         self._by_recipient: dict[tuple[str, bytes], set[str]] = {}
         self._readings: dict[Key, Reading] = {}
@@ -98,7 +98,7 @@ class MessageStore:
         message_id = secrets.token_urlsafe(_ID_BYTES)
         count = len(unique)
         self._messages[message_id] = StoredMessage(
-            database, body, unique, now + self._ttl, entries=count, unfetched=count
+            database, body, unique, now + self.ttl, entries=count, unfetched=count
         )
         for recipient in unique:
             self._by_recipient.setdefault((database, recipient), set()).add(message_id)

@@ -26,22 +26,22 @@ class WarmUp:
     They wait together with what is addressed to an absent master. Requests about locks do not
     wait: a process can answer them from its start.
 
-    :param seconds: how long a master that has arrived may take; 0: no request waits.
     :param clock: returns monotonic seconds.
+    :ivar seconds: how long a master that has arrived may take; 0: no request waits.
     """
 
     def __init__(self, delivery: Delivery, seconds: float, clock: Callable[[], float]) -> None:
         self._delivery = delivery
-        self._seconds = seconds
+        self.seconds = seconds
         self._clock = clock
         self._until: dict[Database, float] = {}
 
     def begin(self, master: Peer, queue: MessageQueue) -> None:
         """Let requests about files wait, those in *queue*, which *master* receives next, first."""
-        if self._seconds and master.dialect is ACEBASE:
+        if self.seconds and master.dialect is ACEBASE:
             database = master.database
             database.is_warming_up = True
-            self._until[database] = self._clock() + self._seconds
+            self._until[database] = self._clock() + self.seconds
             held = queue.take_if(lambda message: is_about_files(message.text))
             if held:
                 held.move_to(self._delivery.awaiting(database))

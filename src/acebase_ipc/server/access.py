@@ -40,6 +40,16 @@ def clean_token(token: str, source: str) -> str:
     return token
 
 
+def clean_database(pattern: str) -> str:
+    """Return a *pattern* of wire names.
+
+    :raises ConfigError: if it is empty, as it would match none.
+    """
+    if not pattern:
+        raise ConfigError("databases (--database) must not be empty: write mydb_data or mydb_*")
+    return pattern
+
+
 def clean_origin(origin: str) -> str:
     """Return *origin* as browsers send it: in lower case, without a default port.
 

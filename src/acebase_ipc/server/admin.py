@@ -14,7 +14,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 
 from acebase_ipc.admin.access import AdminAccess
-from acebase_ipc.admin.control import Facts, Server
+from acebase_ipc.admin.control import Facts
 from acebase_ipc.admin.counts import MetricsObserver
 from acebase_ipc.admin.endpoint import Context, respond_error
 from acebase_ipc.admin.health import Canary, LoopLag
@@ -36,7 +36,7 @@ __version__: Final = version("acebase-ipc")
 class Admin:
     """The admin endpoint of one server, from :meth:`open` to :meth:`close`.
 
-    :param server: what it shows and controls.
+    :param control: tells of the server, and controls it.
     :param parts: of this server.
     :param history: receives the events of this server.
     :param counts: counts them.
@@ -48,7 +48,7 @@ class Admin:
     def __init__(
         self,
         config: AceBaseIPCServerConfig,
-        server: Server,
+        control: Control,
         parts: Parts,
         history: History,
         counts: MetricsObserver,
@@ -59,12 +59,13 @@ class Admin:
     ) -> None:
         from acebase_ipc.admin.metrics import Metrics, RelayCollector  # loads prometheus_client
 
+        self._control = control
         self._access = AdminAccess(Tokens(config.admin_rules()))
         self._lag = LoopLag(reactor, clock)
         self._canary = Canary(parts.relay, parts.rotation, clock)
         context = Context(
             relay=parts.relay,
-            server=server,
+            server=control,
             access=self._access,
             refusals=Refusals(observer, reactor, clock, respond_error),
             history=history,
@@ -78,7 +79,7 @@ class Admin:
         self._streams = Streams(context, wall)
         collector = RelayCollector(
             parts.relay,
-            server.facts,
+            control.facts,
             counts,
             parts.connections.lags,
             self._lag.histogram,
@@ -86,23 +87,23 @@ class Admin:
         )
         metrics = Metrics(context, collector)
         self._site = AdminSite(context, self._streams, metrics)
-        self._listeners = [
+        self.listeners = [
             Listener(each, reactor, observer, is_admin=True) for each in config.parsed_admin
         ]
 
     def open(self) -> list[Deferred[None]]:
         """Open the ports; each Deferred fires when one is open, or cannot be opened."""
         self._lag.start()
-        return [each.open(self._site) for each in self._listeners]
+        return [each.open(self._site) for each in self.listeners]
 
     def describe(self) -> str:
         """Where the endpoint is, if its ports are open."""
-        return ", ".join(each.describe() for each in self._listeners)
+        return ", ".join(each.describe() for each in self.listeners)
 
     def close(self) -> list[Deferred[Any]]:
         """Close the ports and every connection; each Deferred fires when a port is closed."""
         self._lag.stop()
-        closing = [each.close() for each in self._listeners]
+        closing = [each.close() for each in self.listeners]
         self._site.close()
         return closing
 
@@ -110,8 +111,9 @@ class Admin:
         """Do what is to be done about once a second, in monotonic seconds."""
         self._canary.tick(now)
 
-    def replace_tokens(self, tokens: Tokens) -> None:
-        """Require one of *tokens* from now on; ends the streams of others."""
+    def apply(self, limits: Limits, tokens: Tokens) -> None:
+        """Show *limits*, and require one of *tokens*, from now on; ends the streams of others."""
+        self._control.apply(limits)
         self._access.tokens = tokens
         self._streams.check_tokens()
 
@@ -123,7 +125,7 @@ class Control:
     :param listeners: of the peers' ports.
     :param clock: returns monotonic seconds.
     :param wall: returns the seconds since 1970.
-    :param reload: reads the token files again; returns whether they could be used.
+    :param reload: reads the configuration again; returns whether it could be used.
     """
 
     def __init__(
@@ -137,13 +139,17 @@ class Control:
         reload: Callable[[], bool],
     ) -> None:
         self._parts = parts
-        self._limits = {**asdict(limits), "max_payload": limits.payload_limit}
+        self.apply(limits)
         self._state = state
         self._listeners = listeners
         self._clock = clock
         self._reload = reload
         self._begun = clock()
         self._started = int(wall() * 1000)
+
+    def apply(self, limits: Limits) -> None:
+        """Show these *limits* from now on."""
+        self._limits = {**asdict(limits), "max_payload": limits.payload_limit}
 
     def facts(self) -> Facts:
         """Return what the server knows of itself now."""
@@ -178,7 +184,7 @@ class Control:
         self._parts.admission.is_draining = draining
 
     def reload(self) -> bool:
-        """Read the token files again; returns whether they could be used."""
+        """Read the configuration again; returns whether it could be used."""
         return self._reload()
 
 

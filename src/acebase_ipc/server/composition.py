@@ -86,10 +86,18 @@ class Parts:
         self.relay.close(CLOSE_GOING_AWAY, "the server is shutting down")
         return self.connections.wait_closed(timeout)
 
-    def replace_tokens(self, tokens: Tokens) -> None:
-        """Require one of *tokens* from now on; closes the connections whose token is gone."""
-        self.access.tokens = tokens
-        self.connections.check_tokens(tokens.allow)
+    def apply(self, config: AceBaseIPCServerConfig, tokens: Tokens) -> None:
+        """Use what can be reloaded of *config*, and *tokens*, from now on.
+
+        Connections that would not be admitted any more are closed.
+        """
+        limits = config.effective_limits
+        self.relay.apply(limits)
+        self.uploads.apply(limits)
+        self.site.apply(limits)
+        self.connections.max_connections = limits.max_connections
+        self.access.apply(tokens, config.allow_origins, config.allow_hosts, config.databases)
+        self.connections.check_access(self.access.revoked)
 
 
 def compose(
@@ -124,7 +132,9 @@ def compose(
     connections = PeerConnections(
         relay, limits, observer, rotation, reactor, clock, wall=lambda: int(wall() * 1000)
     )
-    access = Access(Tokens(config.rules()), config.allow_origins, config.allow_hosts)
+    access = Access(
+        Tokens(config.rules()), config.allow_origins, config.allow_hosts, config.databases
+    )
     proxies = TrustedProxies(config.trust_proxy)
     admission = Admission(access, relay, connections.check_room, clock, config.dialect, is_running)
     context = Context(
@@ -139,7 +149,6 @@ def compose(
         upgrade=connections.upgrade,
         reactor=reactor,
         clock=clock,
-        max_message=limits.max_message,
     )
     site = RelaySite(context, limits, observer, connections.count)
     relay.memory.register("uploads", lambda: uploads.reserved)

@@ -13,12 +13,14 @@ from acebase_ipc.http.tokens import Rule, read_token_file
 from acebase_ipc.protocol.dialect import Dialect
 from acebase_ipc.relay.limits import DEFAULT_MAX_PAYLOAD_TLS, Limits
 from acebase_ipc.server.access import (
+    clean_database,
     clean_host,
     clean_network,
     clean_origin,
     clean_token,
 )
 from acebase_ipc.server.endpoints import (
+    LOOPBACK,
     MAX_PORT,
     ParsedEndpoint,
     parse_admin,
@@ -26,7 +28,7 @@ from acebase_ipc.server.endpoints import (
     render,
 )
 
-DEFAULT_HOST: Final = "127.0.0.1"
+DEFAULT_HOST: Final = LOOPBACK
 DEFAULT_PORT: Final = 9163
 
 
@@ -69,6 +71,11 @@ def _endpoint(kind: str, port: int, host: str, arguments: dict[str, str | None])
     return render(f"{kind}:{port}", {"interface": host, **given})
 
 
+def is_exposed(path: str) -> bool:
+    """Return whether every user of the machine can read the file at *path*."""
+    return os.path.exists(path) and bool(os.stat(path).st_mode & stat.S_IROTH)
+
+
 @dataclass(frozen=True, kw_only=True)
 class AceBaseIPCServerConfig:
     """The configuration of a server.
@@ -92,6 +99,8 @@ class AceBaseIPCServerConfig:
         ``https://example.org``; ``*`` for all. Default: none.
     :param allow_hosts: further host names under which a relay on loopback may be addressed
         without a token.
+    :param databases: the wire names that are served, as patterns of a shell: ``mydb_*``. Others are
+        refused with 403. Default: all.
     :param trust_proxy: the addresses and networks of proxies, such as ``10.0.0.0/8``, whose
         ``X-Forwarded-For`` or ``Forwarded`` and PROXY headers name the clients; ``unix`` for
         all processes that connect to a Unix socket. Default: none.
@@ -119,6 +128,7 @@ class AceBaseIPCServerConfig:
     state_dir: str | None = None
     allow_origins: tuple[str, ...] = ()
     allow_hosts: tuple[str, ...] = ()
+    databases: tuple[str, ...] = ()
     trust_proxy: tuple[str, ...] = ()
     admin: tuple[str, ...] = field(default=(), repr=False)  # may hold a passphrase
     admin_token_file: str | None = None
@@ -151,7 +161,14 @@ class AceBaseIPCServerConfig:
             raise ConfigError(f"port must be a number, not {self.port!r}")
         if self.port is not None and not 0 <= self.port <= MAX_PORT:
             raise ConfigError(f"port must be from 0 to {MAX_PORT}, not {self.port}")
-        for name in ("endpoints", "allow_origins", "allow_hosts", "trust_proxy", "admin"):
+        for name in (
+            "endpoints",
+            "allow_origins",
+            "allow_hosts",
+            "databases",
+            "trust_proxy",
+            "admin",
+        ):
             if isinstance(getattr(self, name), str):
                 raise ConfigError(f"{name} is a tuple of strings")
         if self.token is not None and not isinstance(self.token, str):
@@ -182,6 +199,7 @@ class AceBaseIPCServerConfig:
             if not self.lock_recovery:
                 raise ConfigError("state_dir (--state-dir) needs lock_recovery")
             self._set("state_dir", os.path.abspath(self.state_dir))
+        self._set("databases", tuple(map(clean_database, self.databases)))
         self._set("allow_origins", tuple(map(clean_origin, self.allow_origins)))
         self._set("allow_hosts", tuple(map(clean_host, self.allow_hosts)))
         self._set("trust_proxy", tuple(map(clean_network, self.trust_proxy)))
@@ -235,13 +253,15 @@ class AceBaseIPCServerConfig:
         return (*token_files, *(path for each in endpoints for path in each.secret_files))
 
     @property
+    def reloaded_files(self) -> tuple[str, ...]:
+        """The files that are read again when they change: of tokens and of certificates."""
+        endpoints = (*self.parsed_endpoints, *self.parsed_admin)
+        return (*self.secret_files, *(path for each in endpoints for path in each.files))
+
+    @property
     def exposed_files(self) -> tuple[str, ...]:
         """Those of :attr:`secret_files` that every user of the machine can read."""
-        return tuple(
-            path
-            for path in self.secret_files
-            if os.path.exists(path) and os.stat(path).st_mode & stat.S_IROTH
-        )
+        return tuple(filter(is_exposed, self.secret_files))
 
     @property
     def descriptions(self) -> tuple[str, ...]:

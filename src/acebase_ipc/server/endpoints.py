@@ -17,6 +17,8 @@ SECURE_KINDS: Final = frozenset({"ssl", "tls", "pfx", "txsni", "le", "lets"})
 WRAPPERS: Final = frozenset({"haproxy"})
 """Kinds whose arguments are an endpoint string again."""
 
+LOOPBACK: Final = "127.0.0.1"
+
 DEFAULT_BACKLOG: Final = 1024
 """Connections waiting to be accepted. After a restart all clients of a cluster connect
 at once, and the npm package acebase gives up after 5 s. With Twisted's default of 50 the
@@ -111,6 +113,14 @@ class ParsedEndpoint:
         return tuple(self.arguments[name] for name in names if name in self.arguments)
 
     @property
+    def files(self) -> tuple[str, ...]:
+        """The files that it reads."""
+        if self.kind == "unix":
+            return ()
+        names = _PATHS.get(self.kind, ())
+        return tuple(self.arguments[name] for name in names if name in self.arguments)
+
+    @property
     def description(self) -> str:
         """The innermost endpoint for ``serverFromString``, with absolute paths and a backlog."""
         if not self.is_known:
@@ -134,7 +144,7 @@ def _quote(value: str) -> str:
 
 
 def parse_endpoint(text: str) -> ParsedEndpoint:
-    """Parse an endpoint string.
+    """Parse an endpoint string, or the number of a TCP port of loopback.
 
     A string of a kind that is not known here is taken as it is: a plugin of Twisted's
     may know it.
@@ -142,7 +152,7 @@ def parse_endpoint(text: str) -> ParsedEndpoint:
     :raises ConfigError: if the string is malformed or an argument is out of its range.
     """
     wrappers = []
-    inner = text
+    inner = f"tcp:{text}:interface={LOOPBACK}" if re.fullmatch("[0-9]+", text) else text
     kind, _, rest = inner.partition(":")
     while kind.lower() in WRAPPERS:
         wrappers.append(kind.lower())
@@ -151,9 +161,32 @@ def parse_endpoint(text: str) -> ParsedEndpoint:
     kind = kind.lower()  # Twisted finds the prefixes of plugins in any case
     try:
         arguments = _parse_arguments(kind, rest) if kind in _POSITIONAL else {}
+        _check(kind, arguments)
     except ValueError as error:
         raise ConfigError(f"cannot listen on {redact(text)!r}: {error}") from None
+    for name in _PATHS.get(kind, ()):
+        if arguments.get(name):
+            arguments[name] = os.path.abspath(arguments[name])
     return ParsedEndpoint(text, tuple(wrappers), kind, arguments, inner)
+
+
+def absolute_endpoint(text: str, directory: str) -> str:
+    """Return the endpoint string *text* with its relative paths below *directory*.
+
+    :raises ConfigError: as :func:`parse_endpoint`.
+    """
+    parsed = parse_endpoint(text)
+    if not parsed.is_known:
+        return text
+    given = _parse_arguments(parsed.kind, parsed.inner.partition(":")[2])
+    paths = {
+        name: os.path.join(directory, given[name])
+        for name in _PATHS.get(parsed.kind, ())
+        if given.get(name)
+    }
+    if all(given[name] == path for name, path in paths.items()):
+        return text
+    return ":".join([*parsed.wrappers, render(parsed.kind, given | paths)])
 
 
 def parse_admin(text: str, has_token: bool) -> ParsedEndpoint:
@@ -206,10 +239,6 @@ def _parse_arguments(kind: str, text: str) -> dict[str, str]:
         if name in arguments:
             raise ValueError(f"{name} is given twice")
         arguments[name] = value
-    _check(kind, arguments)
-    for name in _PATHS.get(kind, ()):
-        if arguments.get(name):
-            arguments[name] = os.path.abspath(arguments[name])
     return arguments
 
 
@@ -232,6 +261,15 @@ def _check(kind: str, arguments: dict[str, str]) -> None:
     port = arguments.get("port")
     if kind in ("tcp", "tcp6", "ssl", "pfx") and port is None:
         raise ValueError("the port is missing")
+    if kind == "ssl" and not arguments.get("privateKey"):
+        raise ValueError(
+            f"the key is missing: write ssl:{port}:privateKey=key.pem:certKey=certificate.pem"
+        )
+    if kind == "tls" and (not arguments.get("path") or arguments["path"].isdecimal()):
+        raise ValueError(
+            "the directory is missing: write tls:DIRECTORY:9163, where DIRECTORY holds a"
+            " HOST.pem for each host name, or use ssl:"
+        )
     _check_number("port", port, MAX_PORT)
     _check_number("backlog", arguments.get("backlog"), MAX_BACKLOG)
     if kind == "unix":

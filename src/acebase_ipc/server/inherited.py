@@ -67,7 +67,10 @@ def find_descriptor(
     if domain not in (None, *_DOMAINS):
         raise ValueError(f"domain is one of {', '.join(_DOMAINS)}")
     if not descriptors:
-        raise ValueError("this process has inherited no socket (LISTEN_PID, LISTEN_FDS)")
+        raise ValueError(
+            "this process has inherited no socket (LISTEN_PID, LISTEN_FDS): start it by a"
+            " systemd unit with a .socket unit, or write 9163 or tcp:9163 in place of systemd:"
+        )
     found = [
         number
         for position, (number, each) in enumerate(descriptors.items())

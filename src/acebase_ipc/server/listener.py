@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Container
+from functools import partial
 from typing import Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -22,6 +24,7 @@ from twisted.python.failure import Failure
 from acebase_ipc.addresses import format_address, is_loopback
 from acebase_ipc.errors import ConfigError
 from acebase_ipc.relay.events import Observer, Refused
+from acebase_ipc.server.certificates import RENEWABLE, Certificate, listen_with
 from acebase_ipc.server.endpoints import ParsedEndpoint
 from acebase_ipc.server.inherited import InheritedEndpoint
 from acebase_ipc.server.proxy_protocol import ProxiedEndpoint
@@ -67,7 +70,8 @@ class Listener:
             observer.report(Refused(format_address(address), 400, reason))
 
         try:
-            self._endpoint = make_endpoint(parsed, reactor, proxies, refused)
+            self._certificate = Certificate(parsed) if parsed.kind in RENEWABLE else None
+            self._endpoint = make_endpoint(parsed, reactor, proxies, refused, self._certificate)
         except Exception as error:  # parsers raise whatever their libraries do
             raise self._unusable(error) from error
         self._port: IListeningPort | None = None
@@ -115,6 +119,21 @@ class Listener:
             opening.errback(CancelledError())
         return succeed(None) if port is None else maybeDeferred(port.stopListening)
 
+    def read_certificate(self) -> Callable[[], object] | None:
+        """Read the certificate again; returns a function that lets new connections use it.
+
+        Returns ``None`` if the port has none that can be read again.
+
+        :raises ConfigError: if it cannot be used.
+        """
+        certificate = self._certificate
+        if certificate is None:
+            return None
+        try:
+            return partial(certificate.use, certificate.read())
+        except Exception as error:  # parsers raise whatever their libraries do
+            raise self._unusable(error) from error
+
     def warn(self, requires_token: bool) -> None:
         """Warn if the port is open to more than this machine, with too little protection."""
         if self._parsed.kind == "unix" and self._parsed.mode & 0o007 and not requires_token:
@@ -135,6 +154,8 @@ class Listener:
 
     def _unusable(self, error: BaseException | None) -> ConfigError:
         reason = str(error) or type(error).__name__
+        if reason.startswith("Unknown endpoint type"):
+            reason += ": write 9163, or tcp:9163:interface=127.0.0.1"
         return ConfigError(f"cannot listen on {self._parsed.redacted!r}: {reason}")
 
 
@@ -154,11 +175,22 @@ def make_endpoint(
     reactor: Any,
     proxies: Container[IAddress],
     refused: Callable[[IAddress, str], object],
+    certificate: Certificate | None,
 ) -> IStreamServerEndpoint:
-    """Return the endpoint that *parsed* describes; raises what its parser raises."""
+    """Return the endpoint that *parsed* describes; raises what its parser raises.
+
+    :param certificate: that of an endpoint whose certificate can be read again.
+    """
     endpoint: IStreamServerEndpoint
     if parsed.kind == "systemd":
         endpoint = InheritedEndpoint(reactor, parsed.arguments)
+    elif parsed.kind == "tls" and not os.path.isdir(parsed.arguments["path"]):
+        raise ConfigError(
+            f"there is no directory {parsed.arguments['path']}: write tls:DIRECTORY:9163, where"
+            " DIRECTORY holds a HOST.pem for each host name, or use ssl:"
+        )
+    elif certificate is not None:
+        endpoint = listen_with(certificate, parsed, reactor)
     else:
         endpoint = serverFromString(reactor, parsed.description)
     if parsed.kind == "unix":

@@ -78,14 +78,18 @@ class LogObserver:
     """
 
     def __init__(self, clock: Callable[[], float], level: str = "info") -> None:
+        self.set_level(level)
+        self.counts: Counter[str] = Counter()
+        self._limiter = LineLimiter(clock)
+
+    def set_level(self, level: str) -> None:
+        """Log events of this *level* and above from now on."""
         lowest = LogLevel.lookupByName(level)
         self._levels = {
             each.value: LogLevel.lookupByName(each.value)
             for each in Severity
             if LogLevel.lookupByName(each.value) >= lowest
         }
-        self.counts: Counter[str] = Counter()
-        self._limiter = LineLimiter(clock)
 
     def report(self, event: RelayEvent) -> None:
         """Count *event*; log it unless its severity is too low or its kind too frequent."""
@@ -177,8 +181,12 @@ class LineObserver:
     def __init__(self, output: Output, form: str, level: str, clock: Callable[[], float]) -> None:
         self.output = output
         self._render = as_json if form == "json" else as_text
-        self._level = LogLevel.lookupByName(level)
+        self.set_level(level)
         self._limiter = LineLimiter(clock)
+
+    def set_level(self, level: str) -> None:
+        """Write events of this *level* and above from now on."""
+        self._level = LogLevel.lookupByName(level)
 
     def __call__(self, event: LogEvent) -> None:
         """Write *event*, unless its level is too low or its kind too frequent."""

@@ -108,13 +108,13 @@ class PFXServerEndpointParser:
 @dataclass(frozen=True, slots=True)
 class TLSServerEndpoint:
     """
-    Listens where the endpoint `plain` does, and serves TLS there.
+    Listens where the endpoint `plain` does, and serves TLS there, with the contexts of `options`.
 
     From 26.4 on Twisted has the same as ``endpoints.wrapServerTLS``.
     """
 
     plain: IStreamServerEndpoint
-    options: CertificateOptions
+    options: Any
     clock: IReactorTime | None
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:

@@ -10,11 +10,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
+from typing import Final
 
 from twisted.logger import Logger
 
 OTHER_FILES = 100
 """File descriptors beside those of connections: ports, the log, the reactor, modules."""
+
+_SUCCEEDED: Final = b"0"
+_FAILED: Final = b"1"
 
 log = Logger()
 
@@ -47,18 +51,69 @@ class Signals:
             handler()
 
 
-def exit_with_failure(text: str) -> None:
-    """Let the process end with status 1, and *text* on standard error, when its reactor stops.
+class Launch:
+    """Tells the process that has started this one whether that has succeeded.
 
-    ``twistd`` ends with status 0, whatever the reason for which its reactor stops.
+    ``twistd`` tells it before the reactor runs, and it cannot be told of a failure at all unless
+    that is an exception: a daemon that calls ``sys.exit`` lets it wait indefinitely. So the process
+    that ``twistd`` forks waits here before it waits there.
+
+    :param forks: whether ``twistd`` is about to fork, and to close standard error.
     """
 
-    def exit_now() -> None:
-        with suppress(OSError):
-            os.write(2, f"{text}\n".encode("utf-8", "backslashreplace"))
+    def __init__(self, forks: bool = False) -> None:
+        self._stderr = 2
+        self._outcome: int | None = None
+        if forks:
+            parent = os.getpid()
+            self._stderr = os.dup(2)
+            outcome, self._outcome = os.pipe()
+
+            def wait() -> None:
+                if os.getpid() == parent:
+                    self._wait(outcome)
+
+            os.register_at_fork(after_in_parent=wait)
+
+    def _wait(self, outcome: int) -> None:
+        """Wait in the first process until the daemon has told its outcome, or has ended."""
+        assert self._outcome is not None
+        os.close(self._outcome)
+        told = os.read(outcome, 1)
+        if told == _SUCCEEDED:
+            return
+        if told != _FAILED:
+            self._complain("acebase-ipc: the process has ended while it was starting")
         os._exit(1)
 
-    atexit.register(exit_now)
+    def succeeded(self) -> None:
+        """Tell that the process serves."""
+        self._tell(_SUCCEEDED)
+
+    def failed(self, text: str) -> None:
+        """Let the process end with status 1, and *text* on standard error, when its reactor stops.
+
+        ``twistd`` ends with status 0, whatever the reason for which its reactor stops.
+        """
+
+        def exit_now() -> None:
+            self._complain(text)
+            self._tell(_FAILED)
+            os._exit(1)
+
+        atexit.register(exit_now)
+
+    def _complain(self, text: str) -> None:
+        with suppress(OSError):
+            os.write(self._stderr, f"{text}\n".encode("utf-8", "backslashreplace"))
+
+    def _tell(self, outcome: bytes) -> None:
+        if self._outcome is not None:
+            with suppress(OSError):
+                os.write(self._outcome, outcome)
+            os.close(self._outcome)
+            os.close(self._stderr)
+            self._outcome, self._stderr = None, 2
 
 
 def allow_files(connections: int) -> None:

@@ -35,6 +35,8 @@ from acebase_ipc.server.composition import compose
 from acebase_ipc.server.config import AceBaseIPCServerConfig
 from acebase_ipc.server.listener import Listener
 from acebase_ipc.server.logging import LogObserver
+from acebase_ipc.server.reloading import report_changes, running_config
+from acebase_ipc.server.watched_files import WATCH_INTERVAL, WatchedFiles
 
 TICK = 1.0
 """Seconds between two checks of what has expired or timed out."""
@@ -71,6 +73,7 @@ class AceBaseIPCServer(Service):
         them in any case.
     :param log_level: the lowest level of the events that are logged: ``debug``, ``info``,
         ``warn`` or ``error``. Those below cost nothing.
+    :param reload: what the admin endpoint's command ``reload`` calls; default: :meth:`reload`.
     :raises ConfigError: if an endpoint string or the token file cannot be used.
     """
 
@@ -82,6 +85,7 @@ class AceBaseIPCServer(Service):
         wall: Callable[[], float] = time.time,
         observer: Observer | None = None,
         log_level: str = "info",
+        reload: Callable[[], bool] | None = None,
     ) -> None:
         if reactor is None:
             from twisted.internet import reactor
@@ -112,11 +116,13 @@ class AceBaseIPCServer(Service):
                 self.listeners,
                 clock,
                 wall,
-                self.reload_tokens,
+                self.reload if reload is None else reload,
             )
             self._admin = Admin(
                 self.config, control, self._parts, history, counts, observers, reactor, clock, wall
             )
+        self._files = WatchedFiles(self.config.reloaded_files)
+        self._ticks = 0
         self._ticking = LoopingCall(self._tick)
         self._ticking.clock = reactor
         self._starting: Deferred[BaseException | None] | None = None
@@ -307,25 +313,46 @@ class AceBaseIPCServer(Service):
 
     # Running
 
-    def reload_tokens(self) -> bool:
-        """Read the token files again, if there are any.
+    def reload(self, config: AceBaseIPCServerConfig | None = None) -> bool:
+        """Read token files and certificates again, and use what can be reloaded of *config*.
 
-        If a file cannot be read or holds no token, all tokens stay as they are and an
-        error is logged. Connections whose token was removed are closed with 1008.
+        That is what ``docs/options.rst`` says is reloaded; the log says what has changed, and which
+        changes need a restart. If a file cannot be used, everything stays as it is and an error is
+        logged. Connections whose token was removed, or whose database is not served any more, are
+        closed with 1008.
 
-        :returns: whether the files could be used.
+        :param config: a changed configuration; default: that of the server.
+        :returns: whether all could be used.
         """
         try:
-            tokens = Tokens(self.config.rules())
-            admin_tokens = Tokens(self.config.admin_rules())
+            new = self.config if config is None else running_config(self.config, config)
+            tokens, admin_tokens = Tokens(new.rules()), Tokens(new.admin_rules())
+            admin_listeners = [] if self._admin is None else self._admin.listeners
+            certificates = [
+                use
+                for each in (*self.listeners, *admin_listeners)
+                if (use := each.read_certificate()) is not None
+            ]
         except ConfigError as error:
-            log.error("the tokens stay as they are: {error}", error=str(error))
+            log.error("nothing is reloaded: {error}", error=str(error))
             return False
+        if config is not None:
+            report_changes(self.config, config)
         log.info("the tokens were read again")
-        self._parts.replace_tokens(tokens)
+        if certificates:
+            log.info("the certificates were read again")
+        self.config = new
+        self._files.read(new.reloaded_files)
+        for use in certificates:
+            use()
+        self._parts.apply(new, tokens)
         if self._admin is not None:
-            self._admin.replace_tokens(admin_tokens)
+            self._admin.apply(new.effective_limits, admin_tokens)
         return True
+
+    def set_log_level(self, level: str) -> None:
+        """Log the relay's events of this *level* and above from now on."""
+        self._log.set_level(level)
 
     def _describe_state(self) -> str:
         if self._state is not State.RUNNING:
@@ -358,6 +385,9 @@ class AceBaseIPCServer(Service):
 
     def _tick(self) -> None:
         self._parts.tick(self._clock())
+        self._ticks += 1
+        if self._ticks % WATCH_INTERVAL == 0 and self._files.have_changed():
+            self.reload()
         self._log.expire()
         if self._admin is not None:
             self._admin.tick(self._clock())

@@ -61,6 +61,7 @@ class PeerConnections:
     :param rotation: divides the time among connections.
     :param clock: returns monotonic seconds.
     :param wall: returns the time in milliseconds since 1970.
+    :ivar max_connections: how many may be open.
     :ivar factory: what the WebSockets share.
     :ivar lags: how long the peers' processes have taken to answer pings, without the network.
     """
@@ -92,7 +93,7 @@ class PeerConnections:
             clock,
         )
         self._keepalive = Keepalive[WebSocketConnection](math.ceil(interval), dead_after)
-        self._max_connections = limits.max_connections
+        self.max_connections = limits.max_connections
         self._max_address_connections = limits.max_address_connections
         self._addresses: Counter[str] = Counter()
         self._unpinged: deque[WebSocketConnection] = deque()
@@ -103,7 +104,7 @@ class PeerConnections:
         :raises Overloaded: if there are too many.
         """
         limit = self._max_address_connections
-        if len(self.factory.connections) >= self._max_connections:
+        if len(self.factory.connections) >= self.max_connections:
             raise Overloaded("Too many connections: try again later")
         if limit is not None and self._addresses[host_of(address)] >= limit:
             raise Overloaded("Too many connections from this address: try again later")
@@ -139,21 +140,21 @@ class PeerConnections:
             if not self._addresses[host]:
                 del self._addresses[host]
 
-    def check_tokens(self, allow: Callable[[str, Iterable[str]], bool]) -> None:
-        """End the sessions whose tokens are not valid any more, and close their connections.
+    def check_access(self, revoked: Callable[[str, Iterable[str]], str | None]) -> None:
+        """End the sessions that would not be admitted any more, and close their connections.
 
-        :param allow: tells whether tokens open a database.
+        :param revoked: returns why tokens do not open a database any more, ``None`` if they do.
         """
-        revoked: list[tuple[WebSocketConnection, Peer | None]] = []
+        ended: list[tuple[WebSocketConnection, Peer | None, str]] = []
         for connection in self.factory.connections:
             listener = connection.listener
-            if isinstance(listener, PeerConnection) and not allow(
-                listener.handshake.database, listener.tokens
-            ):
-                revoked.append((connection, listener.peer))
-        self._relay.sessions.end({peer: None for _, peer in revoked if peer is not None})
-        for connection, _ in revoked:
-            connection.close(CLOSE_POLICY, "the token is not valid any more")
+            if isinstance(listener, PeerConnection):
+                reason = revoked(listener.handshake.database, listener.tokens)
+                if reason is not None:
+                    ended.append((connection, listener.peer, reason))
+        self._relay.sessions.end({peer: None for _, peer, _ in ended if peer is not None})
+        for connection, _, reason in ended:
+            connection.close(CLOSE_POLICY, reason)
 
     def wait_closed(self, timeout: float) -> Deferred[None]:
         """Return a Deferred that fires when all connections have ended.

@@ -23,6 +23,7 @@ from acebase_ipc.cli.diagnosis.certificates import examine_dates, now
 from acebase_ipc.cli.diagnosis.findings import Finding, error, mistaken_port, ok, skipped, warning
 from acebase_ipc.cli.output import count, one_line
 from acebase_ipc.errors import ConfigError
+from acebase_ipc.relay.limits import Limits
 from acebase_ipc.server.config import AceBaseIPCServerConfig
 from acebase_ipc.server.endpoints import ParsedEndpoint
 from acebase_ipc.server.listener import make_endpoint
@@ -34,25 +35,27 @@ _TCP = frozenset({"tcp", "tcp6", "ssl", "tls", "pfx"})
 
 
 def examine_options(options: tuple[str, ...]) -> Iterator[Finding]:
-    """Yield what is found about the *options* of ``twistd acebase-ipc``."""
+    """Yield what is found about the *options* of ``acebase-ipc serve``."""
     parsed = Options()
     try:
         parsed.parseOptions(list(options))
     except UsageError as fault:
-        yield error("options", one_line(fault), "see  twistd acebase-ipc --help")
+        yield error("options", one_line(fault), "see  acebase-ipc serve --help")
         return
-    config: AceBaseIPCServerConfig = parsed["config"]
+    config = parsed.settings.config
     yield ok("options", "they can be used together")
-    yield from _examine_tokens(config)
+    yield from _examine_tokens(config, parsed.settings.exposed_file)
     with ExitStack() as ports:
         for each in (*config.parsed_endpoints, *config.parsed_admin):
             yield from _examine_endpoint(each, ports)
     yield from _examine_exposure(config)
     yield from _examine_state_dir(config.state_dir)
-    yield from _examine_open_files(config.effective_limits.max_connections)
+    yield from _examine_open_files(
+        config.effective_limits.max_connections, "max_connections" in parsed.settings.lowered
+    )
 
 
-def _examine_tokens(config: AceBaseIPCServerConfig) -> Iterator[Finding]:
+def _examine_tokens(config: AceBaseIPCServerConfig, exposed_file: str | None) -> Iterator[Finding]:
     for option, read, path in (
         ("--token-file", config.rules, config.token_file),
         ("--admin-token-file", config.admin_rules, config.admin_token_file),
@@ -65,7 +68,7 @@ def _examine_tokens(config: AceBaseIPCServerConfig) -> Iterator[Finding]:
             yield error(option, one_line(fault), "acebase-ipc token new --file FILE  makes one")
             continue
         yield ok(option, f"{path} holds {count(len(rules), 'token')}")
-    for path in config.exposed_files:
+    for path in (*config.exposed_files, *([] if exposed_file is None else [exposed_file])):
         yield warning(
             "files", f"{path} holds a secret and is readable by all users", f"chmod o= {path}"
         )
@@ -80,7 +83,7 @@ def _examine_endpoint(parsed: ParsedEndpoint, ports: ExitStack) -> Iterator[Find
         yield skipped(subject, "systemd gives the socket to the relay when it starts it")
         return
     try:
-        endpoint = make_endpoint(replace(parsed, wrappers=()), reactor, (), lambda *_: None)
+        endpoint = make_endpoint(replace(parsed, wrappers=()), reactor, (), lambda *_: None, None)
     except Exception as fault:  # parsers raise whatever their libraries do
         yield error(
             subject, f"it cannot be used: {one_line(fault)}", "correct the string, or its files"
@@ -220,17 +223,26 @@ def _is_locked(directory: str) -> bool:
     return False
 
 
-def _examine_open_files(connections: int) -> Iterator[Finding]:
-    """Yield whether the process may open as many files as *connections* need."""
+def _examine_open_files(connections: int, is_lowered: bool) -> Iterator[Finding]:
+    """Yield whether the process may open as many files as *connections* need.
+
+    :param is_lowered: whether the number of connections is what the limit of files allows.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = connections + OTHER_FILES
-    if hard != resource.RLIM_INFINITY and hard < needed:
+    needed = (Limits().max_connections if is_lowered else connections) + OTHER_FILES
+    raised = f"raise the limit (ulimit -n {needed}, systemd's LimitNOFILE={needed})"
+    if is_lowered:
+        yield warning(
+            "open files",
+            f"the process may open {hard:,} files: --max-connections is {connections:,}",
+            f"{raised}, or set --max-connections",
+        )
+    elif hard != resource.RLIM_INFINITY and hard < needed:
         yield warning(
             "open files",
             f"the process may open {hard:,} files, --max-connections {connections:,} needs"
             f" {needed:,}",
-            f"raise the limit (ulimit -n {needed}, systemd's LimitNOFILE={needed}), or lower"
-            " --max-connections",
+            f"{raised}, or lower --max-connections",
         )
     else:
         yield ok("open files", f"the process may open enough for {connections:,} connections")

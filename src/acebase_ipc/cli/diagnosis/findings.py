@@ -96,6 +96,16 @@ def _print(finding: Finding) -> None:
         show(Text(f"{'':<8}-> {clean(finding.advice)}"))
 
 
+def without_ipc() -> Finding:
+    """Return what becomes of AceBase processes that are refused at their start."""
+    return warning(
+        "processes",
+        "a process of the npm package acebase that is refused like this at its start goes on"
+        " without the relay, and uses the files without locks",
+        "stop such processes, and start them again when this is corrected",
+    )
+
+
 def mistaken_port(port: int) -> Finding | None:
     """Return a warning about a *port* whose number AceBase takes for a status."""
     for status in MISTAKEN_STATUSES:

@@ -8,7 +8,7 @@ from http.client import HTTPException
 from typing import Final
 from urllib.parse import unquote
 
-from acebase_ipc.cli.diagnosis.findings import Finding, error, ok, skipped, warning
+from acebase_ipc.cli.diagnosis.findings import Finding, error, ok, skipped, warning, without_ipc
 from acebase_ipc.cli.diagnosis.probes import (
     NO_HTTP,
     Answer,
@@ -46,6 +46,8 @@ def examine_handshake(target: Target) -> Iterator[Finding]:
         return
     if isinstance(answer, Answer):
         yield _refusal(target, answer)
+        if answer.status in (401, 403):
+            yield without_ipc()
         return
     if not answer.accepted:
         yield error(
@@ -92,6 +94,12 @@ def _refusal(target: Target, answer: Answer) -> Finding:
             "host",
             f"{target.url.host!r} is not accepted ({said})",
             f"start the relay with --allow-host {target.url.host}, or with a token",
+        )
+    if status == 403 and "not serve this database" in answer.text:
+        return error(
+            "database",
+            f"{target.database!r} is not served ({said})",
+            "give the relay a --database PATTERN that matches this wire name, or another name here",
         )
     if status in (401, 403):
         return error("token", f"the token is not accepted ({said})", _token_advice(target))

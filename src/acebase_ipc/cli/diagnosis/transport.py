@@ -11,7 +11,7 @@ from typing import Final
 from cryptography import x509
 
 from acebase_ipc.cli.diagnosis.certificates import examine_dates, now
-from acebase_ipc.cli.diagnosis.findings import Finding, error, ok, warning
+from acebase_ipc.cli.diagnosis.findings import Finding, error, ok, warning, without_ipc
 from acebase_ipc.cli.diagnosis.probes import TIMEOUT, Target, certificates
 from acebase_ipc.cli.output import one_line
 
@@ -97,6 +97,7 @@ def examine_tls(target: Target) -> Iterator[Finding]:
         if fault.verify_code == _EXPIRED:
             for each in certificates(target):
                 yield from examine_dates("TLS", x509.load_der_x509_certificate(each), now())
+        yield without_ipc()
         return
     except OSError as fault:
         yield error("TLS", f"TLS fails: {_reason(fault)}", _tls_advice(target))

@@ -1,0 +1,425 @@
+"""Every option of the relay: its name, type, group, text, default, and whether it can be reloaded.
+
+The command line, the environment, the configuration file, its example, the help and the table in
+the documentation are made from this list.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
+
+from acebase_ipc.errors import ConfigError
+from acebase_ipc.protocol.dialect import Dialect
+from acebase_ipc.relay.limits import Limit, Limits, describe_limits, format_size, parse_size
+from acebase_ipc.server.access import (
+    clean_database,
+    clean_host,
+    clean_network,
+    clean_origin,
+    clean_token,
+)
+from acebase_ipc.server.config import DEFAULT_HOST, DEFAULT_PORT
+from acebase_ipc.server.endpoints import absolute_endpoint, parse_endpoint
+
+PREFIX: Final = "ACEBASE_IPC_"
+"""The names of all environment variables begin with it."""
+
+DEFAULT_ENDPOINT: Final = f"tcp:{DEFAULT_PORT}:interface={DEFAULT_HOST}"
+
+_TRUE: Final = frozenset({"true", "yes", "on", "1"})
+_FALSE: Final = frozenset({"false", "no", "off", "0"})
+
+
+class Group(Enum):
+    """What options are about, in the order of the help."""
+
+    LISTEN = "Listen"
+    ACCESS = "Access"
+    ACEBASE = "AceBase"
+    LOG = "Log"
+    LIMITS = "Limits"
+
+
+class Kind(Enum):
+    """The type of an option's value: what to write, for errors, and its name in the help."""
+
+    TEXT = "text", "TEXT"
+    PATH = "a path", "FILE"
+    ENDPOINTS = "endpoint strings", "ENDPOINT"
+    TEXTS = "texts", "TEXT"
+    FLAG = "true or false", ""
+    CHOICE = "text", "NAME"
+    SIZE = "a size such as 16384, 16KiB or 16MiB", "SIZE"
+    COUNT = "a whole number such as 20000", "NUMBER"
+    SECONDS = "a number of seconds such as 15", "SECONDS"
+
+    def __init__(self, expected: str, metavar: str) -> None:
+        self.expected = expected
+        self.metavar = metavar
+
+    @property
+    def is_list(self) -> bool:
+        """Whether there may be several values."""
+        return self in (Kind.ENDPOINTS, Kind.TEXTS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One option.
+
+    :ivar name: its name in the configuration file, which has underscores.
+    :ivar help: what it does, as one or two sentences.
+    :ivar example: a value, as in the configuration file.
+    :ivar default: its default, as text; ``None`` if it has none.
+    :ivar reloads: whether a change takes effect without a restart.
+    :ivar field: the field of ``AceBaseIPCServerConfig`` that it sets; its own name by default.
+    :ivar choices: the values of a :attr:`Kind.CHOICE`.
+    :ivar check: raises :exc:`ConfigError` for a value that cannot be used.
+    :ivar excludes: another option that it stands for: only one of them has a value.
+    """
+
+    name: str
+    kind: Kind
+    group: Group
+    help: str
+    example: str
+    default: str | None = None
+    reloads: bool = False
+    field: str = ""
+    metavar: str = ""
+    short: str = ""
+    choices: tuple[str, ...] = ()
+    check: Callable[[Any], object] | None = None
+    excludes: str | None = None
+
+    @property
+    def option(self) -> str:
+        """Its name on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """Its name in the environment."""
+        return PREFIX + self.name.upper()
+
+    @property
+    def config_field(self) -> str:
+        """The field of ``AceBaseIPCServerConfig`` that it sets."""
+        return self.field or self.name
+
+    @property
+    def text(self) -> str:
+        """Its help for a command line, with its default."""
+        text = f"{self.help} May be given more than once." if self.kind.is_list else self.help
+        return text if self.default is None else f"{text} [default: {self.default}]"
+
+
+def _check_limit(name: str) -> Callable[[Any], object]:
+    def check(value: Any) -> object:
+        return Limits(**{name: value})
+
+    return check
+
+
+def _limit_option(name: str, limit: Limit, default: float | None) -> Option:
+    if limit.unit == "seconds":
+        kind = Kind.SECONDS
+    elif limit.unit in ("bytes", "UTF-16 code units"):
+        kind = Kind.SIZE
+    else:
+        kind = Kind.COUNT
+    known = limit.default_text
+    if known is None:
+        assert default is not None
+        known = format_size(default) if kind is Kind.SIZE else f"{default:.15g}"
+    in_units = "" if limit.unit != "UTF-16 code units" else f", in {limit.unit}"
+    number = format_size(limit.example if default is None else default)
+    return Option(
+        name=name,
+        kind=kind,
+        group=Group.LIMITS,
+        help=f"{limit.summary[0].upper()}{limit.summary[1:]}{in_units}.",
+        example=f'"{number}"' if kind is Kind.SIZE else f"{number}",
+        default=known,
+        reloads=limit.reloads,
+        check=_check_limit(name),
+    )
+
+
+def _clean_token(text: str) -> object:
+    return clean_token(text, "the token")
+
+
+OPTIONS: Final[tuple[Option, ...]] = (
+    Option(
+        name="port",
+        short="p",
+        kind=Kind.ENDPOINTS,
+        group=Group.LISTEN,
+        field="endpoints",
+        help="Listen on this endpoint.",
+        example=f'["{DEFAULT_ENDPOINT}"]',
+        default=DEFAULT_ENDPOINT,
+        check=parse_endpoint,
+    ),
+    Option(
+        name="trust_proxy",
+        kind=Kind.TEXTS,
+        group=Group.LISTEN,
+        metavar="NETWORK",
+        help="Trust what proxies of this address or network (CIDR), or unix, say of their clients.",
+        example='["10.0.0.0/8"]',
+        default="none",
+        check=clean_network,
+    ),
+    Option(
+        name="admin",
+        kind=Kind.ENDPOINTS,
+        group=Group.LISTEN,
+        help="Show what happens, and obey commands, at this endpoint.",
+        example='["tcp:9164:interface=127.0.0.1"]',
+        default="none",
+        check=parse_endpoint,
+    ),
+    Option(
+        name="token_file",
+        kind=Kind.PATH,
+        group=Group.ACCESS,
+        help="Read tokens from this file, one per line: [<database pattern>] <token>.",
+        example='"/etc/acebase-ipc/token"',
+        reloads=True,
+        excludes="token",
+    ),
+    Option(
+        name="token",
+        kind=Kind.TEXT,
+        group=Group.ACCESS,
+        help="The secret that clients must present; visible in the output of 'ps'.",
+        example='"change me"',
+        reloads=True,
+        check=_clean_token,
+        excludes="token_file",
+    ),
+    Option(
+        name="admin_token_file",
+        kind=Kind.PATH,
+        group=Group.ACCESS,
+        help="Read tokens for --admin over TCP from this file, one per line.",
+        example='"/etc/acebase-ipc/admin-token"',
+        reloads=True,
+    ),
+    Option(
+        name="admin_bodies",
+        kind=Kind.FLAG,
+        group=Group.ACCESS,
+        help="Show the bodies of messages to those who watch at --admin.",
+        example="true",
+    ),
+    Option(
+        name="allow_origin",
+        kind=Kind.TEXTS,
+        group=Group.ACCESS,
+        field="allow_origins",
+        metavar="ORIGIN",
+        help="Allow web pages of this origin, such as https://example.org; * allows all.",
+        example='["https://example.org"]',
+        default="none",
+        reloads=True,
+        check=clean_origin,
+    ),
+    Option(
+        name="allow_host",
+        kind=Kind.TEXTS,
+        group=Group.ACCESS,
+        field="allow_hosts",
+        metavar="HOST",
+        help="Allow this host name in requests to a relay on loopback without a token.",
+        example='["relay.example.org"]',
+        default="the names of loopback",
+        reloads=True,
+        check=clean_host,
+    ),
+    Option(
+        name="database",
+        kind=Kind.TEXTS,
+        group=Group.ACCESS,
+        field="databases",
+        metavar="PATTERN",
+        help="Serve only databases with such a wire name: mydb_data, or shop_*; others get 403.",
+        example='["mydb_*"]',
+        default="all",
+        reloads=True,
+        check=clean_database,
+    ),
+    Option(
+        name="dialect",
+        kind=Kind.CHOICE,
+        group=Group.ACEBASE,
+        help="The dialect of all peers; auto detects that of each peer.",
+        choices=("auto", *(each.value for each in Dialect)),
+        example='"auto"',
+        default="auto",
+    ),
+    Option(
+        name="state_dir",
+        kind=Kind.PATH,
+        group=Group.ACEBASE,
+        metavar="DIR",
+        help="Keep a journal of workers and locks here, so that a crash stops no cluster.",
+        example='"/var/lib/acebase-ipc"',
+    ),
+    Option(
+        name="no_introductions",
+        kind=Kind.FLAG,
+        group=Group.ACEBASE,
+        field="introductions",
+        help="Do not send acebase peers each other's hello.",
+        example="true",
+    ),
+    Option(
+        name="no_lock_recovery",
+        kind=Kind.FLAG,
+        group=Group.ACEBASE,
+        field="lock_recovery",
+        help="Leave the locks of peers that are gone, and tell a new master nothing.",
+        example="true",
+    ),
+    Option(
+        name="log_format",
+        kind=Kind.CHOICE,
+        group=Group.LOG,
+        help="The format of the log; json is one object per line.",
+        choices=("text", "json"),
+        example='"text"',
+        default="text",
+    ),
+    Option(
+        name="log_level",
+        kind=Kind.CHOICE,
+        group=Group.LOG,
+        help="The lowest level that is logged.",
+        choices=("debug", "info", "warn", "error"),
+        example='"info"',
+        default="info",
+        reloads=True,
+    ),
+    *(
+        _limit_option(name, limit, getattr(Limits(), name))
+        for name, limit in describe_limits().items()
+    ),
+)
+
+BY_NAME: Final = {each.name: each for each in OPTIONS}
+
+CONFIG: Final = Option(
+    name="config",
+    short="c",
+    kind=Kind.PATH,
+    group=Group.LISTEN,
+    help="Read options from this TOML file, too.",
+    example='"/etc/acebase-ipc/acebase-ipc.toml"',
+)
+"""Names the configuration file, in which it cannot stand."""
+
+
+# Values
+
+
+def from_argument(option: Option, text: str, directory: str) -> Any:
+    """Return the value of an argument; one element of an option with several values.
+
+    :param directory: that of relative paths.
+    :raises ConfigError: if it cannot be used; the text does not name the option.
+    """
+    return _check(option, _parse(option, text), directory)
+
+
+def from_variable(option: Option, text: str, directory: str) -> Any:
+    """Return the value of an environment variable.
+
+    Several values are separated by white space; quotes hold one with white space together.
+
+    :raises ConfigError: as :func:`from_argument`.
+    """
+    if option.kind is Kind.FLAG:
+        if text.lower() not in _TRUE | _FALSE:
+            raise ConfigError("write true or false")
+        return text.lower() in _TRUE
+    if not option.kind.is_list:
+        return from_argument(option, text, directory)
+    words = shlex.shlex(text, posix=True, punctuation_chars=False)
+    words.whitespace_split, words.escape, words.commenters = True, "", ""
+    try:
+        return tuple(from_argument(option, each, directory) for each in words)
+    except ConfigError:
+        raise
+    except ValueError:
+        raise ConfigError("a quotation mark is not closed") from None
+
+
+def from_toml(option: Option, value: object, directory: str) -> Any:
+    """Return the value of a key of the configuration file, as TOML gives it.
+
+    :raises ConfigError: as :func:`from_argument`.
+    """
+    match option.kind:
+        case Kind.FLAG:
+            if not isinstance(value, bool):
+                raise ConfigError("write true or false")
+            return value
+        case Kind.ENDPOINTS | Kind.TEXTS:
+            if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+                raise ConfigError(f"write an array of strings: {option.name} = {option.example}")
+            return tuple(from_argument(option, each, directory) for each in value)
+        case Kind.SIZE if isinstance(value, int) and not isinstance(value, bool):
+            return _check(option, value, directory)
+        case Kind.COUNT | Kind.SECONDS:
+            number = (int, float) if option.kind is Kind.SECONDS else int
+            if not isinstance(value, number) or isinstance(value, bool):
+                raise ConfigError(f"write {option.kind.expected}, without quotation marks")
+            return _check(option, value, directory)
+    if not isinstance(value, str):
+        what = option.kind.expected if option.kind is Kind.SIZE else "text in quotation marks"
+        raise ConfigError(f"write {what}: {option.name} = {option.example}")
+    return from_argument(option, value, directory)
+
+
+def _parse(option: Option, text: str) -> Any:
+    kind = option.kind
+    if kind is Kind.SIZE:
+        return parse_size(text)
+    if kind is Kind.COUNT:
+        if not re.fullmatch(r"[0-9]{1,18}", text.strip()):
+            raise ConfigError(f"{text!r} is not {kind.expected}")
+        return int(text)
+    if kind is Kind.SECONDS:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if math.isnan(number):
+            digits = re.match(r"[0-9.]+", text.strip())
+            written = digits[0] if digits else "15"
+            raise ConfigError(f"{text!r} is not a number of seconds: write {written}")
+        return number
+    if kind is Kind.CHOICE and text not in option.choices:
+        *others, last = option.choices
+        raise ConfigError(f"must be {', '.join(others)} or {last}, not {text!r}")
+    return text
+
+
+def _check(option: Option, value: Any, directory: str) -> Any:
+    if option.kind is Kind.PATH and value:
+        return os.path.join(directory, value)
+    if option.check is not None:
+        option.check(value)
+    if option.kind is Kind.ENDPOINTS:
+        return absolute_endpoint(value, directory)
+    return value

@@ -31,6 +31,8 @@ from tests.operation.manager import ServiceManager
 UNITS = Path(__file__).resolve().parents[2] / "contrib" / "systemd"
 SERVICE = UNITS / "acebase-ipc.service"
 SOCKET = UNITS / "acebase-ipc.socket"
+DEFAULT = UNITS / "acebase-ipc.default"
+SYSUSERS = UNITS / "acebase-ipc.sysusers"
 INSTALLED = "/opt/acebase-ipc/bin/twistd"
 
 SECONDS = 60
@@ -99,7 +101,7 @@ def test_the_service_runs_the_relay_on_the_socket(tmp_path: Path) -> None:
     assert executable == INSTALLED
     twistd, _, ours = " ".join(arguments).partition(" acebase-ipc ")
     assert twistd == "--nodaemon --pidfile="
-    ours = ours.replace("%d", str(tmp_path)).replace("%S", "/var/lib")
+    ours = ours.replace("/etc/acebase-ipc", str(tmp_path)).replace("%S", "/var/lib")
     options.parseOptions(shlex.split(ours))
     assert options["config"].endpoints == ("systemd:index=0",)
     assert options["config"].token_file == str(token)
@@ -107,6 +109,21 @@ def test_the_service_runs_the_relay_on_the_socket(tmp_path: Path) -> None:
     assert options["config"].state_dir == f"/var/lib/{state}"
     assert settings(SERVICE)["StateDirectoryMode"] == ["0700"]
     assert settings(SOCKET)["ListenStream"] == ["127.0.0.1:9163"]
+
+
+def test_the_environment_file_names_options_of_the_relay() -> None:
+    names = re.findall(r"^#?(ACEBASE_IPC_\w+)=", DEFAULT.read_text(encoding="utf-8"), re.MULTILINE)
+
+    assert settings(SERVICE)["EnvironmentFile"] == ["-/etc/default/acebase-ipc"]
+    assert names
+    options = {each.rstrip("=") for each in Options().longOpt}
+    assert {each.removeprefix("ACEBASE_IPC_").lower().replace("_", "-") for each in names} < options
+
+
+def test_the_user_of_the_service_is_the_one_that_is_created() -> None:
+    (user,) = re.findall(r"^u (\S+) ", SYSUSERS.read_text(encoding="utf-8"), re.MULTILINE)
+
+    assert settings(SERVICE)["User"] == settings(SERVICE)["Group"] == [user]
 
 
 def test_the_service_may_open_enough_files() -> None:

@@ -20,14 +20,12 @@ ARG BASE=python:3.13-slim-trixie
 FROM ${BASE} AS build
 WORKDIR /source
 COPY . .
-RUN contrib/venv /opt/acebase-ipc \
-    && mkdir -m 0700 /var/lib/acebase-ipc \
-    && chown 10001:10001 /var/lib/acebase-ipc
+RUN contrib/venv /opt/acebase-ipc
 
 FROM ${BASE}
 COPY --from=build /opt/acebase-ipc /opt/acebase-ipc
 # The journal, which lets a cluster go on after the relay was killed. It is all that is written.
-COPY --from=build /var/lib/acebase-ipc /var/lib/acebase-ipc
+RUN install -d -m 0700 -o 10001 -g 10001 /var/lib/acebase-ipc
 VOLUME /var/lib/acebase-ipc
 ENV PATH=/opt/acebase-ipc/bin:$PATH PYTHONUNBUFFERED=1
 WORKDIR /

@@ -198,7 +198,8 @@ def test_source_distribution_holds_all_files_that_are_under_version_control() ->
 
 def test_a_package_index_accepts_the_distributions(distributions: Path) -> None:
     checked = run(
-        *(sys.executable, "-m", "twine", "check", "--strict", *distributions.iterdir()),
+        sys.executable,
+        *("-m", "twine", "check", "--strict", *map(str, distributions.iterdir())),
         cwd=distributions,
     )
 

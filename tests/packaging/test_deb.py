@@ -70,7 +70,7 @@ def test_the_package_is_small(package: Path) -> None:
 def test_the_relay_runs_as_its_unit_says(installed: System) -> None:
     unit = installed.path(f"{UNITS}/acebase-ipc.service").read_text(encoding="utf-8")
     (command,) = re.findall(r"^ExecStart=(.*)$", unit.replace("\\\n", " "), re.MULTILINE)
-    command = command.replace("systemd:index=0", "tcp:9163:interface=127.0.0.1")
+    command = command.replace("systemd:", "tcp:9163:interface=127.0.0.1")
     directories = ["/run/acebase-ipc", "/var/lib/acebase-ipc"]  # RuntimeDirectory=, StateDirectory=
     installed.run("install", "-d", "-m", "700", "-o", "acebase-ipc", *directories)
     user = ["setpriv", "--reuid=acebase-ipc", "--regid=acebase-ipc", "--init-groups"]

@@ -12,8 +12,9 @@
 #       -v "$PWD/token:/run/secrets/acebase-ipc-token:ro" acebase-ipc
 #   docker exec acebase-ipc acebase-ipc status
 #
-# Run one container for each database: two relays do not know each other's peers. Options that
-# follow the image's name replace CMD. "docker stop" gives the relay 10 s; it needs at most 5.
+# Never run two relays for the same database: they do not know each other's peers. Options that
+# follow the image's name replace all of CMD; the health check needs its --admin. "docker stop"
+# gives the relay 10 s; it needs at most 5.
 # Other ways to run the image: contrib/docker/compose.yaml, contrib/kubernetes, contrib/podman.
 ARG BASE=python:3.13-slim-trixie
 

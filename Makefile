@@ -50,9 +50,9 @@ done)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run cluster test test-pythons test-trunk lint docs package bench bench-attacks soak \
-        soak-acebase conformance fuzz screenshots node-modules clean docs/limits.rst \
-        docs/events.rst docs/metrics.rst docs/options.rst contrib/acebase-ipc.toml
+.PHONY: help run cluster test test-pythons test-trunk test-images lint docs package deb bench \
+        bench-attacks soak soak-acebase conformance fuzz screenshots node-modules clean \
+        docs/limits.rst docs/events.rst docs/metrics.rst docs/options.rst contrib/acebase-ipc.toml
 
 help: ## Show this list
 	@sed -n 's/^\([a-z][a-z./-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 30
@@ -69,7 +69,7 @@ test: $(VENV)/.test node-modules ## Run the tests and measure their coverage (PY
 ifeq ($(strip $(PYTEST_ARGS)),)
 	$(BIN)/python -m pytest $(PARALLEL) tests/browser
 endif
-	$(BIN)/python -m pytest -m "not packaging" $(if $(strip $(PYTEST_ARGS)),,--ignore=tests/browser) \
+	$(BIN)/python -m pytest -m "not packaging and not systems" $(if $(strip $(PYTEST_ARGS)),,--ignore=tests/browser) \
 	    $(PARALLEL) $(COVERAGE) $(PYTEST_ARGS)
 
 test-pythons: ## Run the tests with each Python of setup.cfg that this machine has
@@ -105,6 +105,12 @@ docs: $(VENV)/.docs ## Build the documentation as HTML into docs/_build/html
 
 package: $(VENV)/.test ## Build the wheel and run it in a new environment
 	$(BIN)/python -m pytest -m packaging tests/packaging
+
+deb: ## Build the Debian package for the release of Debian that this runs on, into dist/
+	@contrib/debian/build-deb
+
+test-images: $(VENV)/.test ## Build the image and the Debian package in new systems (as root; needs debootstrap, buildah)
+	$(BIN)/python -m pytest -m systems --durations=0 tests/packaging
 
 bench: $(VENV)/.bench ## Measure the relay against a plain Autobahn relay, 10 minutes (ARGS='--quick' for 1)
 	@$(BIN)/python -m bench.run $(ARGS)

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 from urllib.request import urlopen
@@ -27,12 +27,13 @@ STOP_SECONDS = 5.0
 # sd_listen_fds(3): the descriptors from 3 on, for one process by its id. Their names
 # (LISTEN_FDNAMES) are left out, as service managers other than systemd do.
 LAUNCHER = """
-import os, sys
-listener = int(sys.argv[1])
-if listener != 3:
-    os.dup2(listener, 3)
-    os.close(listener)
-os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+import fcntl, os, sys
+given = map(int, sys.argv[1].split(","))
+listeners = [fcntl.fcntl(each, fcntl.F_DUPFD, 64) for each in given]
+for number, each in enumerate(listeners, 3):
+    os.dup2(each, number)
+os.closerange(3 + len(listeners), 4096)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS=str(len(listeners)))
 os.environ.pop("ACEBASE_IPC_TOKEN", None)
 os.execv(sys.argv[2], sys.argv[2:])
 """
@@ -47,10 +48,10 @@ def listening_socket(port: int = 0) -> socket.socket:
         listener.close()
 
 
-def activated(listener: socket.socket, *command: str | Path) -> list[str]:
-    """The command that gives *listener* to the process of *command*."""
-    launcher = [sys.executable, "-I", "-S", "-c", LAUNCHER, str(listener.fileno())]
-    return [*launcher, *map(str, command)]
+def activated(listeners: Sequence[socket.socket], *command: str | Path) -> list[str]:
+    """The command that gives the *listeners* to the process of *command*."""
+    descriptors = ",".join(str(each.fileno()) for each in listeners)
+    return [sys.executable, "-I", "-S", "-c", LAUNCHER, descriptors, *map(str, command)]
 
 
 class ActivatedRelay(Process):
@@ -68,12 +69,12 @@ class ActivatedRelay(Process):
     ) -> None:
         """:param interpreter: what runs twistd, if not the system by itself."""
         twistd = (*interpreter, TWISTD, "--nodaemon", "--pidfile=", "acebase-ipc")
-        endpoint = ("--port", "systemd:index=0")
+        endpoint = ("--port", "systemd:")
         self.address = Address(listener.getsockname()[1])
         began = time.monotonic()
         super().__init__(
             "relay",
-            activated(listener, *twistd, *endpoint, *options),
+            activated([listener], *twistd, *endpoint, *options),
             {"PYTHONUNBUFFERED": "1", **(environment or {})},
             inherited=(listener.fileno(),),
         )

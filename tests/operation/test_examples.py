@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -24,7 +23,6 @@ from tests.integration.relay_process import (
 PROJECT = Path(__file__).resolve().parents[2]
 DAEMON = PROJECT / "examples" / "daemon" / "relay.sh"
 PM2 = PROJECT / "examples" / "pm2" / "ecosystem.config.js"
-CONTAINERFILE = PROJECT / "Containerfile"
 
 
 def test_the_daemon(tmp_path: Path) -> None:
@@ -94,20 +92,3 @@ def test_pm2_runs_a_relay_one_master_and_workers() -> None:
     assert members[0].get("instances", 1) == 1
     for each in members:
         subprocess.run([node, "--check", each["script"]], check=True, timeout=DEADLINE)
-
-
-def test_the_container_runs_the_relay(tmp_path: Path) -> None:
-    """No engine is needed to see whether its command is one of the relay."""
-    text = CONTAINERFILE.read_text().replace("\\\n", " ")
-    (entrypoint,) = re.findall(r"^ENTRYPOINT (\[.*\])$", text, re.MULTILINE)
-    (command,) = re.findall(r"^CMD (\[.*\])$", text, re.MULTILINE)
-    token = tmp_path / "token"
-    token.write_text("secret")
-
-    assert json.loads(entrypoint)[1:] == ["--nodaemon", "--pidfile=", "acebase-ipc"]
-    options = Options()
-    options.parseOptions(json.loads(command.replace("/run/token", str(token))))
-    assert options.settings.config.endpoints == ("tcp:9163",)
-    assert options.settings.config.token_file == str(token)
-    for copied in re.findall(r"^COPY (\S+) ", text, re.MULTILINE):
-        assert copied.startswith("--from=") or PROJECT.joinpath(copied).exists()

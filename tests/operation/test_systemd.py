@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 import pytest_twisted
@@ -22,6 +23,7 @@ from twisted.internet.threads import deferToThread
 from acebase_ipc.relay.limits import Limits
 from acebase_ipc.tap import Options
 from acebase_ipc.testing import client_frame
+from tests.acebase.cluster import Process
 from tests.activation import ActivatedRelay, activated, listening_socket
 from tests.integration.peers import Peers
 from tests.integration.raw import RawClient
@@ -31,6 +33,8 @@ from tests.operation.manager import ServiceManager
 UNITS = Path(__file__).resolve().parents[2] / "contrib" / "systemd"
 SERVICE = UNITS / "acebase-ipc.service"
 SOCKET = UNITS / "acebase-ipc.socket"
+DEFAULT = UNITS / "acebase-ipc.default"
+SYSUSERS = UNITS / "acebase-ipc.sysusers"
 INSTALLED = "/opt/acebase-ipc/bin/twistd"
 
 SECONDS = 60
@@ -99,14 +103,29 @@ def test_the_service_runs_the_relay_on_the_socket(tmp_path: Path) -> None:
     assert executable == INSTALLED
     twistd, _, ours = " ".join(arguments).partition(" acebase-ipc ")
     assert twistd == "--nodaemon --pidfile="
-    ours = ours.replace("%d", str(tmp_path)).replace("%S", "/var/lib")
+    ours = ours.replace("/etc/acebase-ipc", str(tmp_path)).replace("%S", "/var/lib")
     options.parseOptions(shlex.split(ours))
-    assert options.settings.config.endpoints == ("systemd:index=0",)
+    assert options.settings.config.endpoints == ("systemd:",)
     assert options.settings.config.token_file == str(token)
     (state,) = settings(SERVICE)["StateDirectory"]
     assert options.settings.config.state_dir == f"/var/lib/{state}"
     assert settings(SERVICE)["StateDirectoryMode"] == ["0700"]
-    assert settings(SOCKET)["ListenStream"] == ["127.0.0.1:9163"]
+    assert settings(SOCKET)["ListenStream"] == ["127.0.0.1:9163", "[::1]:9163"]
+
+
+def test_the_environment_file_names_options_of_the_relay() -> None:
+    names = re.findall(r"^#?(ACEBASE_IPC_\w+)=", DEFAULT.read_text(encoding="utf-8"), re.MULTILINE)
+
+    assert settings(SERVICE)["EnvironmentFile"] == ["-/etc/default/acebase-ipc"]
+    assert names
+    options = {each.rstrip("=") for each in Options().longOpt}
+    assert {each.removeprefix("ACEBASE_IPC_").lower().replace("_", "-") for each in names} < options
+
+
+def test_the_user_of_the_service_is_the_one_that_is_created() -> None:
+    (user,) = re.findall(r"^u (\S+) ", SYSUSERS.read_text(encoding="utf-8"), re.MULTILINE)
+
+    assert settings(SERVICE)["User"] == settings(SERVICE)["Group"] == [user]
 
 
 def test_the_service_may_open_enough_files() -> None:
@@ -235,6 +254,24 @@ def test_a_dual_stack_socket_shows_the_addresses_of_its_clients(tmp_path: Path) 
         assert re.search(r" \[::1\]:\d+ is refused: 403", relay.text())
 
 
+def test_it_listens_on_both_sockets_of_the_unit() -> None:
+    with (
+        listening_socket() as ipv4,
+        socket.create_server(("::1", 0), family=socket.AF_INET6) as ipv6,
+    ):
+        command = (TWISTD, "--nodaemon", "--pidfile=", "acebase-ipc", "--port", "systemd:")
+        inherited = [ipv4.fileno(), ipv6.fileno()]
+        relay = Process("relay", activated([ipv4, ipv6], *command), {}, inherited)
+        try:
+            relay.wait_for("start", lambda: "#info] ready" in relay.text())
+            for host, listener in (("127.0.0.1", ipv4), ("[::1]", ipv6)):
+                url = f"http://{host}:{listener.getsockname()[1]}/healthz"
+                with urlopen(url, timeout=SECONDS) as page:
+                    assert page.read() == b"ok"
+        finally:
+            relay.kill()
+
+
 def test_a_socket_that_is_not_there_is_named() -> None:
     with listening_socket() as listener:
         command: list[str | Path] = [
@@ -246,7 +283,7 @@ def test_a_socket_that_is_not_there_is_named() -> None:
             "systemd:index=1",
         ]
         ended = subprocess.run(
-            activated(listener, *command),
+            activated([listener], *command),
             pass_fds=(listener.fileno(),),
             capture_output=True,
             text=True,

@@ -177,6 +177,8 @@ def test_source_distribution_holds_what_its_own_tests_need(distributions: Path) 
     assert {
         ".ci/run",
         "CHANGELOG.rst",
+        "Containerfile",
+        "Dockerfile",
         "LICENSE",
         "Makefile",
         "newsfragments/README.rst",
@@ -186,6 +188,26 @@ def test_source_distribution_holds_what_its_own_tests_need(distributions: Path) 
         "tests/packaging/test_wheel.py",
     } <= names
     assert not [name for name in names if "node_modules" in name or "__pycache__" in name]
+
+
+def test_source_distribution_holds_all_files_that_are_under_version_control() -> None:
+    if not PROJECT.joinpath(".git").exists():
+        pytest.skip("this is no clone of the repository")
+    run(
+        *(sys.executable, "-m", "check_manifest", "--no-build-isolation"),
+        cwd=PROJECT,
+        timeout=INSTALL_SECONDS,
+    )
+
+
+def test_a_package_index_accepts_the_distributions(distributions: Path) -> None:
+    checked = run(
+        sys.executable,
+        *("-m", "twine", "check", "--strict", *map(str, distributions.iterdir())),
+        cwd=distributions,
+    )
+
+    assert checked.count("PASSED") == 2
 
 
 def test_twistd_lists_the_plugin(twistd: Path, tmp_path: Path) -> None:

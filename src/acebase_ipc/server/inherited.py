@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from twisted.internet.interfaces import (
 )
 from zope.interface import implementer
 
+from acebase_ipc.server.endpoints import ParsedEndpoint, parse_endpoint
 from acebase_ipc.server.unix_socket import UnixPort
 
 FIRST_DESCRIPTOR: Final = 3  # SD_LISTEN_FDS_START
@@ -62,15 +63,15 @@ def find_descriptor(
 
     :raises ValueError: if there is none, or it is not a listening socket of that *domain*.
     """
-    if (index is None) == (name is None):
-        raise ValueError("give either index= or name=")
-    if domain not in (None, *_DOMAINS):
-        raise ValueError(f"domain is one of {', '.join(_DOMAINS)}")
     if not descriptors:
         raise ValueError(
             "this process has inherited no socket (LISTEN_PID, LISTEN_FDS): start it by a"
             " systemd unit with a .socket unit, or write 9163 or tcp:9163 in place of systemd:"
         )
+    if (index is None) == (name is None):
+        raise ValueError("give either index= or name=")
+    if domain not in (None, *_DOMAINS):
+        raise ValueError(f"domain is one of {', '.join(_DOMAINS)}")
     found = [
         number
         for position, (number, each) in enumerate(descriptors.items())
@@ -81,6 +82,20 @@ def find_descriptor(
         raise ValueError(f"{len(found)} inherited sockets match, of {', '.join(there)}")
     _check_socket(found[0], domain)
     return found[0]
+
+
+def each_inherited(endpoints: Iterable[ParsedEndpoint]) -> Iterator[ParsedEndpoint]:
+    """Yield the *endpoints*, with one for each inherited socket in place of ``systemd:`` alone.
+
+    Without an inherited socket, ``systemd:`` stays, and fails when it is used.
+    """
+    for endpoint in endpoints:
+        inherited: Iterable[object] = ()
+        if endpoint.kind == "systemd" and not endpoint.arguments:
+            inherited = inherited_descriptors(initial_environment(), os.getpid())
+        texts = [f"systemd:index={index}" for index, _ in enumerate(inherited)]
+        found = [parse_endpoint(":".join((*endpoint.wrappers, each))) for each in texts]
+        yield from found or [endpoint]
 
 
 def _check_socket(descriptor: int, domain: str | None) -> None:

@@ -33,6 +33,7 @@ from acebase_ipc.relay.peers import Client
 from acebase_ipc.server.admin import Admin, Control
 from acebase_ipc.server.composition import compose
 from acebase_ipc.server.config import AceBaseIPCServerConfig
+from acebase_ipc.server.inherited import each_inherited
 from acebase_ipc.server.listener import Listener
 from acebase_ipc.server.logging import LogObserver
 from acebase_ipc.server.reloading import report_changes, running_config
@@ -105,7 +106,7 @@ class AceBaseIPCServer(Service):
         )
         self.listeners = [
             Listener(each, reactor, observers, self._parts.proxies)
-            for each in self.config.parsed_endpoints
+            for each in each_inherited(self.config.parsed_endpoints)
         ]
         self._admin: Admin | None = None
         if history is not None and counts is not None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from textwrap import dedent
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 import pytest
+from docutils import nodes
 
 from acebase_ipc.http.channel import CLOSE_TIMEOUT
 from acebase_ipc.relay.limits import MIB, Limits
@@ -21,11 +20,11 @@ from acebase_ipc.relay.memory import ENTRY_OVERHEAD, MESSAGE_OVERHEAD
 from acebase_ipc.relay.store import REFETCH_PERIOD
 from acebase_ipc.tap import Options
 from acebase_ipc.websocket.incoming import MAX_FRAGMENTS
+from tests.documents import PROJECT, blocks, parse, read
 
-PROJECT = Path(__file__).resolve().parents[1]
-README = PROJECT / "README.rst"
 LIMITS = PROJECT / "docs" / "limits.rst"
 METRICS = PROJECT / "docs" / "metrics.rst"
+OPTIONS = PROJECT / "docs" / "options.rst"
 EMBEDDED = PROJECT / "examples" / "embedded.tac"
 DOCUMENTS = sorted(
     path
@@ -42,16 +41,6 @@ TWISTD = "from twisted.scripts.twistd import run; run()"
 
 START_SECONDS = 60
 """A cold twistd takes about one second; a loaded machine may take many."""
-
-
-def read(path: Path) -> str:
-    return path.read_text(encoding="utf-8")
-
-
-def literal_blocks(document: str) -> Iterator[str]:
-    """What stands indented after ``::``, without its indentation."""
-    for block in re.findall(r"::\n\n((?:(?: {4}.*)?\n)+)", document):
-        yield dedent(block).strip() + "\n"
 
 
 def test_the_table_of_limits_is_what_the_code_gives() -> None:
@@ -79,7 +68,7 @@ def test_the_table_of_metrics_is_what_the_code_gives() -> None:
     sorted(f"--{name.rstrip('=')}" for name in Options().longOpt),
 )
 def test_every_option_is_described(option: str) -> None:
-    described = read(README) + read(LIMITS)
+    described = read(OPTIONS) + read(LIMITS)
     assert re.search(rf"``{option}``", described), option
 
 
@@ -90,8 +79,8 @@ MAX_MESSAGE = Limits().max_message // MIB
 @pytest.mark.parametrize(
     ("document", "fact"),
     [
-        ("README.rst", f"client_max_body_size {MAX_MESSAGE}m;"),
-        ("README.rst", f"again for {REFETCH_PERIOD:.0f} seconds"),
+        ("docs/proxies.rst", f"client_max_body_size {MAX_MESSAGE}m;"),
+        ("docs/original.rst", f"again for {REFETCH_PERIOD:.0f} seconds"),
         ("SECURITY.rst", OVERHEAD),
         ("SECURITY.rst", f"{MAX_FRAGMENTS:,} fragments"),
         ("SECURITY.rst", f"HTTP connection after {CLOSE_TIMEOUT:.0f} seconds"),
@@ -108,27 +97,69 @@ def test_a_document_states_the_number_of_the_code(document: str, fact: str) -> N
     assert fact in " ".join(read(PROJECT / document).split())
 
 
-@pytest.mark.parametrize(
-    "path",
-    [path for path in DOCUMENTS if not SPHINX.search(read(path))],
-    ids=lambda path: str(path.relative_to(PROJECT)),
-)
+PLAIN = [path for path in DOCUMENTS if not SPHINX.search(read(path))]
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(PROJECT))
+
+
+@pytest.mark.parametrize("path", PLAIN, ids=named)
 def test_documents_are_valid(path: Path) -> None:
-    docutils = importlib.import_module("docutils.core")
-    settings = {"halt_level": 2, "report_level": 2, "file_insertion_enabled": False}
-    docutils.publish_doctree(
-        read(path), source_path=str(path), settings_overrides={**settings, "warning_stream": ""}
-    )
+    parse(path)
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(PROJECT)))
+def test_only_the_reference_of_the_api_and_the_start_page_need_sphinx() -> None:
+    """GitHub and the package index show nothing in place of Sphinx's directives and roles."""
+    including = {"docs/changelog.rst", "docs/readme.rst", "docs/security.rst"}
+    rest = {named(path) for path in DOCUMENTS if path not in PLAIN} - including
+    assert {name for name in rest if not name.startswith("docs/api")} == {"docs/index.rst"}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=named)
 def test_documents_link_to_files_that_exist(path: Path) -> None:
     for target in re.findall(r"`[^`<]+<([^>:]+)>`_", read(path)):
         assert (path.parent / target).exists(), target
 
 
-def test_the_readme_shows_the_embedded_relay() -> None:
-    assert read(EMBEDDED) in literal_blocks(read(README))
+@pytest.mark.parametrize("path", PLAIN, ids=named)
+def test_documents_show_pictures_that_exist(path: Path) -> None:
+    for picture in parse(path).findall(nodes.image):
+        assert urlsplit(picture["uri"]).scheme or (path.parent / picture["uri"]).exists()
+
+
+COMMAND = re.compile(
+    r"\$ |(make|npm|npx|node|curl|openssl|pip|twistd|acebase-ipc|systemctl|docker|kubectl) "
+    r"|\.?[\w/-]*/bin/"
+)
+"""The beginning of a block that is to be typed into a shell."""
+
+
+@pytest.mark.parametrize("path", PLAIN, ids=named)
+def test_commands_are_marked_as_such(path: Path) -> None:
+    """So that they are highlighted, and that tests find them."""
+    for each in blocks(path):
+        if COMMAND.match(each.text):
+            assert each.language in ("console", "shell"), each.text
+
+
+def test_the_readme_is_short() -> None:
+    assert len(read(PROJECT / "README.rst").splitlines()) <= 180
+
+
+@pytest.mark.parametrize(
+    ("document", "path"),
+    [
+        ("client.rst", "client/answer.py"),
+        ("client.rst", "client/follow.py"),
+        ("client.rst", "client/shop.js"),
+        ("client.rst", "client/watch.tac"),
+        ("embedding.rst", "embedded.tac"),
+    ],
+)
+def test_a_document_shows_an_example_as_it_is(document: str, path: str) -> None:
+    shown = [each.text for each in blocks(PROJECT / "docs" / document)]
+    assert read(PROJECT / "examples" / path) in shown
 
 
 def test_the_embedded_relay_runs(tmp_path: Path) -> None:

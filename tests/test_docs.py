@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 import pytest
+import yaml
 from docutils import nodes
 
 from acebase_ipc.http.channel import CLOSE_TIMEOUT
@@ -141,6 +145,28 @@ def test_commands_are_marked_as_such(path: Path) -> None:
     for each in blocks(path):
         if COMMAND.match(each.text):
             assert each.language in ("console", "shell"), each.text
+
+
+PARSERS: dict[str, Callable[[str], object]] = {
+    "console": lambda text: None,
+    "javascript": lambda text: None,  # tests/acebase/test_snippets.py
+    "json": json.loads,
+    "nginx": lambda text: None,  # tests/operation/test_proxy_recipes.py
+    "python": ast.parse,
+    "shell": lambda text: subprocess.run(
+        ["/bin/sh", "-n"], input=text, text=True, check=True, capture_output=True
+    ),
+    "text": lambda text: None,
+    "yaml": yaml.safe_load,
+    "": lambda text: None,
+}
+"""How to see whether a block is well-formed, by its language."""
+
+
+@pytest.mark.parametrize("path", PLAIN, ids=named)
+def test_code_can_be_parsed(path: Path) -> None:
+    for each in blocks(path):
+        PARSERS[each.language](each.text)
 
 
 def test_the_readme_is_short() -> None:

@@ -27,7 +27,7 @@ from tests.acebase.typed import (
     started,
     wait_count,
 )
-from tests.documents import PROJECT, README, blocks
+from tests.documents import DOCS, PROJECT, README, blocks
 
 APPLICATION = "Your own application"
 
@@ -91,21 +91,26 @@ def test_the_application_notices_that_the_master_is_missing(tcp_relay: Relay, re
 
 
 def test_the_commands_show_a_cluster(reader: Path) -> None:
+    """Those of the README, and the same and one more in docs/hangs.rst."""
+    shown = commands(README, "My cluster hangs: what to do?")
+    show_events = ".venv/bin/acebase-ipc events --limit 20"
+    assert {*commands(DOCS / "hangs.rst", "Look first")} == {*shown, show_events}
     with running_relay("--admin=tcp:0:interface=127.0.0.1") as relay:
         relay.wait_for("start", lambda: "] ready" in relay.text())
         (admin,) = re.findall(r"the admin endpoint is (\S+)", relay.text())
         with counting(reader, application(relay.address.port)):
-            peers, locks, doctor = (
+            peers, locks, doctor, events = (
                 run(
                     command.replace("9163", str(relay.address.port)),
                     reader,
                     ACEBASE_IPC_ADMIN=admin,
                 )
-                for command in commands(README, "My cluster hangs: what to do?")
+                for command in (*shown, show_events)
             )
     assert "[master]" in peers
     assert "HOLDER" in locks or "No lock is held." in locks
     assert "has a master and 1 other peer" in doctor
+    assert "[master] joined" in events
 
 
 def test_the_token(reader: Path) -> None:

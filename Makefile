@@ -50,8 +50,8 @@ done)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run cluster test test-pythons test-trunk test-images lint docs package deb bench \
-        bench-attacks soak soak-acebase conformance fuzz screenshots node-modules clean \
+.PHONY: help run cluster test test-pythons test-trunk test-images lint docs linkcheck package deb \
+        bench bench-attacks soak soak-acebase conformance fuzz screenshots node-modules clean \
         docs/limits.rst docs/events.rst docs/metrics.rst docs/options.rst contrib/acebase-ipc.toml
 
 help: ## Show this list
@@ -102,6 +102,10 @@ docs: $(VENV)/.docs ## Build the documentation as HTML into docs/_build/html
 	@$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet \
 	    --doctree-dir docs/_build/doctrees docs docs/_build/html
 	@echo "Built docs/_build/html/index.html"
+
+linkcheck: $(VENV)/.docs ## Check the links of the documentation to other sites (needs the network)
+	@$(BIN)/python -m sphinx -b linkcheck --quiet --doctree-dir docs/_build/doctrees docs docs/_build/linkcheck
+	@echo "All links lead somewhere: docs/_build/linkcheck/output.txt"
 
 package: $(VENV)/.test ## Build the wheel and run it in a new environment
 	$(BIN)/python -m pytest -m packaging tests/packaging

@@ -33,10 +33,15 @@ version = release = installed_version("acebase-ipc")
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosectionlabel"]
 exclude_patterns = ["_build"]
 
-html_theme = "alabaster"
-html_theme_options = {"description": "AceBase for several processes", "page_width": "70em"}
+html_theme = "furo"
+html_title = f"acebase-ipc {release}"
 html_show_copyright = False
 html_copy_source = False
+
+highlight_language = "text"  # of blocks that name no language
+
+# "make linkcheck" needs the network. Loopback addresses are examples.
+linkcheck_ignore = [r"https?://(127\.0\.0\.1|localhost)"]
 
 autosectionlabel_prefix_document = True
 
@@ -65,7 +70,11 @@ class LocalLinks(SphinxTransform):
     default_priority = 5  # first of all: Sphinx takes what remains for links to the outside
 
     def apply(self, **kwargs: object) -> None:
-        """Replace all links that have no scheme."""
+        """Replace all links that have no scheme, and find pictures beside included documents."""
+        for picture in self.document.findall(nodes.image):
+            source, _ = get_source_line(picture)
+            path = os.path.abspath(os.path.join(str(source), "..", picture["uri"]))
+            picture["uri"] = f"/{os.path.relpath(path, DOCS)}"
         for link in list(self.document.findall(nodes.reference)):
             address = urlsplit(link.get("refuri", ""))
             if address.path and not address.scheme:

@@ -118,7 +118,7 @@ ADVICE = {
     ),
     "PeerJoined": NOTHING,
     "PeerLeft": (
-        "Nothing, if the process was stopped; otherwise see *A client crashed* in operations.rst."
+        "Nothing, if the process was stopped; otherwise see *A client crashed* in hangs.rst."
     ),
     "PeerKicked": (
         "Somebody has closed this connection at the admin endpoint. A published client is back at"
@@ -168,7 +168,7 @@ ADVICE = {
         " The line is written after 5 seconds without a master, and each minute."
     ),
     "SessionExpired": (
-        "The process has not reconnected: see *A client crashed* in operations.rst. Start it"
+        "The process has not reconnected: see *A client crashed* in hangs.rst. Start it"
         " again. The relay releases its locks (``LocksFreed``)."
     ),
     "IdConflict": (
@@ -177,7 +177,7 @@ ADVICE = {
     ),
     "LocksFreed": (
         "Nothing for the other processes: they can have the locks now. Find out why this one"
-        " ended, see *A client crashed* in operations.rst, and check the node at this path: a"
+        " ended, see *A client crashed* in hangs.rst, and check the node at this path: a"
         " write that its process had begun stays half done."
     ),
     "ReturnRefused": (
@@ -207,7 +207,7 @@ ADVICE = {
     ),
     "StateRestored": (
         "Find out why the relay has ended: out of memory, or ``kill -9``. Its supervisor, and"
-        " those of the workers, do the rest: see *If the relay crashes* in operations.rst."
+        " those of the workers, do the rest: see *If the relay crashes* in failures.rst."
     ),
 }
 """What to do about each event, by its class's name."""

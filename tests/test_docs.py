@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import importlib
+import ast
+import json
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from textwrap import dedent
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 import pytest
+import yaml
+from docutils import nodes
 
 from acebase_ipc.http.channel import CLOSE_TIMEOUT
 from acebase_ipc.relay.limits import MIB, Limits
 from acebase_ipc.relay.memory import ENTRY_OVERHEAD, MESSAGE_OVERHEAD
 from acebase_ipc.relay.store import REFETCH_PERIOD
 from acebase_ipc.websocket.incoming import MAX_FRAGMENTS
+from tests.documents import PROJECT, blocks, parse, read
 
-PROJECT = Path(__file__).resolve().parents[1]
-README = PROJECT / "README.rst"
 EMBEDDED = PROJECT / "examples" / "embedded.tac"
 DOCUMENTS = sorted(
     path
@@ -39,16 +41,6 @@ TWISTD = "from twisted.scripts.twistd import run; run()"
 
 START_SECONDS = 60
 """A cold twistd takes about one second; a loaded machine may take many."""
-
-
-def read(path: Path) -> str:
-    return path.read_text(encoding="utf-8")
-
-
-def literal_blocks(document: str) -> Iterator[str]:
-    """What stands indented after ``::``, without its indentation."""
-    for block in re.findall(r"::\n\n((?:(?: {4}.*)?\n)+)", document):
-        yield dedent(block).strip() + "\n"
 
 
 @pytest.mark.parametrize(
@@ -77,8 +69,8 @@ MAX_MESSAGE = Limits().max_message // MIB
 @pytest.mark.parametrize(
     ("document", "fact"),
     [
-        ("README.rst", f"client_max_body_size {MAX_MESSAGE}m;"),
-        ("README.rst", f"again for {REFETCH_PERIOD:.0f} seconds"),
+        ("docs/proxies.rst", f"client_max_body_size {MAX_MESSAGE}m;"),
+        ("docs/original.rst", f"again for {REFETCH_PERIOD:.0f} seconds"),
         ("SECURITY.rst", OVERHEAD),
         ("SECURITY.rst", f"{MAX_FRAGMENTS:,} fragments"),
         ("SECURITY.rst", f"HTTP connection after {CLOSE_TIMEOUT:.0f} seconds"),
@@ -95,27 +87,91 @@ def test_a_document_states_the_number_of_the_code(document: str, fact: str) -> N
     assert fact in " ".join(read(PROJECT / document).split())
 
 
-@pytest.mark.parametrize(
-    "path",
-    [path for path in DOCUMENTS if not SPHINX.search(read(path))],
-    ids=lambda path: str(path.relative_to(PROJECT)),
-)
+PLAIN = [path for path in DOCUMENTS if not SPHINX.search(read(path))]
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(PROJECT))
+
+
+@pytest.mark.parametrize("path", PLAIN, ids=named)
 def test_documents_are_valid(path: Path) -> None:
-    docutils = importlib.import_module("docutils.core")
-    settings = {"halt_level": 2, "report_level": 2, "file_insertion_enabled": False}
-    docutils.publish_doctree(
-        read(path), source_path=str(path), settings_overrides={**settings, "warning_stream": ""}
-    )
+    parse(path)
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(PROJECT)))
+def test_only_the_reference_of_the_api_and_the_start_page_need_sphinx() -> None:
+    """GitHub and the package index show nothing in place of Sphinx's directives and roles."""
+    including = {"docs/changelog.rst", "docs/readme.rst", "docs/security.rst"}
+    rest = {named(path) for path in DOCUMENTS if path not in PLAIN} - including
+    assert {name for name in rest if not name.startswith("docs/api")} == {"docs/index.rst"}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=named)
 def test_documents_link_to_files_that_exist(path: Path) -> None:
     for target in re.findall(r"`[^`<]+<([^>:]+)>`_", read(path)):
         assert (path.parent / target).exists(), target
 
 
-def test_the_readme_shows_the_embedded_relay() -> None:
-    assert read(EMBEDDED) in literal_blocks(read(README))
+@pytest.mark.parametrize("path", PLAIN, ids=named)
+def test_documents_show_pictures_that_exist(path: Path) -> None:
+    for picture in parse(path).findall(nodes.image):
+        assert urlsplit(picture["uri"]).scheme or (path.parent / picture["uri"]).exists()
+
+
+COMMAND = re.compile(
+    r"\$ |(make|npm|npx|node|curl|openssl|pip|twistd|acebase-ipc|systemctl|docker|kubectl) "
+    r"|\.?[\w/-]*/bin/"
+)
+"""The beginning of a block that is to be typed into a shell."""
+
+
+@pytest.mark.parametrize("path", PLAIN, ids=named)
+def test_commands_are_marked_as_such(path: Path) -> None:
+    """So that they are highlighted, and that tests find them."""
+    for each in blocks(path):
+        if COMMAND.match(each.text):
+            assert each.language in ("console", "shell"), each.text
+
+
+PARSERS: dict[str, Callable[[str], object]] = {
+    "console": lambda text: None,
+    "javascript": lambda text: None,  # tests/acebase/test_snippets.py
+    "json": json.loads,
+    "nginx": lambda text: None,  # tests/operation/test_proxy_recipes.py
+    "python": ast.parse,
+    "shell": lambda text: subprocess.run(
+        ["/bin/sh", "-n"], input=text, text=True, check=True, capture_output=True
+    ),
+    "text": lambda text: None,
+    "yaml": yaml.safe_load,
+    "": lambda text: None,
+}
+"""How to see whether a block is well-formed, by its language."""
+
+
+@pytest.mark.parametrize("path", PLAIN, ids=named)
+def test_code_can_be_parsed(path: Path) -> None:
+    for each in blocks(path):
+        PARSERS[each.language](each.text)
+
+
+def test_the_readme_is_short() -> None:
+    assert len(read(PROJECT / "README.rst").splitlines()) <= 180
+
+
+@pytest.mark.parametrize(
+    ("document", "path"),
+    [
+        ("client.rst", "client/answer.py"),
+        ("client.rst", "client/follow.py"),
+        ("client.rst", "client/shop.js"),
+        ("client.rst", "client/watch.tac"),
+        ("embedding.rst", "embedded.tac"),
+    ],
+)
+def test_a_document_shows_an_example_as_it_is(document: str, path: str) -> None:
+    shown = [each.text for each in blocks(PROJECT / "docs" / document)]
+    assert read(PROJECT / "examples" / path) in shown
 
 
 def test_the_embedded_relay_runs(tmp_path: Path) -> None:

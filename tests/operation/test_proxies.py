@@ -28,15 +28,30 @@ def program(name: str) -> str:
 
 
 @contextmanager
-def running(name: str, command: list[str], says: str, *inherited: int) -> Iterator[None]:
+def running(
+    name: str,
+    command: list[str],
+    says: str,
+    *inherited: int,
+    environment: dict[str, str] | None = None,
+) -> Iterator[Process]:
     """A proxy, from the moment at which it *says* something."""
-    process = Process(name, command, {}, inherited)
+    process = Process(name, command, environment or {}, inherited)
     try:
         process.wait_for(says, lambda: says in process.text())
-        yield
+        yield process
         assert not process.ended, process.text()
     finally:
         process.kill()
+
+
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port of loopback on which nothing listens, until a proxy with SO_REUSEPORT does."""
+    with socket.socket() as reserved:  # it does not listen, so that the proxy gets all connections
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved.bind(("127.0.0.1", 0))
+        yield reserved.getsockname()[1]
 
 
 @contextmanager
@@ -44,10 +59,7 @@ def nginx(directory: Path, port: int) -> Iterator[int]:
     """An nginx in front of a *port*; yields its own port."""
     path = program("nginx")
     directory.mkdir()
-    with socket.socket() as reserved:  # it does not listen, so that nginx gets all connections
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        reserved.bind(("127.0.0.1", 0))
-        own: int = reserved.getsockname()[1]
+    with reserved_port() as own:
         configuration = directory / "nginx.conf"
         configuration.write_text(f"""
             daemon off; master_process off; pid {directory}/pid; error_log stderr notice;

@@ -88,7 +88,7 @@ CHILDREN = 100
 """Children that a node may have at most.
 
 AceBase keeps more of them in a tree, and adding to a new tree can fail in the client, even
-in a single process without a relay: see docs/operations.rst. So the list is emptied before it
+in a single process without a relay: see docs/hangs.rst. So the list is emptied before it
 has so many.
 """
 

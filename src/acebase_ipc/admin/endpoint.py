@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -11,11 +11,13 @@ from typing import Any, Final
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.http import Request as HTTPRequest
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from acebase_ipc.admin.access import AdminAccess
+from acebase_ipc.admin.census import LatestCensus, RelayCensus
 from acebase_ipc.admin.control import Server
 from acebase_ipc.admin.health import Canary, LoopLag
 from acebase_ipc.admin.history import History
@@ -24,15 +26,18 @@ from acebase_ipc.http.errors import BadRequest, MethodNotAllowed, RequestTooLarg
 from acebase_ipc.http.responses import Refusals, respond
 from acebase_ipc.protocol.errors import RequestRefused
 from acebase_ipc.relay.errors import NotFound
+from acebase_ipc.relay.limits import KIB
 from acebase_ipc.relay.relay import Relay
 
 MAX_BODY: Final = 4096
 """Bytes of the body of a request: the longest one has about 30."""
 
+SLICE: Final = 10 * KIB
+"""Bytes of an answer that are made in one step, about: 1 ms."""
+
 log = Logger()
 
 READ: Final = (b"GET", b"HEAD")
-CHANGE: Final = (b"POST",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,7 @@ class Context:
     """What all resources of the admin endpoint share.
 
     :ivar turns: divides the time among all that is asked for here.
+    :ivar census: the figures of all peers.
     :ivar clock: monotonic seconds.
     :ivar allows_bodies: whether the bodies of messages may be shown.
     """
@@ -52,6 +58,7 @@ class Context:
     lag: LoopLag
     canary: Canary
     turns: Turns
+    census: LatestCensus
     reactor: IReactorTime
     clock: Callable[[], float]
     allows_bodies: bool
@@ -159,26 +166,6 @@ class Missing(Endpoint):
         raise NotFound
 
 
-class JSONEndpoint(Endpoint):
-    """A path whose answer is an object.
-
-    :param make: returns the object for a request.
-    """
-
-    def __init__(
-        self,
-        context: Context,
-        make: Callable[[Request], dict[str, Any]],
-        methods: tuple[bytes, ...] = READ,
-    ) -> None:
-        super().__init__(context, methods)
-        self._make = make
-
-    def answer(self, request: Request) -> bytes | int:
-        """Return the object."""
-        return respond_json(request, HTTPStatus.OK, self._make(request))
-
-
 class Directory(Resource):
     """A path with others below it, and nothing else."""
 
@@ -197,40 +184,66 @@ class Directory(Resource):
         return Missing(self._context).render(request)
 
 
-def answer_in_steps(
-    context: Context, request: Request, pieces: Generator[bytes, None, bytes], doing: str
-) -> int:
+Pieces = Generator[bytes, None, bytes]
+"""Makes a piece of a text in each step, and returns the last one."""
+
+
+def answer_in_steps(context: Context, request: Request, pieces: Pieces, doing: str) -> int:
     """Answer *request* with a body that is made in steps; it is sent when all of it is made.
 
-    :param pieces: sets the status and headers, and makes one piece of the body in each step; it
-        returns the last one.
+    :param pieces: makes the body, and sets the status and headers before that.
     :param doing: what fails if making a piece raises an exception.
     """
-    answer: Any = request
-    made: list[bytes] = []
 
-    def send(body: bytes) -> None:
-        answer.setHeader(b"Content-Length", b"%d" % len(body))
-        answer.write(body)
-        answer.finish()
+    def parts() -> Pieces:
+        while request.channel is not None:
+            try:
+                yield next(pieces)
+            except StopIteration as end:
+                return bytes(end.value)
+        return b""  # the client is gone
 
-    def step() -> bool:
-        if answer.channel is None:
-            return False  # the client is gone
-        try:
-            made.append(next(pieces))
-            return True
-        except StopIteration as end:
-            send(b"".join((*made, end.value)))
-        except Exception:
-            log.failure("{doing} failed", doing=doing)
-            with suppress(Exception):
-                status = HTTPStatus.INTERNAL_SERVER_ERROR
-                send(respond_error(answer, status, f"{doing.capitalize()} failed"))
-        return False
+    def answer(body: bytes) -> None:
+        if request.channel is not None:
+            _send(request, body)
 
-    context.turns.do(step)
+    context.turns.make(parts(), answer, lambda failure: _fail(request, doing, failure))
     return NOT_DONE_YET
+
+
+def answer_with_census(
+    context: Context, request: Request, make: Callable[[RelayCensus], Pieces], doing: str
+) -> int:
+    """Answer *request* with a body that is made of the figures of all peers.
+
+    :param make: makes the body, as for :func:`answer_in_steps`.
+    """
+
+    def answer(census: RelayCensus) -> None:
+        answer_in_steps(context, request, make(census), doing)
+
+    taken = context.census.get()
+    taken.addCallbacks(answer, lambda failure: _fail(request, doing, failure))
+    return NOT_DONE_YET
+
+
+def _fail(request: Request, doing: str, failure: Failure) -> None:
+    log.failure("{doing} failed", failure, doing=doing)
+    with suppress(Exception):
+        status = HTTPStatus.INTERNAL_SERVER_ERROR
+        _send(request, respond_error(request, status, f"{doing.capitalize()} failed"))
+
+
+def _send(request: Request, body: bytes) -> None:
+    request.setHeader(b"Content-Length", b"%d" % len(body))
+    request.write(body)
+    request.finish()
+
+
+def respond_in_steps(request: Request, pieces: Pieces) -> Pieces:
+    """Set the status and headers of a response whose body is JSON, and make that."""
+    respond(request, HTTPStatus.OK, "", b"application/json")
+    return (yield from pieces)
 
 
 def respond_json(request: Request, status: int, value: dict[str, Any]) -> bytes:
@@ -246,6 +259,30 @@ def respond_error(request: Request, status: int, text: str) -> bytes:
 def encode(value: dict[str, Any]) -> str:
     """Return *value* as JSON in one line of ASCII: ids may hold what UTF-8 cannot encode."""
     return json.dumps(value, separators=(",", ":"))
+
+
+def encode_in_steps(first: dict[str, Any], lists: Mapping[str, Iterable[dict[str, Any]]]) -> Pieces:
+    """Encode an object, as :func:`encode` does.
+
+    :param first: its first members.
+    :param lists: the other ones: lists of objects that are made when they are needed.
+    """
+    texts = [encode(first).removesuffix("}")]
+    size, separator = len(texts[0]), "," if first else ""
+    for name, objects in lists.items():
+        texts.append(f'{separator}"{name}":[')
+        separator = ""
+        for each in objects:
+            text = separator + encode(each)
+            texts.append(text)
+            size += len(text)
+            separator = ","
+            if size >= SLICE:
+                yield "".join(texts).encode()
+                texts, size = [], 0
+        texts.append("]")
+        separator = ","
+    return "".join((*texts, "}")).encode()
 
 
 def body_of(request: HTTPRequest, **known: type) -> dict[str, Any]:

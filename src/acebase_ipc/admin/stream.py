@@ -7,9 +7,11 @@ nobody reads, nothing is done; while somebody does, the work of each second is b
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from heapq import nlargest
 from http import HTTPStatus
+from itertools import starmap
 from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall, IPushProducer
@@ -21,7 +23,8 @@ from zope.interface import implementer
 
 from acebase_ipc.addresses import format_address
 from acebase_ipc.admin import view
-from acebase_ipc.admin.endpoint import Context, Endpoint, encode
+from acebase_ipc.admin.census import Figures, RelayCensus
+from acebase_ipc.admin.endpoint import Context, Endpoint, Pieces, encode, encode_in_steps
 from acebase_ipc.admin.health import CANARY_DATABASE
 from acebase_ipc.admin.history import Noted
 from acebase_ipc.http.auth import raw_query
@@ -34,7 +37,6 @@ from acebase_ipc.relay.errors import Overloaded
 from acebase_ipc.relay.events import RelayEvent
 from acebase_ipc.relay.limits import KIB, MIB
 from acebase_ipc.relay.peers import Peer
-from acebase_ipc.relay.status import DatabaseSummary
 
 MAX_UNSENT: Final = MIB
 """Bytes that a reader may leave unread."""
@@ -56,9 +58,6 @@ TICK: Final = 1.0  # seconds
 
 COMMENT_INTERVAL: Final = 15
 """Seconds between two comments, which tell a reader and proxies that the stream goes on."""
-
-SHARE: Final = 50
-"""Figures that took long to make are made again after so many times their time."""
 
 REPLAY: Final = 50
 """Past events that a reader is sent in one step: about 2 ms."""
@@ -239,26 +238,9 @@ class Streams:
         self._ticking = LoopingCall(self._tick)
         self._ticking.clock = context.reactor
         self._ticks = 0
-        self._summaries: tuple[DatabaseSummary, ...] = ()
-        self._next_summaries = 0.0
         self._budget = MAX_MESSAGES
         self._skipped = 0
         context.relay.memory.register("streams", lambda: sum(each.unsent for each in self._readers))
-
-    def summaries(self) -> tuple[DatabaseSummary, ...]:
-        """Return the figures of all databases; if they took long to make, those of before."""
-        begun = self._context.clock()
-        if begun >= self._next_summaries:
-            self._summaries = self._context.relay.databases()
-            ended = self._context.clock()
-            self._next_summaries = ended + SHARE * (ended - begun)
-        return self._summaries
-
-    def server_status(self) -> dict[str, Any]:
-        """Return the status of the server."""
-        context = self._context
-        lag = {"last": context.lag.last, "max": context.lag.max}
-        return view.server(context.relay, context.server.facts(), lag, self.summaries())
 
     def check_room(self) -> None:
         """Check that one more reader is allowed.
@@ -379,30 +361,52 @@ class Streams:
             if self._ticks % COMMENT_INTERVAL == 0:
                 reader.send(b": the stream goes on\n\n")
         readers = [each for each in self._readers if each.wanted.status]
-        if readers and self._context.clock() >= self._next_summaries:
+        if readers and self._context.census.is_due:
             self._send_status(readers)
 
     def _send_status(self, readers: list[Reader]) -> None:
-        databases = self.summaries()
-        status = self.server_status()
-        most = sorted(databases, key=lambda each: each.peers, reverse=True)[:MAX_DATABASES]
-        shared = b""
-        for reader in readers:
-            name = reader.wanted.database
-            if name is None:
-                shared = shared or server_sent("status", _with(status, iter(most)))
-                reader.send(shared)
-            else:
-                chosen = (each for each in databases if each.name == name)
-                reader.send(server_sent("status", _with(status, chosen)))
+        """Send *readers* the status as soon as all peers are counted."""
+
+        def show(census: RelayCensus) -> None:
+            for name in {each.wanted.database for each in readers}:
+                some = [each for each in readers if each.wanted.database == name]
+                self._show_status(census, name, some)
+
+        self._context.census.get().addCallbacks(show, _report_status)
+
+    def _show_status(self, census: RelayCensus, name: str | None, readers: list[Reader]) -> None:
+        """Send *readers* the status with one database, or by default those with most peers."""
+        context = self._context
+
+        def pieces() -> Pieces:
+            status = view.server(context.relay, context.server.facts(), context.lag, census)
+            shown = starmap(view.database, _chosen(census, name))
+            return (yield from encode_in_steps({"status": status}, {"databases": shown}))
+
+        def send(text: bytes) -> None:
+            data = b"event: status\ndata: %b\n\n" % text
+            for reader in readers:
+                reader.send(data)
+
+        context.turns.make(pieces(), send, _report_status)
+
+
+def _report_status(failure: Failure) -> None:
+    log.failure("{doing} failed", failure, doing="making the status")
 
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "replace")
 
 
-def _with(status: dict[str, Any], databases: Iterator[DatabaseSummary]) -> dict[str, Any]:
-    return {"status": status, "databases": list(map(view.summary, databases))}
+def _chosen(census: RelayCensus, name: str | None) -> list[tuple[str, Figures]]:
+    """Return the database *name*, or by default those with most peers."""
+    if name is None:
+        return nlargest(
+            MAX_DATABASES, census.databases.items(), key=lambda each: each[1].peers.total()
+        )
+    figures = census.databases.get(name)
+    return [] if figures is None else [(name, figures)]
 
 
 class Stream(Endpoint):

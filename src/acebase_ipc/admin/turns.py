@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Final
 
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from acebase_ipc.rotation import TURN, Rotation
 
@@ -37,6 +38,32 @@ class Turns:
         if not self._is_waiting:
             self._is_waiting = True
             self._rotation.do(self._next)
+
+    def make(
+        self,
+        pieces: Generator[bytes, None, bytes],
+        use: Callable[[bytes], object],
+        failed: Callable[[Failure], object],
+    ) -> None:
+        """Make a text, a piece in each step.
+
+        :param pieces: returns the last piece.
+        :param use: called with the text.
+        :param failed: called if a piece cannot be made.
+        """
+        made: list[bytes] = []
+
+        def step() -> bool:
+            try:
+                made.append(next(pieces))
+                return True
+            except StopIteration as end:
+                use(b"".join((*made, end.value)))
+            except Exception:
+                failed(Failure())
+            return False
+
+        self.do(step)
 
     def _next(self) -> bool:
         begun = self._clock()

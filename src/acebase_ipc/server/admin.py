@@ -14,6 +14,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 
 from acebase_ipc.admin.access import AdminAccess
+from acebase_ipc.admin.census import LatestCensus
 from acebase_ipc.admin.control import Facts, Server
 from acebase_ipc.admin.counts import MetricsObserver
 from acebase_ipc.admin.endpoint import Context, respond_error
@@ -57,11 +58,12 @@ class Admin:
         clock: Callable[[], float],
         wall: Callable[[], float],
     ) -> None:
-        from acebase_ipc.admin.metrics import Metrics, RelayCollector  # loads prometheus_client
+        from acebase_ipc.admin.metrics import Metrics, RelayMetrics  # loads prometheus_client
 
         self._access = AdminAccess(Tokens(config.admin_rules()))
         self._lag = LoopLag(reactor, clock)
         self._canary = Canary(parts.relay, parts.rotation, clock)
+        turns = Turns(parts.rotation, clock)
         context = Context(
             relay=parts.relay,
             server=server,
@@ -70,22 +72,16 @@ class Admin:
             history=history,
             lag=self._lag,
             canary=self._canary,
-            turns=Turns(parts.rotation, clock),
+            turns=turns,
+            census=LatestCensus(parts.relay.registry, turns, clock),
             reactor=reactor,
             clock=clock,
             allows_bodies=config.admin_bodies,
         )
         self._streams = Streams(context, wall)
-        collector = RelayCollector(
-            parts.relay,
-            server.facts,
-            counts,
-            parts.connections.lags,
-            self._lag.histogram,
-            clock,
-        )
-        metrics = Metrics(context, collector)
-        self._site = AdminSite(context, self._streams, metrics)
+        lags, loop_lag = parts.connections.lags, self._lag.histogram
+        metrics = RelayMetrics(parts.relay, server.facts, counts, lags, loop_lag)
+        self._site = AdminSite(context, self._streams, Metrics(context, metrics))
         self._listeners = [
             Listener(each, reactor, observer, is_admin=True) for each in config.parsed_admin
         ]

@@ -27,7 +27,6 @@ class Registry:
 
     :ivar databases: the databases by name.
     :ivar departed: the messages of all peers that have left.
-    :ivar traffic_of_former: the messages of databases whose last peer has left.
     """
 
     def __init__(self, limits: Limits, budget: MemoryBudget) -> None:
@@ -36,7 +35,6 @@ class Registry:
         self._budget = budget
         self.databases: dict[str, Database] = {}
         self.departed = DepartedTraffic()
-        self.traffic_of_former = Traffic()
         self._left: dict[str, tuple[Database, float]] = {}
 
     def add(self, handshake: Handshake, connection: Connection | None, connected: int) -> Peer:
@@ -72,7 +70,6 @@ class Registry:
         if database.peers:
             return
         database.awaiting_master.clear()
-        self.traffic_of_former.add(database.traffic)
         database.traffic = Traffic()
         del self.databases[database.name]
         if database.ledger is not None and (database.ledger.unwanted or database.ledger.lost):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +211,11 @@ def test_what_is_no_request_is_refused(data: bytes) -> None:
         with relay.at_admin():
             connection = relay.connect()
         connection.send(data + b"\r\n\r\n")
+        response = connection.response()
+        assert response.status in (400, 431)
+        assert list(json.loads(response.text)) == ["error"]
         assert connection.ended is not None
+        assert relay.server.counts.total() == 1  # Refused, or TLSFailed
         assert relay.ask("GET", "/healthz").status == 200
 
 

@@ -327,12 +327,23 @@ def test_a_reader_that_does_not_read_is_cut_and_others_are_not() -> None:
         while slow.connection.ended is None and sent < 200:
             alice.say("to:bobby;" + "x" * 16_000)
             sent += 1
-            relay.pass_time(1)  # so that each is shown
+            relay.pass_time(0.5)  # so that each is shown
         assert MAX_UNSENT <= sent * 16_000 <= 1.2 * MAX_UNSENT
         assert quick.connection.ended is None
         assert len(quick.take("message")) == sent
         assert len(bob.received()) == sent
         assert relay.logged("127.0.0.1", "too slowly")
+
+
+def test_a_reader_that_reads_nothing_for_a_minute_is_cut() -> None:
+    with AdminRelay() as relay:
+        reading = relay.read_stream("status=1")
+        reading.connection.stop_reading()
+        relay.pass_time(30)
+        assert reading.connection.ended is None
+        relay.pass_time(120)
+        assert reading.connection.ended == "reset"
+        assert relay.server.counts["RequestTimeout"] == 1
 
 
 def test_what_a_reader_has_not_read_counts_as_memory() -> None:

@@ -8,14 +8,14 @@ import tracemalloc
 import pytest
 
 from acebase_ipc.http.channel import (
-    BODY,
     CLOSE_TIMEOUT,
     MAX_HEAD,
     MAX_HEADER_LINES,
     PIECE,
     WRITE_BUFFER,
-    RelayChannel,
+    SteppedChannel,
 )
+from acebase_ipc.http.relay_channel import BODY
 from acebase_ipc.http.request import UNIT
 from acebase_ipc.relay.limits import KIB, MIB
 from acebase_ipc.rotation import STEP, TURN
@@ -343,10 +343,10 @@ def test_what_cannot_be_parsed_is_answered_with_a_line_and_reported(
 
 
 def test_whatever_the_parser_raises_is_400(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: RelayChannel) -> None:
+    def fail(self: SteppedChannel) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(RelayChannel, "allHeadersReceived", fail)
+    monkeypatch.setattr(SteppedChannel, "allHeadersReceived", fail)
     relay = MemoryRelay()
     wire = relay.connect()
     wire.send(HEALTH)

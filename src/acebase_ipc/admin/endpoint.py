@@ -72,17 +72,6 @@ class AdminRequest(Request):
 
     received = 0
 
-    def process(self) -> None:
-        """Answer the request when it is its turn."""
-        channel: Any = self.channel
-
-        def step() -> bool:
-            if self.channel is not None:  # else the client is gone
-                super(AdminRequest, self).process()
-            return False
-
-        channel.site.turns.do(step)
-
     def gotLength(self, length: int | None) -> None:
         """Make room for a body, in memory."""
         super().gotLength(min(length or 0, MAX_BODY))

@@ -197,9 +197,13 @@ class Reader:
 
     def abort(self) -> None:
         """End the connection at once."""
-        channel: Any = self._request.channel
-        if channel is not None:
-            channel.abort()
+        if self._channel is not None:
+            self._channel.abort()
+
+    @property
+    def _channel(self) -> Any:
+        """The connection; ``None`` if it has ended."""
+        return self._request.channel
 
     def _flush(self) -> None:
         self._call = None

@@ -81,7 +81,7 @@ class Admin:
         self._streams = Streams(context, wall)
         lags, loop_lag = parts.connections.lags, self._lag.histogram
         metrics = RelayMetrics(parts.relay, server.facts, counts, lags, loop_lag)
-        self._site = AdminSite(context, self._streams, Metrics(context, metrics))
+        self._site = AdminSite(context, observer, self._streams, Metrics(context, metrics))
         self._listeners = [
             Listener(each, reactor, observer, is_admin=True) for each in config.parsed_admin
         ]
@@ -105,6 +105,7 @@ class Admin:
     def tick(self, now: float) -> None:
         """Do what is to be done about once a second, in monotonic seconds."""
         self._canary.tick(now)
+        self._site.sweep(now)
 
     def replace_tokens(self, tokens: Tokens) -> None:
         """Require one of *tokens* from now on; ends the streams of others."""

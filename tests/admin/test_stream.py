@@ -346,6 +346,14 @@ def test_a_reader_that_reads_nothing_for_a_minute_is_cut() -> None:
         assert relay.server.counts["RequestTimeout"] == 1
 
 
+def test_a_reader_that_sends_nothing_more_is_taken_for_gone() -> None:
+    with AdminRelay() as relay:
+        reading = relay.read_stream("messages=1")
+        reading.connection.stop_sending()
+        assert reading.connection.ended == "reset"
+        assert watch(relay) is None
+
+
 def test_what_a_reader_has_not_read_counts_as_memory() -> None:
     with AdminRelay(admin_bodies=True) as relay:
         reading = relay.read_stream("messages=1&bodies=1")

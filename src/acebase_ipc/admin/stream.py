@@ -181,6 +181,7 @@ class Reader:
 
         self._request.notifyFinish().addBoth(end)
         self._request.registerProducer(self, True)
+        self._channel.need_client()
 
     def send(self, data: bytes) -> None:
         """Send *data* at the end of this turn; cut a reader that has not read enough."""

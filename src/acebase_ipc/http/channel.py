@@ -8,9 +8,10 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from OpenSSL.SSL import Error as SSLError
-from twisted.internet.interfaces import IAddress, ITCPTransport
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from acebase_ipc.addresses import format_address
 from acebase_ipc.http.errors import BadRequest, HeadTooLarge
@@ -74,12 +75,15 @@ OVER = (Phase.CLOSING, Phase.ENDED)
 """The phases in which input is ignored."""
 
 
+@implementer(IHalfCloseableProtocol)
 class SteppedChannel(BadRequestChannel):
     """An HTTP connection whose input is parsed in steps.
 
     Input waits here and is parsed step by step, in rotation with that of other
     connections, and only while the client reads the answers. While input waits,
     nothing is read from the transport.
+
+    A client that sends nothing more, as ``nc -N`` does after its request, is sent all answers.
 
     :cvar kept: the headers that are kept.
     :cvar error_type: the type of :meth:`error_body`.
@@ -96,6 +100,8 @@ class SteppedChannel(BadRequestChannel):
     phase = Phase.FIRST
     deadline: float | None = None
     read_deadline: float | None = None
+    _sends_no_more = False
+    _needs_client = False
     _in_head = False
     _authority: bytes | None = None
     _head_size = 0
@@ -281,6 +287,7 @@ class SteppedChannel(BadRequestChannel):
     def requestDone(self, request: Any) -> None:
         """Wait for the next request, or parse what has been received of it."""
         self._head_size = 0
+        self._needs_client = False
         self._enter(Phase.IDLE, self.site.http_idle)
         self.persistent = self.persistent and not self.site.is_closing
         super().requestDone(request)
@@ -338,6 +345,29 @@ class SteppedChannel(BadRequestChannel):
             self._go_on()
 
     # The end
+
+    def readConnectionLost(self) -> None:
+        """The client sends nothing more: the connection ends when all is answered.
+
+        Twisted tells this again when it resumes reading, as it does after each answer.
+        """
+        self._sends_no_more = True
+        if self.phase is Phase.ANSWERING and self._needs_client:
+            self.abort()
+        elif self.phase in PARSING:
+            self.close()
+
+    def writeConnectionLost(self) -> None:
+        """Do nothing: only this end stops to write, and never before it closes the connection."""
+
+    def need_client(self) -> None:
+        """End the connection as soon as the client sends nothing more: it may be gone.
+
+        For an answer that has no end, or makes the connection one that goes on.
+        """
+        self._needs_client = True
+        if self._sends_no_more:
+            self.abort()
 
     def loseConnection(self) -> None:
         """Close the connection when all is written; abort it if that takes too long."""

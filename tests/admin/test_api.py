@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-from acebase_ipc.admin import api, census, endpoint
+from acebase_ipc.admin import answers, api, census
 from acebase_ipc.admin.endpoint import MAX_BODY
 from acebase_ipc.admin.turns import Turns
 from acebase_ipc.relay.events import DropReason, MessageDropped
@@ -175,7 +175,7 @@ def furnish(relay: AdminRelay) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("module", "name", "size", "more"),
     [
-        (endpoint, "SLICE", 10, 35),  # each object is a step
+        (answers, "SLICE", 10, 35),  # each object is a step
         (api, "RECORDS", 1, 12),  # each peer
         (census, "PEERS", 1, 11),  # each peer
     ],

@@ -9,11 +9,11 @@ import pytest
 
 from acebase_ipc.admin import stream, view
 from acebase_ipc.admin.census import RelayCensus
+from acebase_ipc.admin.reader import MAX_UNSENT
 from acebase_ipc.admin.stream import (
     COMMENT_INTERVAL,
     MAX_MESSAGES,
     MAX_READERS,
-    MAX_UNSENT,
 )
 from acebase_ipc.relay.events import PeerJoined
 from acebase_ipc.relay.limits import KIB

@@ -12,11 +12,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from acebase_ipc.admin import view
-from acebase_ipc.admin.census import Census, Figures, RelayCensus
-from acebase_ipc.admin.endpoint import (
-    Context,
-    Endpoint,
-    Missing,
+from acebase_ipc.admin.answers import (
     Pieces,
     answer_in_steps,
     answer_with_census,
@@ -25,6 +21,8 @@ from acebase_ipc.admin.endpoint import (
     respond_in_steps,
     respond_json,
 )
+from acebase_ipc.admin.census import Census, Figures, RelayCensus
+from acebase_ipc.admin.endpoint import Context, Endpoint, Missing
 from acebase_ipc.admin.stream import Stream, Streams
 from acebase_ipc.http.auth import raw_query
 from acebase_ipc.http.errors import BadRequest

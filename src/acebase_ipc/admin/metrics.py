@@ -19,10 +19,11 @@ from twisted.web.server import Request
 
 import twisted
 from acebase_ipc.admin import families as f
+from acebase_ipc.admin.answers import Pieces, answer_with_census
 from acebase_ipc.admin.census import Figures, RelayCensus
 from acebase_ipc.admin.control import Facts
 from acebase_ipc.admin.counts import MetricsObserver
-from acebase_ipc.admin.endpoint import Context, Endpoint, Pieces, answer_with_census
+from acebase_ipc.admin.endpoint import Context, Endpoint
 from acebase_ipc.relay.events import OversizedMessage, SessionExpired
 from acebase_ipc.relay.histogram import Histogram
 from acebase_ipc.relay.limits import describe_limits

@@ -20,15 +20,9 @@ from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
 from acebase_ipc.admin.access import INTENT
+from acebase_ipc.admin.answers import encode, respond_json
 from acebase_ipc.admin.api import API
-from acebase_ipc.admin.endpoint import (
-    AdminRequest,
-    Context,
-    Directory,
-    Endpoint,
-    encode,
-    respond_json,
-)
+from acebase_ipc.admin.endpoint import AdminRequest, Context, Directory, Endpoint
 from acebase_ipc.admin.health import readiness
 from acebase_ipc.admin.stream import Streams
 from acebase_ipc.http.channel import PARSING, SteppedChannel

@@ -14,10 +14,11 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 
 from acebase_ipc.admin.access import AdminAccess
+from acebase_ipc.admin.answers import respond_error
 from acebase_ipc.admin.census import LatestCensus
 from acebase_ipc.admin.control import Facts, Server
 from acebase_ipc.admin.counts import MetricsObserver
-from acebase_ipc.admin.endpoint import Context, respond_error
+from acebase_ipc.admin.endpoint import Context
 from acebase_ipc.admin.health import Canary, LoopLag
 from acebase_ipc.admin.history import History
 from acebase_ipc.admin.site import AdminSite

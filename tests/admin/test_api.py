@@ -6,12 +6,13 @@ import json
 import os
 from collections.abc import Callable
 from importlib.metadata import version
+from types import ModuleType
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
-from acebase_ipc.admin import api
+from acebase_ipc.admin import answers, api, census
 from acebase_ipc.admin.endpoint import MAX_BODY
 from acebase_ipc.admin.turns import Turns
 from acebase_ipc.relay.events import DropReason, MessageDropped
@@ -96,6 +97,7 @@ def test_messages_of_a_database_that_is_opened_again_count_once() -> None:
         assert before == 2
         relay.join_acebase(MASTER)
         assert relay.see("status")["traffic"]["received"] == before
+        assert relay.see("databases")["databases"][0]["traffic"]["received"] == 0
 
 
 def test_the_databases() -> None:
@@ -137,32 +139,89 @@ def test_a_database_with_its_peers_and_locks() -> None:
     assert database["large_messages"] == []
 
 
-def test_a_database_with_many_peers_is_shown_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "SLICE", 2)
-    ids = [f"peer{number}" for number in range(7)]
+def steps_of(relay: AdminRelay, path: str, monkeypatch: pytest.MonkeyPatch) -> tuple[int, Any]:
+    """The steps in which the answer to a request for *path* was made, and that answer."""
+    steps = 0
+    original = Turns.do
+
+    def do(turns: Turns, step: Callable[[], bool]) -> None:
+        def counted() -> bool:
+            nonlocal steps
+            steps += 1
+            return step()
+
+        original(turns, counted)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Turns, "do", do)
+        shown = relay.see(path)
+    return steps, shown
+
+
+def furnish(relay: AdminRelay) -> dict[str, int]:
+    """Let many peers wait for locks and for large messages."""
+    worker, master = relay.join_acebase(worker_id(1)), relay.join_acebase(MASTER)
+    for number in range(10):
+        asked = lock(worker.id, new_id())
+        worker.say(asked)
+        master.say(grant(body_of(asked), number))
+        worker.say(lock(worker.id, new_id()))
+    alice, *_ = relay.join_all(*(f"peer{number}" for number in range(10)))
+    for _ in range(3):
+        alice.post("to:peer1;" + "x" * 20_000)
+    return {"peers": 12, "locks": 10, "requests": 10, "large_messages": 3}
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "size", "more"),
+    [
+        (answers, "SLICE", 10, 35),  # each object is a step
+        (api, "RECORDS", 1, 12),  # each peer
+        (census, "PEERS", 1, 11),  # each peer
+    ],
+)
+def test_a_database_with_much_to_show_is_shown_in_slices(
+    module: ModuleType, name: str, size: int, more: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = f"databases/{DATABASE}"
     with AdminRelay() as relay:
-        relay.join_all(*ids)
-        steps = [0]
-        original = Turns.do
-
-        def do(turns: Turns, step: Callable[[], bool]) -> None:
-            def counted() -> bool:
-                steps[0] += 1
-                return step()
-
-            original(turns, counted)
-
-        monkeypatch.setattr(Turns, "do", do)
-        relay.see("status")
-        others, steps[0] = steps[0], 0
-        shown = [each["id"] for each in relay.see(f"databases/{DATABASE}")["peers"]]
-        assert (shown, steps) == (ids, [others + 4])
+        expected = furnish(relay)
+        steps, whole = steps_of(relay, path, monkeypatch)
+        assert {name: len(whole[name]) for name in expected} == expected
+        monkeypatch.setattr(module, name, size)
+        assert steps_of(relay, path, monkeypatch) == (steps + more, whole)
         with relay.at_admin():
             connection = relay.connect()
-        head = http_head("GET", f"/api/v1/databases/{DATABASE}", host=HOST)
-        connection.send(head, settle=False)
+        connection.send(http_head("GET", f"/api/v1/{path}", host=HOST), settle=False)
         connection.reset()  # nobody waits for the answer
-        assert relay.see(f"databases/{DATABASE}")["summary"]["peers"] == 7
+        assert relay.see(path) == whole
+
+
+def test_the_peers_of_a_server_are_counted_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    with AdminRelay() as relay:
+        relay.join_all(*(f"peer{number}" for number in range(9)))
+        steps, _ = steps_of(relay, "status", monkeypatch)
+        monkeypatch.setattr(census, "PEERS", 1)
+        more, status = steps_of(relay, "status", monkeypatch)
+    assert more == steps + 8
+    assert status["peers"] == 9
+
+
+@pytest.mark.parametrize("path", ["status", "databases", f"databases/{DATABASE}"])
+def test_an_answer_that_cannot_be_made_is_500(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise ZeroDivisionError
+
+    with AdminRelay(expect_errors=True) as relay:
+        relay.join("alice")
+        monkeypatch.setattr(census.Census, "step", fail)
+        response = relay.ask("GET", f"/api/v1/{path}")
+        assert response.status == 500
+        assert set(json.loads(response.text)) == {"error"}
+        (error,) = relay.errors
+        assert "ZeroDivisionError" in error
+        monkeypatch.undo()
+        relay.see(path)
 
 
 def test_a_large_message_that_waits() -> None:

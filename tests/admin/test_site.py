@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,37 @@ def test_a_connection_serves_one_request_after_the_other() -> None:
 
 
 @pytest.mark.parametrize(
+    "path",
+    ["/", "/healthz", "/readyz", "/metrics", "/none"]
+    + [f"/api/v1/{each}" for each in ("status", "databases", "databases/shop_data", "events")],
+)
+def test_a_client_that_sends_nothing_more_is_sent_the_whole_answer(path: str) -> None:
+    with AdminRelay() as relay:
+        relay.join("alice")
+        relay.pass_time(2)
+        with relay.at_admin():
+            connection, other = relay.connect(), relay.connect()
+        connection.stop_reading(100)
+        connection.send(http_request("GET", path, host=HOST), settle=False)
+        connection.stop_sending()
+        assert connection.ended is None
+        connection.resume_reading()
+        assert connection.ended == "closed"
+        other.send(http_request("GET", path, host=HOST))
+        assert connection.response().status == other.response().status
+
+
+@pytest.mark.parametrize("data", [b"", b"GET /healthz HT", http_request("GET", "/healthz") + b"G"])
+def test_the_connection_of_a_client_that_sends_nothing_more_ends(data: bytes) -> None:
+    with AdminRelay() as relay:
+        with relay.at_admin():
+            connection = relay.connect()
+        connection.send(data)
+        connection.stop_sending()
+        assert connection.ended == "closed"
+
+
+@pytest.mark.parametrize(
     "data",
     [
         b"\x16\x03\x01\x02\x00",
@@ -210,7 +242,11 @@ def test_what_is_no_request_is_refused(data: bytes) -> None:
         with relay.at_admin():
             connection = relay.connect()
         connection.send(data + b"\r\n\r\n")
+        response = connection.response()
+        assert response.status in (400, 431)
+        assert list(json.loads(response.text)) == ["error"]
         assert connection.ended is not None
+        assert relay.server.counts.total() == 1  # Refused, or TLSFailed
         assert relay.ask("GET", "/healthz").status == 200
 
 

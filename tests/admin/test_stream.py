@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from acebase_ipc.admin import stream
+from acebase_ipc.admin import stream, view
+from acebase_ipc.admin.census import RelayCensus
+from acebase_ipc.admin.reader import MAX_UNSENT
 from acebase_ipc.admin.stream import (
     COMMENT_INTERVAL,
     MAX_MESSAGES,
     MAX_READERS,
-    MAX_UNSENT,
-    SHARE,
 )
 from acebase_ipc.relay.events import PeerJoined
 from acebase_ipc.relay.limits import KIB
@@ -64,25 +64,6 @@ def test_a_reader_that_missed_many_events_is_sent_them_in_steps_and_in_order(
         relay.settle()
         reading = Reading(connection)
         assert [each.data["peer"] for each in reading.take("event")] == [*ids, "late0"]
-
-
-def test_figures_that_take_long_are_made_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
-    with AdminRelay() as relay:
-        core = relay.server._parts.relay
-        made: list[int] = []
-
-        def databases() -> tuple[()]:
-            made.append(1)
-            relay.reactor.advance(0.1)
-            return ()
-
-        monkeypatch.setattr(core, "databases", databases)
-        for path in ("status", "databases", "status"):
-            relay.see(path)
-        assert len(made) == 1
-        relay.pass_time(0.1 * SHARE)
-        relay.see("status")
-        assert len(made) == 2
 
 
 def test_without_parameters_it_shows_events_and_the_status() -> None:
@@ -183,17 +164,60 @@ def test_a_status_lists_a_bounded_number_of_databases(monkeypatch: pytest.Monkey
     assert names[0] == "db3_data"  # the one with most peers
 
 
+def test_readers_of_different_databases_are_sent_what_each_wants() -> None:
+    with AdminRelay() as relay:
+        relay.join("alice", "db1_data")
+        relay.join("bobby", "db2_data")
+        queries = ("", "&database=db1_data", "&database=db2_data", "&database=none")
+        readings = [relay.read_stream(f"status=1{each}") for each in queries]
+        for each in readings:
+            each.take()
+        relay.pass_time(1)
+        shown = [
+            [
+                database["name"]
+                for status in each.take("status")
+                for database in status.data["databases"]
+            ]
+            for each in readings
+        ]
+    assert shown == [["db1_data", "db2_data"], ["db1_data"], ["db2_data"], []]
+
+
+@pytest.mark.parametrize("broken", ["census", "view"])
+def test_a_status_that_cannot_be_made_is_made_again_later(
+    broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with AdminRelay(expect_errors=True) as relay:
+        reading = relay.read_stream("status=1")
+        reading.take()
+        if broken == "census":
+            monkeypatch.setattr(RelayCensus, "step", fail)
+        else:
+            monkeypatch.setattr(view, "server", fail)
+        relay.pass_time(2)
+        assert reading.take() == []
+        assert len(relay.errors) == 2
+        assert all("making the status failed" in each for each in relay.errors)
+        monkeypatch.undo()
+        relay.pass_time(1)
+        assert len(reading.take("status")) == 1
+
+
 def test_a_status_that_takes_long_is_made_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
     with AdminRelay() as relay:
         reading = relay.read_stream("status=1")
         reading.take()
-        made = relay.server._parts.relay.databases
+        step = RelayCensus.step
 
-        def make_slowly() -> Any:
+        def take_long(census: RelayCensus) -> bool:
             relay.reactor.rightNow += 0.1  # the clock's time, without its calls
-            return made()
+            return step(census)
 
-        monkeypatch.setattr(relay.server._parts.relay, "databases", make_slowly)
+        monkeypatch.setattr(RelayCensus, "step", take_long)
         relay.pass_time(20)
         assert 3 <= len(reading.take("status")) <= 5
 
@@ -303,12 +327,31 @@ def test_a_reader_that_does_not_read_is_cut_and_others_are_not() -> None:
         while slow.connection.ended is None and sent < 200:
             alice.say("to:bobby;" + "x" * 16_000)
             sent += 1
-            relay.pass_time(1)  # so that each is shown
+            relay.pass_time(0.5)  # so that each is shown
         assert MAX_UNSENT <= sent * 16_000 <= 1.2 * MAX_UNSENT
         assert quick.connection.ended is None
         assert len(quick.take("message")) == sent
         assert len(bob.received()) == sent
         assert relay.logged("127.0.0.1", "too slowly")
+
+
+def test_a_reader_that_reads_nothing_for_a_minute_is_cut() -> None:
+    with AdminRelay() as relay:
+        reading = relay.read_stream("status=1")
+        reading.connection.stop_reading()
+        relay.pass_time(30)
+        assert reading.connection.ended is None
+        relay.pass_time(120)
+        assert reading.connection.ended == "reset"
+        assert relay.server.counts["RequestTimeout"] == 1
+
+
+def test_a_reader_that_sends_nothing_more_is_taken_for_gone() -> None:
+    with AdminRelay() as relay:
+        reading = relay.read_stream("messages=1")
+        reading.connection.stop_sending()
+        assert reading.connection.ended == "reset"
+        assert watch(relay) is None
 
 
 def test_what_a_reader_has_not_read_counts_as_memory() -> None:

@@ -123,6 +123,16 @@ def test_a_newcomer_is_admitted_after_the_check_of_a_silent_holder(token_file: P
     assert newcomer.take().startswith(b"HTTP/1.1 101 ")
 
 
+def test_a_newcomer_that_sends_nothing_more_is_taken_for_gone(token_file: Path) -> None:
+    token_file.write_text("old\nnew\n")
+    relay = MemoryRelay(token_file=str(token_file))
+    _, newcomer = conflicting(relay, "new")
+    newcomer.stop_sending()
+    assert newcomer.ended == "reset"
+    relay.pass_time(3)
+    assert newcomer.take() == b""
+
+
 def test_a_token_revoked_during_the_check_is_refused(token_file: Path) -> None:
     token_file.write_text("old\nnew\n")
     relay = MemoryRelay(token_file=str(token_file))

@@ -8,14 +8,14 @@ import tracemalloc
 import pytest
 
 from acebase_ipc.http.channel import (
-    BODY,
     CLOSE_TIMEOUT,
     MAX_HEAD,
     MAX_HEADER_LINES,
     PIECE,
     WRITE_BUFFER,
-    RelayChannel,
+    SteppedChannel,
 )
+from acebase_ipc.http.relay_channel import BODY
 from acebase_ipc.http.request import UNIT
 from acebase_ipc.relay.limits import KIB, MIB
 from acebase_ipc.rotation import STEP, TURN
@@ -249,6 +249,48 @@ def test_a_client_that_reads_no_last_answer_is_aborted() -> None:
     assert relay.server._parts.site.channels == set()
 
 
+def test_a_client_that_sends_nothing_more_is_sent_all_answers() -> None:
+    relay = MemoryRelay(token="secret")
+    relay.join("alice", token="secret")
+    for _ in range(10):
+        relay.get(f"/{DATABASE}/clients?t=wrong")
+    late = http_request("GET", f"/{DATABASE}/clients?t=wrong")
+    wire = relay.connect()
+    wire.send(HEALTH * 100 + http_request("POST", f"{SEND}&t=secret", b"hi") + late, settle=False)
+    wire.stop_sending()
+    assert wire.ended is None
+    relay.pass_time(3)
+    statuses = [each.status for each in wire.responses()]
+    assert statuses == [200] * 101 + [401]
+    assert wire.ended == "closed"
+
+
+@pytest.mark.parametrize("body", [b"", b"to:bobby;"])
+def test_a_request_that_will_not_be_complete_ends_with_the_input(body: bytes) -> None:
+    relay = MemoryRelay()
+    relay.join_all("alice", "bobby")
+    wire = relay.connect()
+    wire.send(http_head("POST", SEND, content_length="10") + body)
+    wire.stop_sending()
+    assert wire.ended == "closed"
+    assert wire.take() == b""
+
+
+def test_a_download_goes_on_when_the_client_sends_nothing_more() -> None:
+    relay = MemoryRelay()
+    alice, bobby = relay.join_all("alice", "bobby")
+    alice.post("to:bobby;" + "x" * MIB)
+    (announced,) = bobby.received()
+    message_id = announced.removeprefix("get:")
+    wire = relay.connect()
+    wire.stop_reading(KIB)
+    wire.send(http_request("GET", f"/{DATABASE}/receive?id=bobby&msg={message_id}"))
+    wire.stop_sending()
+    wire.resume_reading()
+    assert wire.response().text == "x" * MIB
+    assert wire.ended == "closed"
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -343,10 +385,10 @@ def test_what_cannot_be_parsed_is_answered_with_a_line_and_reported(
 
 
 def test_whatever_the_parser_raises_is_400(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: RelayChannel) -> None:
+    def fail(self: SteppedChannel) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(RelayChannel, "allHeadersReceived", fail)
+    monkeypatch.setattr(SteppedChannel, "allHeadersReceived", fail)
     relay = MemoryRelay()
     wire = relay.connect()
     wire.send(HEALTH)

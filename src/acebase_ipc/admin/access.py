@@ -49,8 +49,6 @@ class AdminAccess:
             return
         if not self.tokens.required and not is_loopback(address):
             raise Unauthorized("Without a token, only processes of this machine are allowed")
-        if len(request.requestHeaders.getRawHeaders(b"Host", [])) > 1:
-            raise Unauthorized("There are several Host headers")
         self._access.check_host(request)
         origin = request.getHeader(b"Origin")
         if origin is not None and not _is_own(origin, request.getHeader(b"Host")):

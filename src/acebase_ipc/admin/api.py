@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from importlib.resources import files
-from itertools import islice
+from itertools import starmap
 from typing import Any, Final
 
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from acebase_ipc.admin import view
-from acebase_ipc.admin.endpoint import (
-    CHANGE,
-    Context,
-    Endpoint,
-    JSONEndpoint,
-    Missing,
+from acebase_ipc.admin.answers import (
+    Pieces,
     answer_in_steps,
+    answer_with_census,
     body_of,
-    encode,
+    encode_in_steps,
+    respond_in_steps,
+    respond_json,
 )
+from acebase_ipc.admin.census import Census, Figures, RelayCensus
+from acebase_ipc.admin.endpoint import Context, Endpoint, Missing
 from acebase_ipc.admin.stream import Stream, Streams
 from acebase_ipc.http.auth import raw_query
 from acebase_ipc.http.errors import BadRequest
@@ -30,17 +30,18 @@ from acebase_ipc.http.responses import respond
 from acebase_ipc.protocol.errors import RequestRefused
 from acebase_ipc.protocol.handshake import parse_query
 from acebase_ipc.relay.errors import NotFound
-from acebase_ipc.relay.status import peer_status
+from acebase_ipc.relay.lock_table import LockRecords
+from acebase_ipc.relay.peers import Database
 
 MAX_LIMIT: Final = 1000
 """Events or connections of one answer."""
 
 DEFAULT_LIMIT: Final = 100
 
-SLICE: Final = 50
-"""Members of a list that are shown in one step: about 1 ms."""
+RECORDS: Final = 512
+"""Peers, locks and requests that are collected in one step: about 1 ms."""
 
-Make = Callable[[Request], dict[str, Any]]
+Object = dict[str, Any]
 
 
 class ReloadFailed(RequestRefused):
@@ -61,49 +62,34 @@ class Description(Endpoint):
         return respond(request, HTTPStatus.OK, text, b"application/json")
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """An answer that is a list, above all.
+class Query(Endpoint):
+    """A path whose answer is made in steps, as it may be long.
 
-    :ivar name: of the list.
-    :ivar objects: its members, made when they are needed.
-    :ivar rest: what else belongs to the answer.
+    :param begin: begins to make the answer to a request.
     """
 
-    name: str
-    objects: Iterator[dict[str, Any]]
-    rest: dict[str, Any]
-
-
-class ListingEndpoint(Endpoint):
-    """A path whose answer is made in slices, as a list may have thousands of members.
-
-    :param make: returns the list for a request.
-    """
-
-    def __init__(self, context: Context, make: Callable[[Request], Listing]) -> None:
+    def __init__(self, context: Context, begin: Callable[[Request], int]) -> None:
         super().__init__(context)
-        self._make = make
+        self._begin = begin
 
     def answer(self, request: Request) -> bytes | int:
         """Begin to make the answer; it is sent when all of it is made."""
-        pieces = _show(request, self._make(request))
-        return answer_in_steps(self.context, request, pieces, "making a list")
+        return self._begin(request)
 
 
-def _show(request: Request, listing: Listing) -> Generator[bytes, None, bytes]:
-    """Yield the pieces of an object with a list of many members."""
-    head = encode(listing.rest).removesuffix("}")
-    separator = "," if listing.rest else ""
-    text = f'{head}{separator}"{listing.name}":['
-    piece, between = respond(request, HTTPStatus.OK, text, b"application/json"), b""
-    while some := [encode(each) for each in islice(listing.objects, SLICE)]:
-        piece += between + ",".join(some).encode()
-        if len(some) < SLICE:
-            break
-        yield piece
-        piece, between = b"", b","
-    return piece + b"]}"
+class Command(Endpoint):
+    """A path that changes something.
+
+    :param execute: does it, and returns the answer.
+    """
+
+    def __init__(self, context: Context, execute: Callable[[Request], Object]) -> None:
+        super().__init__(context, (b"POST",))
+        self._execute = execute
+
+    def answer(self, request: Request) -> bytes | int:
+        """Do it."""
+        return respond_json(request, HTTPStatus.OK, self._execute(request))
 
 
 class API(Resource):
@@ -126,15 +112,15 @@ class API(Resource):
             case ["openapi.json"]:
                 return Description(self._context)
             case ["status"]:
-                return self._get(lambda _: self._streams.server_status())
+                return self._get(self._status)
             case ["databases"]:
-                return ListingEndpoint(self._context, self._databases)
+                return self._get(self._databases)
             case ["databases", name]:
-                return ListingEndpoint(self._context, lambda _: self._database(name))
+                return self._get(lambda request: self._database(request, name))
             case ["events"]:
-                return ListingEndpoint(self._context, self._events)
+                return self._get(self._events)
             case ["connections", "closed"]:
-                return ListingEndpoint(self._context, self._closed)
+                return self._get(self._closed)
             case ["stream"]:
                 return Stream(self._context, self._streams)
             case ["databases", name, "peers", client_id, "kick"]:
@@ -145,39 +131,77 @@ class API(Resource):
                 return self._post(self._reload)
         return Missing(self._context)
 
-    def _get(self, make: Make) -> Endpoint:
-        return JSONEndpoint(self._context, make)
+    def _get(self, begin: Callable[[Request], int]) -> Endpoint:
+        return Query(self._context, begin)
 
-    def _post(self, make: Make) -> Endpoint:
-        return JSONEndpoint(self._context, make, CHANGE)
+    def _post(self, execute: Callable[[Request], Object]) -> Endpoint:
+        return Command(self._context, execute)
 
-    def _databases(self, request: Request) -> Listing:
-        return Listing("databases", map(view.summary, self._streams.summaries()), {})
+    def _list(self, request: Request, name: str, objects: Iterable[Object], **rest: Any) -> int:
+        pieces = encode_in_steps(rest, {name: objects})
+        return answer_in_steps(
+            self._context, request, respond_in_steps(request, pieces), "making a list"
+        )
 
-    def _database(self, name: str) -> Listing:
-        relay = self._context.relay
-        status = relay.status(name)
-        if status is None:
+    def _status(self, request: Request) -> int:
+        def make(census: RelayCensus) -> Pieces:
+            context = self._context
+            status = view.server(context.relay, context.server.facts(), context.lag, census)
+            return (yield from respond_in_steps(request, encode_in_steps(status, {})))
+
+        return answer_with_census(self._context, request, make, "making the status")
+
+    def _databases(self, request: Request) -> int:
+        def make(census: RelayCensus) -> Pieces:
+            shown = starmap(view.database, census.databases.items())
+            return respond_in_steps(request, encode_in_steps({}, {"databases": shown}))
+
+        return answer_with_census(self._context, request, make, "making a list")
+
+    def _database(self, request: Request, name: str) -> int:
+        database = self._context.relay.registry.databases.get(name)
+        if database is None:
             raise NotFound("No database of this name has a peer")
-        peers = tuple(relay.registry.databases[name].peers.values())
-        shown = (view.peer(peer_status(each)) for each in peers)
-        return Listing("peers", shown, view.database(status))
+        pieces = respond_in_steps(request, self._show(database))
+        return answer_in_steps(self._context, request, pieces, "making a list")
 
-    def _events(self, request: Request) -> Listing:
+    def _show(self, database: Database) -> Pieces:
+        now = self._context.clock()
+        census, records = Census([database], now), LockRecords(now)
+        peers = tuple(database.peers.values())
+        while census.step():
+            yield b""
+        collected = 0
+        for each in peers:
+            collected += 1 + records.collect(each)
+            if collected >= RECORDS:
+                yield b""
+                collected = 0
+        figures = census.databases.get(database.name) or Figures()
+        large = tuple(self._context.relay.store.messages_of(database.name))
+        lists = {
+            "peers": map(view.peer, peers),
+            "locks": map(view.members, records.locks()),
+            "requests": map(view.members, records.requests()),
+            "large_messages": (view.large_message(each, now) for each in large),
+        }
+        summary = view.database(database.name, figures)
+        return (yield from encode_in_steps({"summary": summary}, lists))
+
+    def _events(self, request: Request) -> int:
         query = parse_query(raw_query(request))
         limit = number(query, "limit", 1, MAX_LIMIT, DEFAULT_LIMIT)
         after = number(query, "after", 0, 2**53, None)
         events = self._context.history.events(limit or DEFAULT_LIMIT, after)
         last = self._context.history.last if after is None else after
-        return Listing(
-            "events", map(view.event, events), {"last": events[-1].id if events else last}
-        )
+        last = events[-1].id if events else last
+        return self._list(request, "events", map(view.event, events), last=last)
 
-    def _closed(self, request: Request) -> Listing:
+    def _closed(self, request: Request) -> int:
         query = parse_query(raw_query(request))
         limit = number(query, "limit", 1, MAX_LIMIT, DEFAULT_LIMIT)
         closed = self._context.history.closed(limit or DEFAULT_LIMIT)
-        return Listing("connections", map(view.closed, closed), {})
+        return self._list(request, "connections", map(view.closed, closed))
 
     def _kick(self, request: Request, name: str, client_id: str) -> dict[str, Any]:
         end_process = body_of(request, end_process=bool).get("end_process", False)

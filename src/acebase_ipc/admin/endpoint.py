@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Generator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
-from twisted.web.http import Request as HTTPRequest
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from acebase_ipc.admin.access import AdminAccess
+from acebase_ipc.admin.census import LatestCensus
 from acebase_ipc.admin.control import Server
 from acebase_ipc.admin.health import Canary, LoopLag
 from acebase_ipc.admin.history import History
 from acebase_ipc.admin.turns import Turns
-from acebase_ipc.http.errors import BadRequest, MethodNotAllowed, RequestTooLarge, WrongToken
-from acebase_ipc.http.responses import Refusals, respond
+from acebase_ipc.http.errors import MethodNotAllowed, RequestTooLarge, WrongToken
+from acebase_ipc.http.responses import Refusals
 from acebase_ipc.protocol.errors import RequestRefused
 from acebase_ipc.relay.errors import NotFound
 from acebase_ipc.relay.relay import Relay
@@ -29,10 +26,7 @@ from acebase_ipc.relay.relay import Relay
 MAX_BODY: Final = 4096
 """Bytes of the body of a request: the longest one has about 30."""
 
-log = Logger()
-
 READ: Final = (b"GET", b"HEAD")
-CHANGE: Final = (b"POST",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +34,7 @@ class Context:
     """What all resources of the admin endpoint share.
 
     :ivar turns: divides the time among all that is asked for here.
+    :ivar census: the figures of all peers.
     :ivar clock: monotonic seconds.
     :ivar allows_bodies: whether the bodies of messages may be shown.
     """
@@ -52,6 +47,7 @@ class Context:
     lag: LoopLag
     canary: Canary
     turns: Turns
+    census: LatestCensus
     reactor: IReactorTime
     clock: Callable[[], float]
     allows_bodies: bool
@@ -64,17 +60,6 @@ class AdminRequest(Request):
     """
 
     received = 0
-
-    def process(self) -> None:
-        """Answer the request when it is its turn."""
-        channel: Any = self.channel
-
-        def step() -> bool:
-            if self.channel is not None:  # else the client is gone
-                super(AdminRequest, self).process()
-            return False
-
-        channel.site.turns.do(step)
 
     def gotLength(self, length: int | None) -> None:
         """Make room for a body, in memory."""
@@ -159,26 +144,6 @@ class Missing(Endpoint):
         raise NotFound
 
 
-class JSONEndpoint(Endpoint):
-    """A path whose answer is an object.
-
-    :param make: returns the object for a request.
-    """
-
-    def __init__(
-        self,
-        context: Context,
-        make: Callable[[Request], dict[str, Any]],
-        methods: tuple[bytes, ...] = READ,
-    ) -> None:
-        super().__init__(context, methods)
-        self._make = make
-
-    def answer(self, request: Request) -> bytes | int:
-        """Return the object."""
-        return respond_json(request, HTTPStatus.OK, self._make(request))
-
-
 class Directory(Resource):
     """A path with others below it, and nothing else."""
 
@@ -195,75 +160,3 @@ class Directory(Resource):
     def render(self, request: Request) -> bytes | int:
         """Refuse a request for the path itself."""
         return Missing(self._context).render(request)
-
-
-def answer_in_steps(
-    context: Context, request: Request, pieces: Generator[bytes, None, bytes], doing: str
-) -> int:
-    """Answer *request* with a body that is made in steps; it is sent when all of it is made.
-
-    :param pieces: sets the status and headers, and makes one piece of the body in each step; it
-        returns the last one.
-    :param doing: what fails if making a piece raises an exception.
-    """
-    answer: Any = request
-    made: list[bytes] = []
-
-    def send(body: bytes) -> None:
-        answer.setHeader(b"Content-Length", b"%d" % len(body))
-        answer.write(body)
-        answer.finish()
-
-    def step() -> bool:
-        if answer.channel is None:
-            return False  # the client is gone
-        try:
-            made.append(next(pieces))
-            return True
-        except StopIteration as end:
-            send(b"".join((*made, end.value)))
-        except Exception:
-            log.failure("{doing} failed", doing=doing)
-            with suppress(Exception):
-                status = HTTPStatus.INTERNAL_SERVER_ERROR
-                send(respond_error(answer, status, f"{doing.capitalize()} failed"))
-        return False
-
-    context.turns.do(step)
-    return NOT_DONE_YET
-
-
-def respond_json(request: Request, status: int, value: dict[str, Any]) -> bytes:
-    """Set the status and headers of a response of one piece; returns its body."""
-    return respond(request, status, encode(value), b"application/json")
-
-
-def respond_error(request: Request, status: int, text: str) -> bytes:
-    """Set the status and headers of a refusal; returns its body."""
-    return respond_json(request, status, {"error": text})
-
-
-def encode(value: dict[str, Any]) -> str:
-    """Return *value* as JSON in one line of ASCII: ids may hold what UTF-8 cannot encode."""
-    return json.dumps(value, separators=(",", ":"))
-
-
-def body_of(request: HTTPRequest, **known: type) -> dict[str, Any]:
-    """Return the members of a request's body, an object; none if the body is empty.
-
-    :param known: the members that it may have, with their types.
-    :raises BadRequest: if it has others, or is no object.
-    """
-    assert request.content is not None
-    try:
-        members = json.loads(request.content.read() or b"{}")
-    except (ValueError, RecursionError):
-        raise BadRequest("The body is not JSON") from None
-    if not isinstance(members, dict):
-        raise BadRequest("The body is not an object")
-    for name, value in members.items():
-        if name not in known:
-            raise BadRequest(f"The body may hold only: {', '.join(known) or 'nothing'}")
-        if not isinstance(value, known[name]):
-            raise BadRequest(f"{name} is not a {known[name].__name__}")
-    return members

@@ -7,10 +7,11 @@ of the peers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Final
 
-from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client import ProcessCollector
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
@@ -18,30 +19,27 @@ from twisted.web.server import Request
 
 import twisted
 from acebase_ipc.admin import families as f
-from acebase_ipc.admin.census import PEERS, Census, Figures
+from acebase_ipc.admin.answers import Pieces, answer_with_census
+from acebase_ipc.admin.census import Figures, RelayCensus
 from acebase_ipc.admin.control import Facts
 from acebase_ipc.admin.counts import MetricsObserver
-from acebase_ipc.admin.endpoint import Context, Endpoint, answer_in_steps
+from acebase_ipc.admin.endpoint import Context, Endpoint
 from acebase_ipc.relay.events import OversizedMessage, SessionExpired
 from acebase_ipc.relay.histogram import Histogram
 from acebase_ipc.relay.limits import describe_limits
 from acebase_ipc.relay.relay import Relay
 
-SAMPLE: Final = 8
-"""Units of work of a line, which takes about 8 microseconds."""
-
 _EOF: Final = b"# EOF\n"
 """How a text of OpenMetrics ends."""
 
 
-class RelayCollector(Collector):
-    """Collects the metrics of one relay.
+class RelayMetrics:
+    """The metrics of one relay.
 
     :param facts: returns what its server knows of itself.
     :param counts: has counted its events.
     :param peer_lag: how long peers take to answer a ping.
     :param loop_lag: by how much the relay's event loop was late.
-    :param clock: returns monotonic seconds.
     """
 
     def __init__(
@@ -51,40 +49,21 @@ class RelayCollector(Collector):
         counts: MetricsObserver,
         peer_lag: Histogram,
         loop_lag: Histogram,
-        clock: Callable[[], float],
     ) -> None:
         self._relay = relay
         self._facts = facts
         self._counts = counts
         self._peer_lag = peer_lag
         self._loop_lag = loop_lag
-        self._clock = clock
-        self._census: Census | None = None
 
-    def begin(self) -> Census:
-        """Begin a census for the next :meth:`collect`; its steps are the caller's."""
-        return Census(self._relay, self._clock())
-
-    def use(self, census: Census) -> None:
-        """Let the next :meth:`collect` use a complete *census* in place of one of its own."""
-        self._census = census
-
-    def collect(self) -> Iterator[Family]:
-        """Return all metrics; without :meth:`use` all peers are counted at once."""
-        census, self._census = self._census, None
-        if census is None:
-            census = self.begin()
-            while census.step():
-                pass
-        return self._families(census)
-
-    def _families(self, census: Census) -> Iterator[Family]:
+    def families(self, census: RelayCensus) -> Iterator[Family]:
+        """Return all metrics, with the figures of a complete *census*."""
         facts = self._facts()
         yield f.BUILD.family(((facts.version, facts.python, twisted.__version__), 1))
         yield f.START_TIME.family(((), facts.started / 1000))
         yield f.CONNECTIONS.family((("websocket",), facts.websockets), (("http",), facts.http))
-        yield f.DATABASES.family(((), census.databases))
-        yield from _by_database(census.figures)
+        yield f.DATABASES.family(((), len(census.databases)))
+        yield from _by_database(census.labels)
         yield from self._memory(facts)
         yield from self._events()
         relay = self._relay
@@ -163,45 +142,34 @@ _PRESENT: Final[dict[f.Metric, Callable[[Figures], float]]] = {
 }
 
 
-def registry_of(collector: RelayCollector) -> CollectorRegistry:
-    """Return a registry with *collector*, first, and the figures of this process."""
-    registry = CollectorRegistry()
-    registry.register(collector)
-    ProcessCollector(registry=registry)
-    return registry
-
-
 class Metrics(Endpoint):
     """``GET /metrics``.
 
-    :param collector: of the relay.
+    :param metrics: of the relay.
     """
 
-    def __init__(self, context: Context, collector: RelayCollector) -> None:
+    def __init__(self, context: Context, metrics: RelayMetrics) -> None:
         super().__init__(context)
-        self._collector = collector
-        self._registry = registry_of(collector)
+        self._metrics = metrics
+        self._process = ProcessCollector(registry=None)
 
     def answer(self, request: Request) -> bytes | int:
         """Begin to make the answer."""
-        return answer_in_steps(self.context, request, self._make(request), "collecting metrics")
 
-    def _make(self, request: Request) -> Generator[bytes, None, bytes]:
+        def make(census: RelayCensus) -> Pieces:
+            return self._make(request, census)
+
+        return answer_with_census(self.context, request, make, "collecting metrics")
+
+    def _make(self, request: Request, census: RelayCensus) -> Pieces:
         """Yield the pieces of the text, each after a step of the work."""
-        work = self.context.relay.work
         accepted = request.requestHeaders.getRawHeaders(b"accept", [])
         encode, content_type = choose_encoder(b",".join(accepted).decode("latin-1"))
         request.setHeader(b"Content-Type", content_type.encode())
         request.setHeader(b"Cache-Control", b"no-store")
-        census = self._collector.begin()
-        while census.step():
-            work.units += PEERS * 2
-            yield b""
-        self._collector.use(census)
         piece = b""
-        for family in self._registry.collect():
+        for family in chain(self._metrics.families(census), self._process.collect()):
             piece = encode(_One(family))
-            work.units += len(family.samples) * SAMPLE
             yield piece.removesuffix(_EOF)
         return _EOF if piece.endswith(_EOF) else b""
 

@@ -1,46 +1,42 @@
 """``/api/v1/stream``: what happens, as it happens, as server-sent events.
 
-The relay never waits for a reader: one that leaves :data:`MAX_UNSENT` bytes unread is cut. While
-nobody reads, nothing is done; while somebody does, the work of each second is bounded.
+While nobody reads, nothing is done; while somebody does, the work of each second is bounded.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from heapq import nlargest
 from http import HTTPStatus
+from itertools import starmap
 from typing import Any, Final
 
-from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.server import NOT_DONE_YET, Request
-from zope.interface import implementer
 
-from acebase_ipc.addresses import format_address
 from acebase_ipc.admin import view
-from acebase_ipc.admin.endpoint import Context, Endpoint, encode
+from acebase_ipc.admin.answers import Pieces, encode, encode_in_steps
+from acebase_ipc.admin.census import Figures, RelayCensus
+from acebase_ipc.admin.endpoint import Context, Endpoint
 from acebase_ipc.admin.health import CANARY_DATABASE
 from acebase_ipc.admin.history import Noted
+from acebase_ipc.admin.reader import Reader, wanted
 from acebase_ipc.http.auth import raw_query
-from acebase_ipc.http.errors import BadRequest, Unauthorized, WrongToken
+from acebase_ipc.http.errors import Unauthorized
 from acebase_ipc.http.responses import respond
 from acebase_ipc.protocol.dialect import ENVELOPE_START
 from acebase_ipc.protocol.handshake import parse_query
 from acebase_ipc.protocol.messages import RELAY, Audience
 from acebase_ipc.relay.errors import Overloaded
 from acebase_ipc.relay.events import RelayEvent
-from acebase_ipc.relay.limits import KIB, MIB
+from acebase_ipc.relay.limits import KIB
 from acebase_ipc.relay.peers import Peer
-from acebase_ipc.relay.status import DatabaseSummary
-
-MAX_UNSENT: Final = MIB
-"""Bytes that a reader may leave unread."""
 
 MAX_READERS: Final = 32
-"""Readers at the same time; each may make the relay hold :data:`MAX_UNSENT` bytes."""
+"""Readers at the same time; each may make the relay hold 1 MiB."""
 
 MAX_MESSAGES: Final = 1000
 """Messages a second that are shown to all readers together, at about 20 µs: 2 % of the time.
@@ -57,9 +53,6 @@ TICK: Final = 1.0  # seconds
 COMMENT_INTERVAL: Final = 15
 """Seconds between two comments, which tell a reader and proxies that the stream goes on."""
 
-SHARE: Final = 50
-"""Figures that took long to make are made again after so many times their time."""
-
 REPLAY: Final = 50
 """Past events that a reader is sent in one step: about 2 ms."""
 
@@ -68,165 +61,10 @@ _TYPE = re.compile(re.escape(ENVELOPE_START) + rb"([^\"\\]{1,64})\"")
 log = Logger()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What a reader has asked for.
-
-    :ivar database: the only database that is of interest.
-    :ivar peer: the only peer that is of interest.
-    :ivar type: the only type of messages that is of interest.
-    """
-
-    events: bool
-    messages: bool
-    status: bool
-    bodies: bool
-    database: str | None
-    peer: str | None
-    type: str | None
-
-    def includes(self, noted: Noted[RelayEvent]) -> bool:
-        """Return whether an event is of interest."""
-        event = noted.event
-        return (self.database is None or getattr(event, "database", None) == self.database) and (
-            self.peer is None or getattr(event, "peer", None) == self.peer
-        )
-
-    def concerns(self, database: str, sender: str, recipient: str | None) -> bool:
-        """Return whether a message is of interest, as far as its addresses show."""
-        return (
-            self.messages
-            and (self.database is None or self.database == database)
-            and (self.peer is None or self.peer in (sender, recipient))
-        )
-
-
-def wanted(query: dict[str, str]) -> Wanted:
-    """Return what the *query* of a request asks for.
-
-    :raises BadRequest: for a value that cannot be used.
-    """
-
-    def flag(name: str) -> bool:
-        value = query.get(name, "0")
-        if value not in ("0", "1"):
-            raise BadRequest(f"{name} is 0 or 1")
-        return value == "1"
-
-    events, messages, status, bodies = map(flag, ("events", "messages", "status", "bodies"))
-    if not (events or messages or status):
-        events = status = True
-    return Wanted(
-        events=events,
-        messages=messages,
-        status=status,
-        bodies=bodies,
-        database=query.get("database"),
-        peer=query.get("peer"),
-        type=query.get("type"),
-    )
-
-
 def server_sent(kind: str, data: dict[str, Any], number: int | None = None) -> bytes:
     """Return a server-sent event."""
     head = "" if number is None else f"id: {number}\n"
     return f"{head}event: {kind}\ndata: {encode(data)}\n\n".encode()
-
-
-@implementer(IPushProducer)
-class Reader:
-    """Somebody who reads the stream.
-
-    :ivar replayed: the id of the last past event that it has; ``None`` if it needs no more of
-        them, and is sent each event when it happens.
-    """
-
-    def __init__(self, request: Request, wanted: Wanted, context: Context) -> None:
-        self.wanted = wanted
-        self._request = request
-        self._access = context.access
-        self._reactor = context.reactor
-        self._waiting: list[bytes] = []
-        self._size = 0
-        self._written = 0
-        self._is_full = False
-        self._call: IDelayedCall | None = None
-        self.has_ended = False
-        self.replayed: int | None = None
-
-    @property
-    def is_allowed(self) -> bool:
-        """Whether the token that it has presented is valid now."""
-        try:
-            self._access.check_token(self._request)
-        except WrongToken:
-            return False
-        return True
-
-    @property
-    def unsent(self) -> int:
-        """Bytes that it has not read."""
-        return self._size + self._written
-
-    def begin(self, ended: Callable[[Reader], object]) -> None:
-        """Begin the response; *ended* is called when the reader is gone."""
-
-        def end(_: Failure | None) -> None:
-            self.has_ended = True
-            self._waiting.clear()
-            self._size = 0
-            if self._call is not None:
-                self._call.cancel()
-                self._call = None
-            ended(self)
-
-        self._request.notifyFinish().addBoth(end)
-        self._request.registerProducer(self, True)
-
-    def send(self, data: bytes) -> None:
-        """Send *data* at the end of this turn; cut a reader that has not read enough."""
-        if self.has_ended:
-            return
-        self._waiting.append(data)
-        self._size += len(data)
-        if self.unsent > MAX_UNSENT:
-            client = format_address(self._request.getClientAddress())
-            log.info("{client} reads the live stream too slowly and is cut", client=client)
-            self.abort()
-        elif not self._is_full and self._call is None:
-            self._call = self._reactor.callLater(0, self._flush)
-
-    def abort(self) -> None:
-        """End the connection at once."""
-        channel: Any = self._request.channel
-        if channel is not None:
-            channel.abort()
-
-    def _flush(self) -> None:
-        self._call = None
-        data = b"".join(self._waiting)
-        self._waiting.clear()
-        self._size = 0
-        self._written = len(data)
-        self._request.write(data)
-        if not self._is_full:
-            self._written = 0
-
-    # IPushProducer
-
-    def pauseProducing(self) -> None:
-        """Write nothing, as the connection accepts no more for now."""
-        self._is_full = True
-
-    def resumeProducing(self) -> None:
-        """Write again, as the connection has sent what was written."""
-        self._is_full = False
-        self._written = 0
-        if self._waiting and self._call is None:
-            self._call = self._reactor.callLater(0, self._flush)
-
-    def stopProducing(self) -> None:
-        """Do nothing: the end of the request is awaited instead."""
 
 
 class Streams:
@@ -239,26 +77,9 @@ class Streams:
         self._ticking = LoopingCall(self._tick)
         self._ticking.clock = context.reactor
         self._ticks = 0
-        self._summaries: tuple[DatabaseSummary, ...] = ()
-        self._next_summaries = 0.0
         self._budget = MAX_MESSAGES
         self._skipped = 0
         context.relay.memory.register("streams", lambda: sum(each.unsent for each in self._readers))
-
-    def summaries(self) -> tuple[DatabaseSummary, ...]:
-        """Return the figures of all databases; if they took long to make, those of before."""
-        begun = self._context.clock()
-        if begun >= self._next_summaries:
-            self._summaries = self._context.relay.databases()
-            ended = self._context.clock()
-            self._next_summaries = ended + SHARE * (ended - begun)
-        return self._summaries
-
-    def server_status(self) -> dict[str, Any]:
-        """Return the status of the server."""
-        context = self._context
-        lag = {"last": context.lag.last, "max": context.lag.max}
-        return view.server(context.relay, context.server.facts(), lag, self.summaries())
 
     def check_room(self) -> None:
         """Check that one more reader is allowed.
@@ -379,30 +200,52 @@ class Streams:
             if self._ticks % COMMENT_INTERVAL == 0:
                 reader.send(b": the stream goes on\n\n")
         readers = [each for each in self._readers if each.wanted.status]
-        if readers and self._context.clock() >= self._next_summaries:
+        if readers and self._context.census.is_due:
             self._send_status(readers)
 
     def _send_status(self, readers: list[Reader]) -> None:
-        databases = self.summaries()
-        status = self.server_status()
-        most = sorted(databases, key=lambda each: each.peers, reverse=True)[:MAX_DATABASES]
-        shared = b""
-        for reader in readers:
-            name = reader.wanted.database
-            if name is None:
-                shared = shared or server_sent("status", _with(status, iter(most)))
-                reader.send(shared)
-            else:
-                chosen = (each for each in databases if each.name == name)
-                reader.send(server_sent("status", _with(status, chosen)))
+        """Send *readers* the status as soon as all peers are counted."""
+
+        def show(census: RelayCensus) -> None:
+            for name in {each.wanted.database for each in readers}:
+                some = [each for each in readers if each.wanted.database == name]
+                self._show_status(census, name, some)
+
+        self._context.census.get().addCallbacks(show, _report_status)
+
+    def _show_status(self, census: RelayCensus, name: str | None, readers: list[Reader]) -> None:
+        """Send *readers* the status with one database, or by default those with most peers."""
+        context = self._context
+
+        def pieces() -> Pieces:
+            status = view.server(context.relay, context.server.facts(), context.lag, census)
+            shown = starmap(view.database, _chosen(census, name))
+            return (yield from encode_in_steps({"status": status}, {"databases": shown}))
+
+        def send(text: bytes) -> None:
+            data = b"event: status\ndata: %b\n\n" % text
+            for reader in readers:
+                reader.send(data)
+
+        context.turns.make(pieces(), send, _report_status)
+
+
+def _report_status(failure: Failure) -> None:
+    log.failure("{doing} failed", failure, doing="making the status")
 
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "replace")
 
 
-def _with(status: dict[str, Any], databases: Iterator[DatabaseSummary]) -> dict[str, Any]:
-    return {"status": status, "databases": list(map(view.summary, databases))}
+def _chosen(census: RelayCensus, name: str | None) -> list[tuple[str, Figures]]:
+    """Return the database *name*, or by default those with most peers."""
+    if name is None:
+        return nlargest(
+            MAX_DATABASES, census.databases.items(), key=lambda each: each[1].peers.total()
+        )
+    figures = census.databases.get(name)
+    return [] if figures is None else [(name, figures)]
 
 
 class Stream(Endpoint):

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import fields
 from datetime import UTC, datetime
 from enum import Enum
 from functools import cache
 from typing import Any
 
+from acebase_ipc.admin.census import STATES, Figures, RelayCensus
 from acebase_ipc.admin.control import Facts
+from acebase_ipc.admin.health import LoopLag
 from acebase_ipc.admin.history import Closed, Noted
 from acebase_ipc.relay.events import RelayEvent
+from acebase_ipc.relay.peers import Peer
 from acebase_ipc.relay.relay import Relay
-from acebase_ipc.relay.status import (
-    DatabaseStatus,
-    DatabaseSummary,
-    PeerStatus,
-    TrafficStatus,
-)
+from acebase_ipc.relay.store import StoredMessage
+from acebase_ipc.relay.traffic import Traffic
 
 Object = dict[str, Any]
 
@@ -38,20 +36,11 @@ def moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
-def server(relay: Relay, facts: Facts, lag: Object, databases: Iterable[DatabaseSummary]) -> Object:
-    """Return the status of a server.
-
-    :param lag: of its event loop.
-    :param databases: all of its databases.
-    """
-    summaries = tuple(databases)
-    traffic = relay.registry.traffic_of_former
-    total = {name: getattr(traffic, name) for name in _names(TrafficStatus)}
-    for each in summaries:
-        for name in total:
-            total[name] += getattr(each.traffic, name)
-    memory = relay.memory
-    used, stored, ledger = memory.used, relay.store.stored, relay.registry.memory
+def server(relay: Relay, facts: Facts, lag: LoopLag, census: RelayCensus) -> Object:
+    """Return the status of a server."""
+    total, parts = census.total, relay.memory.parts()
+    queues, stored, ledger = (parts[each] for each in ("queues", "stored", "ledger"))
+    used = sum(parts.values())
     return {
         "version": facts.version,
         "pid": facts.pid,
@@ -67,43 +56,79 @@ def server(relay: Relay, facts: Facts, lag: Object, databases: Iterable[Database
             "http": facts.http,
             "max": facts.limits["max_connections"],
         },
-        "peers": sum(each.peers for each in summaries),
-        "databases": len(summaries),
-        "traffic": total,
+        "peers": total.peers.total(),
+        "databases": len(census.databases),
+        "traffic": _traffic(total.traffic),
         "memory": {
             "used": used,
-            "limit": memory.limit,
-            "queues": memory.in_queues,
+            "limit": relay.memory.limit,
+            "queues": queues,
             "stored": stored,
-            "connections": used - memory.in_queues - stored - ledger,
+            "connections": used - queues - stored - ledger,
             "ledger": ledger,
             "resident": facts.resident,
         },
-        "loop_lag": lag,
-        "locks": sum(each.locks for each in summaries),
-        "requests": sum(each.requests for each in summaries),
+        "loop_lag": {"last": lag.last, "max": lag.max},
+        "locks": total.locks,
+        "requests": total.requests,
         "lock_waits": {"count": sum(relay.lock_waits.counts), "sum": relay.lock_waits.sum},
         "limits": facts.limits,
     }
 
 
-def summary(database: DatabaseSummary) -> Object:
+def database(name: str, figures: Figures) -> Object:
     """Return a database in a list."""
-    return members(database) | {"traffic": members(database.traffic)}
-
-
-def peer(status: PeerStatus) -> Object:
-    """Return a peer."""
-    return members(status) | {"traffic": members(status.traffic)}
-
-
-def database(status: DatabaseStatus) -> Object:
-    """Return a database with what belongs to it, except for its peers."""
     return {
-        "summary": summary(status.summary),
-        "locks": list(map(members, status.table.locks)),
-        "requests": list(map(members, status.table.requests)),
-        "large_messages": list(map(members, status.large)),
+        "name": name,
+        "peers": figures.peers.total(),
+        "connected": figures.connected,
+        "has_master": figures.has_master,
+        "awaiting_master": figures.awaiting,
+        "locks": figures.locks,
+        "requests": figures.requests,
+        "memory": figures.memory,
+        "traffic": _traffic(figures.traffic),
+    }
+
+
+def peer(peer: Peer) -> Object:
+    """Return a peer."""
+    connection, account = peer.connection, peer.account
+    return {
+        "id": peer.client_id,
+        "dialect": peer.dialect.value,
+        "state": STATES[peer.state],
+        "is_master": peer.is_master,
+        "address": peer.address,
+        "connected": peer.connected,
+        "silent": None if connection is None else connection.silence,
+        "lag": None if connection is None else connection.lag,
+        "is_full": connection is not None and connection.is_full,
+        "queued": len(peer.queue),
+        "queued_bytes": peer.queue.memory,
+        "memory": peer.memory,
+        "locks": 0 if account is None else len(account.granted) + len(account.locks),
+        "requests": 0 if account is None else account.open,
+        "traffic": _traffic(peer.traffic),
+    }
+
+
+def _traffic(traffic: Traffic) -> Object:
+    return {
+        "received": traffic.received,
+        "received_bytes": traffic.received_bytes,
+        "sent": traffic.sent,
+        "sent_bytes": traffic.sent_bytes,
+    }
+
+
+def large_message(message: StoredMessage, now: float) -> Object:
+    """Return a large message that waits to be downloaded."""
+    return {
+        "size": len(message.body),
+        "recipients": [name.decode("utf-8", "replace") for name in message.recipients],
+        "unfetched": message.unfetched,
+        "expires": message.expires - now,
     }
 
 

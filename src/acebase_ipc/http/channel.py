@@ -1,22 +1,21 @@
-"""An HTTP connection to the relay: its input, its deadlines, its refusals."""
+"""An HTTP connection: its input, its deadlines, its refusals."""
 
 from __future__ import annotations
 
 from collections import deque
 from enum import Enum
 from http import HTTPStatus
-from io import BytesIO
 from typing import TYPE_CHECKING, Any, Final
 
 from OpenSSL.SSL import Error as SSLError
-from twisted.internet.abstract import FileDescriptor
-from twisted.internet.interfaces import IAddress, ITCPTransport
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
-from acebase_ipc.addresses import format_address, host_of
+from acebase_ipc.addresses import format_address
 from acebase_ipc.http.errors import BadRequest, HeadTooLarge
-from acebase_ipc.http.head import KEPT, parse_header, parse_request_line
+from acebase_ipc.http.head import KEPT, RequestLine, parse_header, parse_request_line
 from acebase_ipc.protocol.errors import RequestRefused
 from acebase_ipc.relay.events import RequestTimeout, TLSFailed
 from acebase_ipc.relay.limits import KIB
@@ -31,9 +30,6 @@ MAX_HEADER_LINES: Final = 100
 PIECE: Final = 512
 """Bytes of a head or a chunked body that are parsed in one step: at most 128 header lines
 or 85 chunks. Other bodies cost nothing to parse."""
-
-BODY: Final = 64
-"""Units of work of a piece of a body that needs no parsing."""
 
 CLOSE_TIMEOUT: Final = 15.0
 """Seconds that a connection has to end after it was closed, before it is aborted: a client
@@ -79,28 +75,33 @@ OVER = (Phase.CLOSING, Phase.ENDED)
 """The phases in which input is ignored."""
 
 
-class RelayChannel(BadRequestChannel):
+@implementer(IHalfCloseableProtocol)
+class SteppedChannel(BadRequestChannel):
     """An HTTP connection whose input is parsed in steps.
 
     Input waits here and is parsed step by step, in rotation with that of other
     connections, and only while the client reads the answers. While input waits,
     nothing is read from the transport.
 
-    :ivar host: the host of :attr:`client`, for which the connection is counted.
+    A client that sends nothing more, as ``nc -N`` does after its request, is sent all answers.
+
+    :cvar kept: the headers that are kept.
+    :cvar error_type: the type of :meth:`error_body`.
+    :ivar site: has the ``rotation``, the ``observer``, the time-outs and the ``context`` with the
+        clock and the refusals; learns which connections are :meth:`opened` and :meth:`closed`.
     :ivar deadline: when the client has to have done what :attr:`phase` waits for.
     :ivar read_deadline: when the client has to have read what was written.
-    :ivar surplus: whether it was accepted beyond the limit on connections, for a
-        health check.
     """
 
+    kept = KEPT
+    error_type = "text/plain; charset=utf-8"
     site: Any
     transport: Any
-    host = ""
     phase = Phase.FIRST
     deadline: float | None = None
     read_deadline: float | None = None
-    surplus = False
-    _client: IAddress | None = None
+    _sends_no_more = False
+    _needs_client = False
     _in_head = False
     _authority: bytes | None = None
     _head_size = 0
@@ -118,33 +119,20 @@ class RelayChannel(BadRequestChannel):
         self._enter(Phase.FIRST, self.site.handshake_timeout)
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpKeepAlive(True)
-        self._read_heads()
+        self.transport.bufferSize = MAX_HEAD
         super().connectionMade()
 
     @property
     def client(self) -> IAddress:
-        """The address of the client: that of the other end, or whom a trusted proxy serves."""
-        client: IAddress = self._client or self.transport.getPeer()
+        """The address of the client."""
+        client: IAddress = self.transport.getPeer()
         return client
-
-    def serve(self, client: IAddress | None) -> bool:
-        """Serve *client* of a trusted proxy, or ``None``: any; returns whether it has room."""
-        self._client = client
-        return bool(self.site.attribute(self, host_of(self.client)))
 
     @property
     def memory(self) -> int:
         """Bytes that the connection holds, beside bodies."""
         unread = WRITE_BUFFER if self.read_deadline is not None else 0
         return self._input_size + self._head_size + unread
-
-    def _read_heads(self) -> None:
-        """Read no more at a time than a head has: a body after it may have to wait for room."""
-        self.transport.bufferSize = MAX_HEAD
-
-    def _read_bodies(self) -> None:
-        """Read as much at a time as Twisted does."""
-        self.transport.bufferSize = FileDescriptor.bufferSize
 
     def _enter(self, phase: Phase, timeout: float | None = None) -> None:
         if self.phase not in OVER:
@@ -161,24 +149,12 @@ class RelayChannel(BadRequestChannel):
             self._report_tls("it speaks TLS to a port without TLS")
             self._answer(BadRequest("This port does not speak TLS"))
             return
-        if self._continues_body(len(data)) and self.site.rotation.spend(BODY):
-            super().dataReceived(data)
-            return
         self._input.append(data)
         self._input_size += len(data)
         self._begin_receiving()
         if self._can_parse():
             self.site.rotation.start(self)
         self._read_while_nothing_waits()
-
-    def _continues_body(self, size: int) -> bool:
-        """Whether the next *size* bytes are of a body, and do not complete it."""
-        return (
-            self.phase is Phase.RECEIVING
-            and not (self.line_mode or self._input or self.paused)
-            and self.read_deadline is None
-            and size < self.requests[-1].missing
-        )
 
     def _can_parse(self) -> bool:
         return bool(self._input) and self.phase in PARSING and self.read_deadline is None
@@ -274,10 +250,12 @@ class RelayChannel(BadRequestChannel):
             return
         self._in_head = True
         self._authority = parsed.authority
-        words = (parsed.method, parsed.target, parsed.version)
-        super().lineReceived(b" ".join(words))
+        super().lineReceived(b" ".join((parsed.method, parsed.target, parsed.version)))
         if self.phase in PARSING:
-            self.requests[-1].begin(*words)
+            self.began(parsed)
+
+    def began(self, line: RequestLine) -> None:
+        """Note the request line of the last request, whose headers follow."""
 
     def headerReceived(self, line: bytes) -> bool:
         """Keep a header that is used; returns whether it can be parsed."""
@@ -288,7 +266,7 @@ class RelayChannel(BadRequestChannel):
         except RequestRefused as refusal:
             self.refuse(refusal)
             return False
-        return name not in KEPT or bool(super().headerReceived(line))
+        return name not in self.kept or bool(super().headerReceived(line))
 
     def allHeadersReceived(self) -> None:
         """Give the body more time than the head."""
@@ -298,8 +276,6 @@ class RelayChannel(BadRequestChannel):
             self.requests[-1].requestHeaders.setRawHeaders(b"Host", [self._authority])
         self._enter(Phase.RECEIVING, self.site.request_timeout)
         super().allHeadersReceived()
-        if self.phase is Phase.RECEIVING:
-            self._read_bodies()
 
     def allContentReceived(self) -> None:
         """Answer a complete request, and none after it in this step."""
@@ -311,29 +287,11 @@ class RelayChannel(BadRequestChannel):
     def requestDone(self, request: Any) -> None:
         """Wait for the next request, or parse what has been received of it."""
         self._head_size = 0
-        if self._client is not None:
-            self.serve(None)
-        self._read_heads()
+        self._needs_client = False
         self._enter(Phase.IDLE, self.site.http_idle)
         self.persistent = self.persistent and not self.site.is_closing
         super().requestDone(request)
         self._begin_receiving()
-        self._go_on()
-
-    def hold(self) -> None:
-        """Neither read nor parse until :meth:`release`; no deadline applies meanwhile."""
-        self._enter(Phase.PAUSED)
-        self.paused = True
-        self._read_while_nothing_waits()
-
-    def release(self, complete: bool) -> None:
-        """Read on, or await the answer of a request whose body is *complete*."""
-        if complete:
-            self._enter(Phase.ANSWERING)
-        else:
-            self._enter(Phase.RECEIVING, self.site.request_timeout)
-            self._read_bodies()
-        self.transport.resumeProducing()
         self._go_on()
 
     # Refusing
@@ -349,14 +307,18 @@ class RelayChannel(BadRequestChannel):
         """Answer with *refusal*, unless there is an answer already, and close the connection."""
         if not self._has_answered():
             status = HTTPStatus(refusal.status)
-            body = str(refusal).encode()
+            body = self.error_body(str(refusal)).encode()
             head = (
                 f"HTTP/1.1 {status.value} {status.phrase}\r\n"
-                "Content-Type: text/plain; charset=utf-8\r\nConnection: close\r\n"
+                f"Content-Type: {self.error_type}\r\nConnection: close\r\n"
                 f"Content-Length: {len(body)}\r\n\r\n"
             )
             self.transport.write(head.encode() + body)
         self.close()
+
+    def error_body(self, text: str) -> str:
+        """Return the body of an answer that says what is wrong."""
+        return text
 
     def _report(self, refusal: RequestRefused) -> None:
         self.site.context.refusals.report(format_address(self.client), refusal)
@@ -383,6 +345,29 @@ class RelayChannel(BadRequestChannel):
             self._go_on()
 
     # The end
+
+    def readConnectionLost(self) -> None:
+        """The client sends nothing more: the connection ends when all is answered.
+
+        Twisted tells this again when it resumes reading, as it does after each answer.
+        """
+        self._sends_no_more = True
+        if self.phase is Phase.ANSWERING and self._needs_client:
+            self.abort()
+        elif self.phase in PARSING:
+            self.close()
+
+    def writeConnectionLost(self) -> None:
+        """Do nothing: only this end stops to write, and never before it closes the connection."""
+
+    def need_client(self) -> None:
+        """End the connection as soon as the client sends nothing more: it may be gone.
+
+        For an answer that has no end, or makes the connection one that goes on.
+        """
+        self._needs_client = True
+        if self._sends_no_more:
+            self.abort()
 
     def loseConnection(self) -> None:
         """Close the connection when all is written; abort it if that takes too long."""
@@ -421,14 +406,6 @@ class RelayChannel(BadRequestChannel):
     def abort(self) -> None:
         """End the connection at once."""
         self.transport.abortConnection()
-
-    def upgraded(self) -> None:
-        """The connection becomes a WebSocket, which takes the rest of the input, too."""
-        rest = b"".join((self.clearLineBuffer(), *self._input))
-        self._end()
-        self._read_bodies()  # or messages, if the transport reads for the WebSocket
-        self.paused = True
-        self.requests[-1].content = BytesIO(rest)
 
     def _end(self) -> None:
         self._drop_input()

@@ -62,6 +62,7 @@ class Connect(Endpoint):
         context = self.context
         gone: list[object] = []
         request.notifyFinish().addBoth(gone.append)
+        getattr(request.channel, "need_client", lambda: None)()  # of another Site: has no such
 
         def admitted(handshake: Handshake, tokens: tuple[str, ...]) -> None:
             if not gone:

@@ -11,8 +11,9 @@ from twisted.internet.interfaces import IAddress
 from twisted.web.server import Site
 
 from acebase_ipc.addresses import format_address, host_of
-from acebase_ipc.http.channel import Phase, RelayChannel
+from acebase_ipc.http.channel import Phase
 from acebase_ipc.http.endpoint import Context
+from acebase_ipc.http.relay_channel import RelayChannel
 from acebase_ipc.http.request import RelayRequest
 from acebase_ipc.http.resources import Root
 from acebase_ipc.http.sweep import Sweep

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from operator import attrgetter
+from operator import itemgetter
 
 from acebase_ipc.protocol.locks import LOCK, LockDetails, read_details
-from acebase_ipc.relay.peers import Database
+from acebase_ipc.relay.ledger import Request
+from acebase_ipc.relay.peers import Database, Peer
 
 _NONE = LockDetails("", "", False, "")
 
@@ -69,44 +71,66 @@ class LockTable:
     requests: tuple[OpenRequest, ...] = ()
 
 
+class LockRecords:
+    """The locks and open requests of some peers, of which each is read when it is shown.
+
+    To collect one takes about 1 microsecond, to read it 10.
+
+    :param now: monotonic seconds.
+    """
+
+    def __init__(self, now: float) -> None:
+        self._now = now
+        self._locks: list[tuple[float, str, int, bytes]] = []
+        self._requests: list[tuple[float, str, Request]] = []
+
+    def collect(self, peer: Peer) -> int:
+        """Collect those of *peer*; returns their number."""
+        account = peer.account
+        if account is None:
+            return 0
+        before = len(self._locks) + len(self._requests)
+        name = peer.client_id
+        self._locks += [(since, name, each, granted) for each, granted, since in account.held()]
+        self._requests += [(each.since, name, each) for each in account.open_requests()]
+        return len(self._locks) + len(self._requests) - before
+
+    def locks(self) -> Iterator[HeldLock]:
+        """Read the locks, the oldest first."""
+        for since, holder, lock_id, granted in sorted(self._locks, key=itemgetter(0)):
+            details = read_details(granted)
+            yield HeldLock(
+                holder=holder,
+                id=lock_id,
+                path=details.path,
+                tid=details.tid,
+                write=details.write,
+                comment=details.comment,
+                age=self._now - since,
+            )
+
+    def requests(self) -> Iterator[OpenRequest]:
+        """Read the open requests, the oldest first."""
+        for since, worker, request in sorted(self._requests, key=itemgetter(0)):
+            details = read_details(request.body) if request.kind is LOCK else _NONE
+            yield OpenRequest(
+                worker=worker,
+                id=request.id.decode("utf-8", "replace"),
+                kind=request.kind.value,
+                path=details.path,
+                tid=details.tid,
+                write=details.write,
+                comment=details.comment,
+                age=self._now - since,
+            )
+
+
 def lock_table(database: Database, now: float) -> LockTable:
     """Return the locks and open requests of *database*.
 
     :param now: monotonic seconds.
     """
-    locks, requests = [], []
+    records = LockRecords(now)
     for peer in database.peers.values():
-        if peer.account is None:
-            continue
-        for lock_id, granted, since in peer.account.held():
-            details = read_details(granted)
-            locks.append(
-                HeldLock(
-                    holder=peer.client_id,
-                    id=lock_id,
-                    path=details.path,
-                    tid=details.tid,
-                    write=details.write,
-                    comment=details.comment,
-                    age=now - since,
-                )
-            )
-        for request in peer.account.open_requests():
-            details = read_details(request.body) if request.kind is LOCK else _NONE
-            requests.append(
-                OpenRequest(
-                    worker=peer.client_id,
-                    id=request.id.decode("utf-8", "replace"),
-                    kind=request.kind.value,
-                    path=details.path,
-                    tid=details.tid,
-                    write=details.write,
-                    comment=details.comment,
-                    age=now - request.since,
-                )
-            )
-    oldest_first = attrgetter("age")
-    return LockTable(
-        tuple(sorted(locks, key=oldest_first, reverse=True)),
-        tuple(sorted(requests, key=oldest_first, reverse=True)),
-    )
+        records.collect(peer)
+    return LockTable(tuple(records.locks()), tuple(records.requests()))

@@ -183,7 +183,7 @@ class Database:
     :ivar ending: how many peers have a session that is about to be ended.
     :ivar is_warming_up: whether its master may not have opened its files yet.
     :ivar masters: how many masters have arrived.
-    :ivar traffic: the messages of the peers that have left.
+    :ivar traffic: the messages of the peers that have left; another object after each departure.
     :ivar ledger: what the peers have asked of the master; ``None`` until one asks.
     """
 
@@ -216,6 +216,12 @@ class Database:
         return self.awaiting_master.memory + (
             0 if self.ledger is None else self.ledger.memory_of_unwanted
         )
+
+    def part_with(self, peer: Peer) -> None:
+        """Count the messages of *peer*, which leaves."""
+        former, self.traffic = self.traffic, Traffic()
+        self.traffic.add(former)
+        self.traffic.add(peer.traffic)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,6 @@ class Registry:
 
     :ivar databases: the databases by name.
     :ivar departed: the messages of all peers that have left.
-    :ivar traffic_of_former: the messages of databases whose last peer has left.
     """
 
     def __init__(self, limits: Limits, budget: MemoryBudget) -> None:
@@ -35,7 +34,6 @@ class Registry:
         self._budget = budget
         self.databases: dict[str, Database] = {}
         self.departed = DepartedTraffic()
-        self.traffic_of_former = Traffic()
         self._left: dict[str, tuple[Database, float]] = {}
 
     def apply(self, limits: Limits) -> None:
@@ -76,7 +74,6 @@ class Registry:
         if database.peers:
             return
         database.awaiting_master.clear()
-        self.traffic_of_former.add(database.traffic)
         database.traffic = Traffic()
         del self.databases[database.name]
         if database.ledger is not None and (database.ledger.unwanted or database.ledger.lost):

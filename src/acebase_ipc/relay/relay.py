@@ -23,12 +23,6 @@ from acebase_ipc.relay.recovery import LockRecovery
 from acebase_ipc.relay.registry import Registry
 from acebase_ipc.relay.router import Router
 from acebase_ipc.relay.sessions import Sessions
-from acebase_ipc.relay.status import (
-    DatabaseStatus,
-    DatabaseSummary,
-    database_status,
-    database_summary,
-)
 from acebase_ipc.relay.store import MessageStore
 from acebase_ipc.relay.warm_up import WarmUp
 from acebase_ipc.relay.work import Work, do_at_once
@@ -169,15 +163,6 @@ class Relay:
         """Return the locks and open requests of *database*; none if it has no peer."""
         found = self.registry.databases.get(database)
         return LockTable() if found is None else lock_table(found, self._clock())
-
-    def databases(self) -> tuple[DatabaseSummary, ...]:
-        """Return the figures of each database that has a peer."""
-        return tuple(map(database_summary, self.registry.databases.values()))
-
-    def status(self, database: str) -> DatabaseStatus | None:
-        """Return *database* without its peers; ``None`` if it has none."""
-        found = self.registry.databases.get(database)
-        return None if found is None else database_status(found, self.store, self._clock())
 
     def close(self, code: int, reason: str) -> None:
         """End all sessions: send each peer its queue and close its connection."""

@@ -370,7 +370,7 @@ class Sessions:
         return bool(ending)
 
     def _forget(self, peer: Peer) -> None:
-        peer.database.traffic.add(peer.traffic)
+        peer.database.part_with(peer)
         self._registry.departed.add(peer.database.name, peer.traffic)
         self._registry.remove(peer)
         self._expiries.pop(peer, None)

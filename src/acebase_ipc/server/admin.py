@@ -14,9 +14,11 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 
 from acebase_ipc.admin.access import AdminAccess
+from acebase_ipc.admin.answers import respond_error
+from acebase_ipc.admin.census import LatestCensus
 from acebase_ipc.admin.control import Facts
 from acebase_ipc.admin.counts import MetricsObserver
-from acebase_ipc.admin.endpoint import Context, respond_error
+from acebase_ipc.admin.endpoint import Context
 from acebase_ipc.admin.health import Canary, LoopLag
 from acebase_ipc.admin.history import History
 from acebase_ipc.admin.site import AdminSite
@@ -57,12 +59,13 @@ class Admin:
         clock: Callable[[], float],
         wall: Callable[[], float],
     ) -> None:
-        from acebase_ipc.admin.metrics import Metrics, RelayCollector  # loads prometheus_client
+        from acebase_ipc.admin.metrics import Metrics, RelayMetrics  # loads prometheus_client
 
         self._control = control
         self._access = AdminAccess(Tokens(config.admin_rules()))
         self._lag = LoopLag(reactor, clock)
         self._canary = Canary(parts.relay, parts.rotation, clock)
+        turns = Turns(parts.rotation, clock)
         context = Context(
             relay=parts.relay,
             server=control,
@@ -71,22 +74,16 @@ class Admin:
             history=history,
             lag=self._lag,
             canary=self._canary,
-            turns=Turns(parts.rotation, clock),
+            turns=turns,
+            census=LatestCensus(parts.relay.registry, turns, clock),
             reactor=reactor,
             clock=clock,
             allows_bodies=config.admin_bodies,
         )
         self._streams = Streams(context, wall)
-        collector = RelayCollector(
-            parts.relay,
-            control.facts,
-            counts,
-            parts.connections.lags,
-            self._lag.histogram,
-            clock,
-        )
-        metrics = Metrics(context, collector)
-        self._site = AdminSite(context, self._streams, metrics)
+        lags, loop_lag = parts.connections.lags, self._lag.histogram
+        metrics = RelayMetrics(parts.relay, control.facts, counts, lags, loop_lag)
+        self._site = AdminSite(context, observer, self._streams, Metrics(context, metrics))
         self.listeners = [
             Listener(each, reactor, observer, is_admin=True) for each in config.parsed_admin
         ]
@@ -110,6 +107,7 @@ class Admin:
     def tick(self, now: float) -> None:
         """Do what is to be done about once a second, in monotonic seconds."""
         self._canary.tick(now)
+        self._site.sweep(now)
 
     def apply(self, limits: Limits, tokens: Tokens) -> None:
         """Show *limits*, and require one of *tokens*, from now on; ends the streams of others."""

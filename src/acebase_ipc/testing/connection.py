@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -95,6 +96,11 @@ class MemoryConnection:
     def options(self) -> dict[tuple[int, int], object]:
         """The socket options that the relay has set."""
         return self._socket.other.options
+
+    def stop_sending(self) -> None:
+        """Send nothing more, as after ``shutdown(SHUT_WR)``, and read on; not over TLS."""
+        self._socket.shutdown(socket.SHUT_WR)
+        self.settle()
 
     def close(self) -> None:
         """End the connection; what was sent arrives before."""

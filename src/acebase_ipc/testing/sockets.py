@@ -122,7 +122,10 @@ class MemorySocket(socket.socket):
         """It never blocks."""
 
     def shutdown(self, how: int) -> None:
-        """Closing is all that ends it."""
+        """Send nothing more; all else has no effect."""
+        if how == socket.SHUT_WR:
+            super().shutdown(how)
+            self.other.left = self.other.left or "closed"
 
 
 def connected_sockets(

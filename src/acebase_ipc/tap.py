@@ -23,6 +23,7 @@ from acebase_ipc.server.logging import (
     StreamOutput,
     SyslogOutput,
 )
+from acebase_ipc.server.option_values import from_argument
 from acebase_ipc.server.options import (
     CONFIG,
     DEFAULT_ENDPOINT,
@@ -30,7 +31,6 @@ from acebase_ipc.server.options import (
     PREFIX,
     Kind,
     Option,
-    from_argument,
 )
 from acebase_ipc.server.process import Launch, Signals, remove_stale_pid_file
 from acebase_ipc.server.settings import Settings, Sources, find_sources

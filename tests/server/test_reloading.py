@@ -310,3 +310,14 @@ def test_a_token_file_that_is_gone_is_told_once_and_its_tokens_stay(tmp_path: Pa
         file.write_text("second")
         relay.pass_time(3 * WATCH_INTERVAL)
         relay.join("bobby", token="second")
+
+
+def test_a_file_that_a_reload_could_not_use_is_not_told_again(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("first")
+    with MemoryRelay(token_file=str(file)) as relay:
+        file.write_text("")
+        assert not reload(relay)[0]
+        relay.pass_time(20)
+
+        assert relay.logged("nothing is reloaded") == []

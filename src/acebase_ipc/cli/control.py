@@ -69,9 +69,10 @@ def drain(admin: Admin, off: bool, as_json: bool) -> None:
 @json_option
 @pass_admin
 def reload(admin: Admin, as_json: bool) -> None:
-    """Let the relay read its configuration, tokens and certificates again.
+    """Let the relay read its configuration again.
 
-    Peers whose token is gone are disconnected. SIGHUP does the same.
+    That is its configuration file, its tokens and its certificates. Peers whose token is gone are
+    disconnected. SIGHUP does the same.
 
     \b
     Example:

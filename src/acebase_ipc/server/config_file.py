@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from acebase_ipc.errors import ConfigError
-from acebase_ipc.server.options import BY_NAME, from_toml
+from acebase_ipc.server.option_values import from_toml
+from acebase_ipc.server.options import BY_NAME
 
 
 def read_config_file(path: str) -> dict[str, Any]:

@@ -325,6 +325,7 @@ class AceBaseIPCServer(Service):
         :param config: a changed configuration; default: that of the server.
         :returns: whether all could be used.
         """
+        self._files.read(self.config.reloaded_files)  # also a file that cannot be used is known
         try:
             new = self.config if config is None else running_config(self.config, config)
             tokens, admin_tokens = Tokens(new.rules()), Tokens(new.admin_rules())

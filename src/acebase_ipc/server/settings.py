@@ -18,6 +18,7 @@ from acebase_ipc.relay.limits import Limits
 from acebase_ipc.server.config import AceBaseIPCServerConfig, is_exposed
 from acebase_ipc.server.config_file import read_config_file
 from acebase_ipc.server.endpoints import redact
+from acebase_ipc.server.option_values import from_variable
 from acebase_ipc.server.options import (
     BY_NAME,
     CONFIG,
@@ -25,7 +26,6 @@ from acebase_ipc.server.options import (
     OPTIONS,
     PREFIX,
     Kind,
-    from_variable,
 )
 from acebase_ipc.server.resources import lowered_defaults
 

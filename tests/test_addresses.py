@@ -6,7 +6,7 @@ import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
 
-from acebase_ipc.addresses import format_address, host_of, is_loopback
+from acebase_ipc.addresses import format_address, host_of, is_loopback, is_loopback_ip
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,12 @@ def test_an_address(address: IAddress | None, text: str, host: str, loopback: bo
     """A client that reaches a dual-stack port by IPv4 has the address that it has elsewhere."""
     assert (format_address(address), host_of(address)) == (text, host)
     assert is_loopback(address) == loopback
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [("127.8.9.1", True), ("192.0.2.1", False), ("localhost", False), ("", False)],
+)
+def test_a_host_of_loopback(host: str, loopback: bool) -> None:
+    for _ in range(2):
+        assert is_loopback_ip(host) == loopback

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv6Address as IPv6
 from ipaddress import ip_address
 
@@ -38,6 +39,15 @@ def host_of(address: IAddress | None) -> str:
 def is_loopback(address: IAddress | None) -> bool:
     """Return whether only processes of this machine can connect to *address*."""
     if isinstance(address, IPv4Address | IPv6Address):
-        ip = ip_address(address.host.partition("%")[0])
-        return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
+        return is_loopback_ip(address.host)
     return isinstance(address, UNIXAddress)
+
+
+@lru_cache(256)  # it is asked for each request, and parsing takes as long as a message
+def is_loopback_ip(host: str) -> bool:
+    """Return whether *host* is the address of a loopback interface; of a name, ``False``."""
+    try:
+        ip = ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
-from ipaddress import ip_address
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.web.server import Request
 
-from acebase_ipc.addresses import is_loopback
+from acebase_ipc.addresses import is_loopback, is_loopback_ip
 from acebase_ipc.http.errors import DatabaseNotServed, Unauthorized, WrongToken
 from acebase_ipc.http.tokens import Tokens
 from acebase_ipc.protocol.handshake import parse_query
@@ -120,10 +119,7 @@ class Access:
         name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
         if name == "localhost" or name.endswith(".localhost") or name in self._hosts:
             return True
-        try:
-            return ip_address(name).is_loopback
-        except ValueError:
-            return False
+        return is_loopback_ip(name)
 
     def check_token(self, presented: Iterable[str], database: str | None, status: int) -> None:
         """Check the tokens that a request has *presented*, and whether the database is served.

@@ -67,7 +67,7 @@ class TrustedProxies:
         return self._trusts_unix or bool(self._networks)
 
     def __contains__(self, address: object) -> bool:
-        if isinstance(address, IPv4Address | IPv6Address):
+        if isinstance(address, IPv4Address | IPv6Address) and self._networks:
             ip: IPv4 | IPv6 = ip_address(host_of(address))
             return any(ip in network for network in self._networks)
         return self._trusts_unix and isinstance(address, UNIXAddress)

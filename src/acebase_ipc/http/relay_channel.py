@@ -21,22 +21,23 @@ class RelayChannel(SteppedChannel):
     """An HTTP connection to the relay.
 
     :ivar host: the host of :attr:`client`, for which the connection is counted.
+    :ivar served: the client that a trusted proxy serves; ``None`` if none has said.
     :ivar surplus: whether it was accepted beyond the limit on connections, for a
         health check.
     """
 
     host = ""
     surplus = False
-    _client: IAddress | None = None
+    served: IAddress | None = None
 
     @property
     def client(self) -> IAddress:
         """The address of the client: that of the other end, or whom a trusted proxy serves."""
-        return self._client or super().client
+        return self.served or super().client
 
     def serve(self, client: IAddress | None) -> bool:
         """Serve *client* of a trusted proxy, or ``None``: any; returns whether it has room."""
-        self._client = client
+        self.served = client
         return bool(self.site.attribute(self, host_of(self.client)))
 
     # Bodies
@@ -77,7 +78,7 @@ class RelayChannel(SteppedChannel):
 
     def requestDone(self, request: Any) -> None:
         """Wait for the next request, maybe of another client of a proxy."""
-        if self._client is not None:
+        if self.served is not None:
             self.serve(None)
         self._read_heads()
         super().requestDone(request)

@@ -6,9 +6,9 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_address
 from typing import Final
 
+from acebase_ipc.addresses import is_loopback_ip
 from acebase_ipc.errors import ConfigError
 
 SECURE_KINDS: Final = frozenset({"ssl", "tls", "pfx", "txsni", "le", "lets"})
@@ -208,19 +208,12 @@ def parse_admin(text: str, has_token: bool) -> ParsedEndpoint:
             raise ConfigError(f"{where}: mode must not let every user in")
     elif parsed.is_known and parsed.kind != "systemd" and not has_token:
         interface = parsed.arguments.get("interface", "")
-        if not _is_loopback(interface):
+        if not is_loopback_ip(interface):
             raise ConfigError(
                 f"{where}: it is open to the network: give --admin-token-file, or"
                 " :interface=127.0.0.1"
             )
     return parsed
-
-
-def _is_loopback(interface: str) -> bool:
-    try:
-        return ip_address(interface).is_loopback
-    except ValueError:
-        return False
 
 
 def _parse_arguments(kind: str, text: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ connection, and that are set on the class here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
 from functools import cache
 from itertools import compress, repeat
 from operator import is_not
@@ -256,23 +256,19 @@ def lean(kind: P) -> P:
 
 def drop_handshake_state(protocol: Any) -> None:
     """Remove attributes of an open *protocol* that are not needed, or equal those of its class."""
-    _keep(protocol, protocol.__dict__.keys() - _UNNEEDED)
-
-
-def drop_defaults(transport: Any) -> None:
-    """Remove attributes of a Twisted *transport* that equal those of its class."""
-    _keep(transport, transport.__dict__.keys())
-
-
-def _keep(holder: Any, names: Set[str]) -> None:
-    """Remove all attributes of *holder* but those of *names* that differ from its class's."""
-    kind: Any = type(holder)
-    state = holder.__dict__
+    kind: Any = type(protocol)
+    state = protocol.__dict__
+    names = state.keys() - _UNNEEDED
     values = tuple(map(state.__getitem__, names))
     defaults = map(_class_attributes(kind).get, names, repeat(_ABSENT))
     # A loop in Python would take a twentieth of the time to open a connection.
     kept = compress(zip(names, values, strict=True), map(is_not, values, defaults))
-    holder.__dict__ = dict(kept)
+    protocol.__dict__ = dict(kept)
+
+
+def compact(transport: Any) -> None:
+    """Reduce the memory of an open *transport*, whose dictionary has room for more attributes."""
+    transport.__dict__ = dict(transport.__dict__.items())
 
 
 @cache

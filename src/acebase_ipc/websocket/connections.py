@@ -119,8 +119,7 @@ class PeerConnections:
         upgraded()  # tells the relay's own Site; another Site does not count
         listener = PeerConnection(self._surroundings, handshake, tokens, _is_proxied(request))
         self.factory.work.units += UPGRADE
-        client, peer = request.getClientAddress(), request.channel.getPeer()
-        upgrade = _Upgrade(self, listener, None if client == peer else client)
+        upgrade = _Upgrade(self, listener, getattr(request.channel, "served", None))
         WebSocketResource(upgrade).render(request)
 
     def opened(self, connection: WebSocketConnection) -> None:

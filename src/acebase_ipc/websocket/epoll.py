@@ -15,7 +15,8 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol, TypeGuard
+from operator import itemgetter
+from typing import Final, Protocol, TypeGuard
 
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
@@ -49,6 +50,9 @@ many that have sent much, and so many others."""
 
 READ = 64
 """Units of work that each read from a socket counts."""
+
+_NUMBER: Final = itemgetter(0)
+"""Returns the descriptor of what ``epoll`` has found."""
 
 log = Logger()
 
@@ -219,14 +223,14 @@ class EpollReader:
         may_be_ready = True
         if not ready:
             found = epoll.poll(0, SOCKETS)
-            ready.extend([number for number, _ in found])
+            ready.extend(map(_NUMBER, found))
             may_be_ready = len(found) == SOCKETS
             if self._heavy_number in ready:
                 ready.remove(self._heavy_number)
                 may_be_ready = True
         heavy = self._heavy_epoll
         if may_be_ready and heavy is not None and not heavy_ready:
-            heavy_ready.extend([number for number, _ in heavy.poll(0, SOCKETS)])
+            heavy_ready.extend(map(_NUMBER, heavy.poll(0, SOCKETS)))
         count = len(ready) + len(heavy_ready)
         is_crowd = count >= CROWD
         work = self._work

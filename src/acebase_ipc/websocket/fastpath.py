@@ -210,7 +210,7 @@ class WebSocketConnection(WebSocketServerProtocol):
             if self.factory.knows_transport and type(transport) is Server and not transport.TLS:
                 self._socket = transport.getHandle()
                 self._source = self.factory.read_for(self)
-                _autobahn.drop_defaults(transport)
+                _autobahn.compact(transport)
             else:
                 self.factory.hold(self, 0)
             _autobahn.drop_handshake_state(self)

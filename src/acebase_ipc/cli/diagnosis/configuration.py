@@ -11,7 +11,6 @@ import stat
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from cryptography import x509
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.python.usage import UsageError
 
+from acebase_ipc.addresses import is_loopback_ip
 from acebase_ipc.cli.diagnosis.certificates import examine_dates, now
 from acebase_ipc.cli.diagnosis.findings import Finding, error, mistaken_port, ok, skipped, warning
 from acebase_ipc.cli.output import count, one_line
@@ -173,7 +173,7 @@ def _examine_exposure(config: AceBaseIPCServerConfig) -> Iterator[Finding]:
     """Yield what is open to more than this machine, with too little protection."""
     has_token = config.token is not None or config.token_file is not None
     for each in config.parsed_endpoints:
-        if each.kind not in _TCP or _is_loopback(each.arguments.get("interface", "")):
+        if each.kind not in _TCP or is_loopback_ip(each.arguments.get("interface", "")):
             continue
         if not each.is_secure and not each.wrappers:
             yield warning(
@@ -187,13 +187,6 @@ def _examine_exposure(config: AceBaseIPCServerConfig) -> Iterator[Finding]:
                 "it is open to the network without a token",
                 "acebase-ipc token new --file FILE, and --token-file FILE",
             )
-
-
-def _is_loopback(interface: str) -> bool:
-    try:
-        return ip_address(interface).is_loopback
-    except ValueError:
-        return False
 
 
 def _examine_state_dir(path: str | None) -> Iterator[Finding]:

@@ -6,7 +6,8 @@ import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
 
-from acebase_ipc.addresses import format_address, host_of, is_loopback, is_loopback_ip
+from acebase_ipc.addresses import format_address, host_of, is_loopback
+from acebase_ipc.loopback import is_loopback_ip
 
 
 @pytest.mark.parametrize(

@@ -29,16 +29,17 @@ MODULES = {
     if path != PACKAGE / "__init__.py"
 }
 
-FLOOR_0 = {"errors", "protocol", "relay"}
+FLOOR_0 = {"errors", "loopback", "protocol", "relay"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     # Floor 0: pure.
     "errors": set(),
+    "loopback": set(),
     "protocol": {"errors"},
     "relay": {"errors", "protocol"},
     # Floor 1: adapters. Every private name of Autobahn and Twisted is in one module, which
     # serves all three; a peer is made of a client.
-    "addresses": set(),
+    "addresses": {"loopback"},
     "rotation": {*FLOOR_0},
     "websocket": {"addresses", "rotation", *FLOOR_0},
     "http": {"addresses", "rotation", "websocket._autobahn", *FLOOR_0},

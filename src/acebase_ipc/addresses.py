@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from ipaddress import IPv6Address as IPv6
-from ipaddress import ip_address
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress
+
+from acebase_ipc.loopback import is_loopback_ip
 
 
 def format_address(address: IAddress | None) -> str:
@@ -41,13 +41,3 @@ def is_loopback(address: IAddress | None) -> bool:
     if isinstance(address, IPv4Address | IPv6Address):
         return is_loopback_ip(address.host)
     return isinstance(address, UNIXAddress)
-
-
-@lru_cache(256)  # it is asked for each request, and parsing takes as long as a message
-def is_loopback_ip(host: str) -> bool:
-    """Return whether *host* is the address of a loopback interface; of a name, ``False``."""
-    try:
-        ip = ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback

@@ -8,9 +8,10 @@ from fnmatch import fnmatchcase
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.web.server import Request
 
-from acebase_ipc.addresses import is_loopback, is_loopback_ip
+from acebase_ipc.addresses import is_loopback
 from acebase_ipc.http.errors import DatabaseNotServed, Unauthorized, WrongToken
 from acebase_ipc.http.tokens import Tokens
+from acebase_ipc.loopback import is_loopback_ip
 from acebase_ipc.protocol.handshake import parse_query
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from acebase_ipc.addresses import is_loopback_ip
 from acebase_ipc.errors import ConfigError
+from acebase_ipc.loopback import is_loopback_ip
 
 SECURE_KINDS: Final = frozenset({"ssl", "tls", "pfx", "txsni", "le", "lets"})
 """Kinds of endpoints that mean TLS: Twisted's, ours, and those of the best-known plugins."""

@@ -119,7 +119,9 @@ class PeerConnections:
         upgraded()  # tells the relay's own Site; another Site does not count
         listener = PeerConnection(self._surroundings, handshake, tokens, _is_proxied(request))
         self.factory.work.units += UPGRADE
-        upgrade = _Upgrade(self, listener, getattr(request.channel, "served", None))
+        client = request.getClientAddress()
+        is_served = client != request.channel.getPeer()  # by a trusted proxy
+        upgrade = _Upgrade(self, listener, client if is_served else None)
         WebSocketResource(upgrade).render(request)
 
     def opened(self, connection: WebSocketConnection) -> None:

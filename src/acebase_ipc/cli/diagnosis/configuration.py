@@ -18,11 +18,11 @@ from cryptography import x509
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.python.usage import UsageError
 
-from acebase_ipc.addresses import is_loopback_ip
 from acebase_ipc.cli.diagnosis.certificates import examine_dates, now
 from acebase_ipc.cli.diagnosis.findings import Finding, error, mistaken_port, ok, skipped, warning
 from acebase_ipc.cli.output import count, one_line
 from acebase_ipc.errors import ConfigError
+from acebase_ipc.loopback import is_loopback_ip
 from acebase_ipc.relay.limits import Limits
 from acebase_ipc.server.config import AceBaseIPCServerConfig
 from acebase_ipc.server.endpoints import ParsedEndpoint

@@ -17,7 +17,6 @@ import itertools
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -27,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, ClassVar, Literal, Self
 
-import pytest
+from tests.programs import missing, program
 
 HERE = Path(__file__).parent
 
@@ -79,17 +78,10 @@ def digest(text: str) -> dict[str, Any]:
 
 def node() -> str:
     """The Node executable; without one, skip the test, or fail it where ``CI`` is set."""
-    executable = shutil.which("node")
-    if executable is None:
-        missing = "no 'node' on the PATH: install Node.js 18 or newer"
-    elif not (HERE / "node_modules" / "acebase").is_dir():
-        missing = "the AceBase client is not installed: run 'npm ci' in tests/acebase"
-    else:
-        return executable
-    reason = f"real AceBase processes cannot run: {missing}"
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
+    executable = program("node")
+    if not (HERE / "node_modules" / "acebase").is_dir():
+        missing("the AceBase client is not installed: run 'npm ci' in tests/acebase")
+    return executable
 
 
 class Process:

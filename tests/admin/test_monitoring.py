@@ -18,15 +18,11 @@ from acebase_ipc.admin.counts import KINDS, reason_of
 from acebase_ipc.admin.families import METRICS
 from acebase_ipc.relay.events import DropReason, ExpiryReason
 from acebase_ipc.relay.limits import describe_limits
+from tests.programs import program
 
 PROJECT = Path(__file__).resolve().parents[2]
 ALERTS = PROJECT / "contrib" / "prometheus" / "alerts.yml"
 DASHBOARD = PROJECT / "contrib" / "grafana" / "acebase-ipc.json"
-PROMTOOL = shutil.which("promtool")
-
-needs_promtool = pytest.mark.skipif(
-    PROMTOOL is None, reason="promtool is not installed: the alerts are checked in part only"
-)
 
 PROCESS = {
     sample.name for each in ProcessCollector(registry=None).collect() for sample in each.samples
@@ -156,17 +152,18 @@ def test_a_query_of_what_does_not_exist_is_found() -> None:
 
 def promtool(*arguments: object) -> None:
     done = subprocess.run(
-        [str(PROMTOOL), *map(str, arguments)], capture_output=True, encoding="utf-8", timeout=60
+        [program("promtool"), *map(str, arguments)],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@needs_promtool
 def test_promtool_accepts_the_alerts() -> None:
     promtool("check", "rules", ALERTS)
 
 
-@needs_promtool
 def test_the_alerts_fire_when_they_should(tmp_path: Path) -> None:
     document = yaml.safe_load(ALERTS.read_text(encoding="utf-8"))
     for rule in document["groups"][0]["rules"]:

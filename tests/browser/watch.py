@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, overload
 from urllib.parse import urlsplit
 
-import pytest
+from tests.programs import missing, program
 
 if TYPE_CHECKING:
     from playwright.sync_api import (
@@ -41,20 +40,10 @@ new PerformanceObserver((list) => {
 
 def find_chromium() -> str:
     """Return Chromium's path; without it, skip the test, or fail it where ``CI`` is set."""
-    executable = shutil.which("chromium") or shutil.which("chromium-browser")
-    if executable is None:
-        missing = "no 'chromium' on the PATH: apt install chromium"
-    else:
-        try:
-            import playwright.sync_api  # noqa: F401
-        except ImportError:
-            missing = "the package playwright is not installed: pip install playwright"
-        else:
-            return executable
-    reason = f"the status page cannot be tested in a browser: {missing}"
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
+    executable = program("chromium", "chromium-browser")
+    if find_spec("playwright") is None:
+        missing("the package playwright is not installed: pip install playwright")
+    return executable
 
 
 def launch(playwright: Playwright, executable: str) -> Browser:

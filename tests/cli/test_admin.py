@@ -51,7 +51,7 @@ def answering(status: int, body: str, content_type: str = "application/json") ->
         (404, "Not found", "is no admin endpoint of a relay (it answered 404)"),
         (200, "<html>", "is no admin endpoint of a relay (it answered 200)"),
         (200, "[" * 100_000, "is no admin endpoint of a relay (it answered 200)"),
-        (200, "{}", "the relay is of another version than this command"),
+        (200, "{}", "answered with something else than this command expects: version is missing"),
         (500, "[1]", "is no admin endpoint of a relay (it answered 500)"),
     ],
 )

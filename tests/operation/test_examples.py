@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 from urllib.request import urlopen
-
-import pytest
 
 from acebase_ipc.tap import Options
 from tests.integration.relay_process import (
@@ -19,6 +16,7 @@ from tests.integration.relay_process import (
     find_addresses,
     on_loopback,
 )
+from tests.programs import program
 
 PROJECT = Path(__file__).resolve().parents[2]
 DAEMON = PROJECT / "examples" / "daemon" / "relay.sh"
@@ -69,9 +67,7 @@ def test_the_daemon(tmp_path: Path) -> None:
 
 
 def test_pm2_runs_a_relay_one_master_and_workers() -> None:
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("node is not installed")
+    node = program("node")
     shown = subprocess.run(
         [node, "-p", f"JSON.stringify(require({json.dumps(str(PM2))}).apps)"],
         env={**os.environ, "ACEBASE_IPC_PORT": "9163", "ACEBASE_IPC_TWISTD": str(TWISTD)},

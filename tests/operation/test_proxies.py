@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,17 +12,10 @@ import pytest
 from acebase_ipc.testing import http_request, upgrade_request
 from tests.acebase.cluster import Process
 from tests.integration.relay_process import DEADLINE, RelayProcess, on_loopback, running_relay
+from tests.programs import program
 
 CLIENT = "127.0.0.9"
 """The address from which the client connects to the first proxy."""
-
-
-def program(name: str) -> str:
-    """The path of a proxy; the test is skipped where it is not installed."""
-    path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if path is None:
-        pytest.skip(f"{name} is not installed")
-    return path
 
 
 @contextmanager

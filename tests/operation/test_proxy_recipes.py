@@ -17,7 +17,8 @@ from tests.acebase.cluster import Process
 from tests.certificates import Certificate, make_certificate
 from tests.documents import DOCS, block, blocks
 from tests.integration.relay_process import DEADLINE, clean_environment, running_relay
-from tests.operation.test_proxies import CLIENT, program, reserved_port, running, wait_logged
+from tests.operation.test_proxies import CLIENT, reserved_port, running, wait_logged
+from tests.programs import program
 
 TOKEN = "0123456789abcdef"
 OPTIONS = ("--max-payload=16MiB", "--trust-proxy=127.0.0.1", f"--token={TOKEN}")

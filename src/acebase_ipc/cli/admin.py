@@ -9,13 +9,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead, LineTooLong
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 from urllib.parse import urlencode
 
 import click
 
 from acebase_ipc.cli.output import Failed, Unreachable, one_line, waiting
 from acebase_ipc.cli.place import TIMEOUT, Place, find_place, parse_place, quoted
+from acebase_ipc.cli.shape import Schema, answer_schema, difference, event_schema
 from acebase_ipc.http.tokens import read_token_file
 from acebase_ipc.relay.limits import MIB
 
@@ -121,7 +122,9 @@ class Admin:
             )
         try:
             self._check(response, "stream", lambda: _read(response).decode("utf-8", "replace"))
-            yield from _events(response)
+            for kind, data in _events(response):
+                event = _parse(data)
+                yield StreamEvent(kind, self._expect(event, event_schema(kind)))
         except TimeoutError:
             raise Unreachable(
                 f"nothing came from {self.place.text} for {STREAM_TIMEOUT:g} s"
@@ -152,7 +155,7 @@ class Admin:
         answer = _parse(text)
         if answer is None:
             raise self._no_endpoint(response.status)
-        return answer
+        return self._expect(answer, answer_schema(method, path))
 
     def _request(
         self,
@@ -219,6 +222,20 @@ class Admin:
             raise NotFound(reason)
         raise Failed(f"{self.place.text} answered {status}: {reason}")
 
+    def _expect(self, answer: Any, schema: Schema) -> dict[str, Any]:
+        """Return an *answer* that is as *schema* says.
+
+        :raises Failed: if it is not.
+        """
+        wrong = difference(answer, schema)
+        if wrong is not None:
+            raise Failed(
+                f"the relay at {self.place.text} answered with something else than this command"
+                f" expects: {one_line(Exception(wrong))}. Are they of different versions?"
+            )
+        checked: dict[str, Any] = answer
+        return checked
+
     def _no_endpoint(self, status: int) -> Failed:
         return Failed(
             f"{self.place.text} is no admin endpoint of a relay (it answered {status}): name the"
@@ -233,15 +250,6 @@ def _advice(reason: str) -> str:
     if "host name" in reason:
         return ". Without a token it answers only to 127.0.0.1 and localhost: use one in --admin"
     return ""
-
-
-class _Object(dict[str, Any]):
-    """An object in an answer."""
-
-    def __missing__(self, name: str) -> NoReturn:
-        raise Failed(
-            f"the answer has no {name!r}: the relay is of another version than this command"
-        )
 
 
 def _read(response: HTTPResponse) -> bytes:
@@ -267,14 +275,14 @@ def _read(response: HTTPResponse) -> bytes:
 
 def _parse(text: str) -> dict[str, Any] | None:
     try:
-        answer = json.loads(text, object_hook=_Object)
+        answer = json.loads(text)
     except (ValueError, RecursionError):
         return None
     return answer if isinstance(answer, dict) else None
 
 
-def _events(response: HTTPResponse) -> Iterator[StreamEvent]:
-    """Yield the server-sent events of a response (HTML, section 9.2.6)."""
+def _events(response: HTTPResponse) -> Iterator[tuple[str, str]]:
+    """Yield the kinds and data of server-sent events (HTML, section 9.2.6)."""
     kind, data = "message", ""
     for line in map(_decode, iter(lambda: response.readline(MAX_LINE + 1), b"")):
         name, _, value = line.partition(":")
@@ -285,9 +293,8 @@ def _events(response: HTTPResponse) -> Iterator[StreamEvent]:
             elif name == "data":
                 data += value
             continue
-        answer = _parse(data)
-        if answer is not None:
-            yield StreamEvent(kind, answer)
+        if data:
+            yield kind, data
         kind, data = "message", ""
 
 

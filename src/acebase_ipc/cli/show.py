@@ -126,7 +126,7 @@ def peers(admin: Admin, database: str, as_json: bool) -> None:
     processes: dict[str, Process] = {}
     relay = admin.get("status")
     if relay["hostname"] == socket.gethostname():
-        ports = {urlsplit(each).port or 0 for each in relay["endpoints"]}
+        ports = set(map(_port, relay["endpoints"]))
         processes = find_processes((each["address"] for each in found), ports)
     for each in found:
         process = processes.get(each["address"]) if each["state"] == "connected" else None
@@ -226,6 +226,14 @@ def locks(admin: Admin, database: str, as_json: bool) -> None:
         Text(""),
         waiting_table if waiting else Text("Nobody waits."),
     )
+
+
+def _port(url: str) -> int:
+    """Return the port in a URL; 0 if there is none, as in that of a unix socket."""
+    try:
+        return urlsplit(url).port or 0
+    except ValueError:
+        return 0
 
 
 def _purpose(lock: dict[str, Any]) -> str:

@@ -985,3 +985,32 @@ def test_documented_peers_are_not_in_the_ledger(cluster: Cluster) -> None:
     tool: Process = cluster.core.join("a-tool")
     tool.says(lock("a-tool", new_id()).replace('{"type"', '{ "type"'))
     assert cluster.core.relay.locks(DATABASE).requests == ()
+
+
+def test_a_second_request_of_one_id_does_not_take_the_place_of_an_open_one(
+    cluster: Cluster,
+) -> None:
+    cluster.holds(W1, 7)
+    cluster.holds(W1, 8)
+    release = unlock(W1, new_id(), 7)
+    request_id = json.loads(body_of(release))["id"]
+    cluster.asks(W1, release)
+    cluster.asks(W1, unlock(W1, request_id, 8))
+    assert len(cluster.requests()) == 2
+    assert [each.id for each in cluster.core.relay.locks(DATABASE).locks] == [8]
+    assert len(cluster.core.relay.locks(DATABASE).requests) == 1
+    cluster.session_ends(W1)
+    assert [each["data"] for each in cluster.requests()] == [{"id": 8}]
+
+
+def test_the_memory_of_a_large_request_is_not_lost_to_a_second_one_of_its_id(
+    cluster: Cluster,
+) -> None:
+    before = cluster.core.relay.memory.used
+    request_id = new_id()
+    cluster.asks(W1, lock(W1, request_id, path="a" * 9000))
+    small = lock(W1, request_id)
+    cluster.asks(W1, small)
+    cluster.master.says(answer(body_of(small), reason="unknown"))
+    cluster.session_ends(W1)
+    assert cluster.core.relay.memory.used == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import ssl
 from dataclasses import fields, replace
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from twisted.logger import capturedLogs, eventAsText
 
+from acebase_ipc.http.tokens import Rule, read_token_file
 from acebase_ipc.relay.limits import MIB, Limits, describe_limits
 from acebase_ipc.server.watched_files import WATCH_INTERVAL
 from acebase_ipc.testing import HandshakeRefused, MemoryConnection, MemoryRelay
@@ -60,6 +62,34 @@ def test_the_log_says_what_has_changed_and_what_needs_a_restart() -> None:
         )
         assert "hush" not in "".join(lines)
         assert relay.server.config.introductions
+
+
+def test_an_admin_endpoint_keeps_its_tokens_until_the_restart_that_closes_it(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "admin-token"
+    file.write_text("secret")
+    with MemoryRelay(admin=("tcp:0:interface=127.0.0.1",), admin_token_file=str(file)) as relay:
+        done, lines = reload(relay, admin=(), admin_token_file=None, max_message=MIB)
+
+        assert done
+        assert said(lines, "changed: ") == "max_message"
+        assert said(lines, "not changed, as it needs a restart: ") == "admin, admin_token_file"
+        assert relay.server.config.admin_token_file == str(file)
+
+
+def test_a_new_admin_endpoint_with_tokens_does_not_prevent_the_rest(tmp_path: Path) -> None:
+    file = tmp_path / "admin-token"
+    file.write_text("secret")
+    with MemoryRelay(token="a") as relay:
+        done, lines = reload(
+            relay, token="b", admin=("tcp:0:interface=127.0.0.1",), admin_token_file=str(file)
+        )
+
+        assert done
+        assert said(lines, "changed: ") == "token"
+        assert said(lines, "not changed, as it needs a restart: ") == "admin, admin_token_file"
+        relay.join("alice", token="b")
 
 
 def test_without_a_change_nothing_is_said_about_options() -> None:
@@ -296,6 +326,30 @@ def test_a_file_that_is_still_being_written_is_not_read(tmp_path: Path) -> None:
             file.write_text("second" + "x" * number)
             relay.pass_time(WATCH_INTERVAL)
             assert relay.logged("the tokens were read again") == []
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_token_file_that_changes_while_it_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    """At the start, and on SIGHUP."""
+    file = tmp_path / "token"
+    file.write_text("first")
+
+    def read_too_early(path: str) -> tuple[Rule, ...]:
+        rules = read_token_file(path)
+        if (count := next(reads)) == again:
+            file.write_text(f"token-{count}")
+        return rules
+
+    reads = itertools.count()
+    monkeypatch.setattr("acebase_ipc.server.config.read_token_file", read_too_early)
+    with MemoryRelay(token_file=str(file)) as relay:
+        if again:
+            reload(relay)
+        relay.pass_time(3 * WATCH_INTERVAL)
+
+        relay.join("alice", token=f"token-{again:d}")
 
 
 def test_a_token_file_that_is_gone_is_told_once_and_its_tokens_stay(tmp_path: Path) -> None:

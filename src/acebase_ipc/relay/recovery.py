@@ -105,6 +105,8 @@ class LockRecovery:
             requests = account.requests
             if head != start or tail != end or len(body) > SMALL or len(requests) >= account.room:
                 return False
+            if requests.get(request_id) is not None:
+                return False  # its record must not be lost
             if kind is LOCK or kind is OTHER:
                 requests[request_id] = body, self._clock(), None
                 if self._journal is not None and kind is LOCK:

@@ -29,6 +29,9 @@ def running_config(
         for each in OPTIONS
         if each.reloads and each.group not in (Group.LIMITS, Group.LOG)
     }
+    if not (old.admin and new.admin):
+        # An endpoint that a restart would close must not lose its tokens until then.
+        fields["admin_token_file"] = old.admin_token_file
     return replace(old, limits=replace(old.limits, **limits), **fields)
 
 
@@ -46,11 +49,15 @@ def changes(old: AceBaseIPCServerConfig, new: AceBaseIPCServerConfig) -> Iterato
             yield each
 
 
-def report_changes(old: AceBaseIPCServerConfig, new: AceBaseIPCServerConfig) -> None:
-    """Log which options differ; no value, as it may be a secret."""
-    found = list(changes(old, new))
-    reloaded = ", ".join(each.name for each in found if each.reloads)
-    others = ", ".join(each.name for each in found if not each.reloads)
+def report_changes(
+    old: AceBaseIPCServerConfig, running: AceBaseIPCServerConfig, new: AceBaseIPCServerConfig
+) -> None:
+    """Log which options have changed, and which would; no value, as it may be a secret.
+
+    :param running: what was taken over of *new*.
+    """
+    reloaded = ", ".join(each.name for each in changes(old, running))
+    others = ", ".join(each.name for each in changes(running, new))
     if reloaded:
         log.info("changed: {reloaded}", reloaded=reloaded)
     if others:

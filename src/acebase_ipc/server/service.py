@@ -101,6 +101,7 @@ class AceBaseIPCServer(Service):
         counts = MetricsObserver() if self.config.admin else None
         given = (self._log, history, counts, observer)
         observers = Observers([each for each in given if each is not None], self._report_observer)
+        self._files = WatchedFiles(self.config.reloaded_files)
         self._parts = compose(
             self.config, reactor, clock, wall, observers, lambda: self._state is State.RUNNING
         )
@@ -122,7 +123,6 @@ class AceBaseIPCServer(Service):
             self._admin = Admin(
                 self.config, control, self._parts, history, counts, observers, reactor, clock, wall
             )
-        self._files = WatchedFiles(self.config.reloaded_files)
         self._ticks = 0
         self._ticking = LoopingCall(self._tick)
         self._ticking.clock = reactor
@@ -328,6 +328,7 @@ class AceBaseIPCServer(Service):
         self._files.read(self.config.reloaded_files)  # also a file that cannot be used is known
         try:
             new = self.config if config is None else running_config(self.config, config)
+            files = WatchedFiles(new.reloaded_files)  # as they are before they are read
             tokens, admin_tokens = Tokens(new.rules()), Tokens(new.admin_rules())
             admin_listeners = [] if self._admin is None else self._admin.listeners
             certificates = [
@@ -339,12 +340,12 @@ class AceBaseIPCServer(Service):
             log.error("nothing is reloaded: {error}", error=str(error))
             return False
         if config is not None:
-            report_changes(self.config, config)
+            report_changes(self.config, new, config)
         log.info("the tokens were read again")
         if certificates:
             log.info("the certificates were read again")
         self.config = new
-        self._files.read(new.reloaded_files)
+        self._files = files
         for use in certificates:
             use()
         self._parts.apply(new, tokens)

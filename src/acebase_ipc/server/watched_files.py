@@ -20,7 +20,7 @@ class WatchedFiles:
         self.read(paths)
 
     def read(self, paths: Iterable[str]) -> None:
-        """Watch *paths*, which have just been read."""
+        """Watch *paths*, which are about to be read: a change in the meantime is noticed, too."""
         self._paths = tuple(dict.fromkeys(paths))
         self._known = self._seen = tuple(map(_look_at, self._paths))
 

@@ -74,8 +74,8 @@ class Option:
     :ivar field: the field of ``AceBaseIPCServerConfig`` that it sets; its own name by default.
     :ivar choices: the values of a :attr:`Kind.CHOICE`.
     :ivar check: raises :exc:`ConfigError` for a value that cannot be used.
-    :ivar needs_value: whether no value, for one with several, is refused: it would mean the default,
-        which a weaker place may have narrowed.
+    :ivar needs_value: whether an empty list is refused: it would mean the default, which a weaker
+        place may have narrowed.
     :ivar excludes: another option that it stands for: only one of them has a value.
     """
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from importlib.util import find_spec
+from typing import NoReturn
 
 from acebase_ipc.cli import INTERRUPTED
 
@@ -17,9 +19,7 @@ def main() -> None:
     A relay is served without the modules that the other commands need.
     """
     if sys.argv[1:2] == ["serve"]:
-        from acebase_ipc.serve import serve
-
-        sys.exit(serve(sys.argv[2:]))
+        _serve()
     missing = [each for each in REQUIRED if find_spec(each) is None]
     if missing:
         sys.exit(
@@ -30,6 +30,17 @@ def main() -> None:
         from acebase_ipc.cli.main import cli
 
         cli(prog_name="acebase-ipc")
+    except KeyboardInterrupt:  # while modules are imported
+        sys.exit(INTERRUPTED)
+
+
+def _serve() -> NoReturn:
+    # It would end the process. Nothing is missed: the configuration has not been read yet.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        from acebase_ipc.serve import serve
+
+        sys.exit(serve(sys.argv[2:]))
     except KeyboardInterrupt:  # while modules are imported
         sys.exit(INTERRUPTED)
 

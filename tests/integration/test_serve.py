@@ -48,6 +48,35 @@ def test_it_serves_until_a_signal_and_ends_with_status_0(number: signal.Signals)
     assert "Traceback" not in relay.log
 
 
+WITH_A_SIGNAL = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == "acebase_ipc.tap":
+            os.kill(os.getpid(), signal.{})
+
+sys.meta_path.insert(0, Finder())
+from acebase_ipc.__main__ import main
+main()
+"""
+
+
+def test_sighup_while_it_starts_does_not_end_it() -> None:
+    command = [sys.executable, "-c", WITH_A_SIGNAL.format("SIGHUP")]
+    with Twistd("serve", "--port", on_loopback(), command=command) as relay:
+        relay.wait_for("start", lambda log: "ready" in log)
+        assert "read again" not in relay.log
+        relay.stop()
+
+
+def test_ctrl_c_while_it_starts_leaves_no_traceback() -> None:
+    command = [sys.executable, "-c", WITH_A_SIGNAL.format("SIGINT")]
+    with Twistd("serve", "--port", on_loopback(), command=command) as relay:
+        assert relay.wait_ended() == 130
+        assert relay.log == ""
+
+
 def test_options_come_from_a_file_and_the_environment(tmp_path: Path) -> None:
     file = tmp_path / "relay.toml"
     file.write_text('port = ["unix:relay.sock"]\ntoken = "a"\n')

@@ -208,6 +208,17 @@ def test_peers_of_a_database_that_is_not_served_any_more_are_disconnected() -> N
         )
 
 
+def test_a_request_without_a_database_finds_no_peer_of_one_that_is_not_served() -> None:
+    with MemoryRelay() as relay:
+        relay.join_acebase("alice", "other_data").connection.reset()
+        relay.settle()
+        assert relay.post("/send?id=alice", "x").status == 200
+        reload(relay, databases=("books_*",))
+
+        assert relay.post("/other_data/send?id=alice", "x").status == 403
+        assert relay.post("/send?id=alice", "x").status == 404
+
+
 # Files
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from pathlib import Path
 
@@ -87,3 +88,11 @@ def test_defaults_are_lowered(
     monkeypatch.setattr(resource, "getrlimit", lambda _: (64, files))
 
     assert lowered_defaults(system(tmp_path, "0::/", **{f"{V2}/memory.max": memory})) == expected
+
+
+def test_the_name_of_a_group_can_be_any_bytes(tmp_path: Path) -> None:
+    name = os.fsdecode(b"a\xff")
+    system(tmp_path, "", **{f"{V2}/{name}/memory.max": "3000000"})
+    (tmp_path / "proc/self/cgroup").write_bytes(b"0::/a\xff\n")
+
+    assert memory_limit(tmp_path) == 3_000_000

@@ -113,6 +113,15 @@ def test_every_option_can_stand_in_a_file(file: Path, name: str) -> None:
         ('token = ""', "line 1: token: the token must not be empty"),
         ('log_level = "all"', "line 1: log_level: must be debug, info, warn or error, not 'all'"),
         ('allow_origin = ["example.org"]', "line 1: allow_origin: allow_origins (--allow-origin)"),
+        ('token_file = "a\\u0000b"', "line 1: token_file: no path has a null character"),
+        ("database = []", "line 1: database: at least one value is needed, such as ["),
+        ("port = []", "line 1: port: at least one value is needed, such as ["),
+        ("# a\u2028b\x85c\nnonsense = 1", "line 2: 'nonsense' is no option"),
+        ("fence = 0x" + "F" * 5000, "line 1: fence: the number is too long"),
+        ("max_memory = 0x" + "F" * 5000, "line 1: max_memory: the number is too long"),
+        ("max_databases = 0x" + "F" * 20, "line 1: max_databases: the number is too long"),
+        ("fence = " + "1" * 5000, ": a number is too long, or arrays are too deep"),
+        ("fence = " + "[" * 5000, ": a number is too long, or arrays are too deep"),
         ("token = ", ": Invalid value (at line 1"),
         ("fence = 1\nfence = 2", ": Cannot overwrite a value (at line 2"),
         ('token = "a"\ntoken_file = "b"', "give either token"),
@@ -215,6 +224,8 @@ def test_several_values_are_separated_by_white_space() -> None:
             "ACEBASE_IPC_FENCE: '15s' is not a number of seconds: write 15",
         ),
         ("ACEBASE_IPC_NO_INTRODUCTIONS", "", "ACEBASE_IPC_NO_INTRODUCTIONS: write true or false"),
+        ("ACEBASE_IPC_DATABASE", " ", "ACEBASE_IPC_DATABASE: at least one value is needed"),
+        ("ACEBASE_IPC_PORT", "", "ACEBASE_IPC_PORT: at least one value is needed"),
         ("ACEBASE_IPC_PORT", "'9163", "ACEBASE_IPC_PORT: a quotation mark is not closed"),
         (
             "ACEBASE_IPC_TOKENFILE",
@@ -227,6 +238,14 @@ def test_a_variable_that_cannot_be_used(name: str, text: str, says: str) -> None
     with pytest.raises(ConfigError) as caught:
         read(environment={name: text})
     assert str(caught.value).startswith(says)
+
+
+def test_an_empty_variable_turns_off_what_the_file_allows(file: Path) -> None:
+    file.write_text('allow_host = ["relay"]\nallow_origin = ["*"]\n')
+    empty = {"ACEBASE_IPC_ALLOW_HOST": "", "ACEBASE_IPC_ALLOW_ORIGIN": ""}
+
+    config = read(file, empty).config
+    assert (config.allow_hosts, config.allow_origins) == ((), ())
 
 
 def test_variables_of_others_are_ignored() -> None:

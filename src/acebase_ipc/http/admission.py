@@ -109,7 +109,7 @@ class Admission:
         self._access.check_token(tokens, database, HTTPStatus.UNAUTHORIZED)
         if database is None:
             database = self._relay.registry.database_of(
-                client_id, lambda name: self._access.tokens.allow(name, tokens)
+                client_id, lambda name: self._access.revoked(name, tokens) is None
             )
         caller = Caller(database, client_id, query)
         self.peer(caller)

@@ -73,7 +73,10 @@ def _endpoint(kind: str, port: int, host: str, arguments: dict[str, str | None])
 
 def is_exposed(path: str) -> bool:
     """Return whether every user of the machine can read the file at *path*."""
-    return os.path.exists(path) and bool(os.stat(path).st_mode & stat.S_IROTH)
+    try:
+        return bool(os.stat(path).st_mode & stat.S_IROTH)
+    except (OSError, ValueError):
+        return False  # it may have been removed just now
 
 
 @dataclass(frozen=True, kw_only=True)

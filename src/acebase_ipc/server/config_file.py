@@ -30,6 +30,8 @@ def read_config_file(path: str) -> dict[str, Any]:
         values = tomllib.loads(f"{text}\n")  # errors at the very end have no line
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: {error}") from None
+    except (ValueError, RecursionError):  # for more than tomllib can read
+        raise ConfigError(f"{path}: a number is too long, or arrays are too deep") from None
     read = {}
     for name, value in values.items():
         try:
@@ -56,11 +58,11 @@ def _line_of(name: str, text: str) -> int:
 
     A statement ends with the first line after which the text up to there is valid TOML.
     """
-    lines = text.splitlines(keepends=True)
+    lines = text.split("\n")  # TOML knows no other end of a line
     begin = 0
     for end in range(1, len(lines) + 1):
         try:
-            if name in tomllib.loads("".join(lines[:end])):
+            if name in tomllib.loads("\n".join(lines[:end])):
                 break
         except tomllib.TOMLDecodeError:
             continue

@@ -155,19 +155,23 @@ class Daemon(Service):
         """Read the configuration again; returns whether it could be used."""
         self._notifier.reloading()
         try:
+            return self._reload_server()
+        finally:
+            self._notifier.ready()
+
+    def _reload_server(self) -> bool:
+        try:
             settings = self._sources.read()
         except ConfigError as error:
             log.error("nothing is reloaded: {error}", error=str(error))
-            is_reloaded = False
-        else:
-            before = self.server.config.limits.max_connections
-            is_reloaded = self.server.reload(settings.config)
-            if is_reloaded:
-                self._change_log(settings)
-                if self.server.config.limits.max_connections > before:
-                    allow_files(self.server.config.limits.max_connections)
-        self._notifier.ready()
-        return is_reloaded
+            return False
+        before = self.server.config.limits.max_connections
+        if not self.server.reload(settings.config):
+            return False
+        self._change_log(settings)
+        if self.server.config.limits.max_connections > before:
+            allow_files(self.server.config.limits.max_connections)
+        return True
 
     def _change_log(self, settings: Settings) -> None:
         if settings.log_level != self._log_level:

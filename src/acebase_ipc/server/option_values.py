@@ -6,12 +6,16 @@ import math
 import os
 import re
 import shlex
+from collections.abc import Sequence
 from typing import Any, Final
 
 from acebase_ipc.errors import ConfigError
 from acebase_ipc.relay.limits import parse_size
 from acebase_ipc.server.endpoints import absolute_endpoint
 from acebase_ipc.server.options import Kind, Option
+
+_MAX_BITS: Final = 64
+"""Bits of a number; all limits are lower than 2**63. Python has no text of a much longer one."""
 
 _TRUE: Final = frozenset({"true", "yes", "on", "1"})
 _FALSE: Final = frozenset({"false", "no", "off", "0"})
@@ -39,6 +43,7 @@ def from_variable(option: Option, text: str, directory: str) -> Any:
         return text.lower() in _TRUE
     if not option.kind.is_list:
         return from_argument(option, text, directory)
+    _check_count(option, text.split())
     words = shlex.shlex(text, posix=True, punctuation_chars=False)
     words.whitespace_split, words.escape, words.commenters = True, "", ""
     try:
@@ -62,7 +67,10 @@ def from_toml(option: Option, value: object, directory: str) -> Any:
         case Kind.ENDPOINTS | Kind.TEXTS:
             if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
                 raise ConfigError(f"write an array of strings: {option.name} = {option.example}")
+            _check_count(option, value)
             return tuple(from_argument(option, each, directory) for each in value)
+        case Kind.SIZE | Kind.COUNT | Kind.SECONDS if _is_huge(value):
+            raise ConfigError("the number is too long")
         case Kind.SIZE if isinstance(value, int) and not isinstance(value, bool):
             return _check(option, value, directory)
         case Kind.COUNT | Kind.SECONDS:
@@ -74,6 +82,17 @@ def from_toml(option: Option, value: object, directory: str) -> Any:
         what = option.kind.expected if option.kind is Kind.SIZE else "text in quotation marks"
         raise ConfigError(f"write {what}: {option.name} = {option.example}")
     return from_argument(option, value, directory)
+
+
+def _check_count(option: Option, values: Sequence[object]) -> None:
+    """Refuse no value if one is needed."""
+    if not values and option.needs_value:
+        raise ConfigError(f"at least one value is needed, such as {option.example}")
+
+
+def _is_huge(value: object) -> bool:
+    """Return whether *value* is a number that no limit allows, and that may have no text."""
+    return isinstance(value, int) and value.bit_length() > _MAX_BITS
 
 
 def _parse(option: Option, text: str) -> Any:
@@ -101,6 +120,8 @@ def _parse(option: Option, text: str) -> Any:
 
 
 def _check(option: Option, value: Any, directory: str) -> Any:
+    if option.kind is Kind.PATH and "\0" in value:
+        raise ConfigError("no path has a null character")
     if option.kind is Kind.PATH and value:
         return os.path.join(directory, value)
     if option.check is not None:

@@ -74,6 +74,8 @@ class Option:
     :ivar field: the field of ``AceBaseIPCServerConfig`` that it sets; its own name by default.
     :ivar choices: the values of a :attr:`Kind.CHOICE`.
     :ivar check: raises :exc:`ConfigError` for a value that cannot be used.
+    :ivar needs_value: whether an empty list is refused: it would mean the default, which a weaker
+        place may have narrowed.
     :ivar excludes: another option that it stands for: only one of them has a value.
     """
 
@@ -89,6 +91,7 @@ class Option:
     short: str = ""
     choices: tuple[str, ...] = ()
     check: Callable[[Any], object] | None = None
+    needs_value: bool = False
     excludes: str | None = None
 
     @property
@@ -160,6 +163,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         example=f'["{DEFAULT_ENDPOINT}"]',
         default=DEFAULT_ENDPOINT,
         check=parse_endpoint,
+        needs_value=True,
     ),
     Option(
         name="trust_proxy",
@@ -249,6 +253,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         default="all",
         reloads=True,
         check=clean_database,
+        needs_value=True,
     ),
     Option(
         name="dialect",

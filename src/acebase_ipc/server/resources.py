@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from pathlib import Path
 from typing import Final
@@ -40,7 +41,7 @@ def memory_limit(root: Path = Path("/")) -> int | None:
     on its host: then the group is the topmost one that is to be seen.
     """
     try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
+        lines = os.fsdecode((root / "proc/self/cgroup").read_bytes()).splitlines()
     except OSError:
         return None
     found = []

@@ -306,6 +306,27 @@ def test_a_client_that_has_sent_much_is_paused_and_resumed(network: Network) -> 
     )
 
 
+@pytest.mark.parametrize("is_known", [False, True])
+def test_a_client_that_is_paused_by_what_tells_whether_it_sends_much_stays_paused(
+    network: Network, is_known: bool
+) -> None:
+    """It is then watched by another epoll: a new one, and of many one that sends much."""
+    pairs = [network.connect_known() if is_known else network.connect() for _ in range(CROWD)]
+    for client, ear in pairs:
+        ear.on_data = lambda data, number=ear.number: network.reader.pause(number)
+        client.sendall(b"x" * (2 * CROWD_BUFFER if is_known else 1))
+    network.reactor.turn_until(lambda: all(ear.heard for _, ear in pairs))
+    for client, _ in pairs:
+        client.sendall(b"x")
+    for _ in range(10):
+        network.reactor.turn()
+    read = CROWD_BUFFER if is_known else 1
+    assert {len(ear.heard) for _, ear in pairs} == {read}
+    for _, ear in pairs:
+        assert network.reader.resume(ear.number)
+    network.reactor.turn_until(lambda: all(len(ear.heard) > read for _, ear in pairs))
+
+
 def test_many_that_have_sent_much_are_discarded(network: Network) -> None:
     pairs = connect_heavy(network)
     client, ear = network.connect()

@@ -77,16 +77,18 @@ class Receiver(Protocol):
 class _Source:
     """A socket to read from: what watches it, and for whom.
 
+    :ivar events: what is watched: nothing while it is paused.
     :ivar is_new: whether nothing was read from it yet.
     """
 
-    __slots__ = ("epoll", "is_new", "receiver", "socket", "transport")
+    __slots__ = ("epoll", "events", "is_new", "receiver", "socket", "transport")
 
     def __init__(self, epoll: select.epoll, handle: socket.socket, receiver: Receiver) -> None:
         self.epoll = epoll
         self.socket = handle
         self.receiver = receiver
         self.transport = receiver.transport
+        self.events = select.EPOLLIN
         self.is_new = True
 
 
@@ -198,6 +200,7 @@ class EpollReader:
         source = self._sources.get(number)
         if source is None:
             return False
+        source.events = events
         with suppress(OSError):  # if it is closed, its transport notices
             source.epoll.modify(number, events)
         return True
@@ -289,7 +292,7 @@ class EpollReader:
 
     @staticmethod
     def _move(number: int, source: _Source, epoll: select.epoll) -> None:
-        epoll.register(number, select.EPOLLIN)
+        epoll.register(number, source.events)  # what was received may have paused it
         source.epoll.unregister(number)
         source.epoll = epoll
 

@@ -84,6 +84,16 @@ def test_the_admin_endpoint_accepts_few_connections_and_pauses() -> None:
         assert reactor.getDelayedCalls() == []
 
 
+def test_the_admin_endpoint_does_not_pause_for_single_connections() -> None:
+    with flooded(1, is_admin=True) as (reactor, port, factory):
+        port.doRead()
+        host = port.getHost()
+        with socket.create_connection((host.host, host.port), timeout=10):
+            port.doRead()
+        assert factory.accepted == 2
+        assert reactor.getDelayedCalls() == []
+
+
 def test_a_port_that_was_closed_meanwhile_stays_closed() -> None:
     with flooded(ADMIN_ACCEPTS, is_admin=True) as (reactor, port, _):
         port.doRead()

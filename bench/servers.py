@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -117,6 +118,14 @@ def _baseline_command(pem: Path | None) -> list[str]:
 
 BASELINE = Program(_baseline_command)
 """The plain Autobahn relay."""
+
+
+def free_port() -> int:
+    """Return a port of loopback that nobody listens on."""
+    with socket.socket() as port:
+        port.bind(("127.0.0.1", 0))
+        number: int = port.getsockname()[1]
+    return number
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from bench.attacks.measurement import MIB, TOKEN, Attack, measure, verdict
 from bench.attacks.stuck_peer import measure_stuck_peer
 from bench.attacks.swarms import SWARMS
 from bench.processes import BenchError, raise_file_limit
-from bench.servers import THIS_PYTHON, Server, relay, running_server
+from bench.servers import BACKLOG, THIS_PYTHON, Server, free_port, relay, running_server
 from tests.certificates import make_certificate
 
 ATTACKS = (*SWARMS, *FLOODS)
@@ -75,9 +75,13 @@ def attacks(settings: Settings) -> Iterator[str]:
 
 def _perform(attack: Attack, settings: Settings, count: int, seconds: float) -> Iterator[str]:
     options = ("--token", TOKEN, *attack.options)
+    target = None
+    if attack.at_admin:
+        target = "127.0.0.1", free_port()
+        options = (*options, f"--admin=tcp:{target[1]}:interface={target[0]}:backlog={BACKLOG}")
     try:
         with settings.running_relay(*options, secure=attack.secure) as server:
-            outcome = measure(server, attack, count, seconds)
+            outcome = measure(server, attack, count, seconds, target)
     except (OSError, BenchError) as error:
         yield f"{attack.name}: {count:,} connections"
         yield verdict([str(error) or repr(error)])

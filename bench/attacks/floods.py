@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
+from contextlib import suppress
 
 from bench.attacks.measurement import TOKEN, Attack, Stage, Tally
-from bench.attacks.peers import DEADLINE, PING, Peer, frame, http, insecure_tls, upgrade
-from bench.attacks.pump import Connect, Pump, Refill
+from bench.attacks.peers import DEADLINE, PING, Address, Peer, frame, http, insecure_tls, upgrade
+from bench.attacks.pump import LINGER_AND_RESET, Connect, Pump, Refill
+from bench.processes import BenchError
 
 READ = 1 << 16
 """Bytes that the relay reads at a time."""
@@ -34,6 +37,9 @@ LONG_SECONDS = 30.0
 
 STANDSTILL = 6.0
 """Seconds without a byte read after which the relay reads no more."""
+
+OPERATOR_INTERVAL = 0.1
+"""Seconds between two questions of an operator."""
 
 SESSION_SECONDS = 15.0
 """Default lifetime of a session whose connection is lost."""
@@ -162,6 +168,66 @@ def sessions_ending_together(stage: Stage) -> None:
         stage.finish(Tally())
 
 
+def admin_connections(stage: Stage) -> None:
+    """Open connections and reset them, as fast as possible, while an operator asks for the status.
+
+    :raises BenchError: if the operator has no answer.
+    """
+    operator = Operator(stage.address)
+    stage.ready()
+    operator.start()
+    end = time.monotonic() + stage.seconds
+    opened = 0
+    while time.monotonic() < end:
+        batch = [socket.socket() for _ in range(stage.count)]
+        for each in batch:
+            each.setblocking(False)
+            with suppress(BlockingIOError):
+                each.connect(stage.address)
+        for each in batch:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_AND_RESET)
+            each.close()
+        opened += len(batch)
+    operator.finish()
+    stage.finish(Tally(opened))
+
+
+class Operator(threading.Thread):
+    """Asks an admin endpoint for the status again and again."""
+
+    def __init__(self, address: Address) -> None:
+        super().__init__(daemon=True)
+        self._address = address
+        self._goes_on = True
+        self._failure: OSError | None = None
+
+    def run(self) -> None:
+        """Ask, until :meth:`finish`; once at least."""
+        try:
+            while self._ask() and self._goes_on:
+                time.sleep(OPERATOR_INTERVAL)
+        except OSError as error:
+            self._failure = error
+
+    def _ask(self) -> bool:
+        with socket.create_connection(self._address, DEADLINE) as connection:
+            connection.sendall(http("GET /api/v1/status", "Connection: close"))
+            answer = b"".join(iter(lambda: connection.recv(READ), b""))
+        if not answer.startswith(b"HTTP/1.1 200 "):
+            raise ConnectionError(f"the answer is {answer[:20]!r}")
+        return True
+
+    def finish(self) -> None:
+        """Wait for the last answer.
+
+        :raises BenchError: if there was none, once.
+        """
+        self._goes_on = False
+        self.join(DEADLINE)
+        if self._failure is not None or self.is_alive():
+            raise BenchError(f"the operator has no answer: {self._failure or 'it takes too long'}")
+
+
 def tls_without_close_notify(stage: Stage) -> None:
     """Let the relay end TLS connections, and answer none of its ends."""
     requests = (
@@ -213,4 +279,12 @@ FLOODS = (
         secure=True,
     ),
     Attack("sessions that end together", sessions_ending_together, 1_200, 300, memory=64),
+    Attack(
+        "new connections to the admin endpoint",
+        admin_connections,
+        50,
+        50,
+        memory=32,
+        at_admin=True,
+    ),
 )

@@ -79,6 +79,7 @@ class Attack:
     :ivar memory: MiB by which the relay's resident memory may grow.
     :ivar options: of the relay, besides the token.
     :ivar secure: whether it is over TLS.
+    :ivar at_admin: whether it is at the admin endpoint, and not at the peers' port.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Attack:
     memory: int
     options: tuple[str, ...] = ()
     secure: bool = False
+    at_admin: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,15 +135,18 @@ def verdict(faults: list[str]) -> str:
     return f"    FAULT: {'; '.join(faults)}" if faults else "    ok"
 
 
-def measure(server: Server, attack: Attack, count: int, seconds: float) -> Outcome:
+def measure(
+    server: Server, attack: Attack, count: int, seconds: float, target: Address | None = None
+) -> Outcome:
     """Attack *server* with *count* connections for so long, and measure the others.
 
+    :param target: what is attacked; default: the peers' port.
     :raises OSError: if a message of the others is lost, or one of their connections ends.
     :raises BenchError: if the attack itself fails.
     """
     with Pair(server.address, TOKEN, secure=attack.secure) as pair:
         before = pair.measure_for(1.0)
-        with _running(attack.run, server.address, count, seconds) as attacker:
+        with _running(attack.run, target or server.address, count, seconds) as attacker:
             _keep_alive(pair, attacker)
             _receive(attacker)  # ready
             memory = server.memory()

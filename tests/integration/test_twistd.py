@@ -136,6 +136,30 @@ def test_what_cannot_serve_says_so_in_one_line(
     assert not logfile.exists() or "Traceback" not in logfile.read_text()
 
 
+@pytest.mark.parametrize(
+    ("option", "says"), [("--pidfile", "missing/relay.pid"), ("--chroot", "missing/root")]
+)
+def test_what_twistd_itself_cannot_do_for_a_daemon_is_one_line(
+    tmp_path: Path, option: str, says: str
+) -> None:
+    started = subprocess.run(
+        [
+            *(TWISTD, "--pidfile=relay.pid", "--logfile=relay.log", f"{option}={tmp_path}/{says}"),
+            *("acebase-ipc", "--port", on_loopback()),
+        ],
+        cwd=tmp_path,
+        env=clean_environment(),
+        capture_output=True,
+        timeout=DEADLINE,
+        text=True,
+    )
+
+    assert started.returncode == 1
+    (line,) = started.stderr.splitlines()
+    assert line.startswith("acebase-ipc: ")
+    assert says in line
+
+
 def test_a_daemon_that_is_killed_while_it_starts_does_not_let_its_parent_wait(
     tmp_path: Path,
 ) -> None:

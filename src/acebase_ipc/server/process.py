@@ -6,10 +6,11 @@ import atexit
 import os
 import resource
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import Final
 
 from twisted.logger import Logger
@@ -73,7 +74,15 @@ class Launch:
                 if os.getpid() == parent:
                     self._wait(outcome)
 
+            def crashed(
+                kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+            ) -> None:
+                self._complain(f"acebase-ipc: {error}")
+                self._tell(_FAILED)
+                sys.__excepthook__(kind, error, traceback)
+
             os.register_at_fork(after_in_parent=wait)
+            sys.excepthook = crashed  # such as of a pid file that ``twistd`` cannot write
 
     def _wait(self, outcome: int) -> None:
         """Wait in the first process until the daemon has told its outcome, or has ended."""

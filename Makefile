@@ -58,7 +58,7 @@ help: ## Show this list
 	@sed -n 's/^\([a-z][a-z./-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 30
 
 run: $(VENV)/.run ## Install into .venv and start the relay (ARGS='--help' shows its options)
-	@echo "The admin endpoint: http://127.0.0.1:9164"
+	@echo "The status page: http://127.0.0.1:9164"
 	@exec $(BIN)/acebase-ipc serve --admin 9164 $(ARGS)
 
 cluster: $(CLUSTER)/node_modules/.package-lock.json ## Run an AceBase cluster on the relay of "make run" in another terminal

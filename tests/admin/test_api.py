@@ -309,6 +309,16 @@ def test_events_after_one_are_the_next_ones() -> None:
     assert third == {"events": [], "last": second["last"]}
 
 
+def test_events_of_a_level_and_above() -> None:
+    with AdminRelay() as relay:
+        relay.join("alice").say("to:nobody;hello")
+        kinds = {
+            level: [each["kind"] for each in relay.see(f"events?limit=1&level={level}")["events"]]
+            for level in ("debug", "info", "warn")
+        }
+    assert kinds == {"debug": ["MessageDropped"], "info": ["PeerJoined"], "warn": []}
+
+
 def test_a_reason_is_told_by_its_name() -> None:
     with AdminRelay() as relay:
         relay.join("alice").say("to:nobody;hello")
@@ -347,6 +357,7 @@ def test_connections_that_have_ended_are_told_with_the_reason() -> None:
         "events?limit=%D9%A1",
         "events?after=-1",
         "events?after=99999999999999999999",
+        "events?level=INFO",
         "connections/closed?limit=0",
         "stream?events=2",
         "stream?messages=true",

@@ -38,6 +38,15 @@ def read_line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline()
 
 
+def lines_to(process: subprocess.Popen[str], text: str) -> list[str]:
+    """Read lines up to the first that has *text*."""
+    lines = [read_line(process)]
+    while text not in lines[-1]:
+        assert lines[-1], "the command has ended"
+        lines.append(read_line(process))
+    return lines
+
+
 def wait_for_reader(relay: Served, process: subprocess.Popen[str], peer: PlayedPeer) -> str:
     """Send messages until the first is shown; returns its line."""
     assert process.stdout is not None
@@ -104,6 +113,24 @@ def test_events(command: Command, relay: Served, played: Cluster) -> None:
     assert f"{DATABASE}: {played.waiter.id} joined" in shown.output
     kinds = [json.loads(line)["kind"] for line in listed.lines]
     assert kinds == ["PeerJoined"] * 3
+
+
+def test_events_have_a_level() -> None:
+    with served() as own:
+        with following(own, "events", "--follow", "--level", "debug") as process:
+            with PlayedPeer(own.port, worker_id(1)):
+                pass
+            assert any(" debug " in line for line in lines_to(process, "has ended"))
+            with PlayedPeer(own.port, worker_id(4)):
+                lines_to(process, f"{worker_id(4)} joined")
+        with following(own, "events", "--follow") as process:
+            past = lines_to(process, f"{worker_id(1)} joined")
+            with PlayedPeer(own.port, worker_id(2)):
+                pass
+            with PlayedPeer(own.port, worker_id(3)):
+                new = lines_to(process, f"{worker_id(3)} joined")
+    assert any(f"{worker_id(2)} joined" in line for line in new)
+    assert not any(" debug " in line for line in past + new)
 
 
 def test_events_go_on(relay: Served, played: Cluster) -> None:

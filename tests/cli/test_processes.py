@@ -22,6 +22,17 @@ print(connection.getsockname()[1], flush=True)
 sys.stdin.read()
 """
 
+TITLE = b"node /srv/app.js"
+
+CHANGE_TITLE = f"""
+with open("/proc/self/stat") as status:
+    first, end = map(int, status.read().rpartition(")")[2].split()[45:47])
+with open("/proc/self/mem", "r+b", buffering=0) as memory:
+    memory.seek(first)
+    memory.write({TITLE!r}.ljust(end - first, bytes(1)))
+"""
+"""Overwrites the memory of the process's arguments, as Node.js does for process.title."""
+
 
 @pytest.fixture
 def stack() -> Iterator[ExitStack]:
@@ -40,14 +51,17 @@ def listen(stack: ExitStack, host: str = "127.0.0.1") -> int:
     return number
 
 
-def connect(stack: ExitStack, port: int, host: str = "127.0.0.1", own: int = 0) -> tuple[int, int]:
+def connect(
+    stack: ExitStack, port: int, host: str = "127.0.0.1", own: int = 0, first: str = ""
+) -> tuple[int, int]:
     """Connect in a new process; returns its id and the port that it connects from.
 
     :param own: that port; 0 for any.
+    :param first: what the process executes before it connects.
     """
     process = stack.enter_context(
         subprocess.Popen(
-            [sys.executable, "-c", CONNECT, host, str(own), str(port)],
+            [sys.executable, "-c", first + CONNECT, host, str(own), str(port)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -86,3 +100,11 @@ def test_behind_a_proxy_the_connection_is_to_its_port(stack: ExitStack) -> None:
     pid, port = connect(stack, listen(stack))
 
     assert find_processes([f"127.0.0.1:{port}"], [1])[f"127.0.0.1:{port}"].pid == pid
+
+
+def test_a_process_with_a_title(stack: ExitStack) -> None:
+    relay = listen(stack)
+    _, port = connect(stack, relay, first=CHANGE_TITLE)
+    address = f"127.0.0.1:{port}"
+
+    assert find_processes([address], [relay])[address].command == TITLE.decode()

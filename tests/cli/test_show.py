@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -18,7 +19,7 @@ def test_status(command: Command, relay: Served, played: Cluster) -> None:
 
     assert shown.status == 0
     values = dict(line.split(maxsplit=1) for line in shown.lines)
-    assert values["state"].startswith("serving for ")
+    assert re.fullmatch(r"serving, started .+ ago", values["state"])
     assert values["process"].startswith(f"{relay.process.pid} on ")
     assert values["peers"] == "3"
     assert values["token"] == "not required"

@@ -30,6 +30,7 @@ from acebase_ipc.http.responses import respond
 from acebase_ipc.protocol.errors import RequestRefused
 from acebase_ipc.protocol.handshake import parse_query
 from acebase_ipc.relay.errors import NotFound
+from acebase_ipc.relay.events import Severity
 from acebase_ipc.relay.lock_table import LockRecords
 from acebase_ipc.relay.peers import Database
 
@@ -192,7 +193,8 @@ class API(Resource):
         query = parse_query(raw_query(request))
         limit = number(query, "limit", 1, MAX_LIMIT, DEFAULT_LIMIT)
         after = number(query, "after", 0, 2**53, None)
-        events = self._context.history.events(limit or DEFAULT_LIMIT, after)
+        lowest = severity(query, "level")
+        events = self._context.history.events(limit or DEFAULT_LIMIT, after, lowest)
         last = self._context.history.last if after is None else after
         last = events[-1].id if events else last
         return self._list(request, "events", map(view.event, events), last=last)
@@ -236,3 +238,15 @@ def number(
     if text.isascii() and text.isdigit() and len(text) <= 16 and lowest <= int(text) <= highest:
         return int(text)
     raise BadRequest(f"{name} is not a whole number from {lowest} to {highest}")
+
+
+def severity(query: dict[str, str], name: str) -> Severity:
+    """Return the severity *name* of a query; default: the lowest.
+
+    :raises BadRequest: if it is none.
+    """
+    try:
+        return Severity(query.get(name, Severity.DEBUG.value))
+    except ValueError:
+        names = ", ".join(each.value for each in Severity)
+        raise BadRequest(f"{name} is none of {names}") from None

@@ -67,13 +67,18 @@ class History:
         for subscriber in tuple(self._subscribers):
             subscriber(noted)
 
-    def events(self, limit: int, after: int | None = None) -> list[Noted[RelayEvent]]:
+    def events(
+        self, limit: int, after: int | None = None, lowest: Severity = Severity.DEBUG
+    ) -> list[Noted[RelayEvent]]:
         """Return events in the order in which they happened.
 
         :param after: an id; default: the last *limit* events. Else the first *limit* events
             whose ids exceed it.
+        :param lowest: only events that are as severe, or more.
         """
-        found = list(merge(*self._events.values(), key=attrgetter("id")))
+        severities = list(Severity)
+        kept = [self._events[each] for each in severities[severities.index(lowest) :]]
+        found = list(merge(*kept, key=attrgetter("id")))
         if after is None:
             return found[-limit:]
         return [each for each in found if each.id > after][:limit]

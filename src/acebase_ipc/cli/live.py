@@ -31,6 +31,9 @@ from acebase_ipc.cli.output import (
     table,
 )
 
+LEVELS: Final = ("debug", "info", "warn", "error")
+"""The severities of events, ascending."""
+
 MAX_EVENTS: Final = 1000
 """Events that the relay remembers."""
 
@@ -103,7 +106,8 @@ def _top(before: _Sample | None, now: _Sample) -> RenderableType:
         seconds = now.at - before.at
         rates = {name: (n - known.get(name, n)) / seconds for name, n in now.received.items()}
     head = Text(
-        f"acebase-ipc {status['version']}: {status['state']} for {duration(status['uptime'])},"
+        f"acebase-ipc {status['version']}: {status['state']},"
+        f" started {duration(status['uptime'])} ago,"
         f" {count(status['peers'], 'peer')} of {count(status['databases'], 'database')},"
         f" {count(status['locks'], 'lock')}, {count(status['requests'], 'open request')}\n"
         f"{sum(rates.values()):,.0f} messages/s, memory {size(memory['used'])} of"
@@ -211,9 +215,16 @@ def _message_line(message: dict[str, Any]) -> str:
     show_default=True,
     help="The number of past events.",
 )
+@click.option(
+    "--level",
+    type=click.Choice(LEVELS),
+    default="info",
+    show_default=True,
+    help="Only events of this level and above.",
+)
 @json_option
 @pass_admin
-def events(admin: Admin, follow: bool, limit: int, as_json: bool) -> None:
+def events(admin: Admin, follow: bool, limit: int, level: str, as_json: bool) -> None:
     """Show who came and left, refusals, warnings.
 
         With --json each event is an object in a line of its own.
@@ -229,14 +240,15 @@ def events(admin: Admin, follow: bool, limit: int, as_json: bool) -> None:
         else:
             click.echo(_event_line(event))
 
-    answer = admin.get("events", limit=limit)
+    answer = admin.get("events", limit=limit, level=level)
     for each in answer["events"]:
         print_event(each)
     if not follow:
         return
+    shown = LEVELS[LEVELS.index(level) :]
     with suppress(KeyboardInterrupt):
         for event in admin.stream(last_event=answer["last"], events=1):
-            if event.kind == "event":
+            if event.kind == "event" and event.data["severity"] in shown:
                 print_event(event.data)
 
 

@@ -45,11 +45,21 @@ def find_processes(addresses: Iterable[str], ports: Collection[int]) -> dict[str
         match to_relay or there:  # behind a proxy, the connection is to another port
             case [only] if only.pid is not None:
                 try:
-                    command = shlex.join(psutil.Process(only.pid).cmdline())
+                    command = _command(psutil.Process(only.pid).cmdline())
                 except psutil.Error:
                     continue  # it has just ended
                 found[address] = Process(only.pid, command)
     return found
+
+
+def _command(arguments: list[str]) -> str:
+    """Return a command line, or the title that a process has given itself, as PM2 does.
+
+    Linux shows a title as the first argument, and what is left of the memory of the arguments as
+    empty ones.
+    """
+    first, *others = arguments or [""]
+    return shlex.join(arguments) if any(others) else first
 
 
 def _format(host: str, port: int) -> str:

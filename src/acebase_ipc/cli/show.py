@@ -46,7 +46,7 @@ def status_fields(status: dict[str, Any]) -> list[tuple[str, object]]:
     lag = status["loop_lag"]
     return [
         ("relay", f"acebase-ipc {status['version']}, Python {status['python']}"),
-        ("state", f"{status['state']} for {duration(status['uptime'])}"),
+        ("state", f"{status['state']}, started {duration(status['uptime'])} ago"),
         ("process", f"{status['pid']} on {status['hostname']}"),
         ("listens on", ", ".join(status["endpoints"])),
         ("token", "required" if status["token_required"] else "not required"),

@@ -71,7 +71,7 @@ def drain(admin: Admin, off: bool, as_json: bool) -> None:
 def reload(admin: Admin, as_json: bool) -> None:
     """Let the relay read its tokens again.
 
-        Peers whose token is gone are disconnected. SIGHUP does the same.
+    Peers whose token is gone are disconnected. SIGHUP does the same.
 
     \b
     Example:

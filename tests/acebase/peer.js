@@ -15,10 +15,10 @@
  *   {"ipcExit": code}         the client has ended its IPC
  *   {"fatal": {"origin": "uncaughtException", "text": …}}   this process is about to end with this error
  *
- * The client is the npm package acebase, unmodified. Three things are wrapped from outside: its `ws`
+ * The client is the npm package acebase, unmodified. Four things are wrapped from outside: its `ws`
  * property, to observe the wire, `connect`, to stay disconnected from the relay without a refused
- * connection (which would end the process ten seconds later), and reading the table of free space, to
- * take long. With "away": true in the options the process does not connect before `return`; with
+ * connection (which would end the process ten seconds later), reading the table of free space, to
+ * take long, and the clock, to stop it. With "away": true in the options the process does not connect before `return`; with
  * "opensAfter": n its disk takes n milliseconds.
  */
 
@@ -50,6 +50,20 @@ const distribution = path.dirname(require.resolve('acebase'));
 const { RemoteIPCPeer } = require(path.join(distribution, 'ipc', 'remote.js'));
 
 const options = JSON.parse(process.argv[2]);
+
+// -- time -------------------------------------------------------------------------------------------
+
+const now = Date.now;
+let behind = 0; // ms by which the clock of this process is behind
+let stopped = null; // the time at which it was stopped
+Date.now = () => (stopped === null ? now() - behind : stopped);
+
+const startClock = () => {
+    if (stopped !== null) {
+        behind = now() - stopped;
+        stopped = null;
+    }
+};
 
 // -- staying disconnected ---------------------------------------------------------------------------
 
@@ -129,6 +143,9 @@ const observe = (ws) => {
     ws.addEventListener('message', (message) => {
         const text = String(message.data);
         const kind = count(wire.received, text);
+        if (kind === 'welcome') {
+            startClock();
+        }
         if (['connect', 'disconnect'].includes(kind)) {
             wire.announced.push([kind, text.slice(kind.length + 1)]);
         } else if (['hello', 'bye'].includes(kind)) {
@@ -297,6 +314,12 @@ const commands = {
         const before = welcomes;
         connectAgain();
         await new Promise((resolve) => waiting.push({ holds: () => welcomes > before, resolve }));
+        return null;
+    },
+
+    // Stops the clock of this process (Date.now, not its timers) until the relay's next welcome.
+    stopClock: () => {
+        stopped = Date.now();
         return null;
     },
 

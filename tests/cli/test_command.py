@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -31,13 +32,32 @@ def commands(group: click.Group = cli, path: tuple[str, ...] = ()) -> Iterator[t
 COMMANDS = sorted(commands())
 
 
+def find(path: tuple[str, ...]) -> click.Command:
+    """The command of these words."""
+    found: click.Command = cli
+    for name in path:
+        assert isinstance(found, click.Group)
+        found = found.commands[name]
+    return found
+
+
 @pytest.mark.parametrize("path", [each for each in COMMANDS if each != ("serve",)], ids=" ".join)
 def test_help_has_an_example(command: Command, path: tuple[str, ...]) -> None:
     shown = command(*path, "--help")
 
     assert shown.status == 0
     assert "Example:" in shown.output
-    assert f"acebase-ipc {' '.join(path)}" in shown.output.partition("Example:")[2]
+    text, _, example = shown.output.partition("Example:")
+    assert f"acebase-ipc {' '.join(path)}" in example
+    paragraphs = text.partition("\n\n")[2].splitlines()
+    assert not [each for each in paragraphs if re.match(" {3}", each) or re.search(r"\S {3}", each)]
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_option_is_explained(path: tuple[str, ...]) -> None:
+    for each in find(path).params:
+        if isinstance(each, click.Option):
+            assert each.help, each.name
 
 
 def test_a_relay_is_served_with_its_own_help(command: Command) -> None:
@@ -51,12 +71,7 @@ def test_a_relay_is_served_with_its_own_help(command: Command) -> None:
     "path", [each for each in COMMANDS if each not in (("completion",), ("serve",))], ids=" ".join
 )
 def test_every_command_can_print_json(path: tuple[str, ...]) -> None:
-    found: click.Command = cli
-    for name in path:
-        assert isinstance(found, click.Group)
-        found = found.commands[name]
-
-    assert "--json" in [option for each in found.params for option in each.opts]
+    assert "--json" in [option for each in find(path).params for option in each.opts]
 
 
 def test_help_tells_the_statuses_and_whole_sentences(command: Command) -> None:

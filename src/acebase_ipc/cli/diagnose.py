@@ -71,9 +71,9 @@ def doctor(
 ) -> None:
     """Find out why clients cannot use a relay.
 
-    Looks at every step on the way to the relay at URL, and says what to do about it.
-        URL is ws://host:port, wss://host:port or ws+unix:/path/of/socket, as clients are given
-    it. The exit status is 1 if something is wrong.
+    It takes every step on the way to the relay at URL, and says what to do where one fails. URL is
+    ws://host:port, wss://host:port or ws+unix:/path/of/socket, as clients are given it. The exit
+    status is 1 if something is wrong.
 
     \b
     Example:

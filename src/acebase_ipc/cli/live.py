@@ -227,7 +227,7 @@ def _message_line(message: dict[str, Any]) -> str:
 def events(admin: Admin, follow: bool, limit: int, level: str, as_json: bool) -> None:
     """Show who came and left, refusals, warnings.
 
-        With --json each event is an object in a line of its own.
+    With --json each event is an object in a line of its own.
 
     \b
     Example:

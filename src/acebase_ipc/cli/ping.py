@@ -98,17 +98,30 @@ ca_option = click.option(
 
 @click.command()
 @click.argument("url")
-@click.option("--count", type=click.IntRange(1, 1_000_000), default=100, show_default=True)
+@click.option(
+    "--count",
+    type=click.IntRange(1, 1_000_000),
+    default=100,
+    show_default=True,
+    help="Round trips of each size.",
+)
 @click.option(
     "--size",
     "sizes",
+    metavar="SIZE",
     callback=read_sizes,
     multiple=True,
     default=[DEFAULT_SIZE],
     show_default=True,
     help="Bytes of each message, such as 16KiB; may be given more than once.",
 )
-@click.option("--database", default=DATABASE, show_default=True, help="The database of both peers.")
+@click.option(
+    "--database",
+    metavar="DB",
+    default=DATABASE,
+    show_default=True,
+    help="The wire name of the database of both peers.",
+)
 @relay_token_option
 @ca_option
 @json_option
@@ -123,8 +136,8 @@ def ping(
 ) -> None:
     """Measure round trips through a relay.
 
-    Two peers connect to the relay at URL; what one sends, the other sends back.
-        URL is ws://host:port, wss://host:port or ws+unix:/path/of/socket.
+    Two peers connect to the relay at URL; what one sends, the other sends back. URL is
+    ws://host:port, wss://host:port or ws+unix:/path/of/socket.
 
     \b
     Example:

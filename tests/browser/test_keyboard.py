@@ -62,6 +62,7 @@ def test_shortcuts(watch: Watch, relay: Ports, cluster: Cluster) -> None:
         expect(heading).to_have_text(name)
         expect(heading).to_be_focused()
     page.keyboard.press("2")
+    expect(heading).to_have_text("Databases")
     page.keyboard.press("/")
     filter_field = page.get_by_role("searchbox")
     expect(filter_field).to_be_focused()

@@ -392,11 +392,12 @@ async def test_messages_that_do_not_end_are_cut_for_memory(peers: Peers) -> None
     with running_relay(options=options) as relay, ExitStack() as crowd:
         reader = await peers.join(relay.address, "reader")
         whole = client_frame(b"x" * (MAX_MEMORY // 2))
-        for number in range(4):
-            half = crowd.enter_context(RawClient(relay.address))
+        halves = [crowd.enter_context(RawClient(relay.address)) for _ in range(4)]
+        for number, half in enumerate(halves):
             half.upgrade(f"/library/connect?id=half{number}&v=1.0.0")
-            half.send(whole[:-1])
             assert await reader.next() == f"connect:half{number}"
+        for half in halves:  # the third one's exceeds the limit
+            half.send(whole[:-1])
         gone = sorted([await reader.next() for _ in range(2)])
         assert all(each.startswith("disconnect:half") for each in gone)
         pattern = re.compile(r"half\d from \S+ is disconnected: .* exceeds max_memory")

@@ -14,6 +14,7 @@ from acebase_ipc.http import errors as http_errors
 from acebase_ipc.http.errors import (
     BadRequest,
     ConflictingId,
+    DatabaseNotServed,
     HeadTooLarge,
     HTTPVersionRefused,
     MethodNotAllowed,
@@ -41,6 +42,7 @@ REQUESTS: list[tuple[RequestRefused, int, str]] = [
     (WrongToken(403), 403, "Unauthorized"),
     (WrongToken(401), 401, "Unauthorized"),
     (Unauthorized(), 403, "Unauthorized"),
+    (DatabaseNotServed(), 403, "This relay does not serve this database"),
     (UnsupportedVersion(), 409, "Unsupported client IPC version"),
     (InvalidClientId(), 500, "Invalid IPC client id"),
     (ConflictingId(), 409, "Another living client is connected under this id"),

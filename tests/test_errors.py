@@ -95,6 +95,7 @@ def test_only_handshakes_that_published_clients_give_up_on_have_their_statuses()
     assert {type(error) for error, status, _ in REQUESTS if status in given_up} == {
         AmbiguousPeer,
         ConflictingId,
+        DatabaseNotServed,
         InvalidClientId,
         Unauthorized,
         UnsupportedVersion,

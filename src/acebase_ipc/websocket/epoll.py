@@ -206,22 +206,14 @@ class EpollReader:
         return True
 
     def doRead(self) -> None:
-        """Receive the data that has arrived, and what arrives in the meantime.
-
-        While several clients send at once, this saves the reactor's own work between two reads.
-        """
-        end = self._work.units + TURN
-        more = True
-        while more and self._epoll is not None:
+        """Receive the data that has arrived, once from each socket that is ready."""
+        if self._epoll is not None:
             self._begun()
-            more = self._read_round(self._epoll, end)
+            self._read_ready(self._epoll)
             self._finished()
 
-    def _read_round(self, epoll: select.epoll, end: int) -> bool:
-        """Read once from each socket that is ready, until the work reaches *end* units.
-
-        :returns: whether others may be ready by now.
-        """
+    def _read_ready(self, epoll: select.epoll) -> None:
+        end = self._work.units + TURN
         ready, heavy_ready = self._ready, self._heavy_ready
         may_be_ready = True
         if not ready:
@@ -234,14 +226,12 @@ class EpollReader:
         heavy = self._heavy_epoll
         if may_be_ready and heavy is not None and not heavy_ready:
             heavy_ready.extend(map(_NUMBER, heavy.poll(0, SOCKETS)))
-        count = len(ready) + len(heavy_ready)
-        is_crowd = count >= CROWD
+        is_crowd = len(ready) + len(heavy_ready) >= CROWD
         work = self._work
         self._receive(ready, end, is_crowd, CROWD_BUFFER if is_crowd else BUFFER)
         if heavy_ready:  # they make progress, however many others there are
             heavy_end = max(end, work.units + SLICE)
             self._receive(heavy_ready, heavy_end, is_crowd, HEAVY_BUFFER if is_crowd else BUFFER)
-        return count > 1 and work.units < end
 
     def _receive(self, ready: deque[int], end: int, is_crowd: bool, size: int) -> None:
         """Read up to *size* bytes from each that is *ready*, until the work reaches *end* units."""

@@ -11,20 +11,12 @@ import click
 import pytest
 
 from acebase_ipc.cli.main import cli
-from tests.cli.test_command import COMMANDS
+from tests.cli.test_command import COMMANDS, find
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "cli.rst").read_text(encoding="utf-8")
 SECTIONS = dict(
     re.findall(r"^([^\n]+)\n=+\n\n(.*?)(?=^[^\n]+\n=+\n|\Z)", TEXT, re.MULTILINE | re.DOTALL)
 )
-
-
-def command_of(path: tuple[str, ...]) -> click.Command:
-    found: click.Command = cli
-    for name in path:
-        assert isinstance(found, click.Group)
-        found = found.commands[name]
-    return found
 
 
 def options_of(command: click.Command) -> set[str]:
@@ -44,7 +36,7 @@ def test_a_section_describes_the_options_of_its_command(path: tuple[str, ...]) -
         for option in re.findall(r"``(--?[a-z-]+)", line)
     }
 
-    assert described == options_of(command_of(path))
+    assert described == options_of(find(path))
 
 
 def test_the_global_options_are_described() -> None:

@@ -128,12 +128,17 @@ def test_what_cannot_serve_says_so_in_one_line(
         text=True,
     )
 
-    assert started.returncode == 1
-    (line,) = started.stderr.splitlines()
-    assert line.startswith("acebase-ipc: ")
-    assert says in line
+    assert_one_line(started, says)
     assert not pidfile.exists()
     assert not logfile.exists() or "Traceback" not in logfile.read_text()
+
+
+def assert_one_line(ended: subprocess.CompletedProcess[str], says: str) -> None:
+    """The process has failed, and says why in one line."""
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("acebase-ipc: ")
+    assert says in line
 
 
 @pytest.mark.parametrize(
@@ -154,10 +159,7 @@ def test_what_twistd_itself_cannot_do_for_a_daemon_is_one_line(
         text=True,
     )
 
-    assert started.returncode == 1
-    (line,) = started.stderr.splitlines()
-    assert line.startswith("acebase-ipc: ")
-    assert says in line
+    assert_one_line(started, says)
 
 
 def test_a_daemon_that_is_killed_while_it_starts_does_not_let_its_parent_wait(

@@ -10,11 +10,14 @@ from typing import Any
 
 from acebase_ipc.testing import (
     MemoryConnection,
+    MemoryPeer,
     MemoryPort,
     MemoryRelay,
     Response,
     http_head,
 )
+from tests.relay.core import MASTER
+from tests.relay.locks import body_of, grant, lock, new_id, worker_id
 
 LOOPBACK = "tcp:9164:interface=127.0.0.1"
 HOST = "127.0.0.1:9164"
@@ -44,6 +47,18 @@ class AdminRelay(MemoryRelay):
             yield
         finally:
             self.port = port
+
+    def furnish(self) -> MemoryPeer:
+        """Let there be something of everything; returns the worker that waits for a lock."""
+        master = self.join_acebase(MASTER)
+        holder, waiting = (self.join_acebase(worker_id(n)) for n in (1, 2))
+        request = lock(holder.id, new_id())
+        holder.say(request)
+        waiting.say(lock(waiting.id, new_id()))
+        master.say(grant(body_of(request), 7))
+        alice, _ = self.join_all("alice", "bobby")
+        alice.post("to:bobby;" + "x" * 100_000)
+        return waiting
 
     def ask(self, method: str, target: str, body: bytes = b"", /, **headers: str) -> Response:
         """The answer of the admin endpoint."""

@@ -24,8 +24,6 @@ from urllib3 import HTTPResponse
 import acebase_ipc.admin
 from acebase_ipc.testing import DATABASE, chunk, parse_responses
 from tests.admin.relay import HOST, AdminRelay
-from tests.relay.core import MASTER
-from tests.relay.locks import body_of, grant, lock, new_id, worker_id
 
 DOCUMENT: Any = json.loads(files(acebase_ipc.admin).joinpath("openapi.json").read_text("utf-8"))
 SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
@@ -63,16 +61,8 @@ class MemoryAdapter(HTTPAdapter):
 
 
 def furnish(relay: AdminRelay) -> None:
-    """Let there be something of everything."""
-    master = relay.join_acebase(MASTER)
-    holder, waiting = (relay.join_acebase(worker_id(n)) for n in (1, 2))
-    request = lock(holder.id, new_id())
-    holder.say(request)
-    waiting.say(lock(waiting.id, new_id()))
-    master.say(grant(body_of(request), 7))
-    alice, _ = relay.join_all("alice", "bobby")
-    alice.post("to:bobby;" + "x" * 100_000)
-    waiting.connection.reset()
+    """Let there be something of everything, a suspended session, too."""
+    relay.furnish().connection.reset()
     relay.pass_time(2)
 
 

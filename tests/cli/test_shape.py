@@ -16,8 +16,6 @@ from acebase_ipc.cli.shape import answer_schema, difference, event_schema
 from acebase_ipc.testing import DATABASE
 from tests.admin.relay import AdminRelay
 from tests.cli.conftest import Command
-from tests.relay.core import MASTER
-from tests.relay.locks import body_of, grant, lock, new_id, worker_id
 
 ADMIN = "http://127.0.0.1:9164"
 SAYS = f"the relay at {ADMIN} answered with something else than this command expects: "
@@ -32,14 +30,7 @@ def answers() -> Answers:
     paths = ("status", "databases", f"databases/{DATABASE}", "events")
     with AdminRelay(admin_bodies=True) as relay:
         reading = relay.read_stream("events=1&status=1&messages=1&bodies=1")
-        master = relay.join_acebase(MASTER)
-        holder, waiting = (relay.join_acebase(worker_id(n)) for n in (1, 2))
-        request = lock(holder.id, new_id())
-        holder.say(request)
-        waiting.say(lock(waiting.id, new_id()))
-        master.say(grant(body_of(request), 7))
-        alice, _ = relay.join_all("alice", "bobby")
-        alice.post("to:bobby;" + "x" * 20_000)
+        relay.furnish()
         found = {path: relay.see(path) for path in paths}
         found |= {f"stream/{each.kind}": each.data for each in reading.take()}
     return found | {

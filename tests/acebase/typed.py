@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.acebase.cluster import HERE, Process
@@ -75,12 +76,14 @@ def run(command: str, directory: Path, **environment: str) -> str:
 
 @contextmanager
 def started(command: str, directory: Path, **environment: str) -> Iterator[Process]:
-    """Run a command that goes on until it is interrupted."""
-    line = f"cd {shlex.quote(str(directory))} && exec {command}"
+    """Run a command that goes on until it is interrupted, as are its own children, of npx, too."""
+    line = f"cd {shlex.quote(str(directory))} && exec setsid {command}"
     process = Process(command, ["/bin/sh", "-c", line], environment)
     try:
         yield process
     finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.kill()
 
 

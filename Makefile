@@ -131,8 +131,8 @@ soak-acebase: $(VENV)/.test node-modules ## Run real AceBase clusters for SECOND
 conformance: $(VENV)/.run ## Run the Autobahn TestSuite against the WebSocket (needs Python 2.7)
 	@$(BIN)/python -m tests.conformance.run
 
-fuzz: $(VENV)/.fuzz ## Fuzz each target for SECONDS (TARGET=... selects one)
-	@$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS) $(TARGET)
+fuzz: $(VENV)/.fuzz ## Fuzz each target for SECONDS (TARGET=... selects one; SEED=...)
+	@$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(TARGET)
 
 docs/architecture.svg: docs/architecture.dot ## Draw the picture of the architecture (needs Graphviz)
 	@command -v dot > /dev/null || { \

@@ -193,7 +193,7 @@ class RelayMachine(RuleBasedStateMachine):
         if close_code and is_there and member.status is not Status.CUT:
             self.model.contested[member.database, member.id] = self.core.now + CONTEST
         if member.status is Status.CUT and is_there:
-            self.model.leave(member)  # the end of any of its connections ends it
+            self.model.end_all()  # the end of any connection ends all sessions that are ending
         process.is_lost(close_code)
 
     # Messages

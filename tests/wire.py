@@ -10,8 +10,9 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 
+from acebase_ipc.protocol.errors import MessageRefused
 from acebase_ipc.relay.memory import MemoryBudget
-from acebase_ipc.relay.work import Work
+from acebase_ipc.relay.work import SLICE, Work
 from acebase_ipc.rotation import Rotation
 from acebase_ipc.testing import Frame, Opcode, close_payload, server_frames
 from acebase_ipc.websocket.factory import WebSocketFactory
@@ -126,11 +127,24 @@ class Recorder(WebSocketConnection):
         self.on_text: Callable[[bytes], object] = lambda text: None
 
     def opened(self, connection: WebSocketConnection) -> None:
+        self.receive = self.take_texts
         self.on_open()
+
+    def take_texts(self, texts: list[bytes]) -> int:
+        """Receive texts as the relay does: up to a slice of work, or to the end."""
+        end = self.factory.work.units + SLICE
+        for count, text in enumerate(texts, 1):
+            self.received(text)
+            if self.state != self.STATE_OPEN or self.factory.work.units >= end:
+                return count
+        return len(texts)
 
     def received(self, text: bytes) -> None:
         self.heard.append(text.decode())
         self.on_text(text)
+
+    def refused(self, refusal: MessageRefused) -> None:
+        self.close(refusal.close_code, str(refusal))
 
     def received_binary(self) -> None:
         self.heard.append(b"binary")

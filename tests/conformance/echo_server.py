@@ -20,6 +20,7 @@ from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 
+from acebase_ipc.protocol.errors import MessageRefused
 from acebase_ipc.protocol.messages import Message
 from acebase_ipc.relay.memory import MemoryBudget
 from acebase_ipc.relay.work import Work
@@ -51,10 +52,15 @@ class Echo(WebSocketConnection):
         WebSocketServerProtocol.onMessageFrameBegin(self, length)
 
     def opened(self, connection: WebSocketConnection) -> None:
-        pass
+        self.receive = self.received
 
-    def received(self, text: bytes) -> None:
-        self.send(Message(text))
+    def received(self, texts: list[bytes]) -> int:
+        for text in texts:
+            self.send(Message(text))
+        return len(texts)
+
+    def refused(self, refusal: MessageRefused) -> None:
+        pass
 
     def received_binary(self) -> None:
         pass

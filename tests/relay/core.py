@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
@@ -100,6 +100,10 @@ class FakeConnection:
     def send_text(self, text: bytes) -> None:
         self.send(Message(text))
 
+    def send_texts(self, texts: Sequence[bytes]) -> None:
+        for text in texts:
+            self.send_text(text)
+
     def flush(self) -> None:
         """Write the messages of this turn."""
         batch, self._batch = self._batch, []
@@ -144,9 +148,9 @@ class Process:
         new, self._heard = texts[self._heard :], len(texts)
         return new
 
-    def says(self, message: str) -> None:
-        """Send *message* over the WebSocket."""
-        self._relay.router.receive(self.peer, message.encode())
+    def says(self, *messages: str) -> int:
+        """Send *messages* over the WebSocket, to arrive together; returns how many were relayed."""
+        return self._relay.router.receive(self.peer, [each.encode() for each in messages])
 
     def posts(self, message: str) -> None:
         """POST *message*, which needs no connection."""

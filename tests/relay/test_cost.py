@@ -224,10 +224,13 @@ def test_a_broadcast_that_suspended_peers_all_keep() -> None:
 def test_requests_and_answers_of_published_clients_take_the_short_path(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    core = Core(introduce=False)
+    core = Core(introduce=False, master_warmup=0)
     master, worker = core.join_acebase(MASTER), core.join_acebase(worker_id(1))
     others: list[str] = []
-    for name in ("_requested_otherwise", "_answered_otherwise"):
+    first = to_master(worker.peer.client_id, "request", {"type": "x"}, new_id())
+    worker.says(first)  # opens its account
+    master.says(answer(body_of(first), {"ok": True}))
+    for name in ("requested", "answered"):
         monkeypatch.setattr(LockRecovery, name, lambda *_, name=name: others.append(name))
     for number in range(1, 500):
         asked = lock(worker.peer.client_id, new_id())

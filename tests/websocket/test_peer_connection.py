@@ -183,7 +183,7 @@ def test_a_failure_of_any_call_ends_one_membership_and_nothing_else(
     with monkeypatch.context() as patch, capturedLogs() as events:
         patch.setattr(kind, method, fail)
         if method == "receive":
-            patch.setattr(PeerConnection, "received", fail)  # which has bound it already
+            alice.receive = fail  # it is bound already
         provoke(alice)
     assert events
     if alice.state != alice.STATE_CLOSED:

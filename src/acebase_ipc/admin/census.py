@@ -94,7 +94,7 @@ class Figures:
         if account is not None:
             self.memory += account.memory
             self.locks += len(account.granted) + len(account.locks)
-            self.requests += account.open
+            self.requests += len(account.requests)
 
     def count_database(self, database: Database, now: float) -> None:
         """Count what belongs to a *database* itself, at *now* in monotonic seconds."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -130,7 +130,7 @@ class Canary:
     def _send(self) -> bool:
         self._waits = False
         self._sent += 1
-        self._relay.router.receive(self._sender, b"to:receiver;%d" % self._sent)
+        self._relay.router.receive(self._sender, [b"to:receiver;%d" % self._sent])
         return False
 
     def _received(self, text: bytes) -> None:
@@ -156,6 +156,10 @@ class _Ear:
 
     def send_text(self, text: bytes) -> None:
         self._received(text)
+
+    def send_texts(self, texts: Sequence[bytes]) -> None:
+        for text in texts:
+            self._received(text)
 
     def reclaim(self) -> list[Message]:
         return []

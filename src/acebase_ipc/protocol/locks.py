@@ -61,7 +61,7 @@ _REQUESTS: Final = {each.value.encode(): each for each in RequestKind}
 _ANSWERS: Final = {b"lock-result": True, b"unlock-result": False, b"result": False}
 """The types of answers, and whether they may grant a lock."""
 
-_LOCK_ID = re.compile(rb'"data":\{"id":(\d{1,16})(?=[,}])')
+_LOCK_ID = re.compile(rb'"data":\{"id":\s*(\d{1,16})(?=[\s,}])')
 _OTHER_REQUEST = b'{"type":"request"'
 _FREE_SPACE = b'"data":{"type":"fst.release"'
 
@@ -76,13 +76,12 @@ FIRST: Final = len(b'{"type":"')
 
 
 def request_layouts(worker: str) -> dict[int, Layout[RequestKind]]:
-    """Return the layouts of the requests of *worker* by the byte at :data:`FIRST`."""
+    """Return the layouts of the usual requests of *worker* by the byte at :data:`FIRST`."""
     ends = b'","from":%b,"to":"%b"' % (json_string(worker), MASTER)
     start = b'{"type":"request","from":%b,"to":"%b","id":"' % (json_string(worker), MASTER)
     return {
         ord("l"): _layout(LOCK, b'{"type":"lock-request","id":"', ends + b',"data":{'),
         ord("u"): _layout(UNLOCK, b'{"type":"unlock-request","id":"', ends + _RELEASES),
-        ord("m"): _layout(MOVE, b'{"type":"move-lock-request","id":"', ends + _RELEASES),
         ord("r"): _layout(OTHER, start, b'","data":{'),
     }
 

@@ -10,6 +10,7 @@ nearly every message of a cluster.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
@@ -134,13 +135,12 @@ class Account:
 
     :ivar request_layouts: how its requests are laid out, by the byte at ``FIRST``.
     :ivar answer_layouts: how the answers are laid out.
-    :ivar requests: its last requests by id; ``None`` in place of one that is answered.
-    :ivar open: the number of open requests.
-    :ivar room: requests that it may have before the answered ones are forgotten.
+    :ivar requests: its open requests by id, the first one first.
+    :ivar answered: the ids of the last requests that were answered.
     :ivar granted: the locks that the present master has granted, by id.
     :ivar locks: the locks that a former master has granted, by the id that the worker knows.
     :ivar about: the locks of a former master that open requests are about, by the request's id.
-    :ivar is_plain: whether all its records are small, and no lock is of a former master.
+    :ivar large: how many messages of :attr:`requests` and :attr:`granted` are not small.
     :ivar resent: ids of requests that more than one connection of a master was handed.
     :ivar worker: the worker's number in the journal.
     """
@@ -148,16 +148,15 @@ class Account:
     __slots__ = (
         "about",
         "answer_layouts",
+        "answered",
         "granted",
         "holder",
-        "is_plain",
+        "large",
         "ledger",
         "locks",
-        "open",
         "request_layouts",
         "requests",
         "resent",
-        "room",
         "worker",
     )
 
@@ -166,22 +165,20 @@ class Account:
         self.holder = holder
         self.request_layouts = request_layouts(holder)
         self.answer_layouts = answer_layouts(holder)
-        self.requests: dict[bytes, Asked | None] = {}
-        self.open = 0
-        self.room = 2 * _REMEMBERED
+        self.requests: dict[bytes, Asked] = {}
+        self.answered: deque[bytes] = deque(maxlen=_REMEMBERED)
         self.granted: dict[int, Granted] = {}
         self.locks: dict[int, Lock] = {}
         self.about: dict[bytes, Lock] = {}
-        self.is_plain = True
+        self.large = 0
         self.resent: set[bytes] = set()
         self.worker = worker
         ledger.accounts.add(self)
 
     def open_requests(self, until: float = math.inf) -> Iterator[Request]:
         """Yield the open requests that came at *until*, in monotonic seconds, or before."""
-        for request_id, asked in self.requests.items():
-            if asked is not None and asked[1] <= until:
-                body, since, _ = asked
+        for request_id, (body, since, _) in self.requests.items():
+            if since <= until:
                 found = read_request(body)
                 kind = OTHER if found is None else found[0]
                 yield Request(request_id, kind, body, since)
@@ -197,52 +194,47 @@ class Account:
         """Make all locks, released ones, too, those of a former master."""
         for lock_id, record in self.granted.items():
             self.locks[lock_id] = self._lock(lock_id, record)
+            self._count_large(record[0], -1)
         self.granted.clear()
-        for request_id, asked in self.requests.items():
-            if asked is None:
-                continue
-            body, since, released = asked
+        for request_id, (body, since, released) in self.requests.items():
             if released is not None:
                 lock = self.about[request_id] = self._lock(read_lock_id(body) or 0, released)
                 lock.release = request_id
+                self._count_large(released[0], -1)
                 self.requests[request_id] = body, since, None
-        if self.locks or self.about:
-            self.is_plain = False
 
     def _lock(self, lock_id: int, granted: Granted) -> Lock:
         return Lock(lock_id, self.holder, *granted, self.worker)
 
-    def make_room(self) -> None:
-        """Forget answered requests, except the last ones."""
-        answered = [each for each, asked in self.requests.items() if asked is None]
-        self.open = len(self.requests) - len(answered)
-        for request_id in answered[:-_REMEMBERED]:
-            del self.requests[request_id]
-        most = MAX_RECORDS - len(self.granted) - len(self.locks) + len(self.requests) - self.open
-        self.room = min(len(self.requests) + _REMEMBERED, most)
-        if not self.locks and not self.about:
-            self.is_plain = all(len(each) <= SMALL for each in self._messages())
+    def _count_large(self, message: bytes, change: int) -> None:
+        if len(message) > SMALL:
+            self.large += change
 
-    def _messages(self) -> Iterator[bytes]:
-        for asked in self.requests.values():
-            if asked is not None:
-                yield asked[0]
-                if asked[2] is not None:
-                    yield asked[2][0]
-        for granted, _ in self.granted.values():
-            yield granted
+    # What needs more than a short look; what does not is in acebase_ipc.relay.short_way.
+
+    def open(self, request_id: bytes, body: bytes, now: float) -> None:
+        """Note a request."""
+        self.requests[request_id] = body, now, None
+        self._count_large(body, +1)
+        self.ledger.count(body)
+
+    def grant(self, lock_id: int, body: bytes, now: float) -> None:
+        """Note a lock that the present master has granted, in place of one with the same id."""
+        self.forget_lock(lock_id)
+        self.granted[lock_id] = body, now
+        self._count_large(body, +1)
+        self.ledger.count(body)
 
     def release(self, request_id: bytes, lock_id: int) -> None:
         """Note that an open request releases a lock of the present master."""
-        asked = self.requests[request_id]
-        if asked is not None:
-            self.requests[request_id] = (*asked[:2], self.granted.pop(lock_id))
+        body, since, _ = self.requests[request_id]
+        self.requests[request_id] = body, since, self.granted.pop(lock_id)
 
     def forget_lock(self, lock_id: int) -> None:
         """Forget the lock that the present master has granted under this id, if there is one."""
         granted = self.granted.pop(lock_id, None)
         if granted is not None:
-            self.ledger.discount(granted[0])
+            self._discount(granted[0])
 
     def close(self, request_id: bytes) -> Lock | None:
         """Note that an open request is answered; returns the former master's lock in question."""
@@ -250,28 +242,31 @@ class Account:
         if journal is not None:
             journal.closed(self.worker, request_id)
             self.note_release(request_id)
-        asked, self.requests[request_id] = self.requests[request_id], None
-        if asked is not None:
-            self.open -= 1
-            self.ledger.discount(asked[0])
-            if asked[2] is not None:
-                self.ledger.discount(asked[2][0])
+        body, _, released = self.requests.pop(request_id)
+        self.answered.append(request_id)
+        self._discount(body)
+        if released is not None:
+            self._discount(released[0])
         return self.about.pop(request_id, None)
+
+    def _discount(self, message: bytes) -> None:
+        self._count_large(message, -1)
+        self.ledger.discount(message)
 
     def note_release(self, request_id: bytes) -> None:
         """Tell the journal that an open request is answered, if it is one to release a lock."""
-        asked, journal = self.requests[request_id], self.ledger.journal
-        if journal is not None and asked is not None and asked[2] is not None:
-            journal.released(self.worker, read_lock_id(asked[0]) or 0)
+        (body, _, released), journal = self.requests[request_id], self.ledger.journal
+        if journal is not None and released is not None:
+            journal.released(self.worker, read_lock_id(body) or 0)
 
     def has_answered(self, request_id: bytes) -> bool:
         """Return whether a request that is not open is known: as a recent or a resent one."""
-        return request_id in self.requests or request_id in self.resent
+        return request_id in self.answered or request_id in self.resent
 
     def forget_resent(self) -> None:
         """Expect no further answers to requests that were answered although they were resent."""
         for request_id in list(self.resent):
-            if self.requests.get(request_id) is None:
+            if request_id not in self.requests:
                 self.resent.remove(request_id)
                 self.ledger.abandon(request_id, self.worker)
 
@@ -284,12 +279,20 @@ class Account:
     @property
     def records(self) -> int:
         """The number of its open requests and locks."""
-        return self.open + len(self.granted) + len(self.locks) + len(self.about)
+        return len(self.requests) + len(self.granted) + len(self.locks) + len(self.about)
 
     @property
     def memory(self) -> int:
         """The bytes that it occupies; small records are estimated."""
         return _size_of_large(self._messages()) + _RECORD * self.records
+
+    def _messages(self) -> Iterator[bytes]:
+        for body, _, released in self.requests.values():
+            yield body
+            if released is not None:
+                yield released[0]
+        for granted, _ in self.granted.values():
+            yield granted
 
 
 class Ledger:

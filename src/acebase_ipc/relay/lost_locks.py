@@ -190,7 +190,7 @@ def _known(ledger: Ledger, accounts: Iterable[Account]) -> set[int]:
         ids.update(account.granted)
         locks += [*account.locks.values(), *account.about.values()]
         for asked in account.requests.values():
-            if asked is not None and asked[2] is not None:
+            if asked[2] is not None:
                 ids.add(read_lock_id(asked[2][0]))
     for lock in locks:
         ids |= {lock.master_id, lock.former_id}

@@ -222,7 +222,7 @@ class OwnRequests:
             holder, master = database.peers.get(lock.holder.encode()), master_of(database)
             if holder is not None and holder.account is not None and master is not None:
                 holder.account.resent.add(lock.release)
-                asked = holder.account.requests[lock.release]
+                asked = holder.account.requests.get(lock.release)
                 if asked is not None:
                     self.send(master, lock.translate(asked[0]), holder)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -52,6 +52,9 @@ class Connection(Protocol):
 
     def send_text(self, text: bytes) -> None:
         """Send a message with this *text*, as :meth:`send` does, for this peer alone."""
+
+    def send_texts(self, texts: Sequence[bytes]) -> None:
+        """Send a message with each of these *texts*, as :meth:`send_text` does."""
 
     def reclaim(self) -> list[Message]:
         """Return the last messages, which were not yet handed to the transport."""

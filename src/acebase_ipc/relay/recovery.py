@@ -13,12 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import count
-from struct import error as StructError
 from typing import Final
 
 from acebase_ipc.protocol.dialect import ACEBASE
 from acebase_ipc.protocol.locks import (
-    FIRST,
     LOCK,
     MOVE,
     OTHER,
@@ -33,13 +31,14 @@ from acebase_ipc.relay.delivery import Delivery
 from acebase_ipc.relay.events import LocksFreed, Observer, TooManyRequests
 from acebase_ipc.relay.histogram import Histogram
 from acebase_ipc.relay.journal import Journal, RestoredWorker
-from acebase_ipc.relay.ledger import MAX_RECORDS, SMALL, Account, Lock
+from acebase_ipc.relay.ledger import MAX_RECORDS, Account, Lock
 from acebase_ipc.relay.lost_locks import LostLocks
 from acebase_ipc.relay.master_arrivals import MasterArrivals
 from acebase_ipc.relay.memory import MemoryBudget
 from acebase_ipc.relay.own_requests import OwnRequests, master_of
 from acebase_ipc.relay.peers import Database, Peer, SessionState
 from acebase_ipc.relay.queue import MessageQueue
+from acebase_ipc.relay.short_way import ShortWay
 
 _OWN_LOCK_IDS: Final = 2**40
 """The relay's own ids of locks begin here: AceBase counts from 1 in each process."""
@@ -48,15 +47,18 @@ _OWN_LOCK_IDS: Final = 2**40
 class LockRecovery:
     """Keeps the ledgers, and settles them when a worker or a master comes or goes.
 
+    :param max_payload: UTF-16 code units that a message may have.
     :param clock: returns monotonic seconds.
     :param enabled: whether anything is recovered; the ledgers are kept nevertheless.
     :param journal: receives what the next relay needs if this one ends without warning.
     :ivar lock_waits: the durations from a request for a lock, or to move one, to its answer.
     :ivar answer_times: the durations from another request to the master to its answer.
+    :ivar short_way: notes the usual requests and answers.
     """
 
     def __init__(
         self,
+        max_payload: int,
         delivery: Delivery,
         budget: MemoryBudget,
         observer: Observer,
@@ -67,6 +69,7 @@ class LockRecovery:
         self._delivery = delivery
         self.lock_waits = Histogram()
         self.answer_times = Histogram()
+        self.short_way = ShortWay(max_payload, self.lock_waits, self.answer_times, journal, clock)
         self._budget = budget
         self._observer = observer
         self._clock = clock
@@ -79,49 +82,37 @@ class LockRecovery:
 
     # What a worker asks of the master
 
-    def requested(self, worker: Peer, master: Peer | None, body: bytes) -> bytes | None:
+    def requested(self, worker: Peer, body: bytes) -> bytes | None:
         """Note what *worker* asks of the master.
 
-        :param master: the peer that is the master, if there is one.
         :returns: what the master has to receive; ``None`` if it receives nothing.
         """
         account = worker.account or self._open(worker)
-        if len(account.requests) >= account.room:
-            account.make_room()
-        if master is not None and master.connection is not None and self.notes(account, body):
+        found = read_request(body)
+        if found is None:
             return body
-        return self._requested_otherwise(worker, account, body)
-
-    def notes(self, account: Account, body: bytes) -> bool:
-        """Note the request of a worker to a master that is connected, if it is a usual one.
-
-        That is nearly each request, and the master has to receive it as it is.
-
-        :returns: whether it is; else :meth:`requested` has to note it.
-        """
-        try:
-            kind, unpack, start, end, size = account.request_layouts[body[FIRST]]
-            head, request_id, tail = unpack(body)
-            requests = account.requests
-            if head != start or tail != end or len(body) > SMALL or len(requests) >= account.room:
-                return False
-            if requests.get(request_id) is not None:
-                return False  # its record must not be lost
-            if kind is LOCK or kind is OTHER:
-                requests[request_id] = body, self._clock(), None
-                if self._journal is not None and kind is LOCK:
-                    self._journal.asked(account.worker, request_id, body)
-            elif kind is UNLOCK:
-                granted = account.granted.pop(int(body[size:-2]), None)
-                if granted is None:
-                    return False
-                requests[request_id] = body, self._clock(), granted
-            else:
-                return False
-        except (IndexError, KeyError, StructError, ValueError):
-            return False  # it is laid out otherwise
-        account.open += 1
-        return True
+        kind, request_id = found
+        if account.records >= MAX_RECORDS:
+            name = worker.database.name
+            self._observer.report(
+                TooManyRequests(name, worker.client_id, account.records, worker.address)
+            )
+            self._delivery.cut(worker)
+            return None
+        if request_id in account.requests:
+            return body  # a defect of the client
+        account.open(request_id, body, self._clock())
+        if self._journal is not None and kind is LOCK:
+            self._journal.asked(account.worker, request_id, body)
+        if self._budget.is_due:
+            self._delivery.enforce_memory_limit()
+        if self._enabled and kind is UNLOCK:
+            return self._asked_to_release(worker, account, request_id, body)
+        if self._enabled and kind is MOVE:
+            return self._asked_to_move(worker, account, request_id, body)
+        if kind is UNLOCK:
+            account.forget_lock(read_lock_id(body) or 0)
+        return body
 
     def _open(self, worker: Peer) -> Account:
         if self._journal is not None and not worker.number:
@@ -130,41 +121,6 @@ class LockRecovery:
         ledger = self._own.ledger(worker.database)
         account = worker.account = Account(ledger, worker.client_id, worker.number)
         return account
-
-    def _requested_otherwise(self, worker: Peer, account: Account, body: bytes) -> bytes | None:
-        """Note a request that is not the most common one."""
-        found = read_request(body)
-        if found is None:
-            return body
-        kind, request_id = found
-        if len(account.requests) >= account.room:
-            account.make_room()
-            if account.open + len(account.granted) + len(account.locks) >= MAX_RECORDS:
-                name = worker.database.name
-                self._observer.report(
-                    TooManyRequests(name, worker.client_id, account.records, worker.address)
-                )
-                self._delivery.cut(worker)
-                return None
-        if request_id in account.requests:
-            return body  # a defect of the client
-        ledger = account.ledger
-        account.requests[request_id] = body, self._clock(), None
-        account.open += 1
-        if self._journal is not None and kind is LOCK:
-            self._journal.asked(account.worker, request_id, body)
-        if len(body) > SMALL:
-            account.is_plain = False
-            ledger.count(body)
-            if self._budget.is_due:
-                self._delivery.enforce_memory_limit()
-        if self._enabled and kind is UNLOCK:
-            return self._asked_to_release(worker, account, request_id, body)
-        if self._enabled and kind is MOVE:
-            return self._asked_to_move(worker, account, request_id, body)
-        if kind is UNLOCK:
-            account.forget_lock(read_lock_id(body) or 0)
-        return body
 
     def _asked_to_release(
         self, worker: Peer, account: Account, request_id: bytes, body: bytes
@@ -226,64 +182,19 @@ class LockRecovery:
         :returns: what that has to receive; ``None`` if it must not receive this answer.
         """
         account = None if worker is None else worker.account
-        if account is not None:
-            try:
-                may_grant, unpack, start, end, size = account.answer_layouts[body[FIRST]]
-                head, request_id, tail = unpack(body)
-                requests = account.requests
-                asked = requests.get(request_id)
-                if (
-                    asked is not None
-                    and account.is_plain
-                    and head == start
-                    and tail == end
-                    and len(body) <= SMALL
-                ):
-                    now = self._clock()
-                    if may_grant:
-                        lock_id = int(body[size : body.find(b",", size)])
-                        ledger = account.ledger
-                        if lock_id > ledger.highest:
-                            ledger.highest = lock_id
-                        account.granted[lock_id] = body, now
-                        self.lock_waits.observe(now - asked[1])
-                        if self._journal is not None:
-                            self._journal.granted(account.worker, request_id, lock_id)
-                    else:
-                        self.answer_times.observe(now - asked[1])
-                        if self._journal is not None:
-                            account.note_release(request_id)
-                    requests[request_id] = None
-                    account.open -= 1
-                    return body
-            except (IndexError, KeyError, StructError, ValueError):
-                pass  # it is laid out otherwise
-        return self._answered_otherwise(database, worker, account, addressee, body)
-
-    def _answered_otherwise(
-        self,
-        database: Database,
-        worker: Peer | None,
-        account: Account | None,
-        addressee: bytes,
-        body: bytes,
-    ) -> bytes | None:
-        """Note an answer that is not the most common one."""
         found = read_answer(body)
         if found is None:
             return body
         may_grant, request_id = found
         lock_id = read_lock_id(body) if may_grant else None
-        if account is None or account.requests.get(request_id) is None:
+        if account is None or request_id not in account.requests:
             if not self._enabled:
                 return body
             return self._answered_unasked(
                 database, worker, account, addressee, request_id, may_grant, lock_id, body
             )
-        asked = account.requests[request_id]
-        if asked is not None:
-            waited = self._clock() - asked[1]
-            (self.lock_waits if may_grant else self.answer_times).observe(waited)
+        waited = self._clock() - account.requests[request_id][1]
+        (self.lock_waits if may_grant else self.answer_times).observe(waited)
         lock = account.close(request_id)
         if lock is None:
             return body if lock_id is None else self._add_lock(account, lock_id, body)
@@ -304,19 +215,17 @@ class LockRecovery:
     def _add_lock(self, account: Account, lock_id: int, body: bytes) -> bytes:
         ledger = account.ledger
         ledger.highest = max(ledger.highest, lock_id)
-        ledger.count(body)
-        account.is_plain = account.is_plain and len(body) <= SMALL
         if lock_id in account.locks and self._enabled:  # a lock of the former master has this id
             lock = Lock(lock_id, account.holder, body, self._clock(), account.worker)
             lock.id = next(self._lock_ids)
             account.locks[lock.id] = lock
+            ledger.count(body)
             if self._journal is not None:
                 self._journal.locked(account.worker, lock.id, lock_id, body)
             return with_lock_id(body, lock.id)
-        account.forget_lock(lock_id)
+        account.grant(lock_id, body, self._clock())
         if self._journal is not None:
             self._journal.locked(account.worker, lock_id, lock_id, body)
-        account.granted[lock_id] = body, self._clock()
         return body
 
     def _answered_unasked(
@@ -384,7 +293,6 @@ class LockRecovery:
         if peer is not None:
             peer.number = worker.number
             account = peer.account = Account(ledger, peer.client_id, worker.number)
-            account.is_plain = False
         for each in worker.locks:
             lock = Lock(each.id, worker.client_id, each.body, now, worker.number)
             lock.master_id = lock.former_id = each.master_id

@@ -78,7 +78,15 @@ class Relay:
         self._clock = clock
         self._master_watch = MasterWatch(observer)
         self._lock_watch = LockWatch(limits.lock_warning, observer)
-        recovery = LockRecovery(self.delivery, self.memory, observer, clock, recover_locks, journal)
+        recovery = LockRecovery(
+            limits.payload_limit,
+            self.delivery,
+            self.memory,
+            observer,
+            clock,
+            recover_locks,
+            journal,
+        )
         self._recovery = recovery
         self.lock_waits = recovery.lock_waits
         self.answer_times = recovery.answer_times

@@ -29,15 +29,13 @@ from acebase_ipc.protocol.messages import (
 from acebase_ipc.relay.delivery import Delivery
 from acebase_ipc.relay.events import DialectDetected, DropReason, MessageDropped, Observer
 from acebase_ipc.relay.introductions import Introductions
-from acebase_ipc.relay.ledger import Account
 from acebase_ipc.relay.limits import MAX_UTF8_PER_UNIT, Limits
 from acebase_ipc.relay.peers import Peer
 from acebase_ipc.relay.recovery import LockRecovery
 from acebase_ipc.relay.store import MessageStore
+from acebase_ipc.relay.work import SLICE
 
-_TO_MASTER = b"to:%b;" % MASTER
 # A comparison of slices takes less time than a call of startswith.
-_AFTER_MASTER = len(_TO_MASTER)
 _BYE_LENGTH = len(BYE_START)
 _ENVELOPE_LENGTH = len(ENVELOPE_START)
 
@@ -69,38 +67,48 @@ class Router:
         self._introductions = introductions
         self._store = store
         self._recovery = recovery
+        self._short_way = recovery.short_way
         self._observer = observer
         self._pong = Message(PONG)
 
-    def receive(self, sender: Peer, message: bytes) -> None:
-        """Relay a text message, valid UTF-8, from *sender*'s WebSocket.
+    def receive(self, sender: Peer, texts: list[bytes]) -> int:
+        """Relay text messages, valid UTF-8, from *sender*'s WebSocket, up to a slice of work.
 
+        Nothing is relayed after a message that has ended the connection.
+
+        :returns: how many were relayed.
         :raises MessageTooLarge: above ``max_payload`` UTF-16 code units.
         :raises InvalidAddress: for a malformed ``to:``.
         """
-        size = len(message)
-        if size > self.max_payload and self._is_large(message):
-            raise MessageTooLarge(self.max_payload)
-        traffic = sender.traffic
-        traffic.received += 1
-        traffic.received_bytes += size
-        if (
-            sender.account is not None
-            and self.watch is None
-            and message[:_AFTER_MASTER] == _TO_MASTER
-            and self._is_requested(sender, sender.account, message[_AFTER_MASTER:])
-        ):
-            return  # as most requests to a master
-        addressee, body = parse(message)
-        if sender.dialect is ACEBASE:
-            may_matter = body[:_BYE_LENGTH] == BYE_START
-        else:
-            may_matter = not sender.dialect_settled and body[:_ENVELOPE_LENGTH] == ENVELOPE_START
-        if may_matter and not self._is_relayed(sender, addressee, body):
-            return
-        if self.watch is not None:
-            self.watch(sender, addressee, body)
-        self._deliver(sender, addressee, body)
+        taken = 0
+        if (sender.account is not None or sender.id == MASTER) and self.watch is None:
+            taken = self._short_way.take(sender, texts)
+            if taken == len(texts):
+                return taken
+            texts = texts[taken:]
+        connection, traffic, work = sender.connection, sender.traffic, self._work
+        end = work.units + SLICE
+        for text in texts:
+            taken += 1
+            size = len(text)
+            if size > self.max_payload and self._is_large(text):
+                raise MessageTooLarge(self.max_payload)
+            traffic.received += 1
+            traffic.received_bytes += size
+            addressee, body = parse(text)
+            if sender.dialect is ACEBASE:
+                may_matter = body[:_BYE_LENGTH] == BYE_START
+            else:
+                may_matter = (
+                    not sender.dialect_settled and body[:_ENVELOPE_LENGTH] == ENVELOPE_START
+                )
+            if not may_matter or self._is_relayed(sender, addressee, body):
+                if self.watch is not None:
+                    self.watch(sender, addressee, body)
+                self._deliver(sender, addressee, body)
+            if sender.connection is not connection or work.units >= end:
+                break
+        return taken
 
     def post(self, sender: Peer, message: bytes, now: float) -> None:
         """Relay a message, valid UTF-8 of any size, that *sender* has posted.
@@ -127,21 +135,6 @@ class Router:
     def ignore_binary(self, peer: Peer) -> None:
         """Count a binary message of *peer*: these are not relayed."""
         self._drop(peer.database.name, peer.client_id, DropReason.BINARY)
-
-    def _is_requested(self, sender: Peer, account: Account, body: bytes) -> bool:
-        """Pass a usual request of an acebase peer to the master, if that can receive it now.
-
-        :returns: whether it could.
-        """
-        database = sender.database
-        master = database.peers.get(MASTER)
-        if master is None or master.dialect is not ACEBASE or database.is_warming_up:
-            return False
-        connection = master.connection
-        if connection is None or connection.is_full or not self._recovery.notes(account, body):
-            return False
-        connection.send_text(body)
-        return True
 
     def _is_large(self, text: bytes) -> bool:
         limit = self.max_payload
@@ -186,7 +179,7 @@ class Router:
                 if sender.id == MASTER:
                     noted = self._recovery.answered(sender.database, peer, addressee, body)
                 elif addressee == MASTER:
-                    noted = self._recovery.requested(sender, peer, body)
+                    noted = self._recovery.requested(sender, body)
                     if sender.database.is_warming_up and noted and is_about_files(noted):
                         kept = Message(render(noted, ACEBASE))
                         self._delivery.keep_for_master(sender.database, kept, sender)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -58,7 +59,6 @@ class PeerConnection:
         "_is_proxied",
         "_pinged",
         "_pings",
-        "_router",
         "_since",
         "_surroundings",
         "_websocket",
@@ -75,7 +75,6 @@ class PeerConnection:
         is_proxied: bool = False,
     ) -> None:
         self._surroundings = surroundings
-        self._router = surroundings.relay.router
         self._is_proxied = is_proxied
         self._websocket: WebSocketConnection | None = None
         self._checks: tuple[Callable[[bool], object], ...] = ()
@@ -95,19 +94,12 @@ class PeerConnection:
         sessions = self._surroundings.relay.sessions
         admitted = sessions.admit(self.handshake, connection, self._surroundings.wall())
         self.peer = admitted.peer
+        connection.receive = partial(self._surroundings.relay.router.receive, admitted.peer)
         connection.traffic = admitted.peer.traffic
         sessions.welcome(admitted)
 
-    def received(self, text: bytes) -> None:
-        """Relay a message, or refuse it with the close code for the reason."""
-        peer = self.peer
-        if peer is not None:
-            try:
-                self._router.receive(peer, text)
-            except MessageRefused as refusal:
-                self._refuse(refusal)
-
-    def _refuse(self, refusal: MessageRefused) -> None:
+    def refused(self, refusal: MessageRefused) -> None:
+        """Close the connection with the code for the reason."""
         code, reason = refusal.close_code, str(refusal)
         if self._websocket is not None:
             database, client_id = self.handshake.database, self.handshake.client_id

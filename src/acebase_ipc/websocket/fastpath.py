@@ -16,7 +16,7 @@ If a private name of Autobahn or Twisted is missing
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from autobahn.twisted.websocket import WebSocketServerProtocol
@@ -29,15 +29,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from acebase_ipc.addresses import format_address
-from acebase_ipc.protocol.frames import (
-    frame_payload,
-    split,
-    text_frame,
-)
+from acebase_ipc.protocol.errors import MessageRefused
+from acebase_ipc.protocol.frames import frame_payload, split, text_frame
 from acebase_ipc.protocol.messages import Message
 from acebase_ipc.relay.limits import KIB
 from acebase_ipc.relay.traffic import Traffic
-from acebase_ipc.relay.work import SLICE
 from acebase_ipc.websocket import _autobahn
 from acebase_ipc.websocket.factory import WebSocketFactory
 from acebase_ipc.websocket.incoming import FEED, MAX_FRAGMENTS, TEXT, Incoming, unmask_long
@@ -72,13 +68,13 @@ log = Logger()
 
 
 class Listener(Protocol):
-    """Receives what arrives over a WebSocket, and is told when it opens and ends."""
+    """Receives what arrives over a WebSocket beside texts, and is told when it opens and ends."""
 
     def opened(self, connection: WebSocketConnection) -> None:
         """Note that the handshake is answered, and messages can be sent."""
 
-    def received(self, text: bytes) -> None:
-        """Receive a text message, valid UTF-8."""
+    def refused(self, refusal: MessageRefused) -> None:
+        """Close the connection, as a message was refused."""
 
     def received_binary(self) -> None:
         """Note that a binary message has arrived."""
@@ -118,6 +114,8 @@ class WebSocketConnection(WebSocketServerProtocol):
     It implements :class:`acebase_ipc.relay.peers.Connection`.
 
     :ivar listener: receives what arrives.
+    :ivar receive: receives text messages, valid UTF-8, up to a slice of work, and returns how many
+        it has processed; the others follow in a later turn. It may raise ``MessageRefused``.
     :ivar is_full: whether it accepts no more messages for now.
     :ivar traffic: counts the messages that are sent.
     :ivar lag: seconds that the other end's process has taken to answer the last ping.
@@ -152,6 +150,7 @@ class WebSocketConnection(WebSocketServerProtocol):
         "last_received",
         "listener",
         "next_check",
+        "receive",
         "state",
         "traffic",
         "transport",
@@ -165,6 +164,7 @@ class WebSocketConnection(WebSocketServerProtocol):
         self.listener = listener
         self.transport: Any = None
         self.state = WebSocketServerProtocol.STATE_CONNECTING
+        self.receive: Callable[[list[bytes]], int] = len  # until it is open, there are none
         self.is_full = False
         self.traffic = _NOBODY
         self.lag: float | None = None
@@ -235,12 +235,14 @@ class WebSocketConnection(WebSocketServerProtocol):
             else:
                 texts, rest, partial = split(data, factory.max_message_bytes, unmask_long)
                 if not rest and partial is None and len(texts) == 1 and self.state == STATE_OPEN:
-                    self.listener.received(texts[0])  # as nearly always
+                    self.receive(texts)  # as nearly always
                 else:
                     left = self.relay(texts)
                     if left or rest or partial is not None:
                         incoming = self._incoming = Incoming(self, between_messages=True)
                         incoming.go_on(left, rest, partial)
+        except MessageRefused as refusal:
+            self._refuse(refusal)
         except Exception:
             self.crash("receiving")
         finally:
@@ -248,23 +250,19 @@ class WebSocketConnection(WebSocketServerProtocol):
         coalescer.flush_idle()
 
     def relay(self, texts: list[bytes]) -> list[bytes]:
-        """Pass *texts* to the listener, and return those that exceed a slice of work."""
-        work = self.factory.work
-        end = work.units + SLICE
-        received = self.listener.received
-        waiting = iter(texts)
+        """Process *texts*, and return those that exceed a slice of work."""
+        if not texts or self.state != STATE_OPEN:
+            return []
+        self.factory.work.units += TEXT * len(texts)
         try:
-            for text in waiting:
-                if self.state != STATE_OPEN:
-                    return []
-                received(text)
-                if work.units >= end:
-                    break
+            taken = self.receive(texts)
+        except MessageRefused as refusal:
+            self._refuse(refusal)
+            return []
         except Exception:
             self.crash("receiving a message")
-            waiting = iter(())
-        work.units += TEXT * len(texts)
-        return list(waiting)
+            return []
+        return texts[taken:] if self.state == STATE_OPEN else []
 
     def step(self) -> bool:
         """Continue with what was postponed, and return whether more remains."""
@@ -327,7 +325,9 @@ class WebSocketConnection(WebSocketServerProtocol):
             if isBinary:
                 self.listener.received_binary()
             else:
-                self.listener.received(payload)
+                self.receive([payload])
+        except MessageRefused as refusal:
+            self._refuse(refusal)
         except Exception:
             self.crash("receiving a message")
 
@@ -359,6 +359,12 @@ class WebSocketConnection(WebSocketServerProtocol):
         if payload:  # it answers a ping of ours
             self.listener.received_pong(payload)
 
+    def _refuse(self, refusal: MessageRefused) -> None:
+        try:
+            self.listener.refused(refusal)
+        except Exception:
+            self.crash("refusing a message")
+
     def crash(self, doing: str) -> None:
         """Log a defect of the relay and end the connection; no later message is relayed."""
         log.failure("{doing} failed", doing=doing)
@@ -388,6 +394,17 @@ class WebSocketConnection(WebSocketServerProtocol):
         frame = text_frame(text)
         batch.append(frame)
         self._batched_bytes += len(frame)
+        if self._batched_bytes >= BATCH:
+            self.flush()
+
+    def send_texts(self, texts: Sequence[bytes]) -> None:
+        """Send a message with each of these *texts*, for this peer alone."""
+        batch = self._batch
+        if not batch:
+            self.factory.coalescer.flush_soon(self)
+        frames = [text_frame(each) for each in texts]
+        batch += frames
+        self._batched_bytes += sum(map(len, frames))
         if self._batched_bytes >= BATCH:
             self.flush()
 

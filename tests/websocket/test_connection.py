@@ -785,7 +785,7 @@ def _break(monkeypatch: pytest.MonkeyPatch, kind: type, method: str, when: bytes
 
 def test_an_error_of_ours_closes_with_1011_and_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     relay = MemoryRelay(expect_errors=True)
-    _break(monkeypatch, Router, "receive", b"fatal")
+    _break(monkeypatch, Router, "_deliver", b"fatal")
     alice, bobby = relay.join_all("alice", "bobby")
     alice.say("before", "fatal", "behind")
     assert alice.close_code == 1011
@@ -802,7 +802,7 @@ def test_an_error_in_a_fragmented_message_closes_with_1011(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     relay = MemoryRelay(expect_errors=True)
-    _break(monkeypatch, Router, "receive", b"fatal")
+    _break(monkeypatch, Router, "_deliver", b"fatal")
     (alice,) = relay.join_all("alice")
     alice.send(b"fa", Opcode.TEXT, final=False)
     alice.send(b"tal", Opcode.CONTINUATION)

@@ -108,7 +108,7 @@ def peer(peer: Peer) -> Object:
         "queued_bytes": peer.queue.memory,
         "memory": peer.memory,
         "locks": 0 if account is None else len(account.granted) + len(account.locks),
-        "requests": 0 if account is None else account.open,
+        "requests": 0 if account is None else len(account.requests),
         "traffic": _traffic(peer.traffic),
     }
 

@@ -7,7 +7,7 @@
  * PM2 cannot hold the relay's port. During "pm2 restart relay" its clients are
  * refused, crash ten seconds later, and PM2 restarts them. To avoid this, let
  * systemd run the relay (see contrib/systemd), and remove it from this file.
- * If the relay is killed, --state-dir lets its successor free the locks of its clients.
+ * With --state-dir the next relay goes on where the former one has ended, or has been killed.
  */
 
 const path = require('node:path');
@@ -43,7 +43,7 @@ module.exports = {
                 '--state-dir', STATE,
             ],
             cwd: __dirname,
-            kill_timeout: 6_000, // it stops within 5 s
+            kill_timeout: 12_000, // it stops within 10 s
         },
         { ...member, name: 'master', env: { ...member.env, ROLE: 'master' } }, // exactly one
         { ...member, name: 'worker', instances: 2, env: { ...member.env, ROLE: 'worker' } },

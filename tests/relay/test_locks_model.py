@@ -66,6 +66,10 @@ MAX_BACKLOG = 100_000
 SURE = 100
 """From this lock id on the relay can tell whether a master is a new process."""
 ALL = 10_000
+RELAY = "relay-"
+"""Begins the name in which the relay asks for a lock, to see which process a master is."""
+A_WHILE = 0.125
+"""Seconds after which a moment without messages is a quiet one; exact as a binary number."""
 MOST_WORKERS = 4
 MOST_ASKED = 5
 MOST_LEAKS = 10
@@ -226,6 +230,54 @@ class LocksMachine(RuleBasedStateMachine):
         elif self.own.state is not State.PENDING:
             self.master.unlock(self.own, self.core.now)
             self.own = None
+
+    # The relay
+
+    @rule(wanted=wishes, is_quiet=st.booleans(), returns=st.booleans())
+    def restart_relay(
+        self, wanted: list[tuple[int, int, bool]], is_quiet: bool, returns: bool
+    ) -> None:
+        """Another relay goes on with the state of this one, perhaps in a quiet moment.
+
+        Each process reads all that it was sent, and all that it has sent has arrived.
+        """
+        relay = self.core.relay
+        if is_quiet:
+            relay.quiesce.begin(relay.registry.databases.values(), self.core.now)
+        self.lock(wanted, False)
+        for each in (self.master, *self.living):
+            if each and each.line and not each.line.is_read:
+                each.line.read_on()
+        self.end_turn()
+        if is_quiet:
+            self.become_quiet()
+        for worker in self.connected:
+            self.note_cut(worker)
+        if self.master and self.master.line:
+            line, self.master.line = self.master.line, None
+            line.process.is_lost(1012)
+        self.core.restart()
+        if returns:
+            self.connect_all()
+
+    def become_quiet(self) -> None:
+        """Let all transactions end, and no other one begin."""
+        quiesce = self.core.relay.quiesce
+        began = self.core.now
+        for _ in range(100):
+            for worker in self.living:
+                for held in free(worker):
+                    worker.release(held)
+            self.end_turn()
+            self.core.now += A_WHILE
+            if quiesce.is_quiet(self.core.now):
+                break
+        if self.core.now < began + 5 and self.connected:
+            for worker in self.connected:
+                assert not worker.held, "it has a lock"
+                kinds = {each.kind for each in worker.asked.values() if not each.is_lost}
+                assert kinds <= {"lock-request", "request"}, "what is withheld"
+            event("it is quiet")
 
     # The workers
 
@@ -464,6 +516,9 @@ class LocksMachine(RuleBasedStateMachine):
         assert self.master.line
         assert message["id"] not in self.master.line.asked, f"it was asked twice: {text}"
         self.master.line.asked.add(message["id"])
+        if message["from"].startswith(RELAY):
+            assert message["type"] in ("lock-request", "unlock-request", "move-lock-request"), text
+            return
         worker = self.worker(message["from"])
         asked = worker.history.get(message["id"])
         if asked is None:
@@ -482,6 +537,8 @@ class LocksMachine(RuleBasedStateMachine):
     def check_release(self, lock: Lock, message: Message) -> None:
         """What the master is asked to release was granted to the one who asks."""
         assert lock.owner == message["from"], (lock, message)
+        if lock.owner.startswith(RELAY):
+            return
         asked = self.worker(lock.owner).history.get(message["id"])
         assert asked is None or asked.held is None or asked.held.tid == lock.tid, (lock, message)
 

@@ -206,6 +206,10 @@ class Account:
     def _lock(self, lock_id: int, granted: Granted) -> Lock:
         return Lock(lock_id, self.holder, *granted, self.worker)
 
+    def count_large(self) -> None:
+        """Count the messages that are not small, as requests and locks were added together."""
+        self.large = sum(len(each) > SMALL for each in self._messages())
+
     def _count_large(self, message: bytes, change: int) -> None:
         if len(message) > SMALL:
             self.large += change
@@ -313,6 +317,7 @@ class Ledger:
     :ivar former_highest: the same of the master before it.
     :ivar is_same_process: whether the present master is the process that was the master
         before; ``None`` while that is not known.
+    :ivar asks_who: whether the next master is asked for a lock that shows which process it is.
     :ivar lost: the lock requests, each with its worker, whose answers were perhaps lost with the
         relay before this one.
     :ivar journal: receives what has to outlast the relay.
@@ -320,13 +325,14 @@ class Ledger:
 
     __slots__ = (
         "_budget",
-        "_large",
         "abandoned",
         "accounts",
+        "asks_who",
         "former_highest",
         "highest",
         "is_same_process",
         "journal",
+        "large",
         "lost",
         "moves",
         "own",
@@ -337,7 +343,7 @@ class Ledger:
     def __init__(self, budget: MemoryBudget, journal: Journal | None) -> None:
         self._budget = budget
         self.journal = journal
-        self._large = 0
+        self.large = 0
         self.accounts: set[Account] = set()
         self.own: dict[bytes, Lock] = {}
         self.questions: dict[bytes, Lock] = {}
@@ -345,6 +351,7 @@ class Ledger:
         self.abandoned: dict[bytes, int] = {}
         self.moves: dict[bytes, int] = {}
         self.lost: list[tuple[str, bytes]] = []
+        self.asks_who = False
         self.highest = 0
         self.former_highest = 0
         self.is_same_process: bool | None = None
@@ -353,7 +360,7 @@ class Ledger:
     def memory(self) -> int:
         """The bytes that all its records occupy; small ones are estimated."""
         records = sum(each.records for each in self.accounts)
-        return self._large + _RECORD * (records + len(self.own) + len(self.unwanted))
+        return self.large + _RECORD * (records + len(self.own) + len(self.unwanted))
 
     @property
     def memory_of_unwanted(self) -> int:
@@ -369,14 +376,14 @@ class Ledger:
         """Count the memory of a record with this message, if it is not small."""
         size = len(message)
         if size > SMALL:
-            self._large += size
+            self.large += size
             self._budget.growth += size
 
     def discount(self, message: bytes) -> None:
         """Count the memory of a record with this message no longer."""
         size = len(message)
         if size > SMALL:
-            self._large -= size
+            self.large -= size
             self._budget.growth -= size
 
     def abandon(self, request_id: bytes, worker: int = 0) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from acebase_ipc.relay.adoption import Adoption
 from acebase_ipc.relay.delivery import Delivery
 from acebase_ipc.relay.events import (
     DropReason,
@@ -12,6 +13,7 @@ from acebase_ipc.relay.events import (
     Observer,
     StateRestored,
 )
+from acebase_ipc.relay.exporting import Export
 from acebase_ipc.relay.introductions import Introductions
 from acebase_ipc.relay.journal import Journal, Restored
 from acebase_ipc.relay.limits import Limits
@@ -19,10 +21,13 @@ from acebase_ipc.relay.lock_table import LockTable, lock_table
 from acebase_ipc.relay.lock_watch import LockWatch
 from acebase_ipc.relay.master_watch import MasterWatch
 from acebase_ipc.relay.memory import MemoryBudget
+from acebase_ipc.relay.peers import Connection
+from acebase_ipc.relay.quiesce import Quiesce
 from acebase_ipc.relay.recovery import LockRecovery
 from acebase_ipc.relay.registry import Registry
 from acebase_ipc.relay.router import Router
 from acebase_ipc.relay.sessions import Sessions
+from acebase_ipc.relay.state import RelayState
 from acebase_ipc.relay.store import MessageStore
 from acebase_ipc.relay.warm_up import WarmUp
 from acebase_ipc.relay.work import Work, do_at_once
@@ -48,6 +53,7 @@ class Relay:
     :ivar store: keeps large messages until they are downloaded.
     :ivar delivery: hands messages to peers' connections.
     :ivar sessions: admits, welcomes, suspends and ends peers.
+    :ivar quiesce: waits for a moment in which nothing is under way.
     :ivar router: decides who receives what.
     :ivar lock_waits: how long peers have waited for locks.
     :ivar answer_times: how long they have waited for other answers of the master.
@@ -91,6 +97,7 @@ class Relay:
         self.lock_waits = recovery.lock_waits
         self.answer_times = recovery.answer_times
         self._warm_up = WarmUp(self.delivery, limits.master_warmup, clock)
+        self.quiesce = Quiesce(self.delivery, limits.quiesce_timeout, observer)
         self._journal = journal
         self.sessions = Sessions(
             limits,
@@ -100,11 +107,20 @@ class Relay:
             self.store,
             recovery,
             self._warm_up,
+            self.quiesce,
             observer,
             lambda: in_steps(self._end_some),
             journal,
         )
-        self.router = Router(limits, self.delivery, introductions, self.store, recovery, observer)
+        self.router = Router(
+            limits,
+            self.delivery,
+            introductions,
+            self.store,
+            recovery,
+            self.quiesce,
+            observer,
+        )
 
     def apply(self, limits: Limits) -> None:
         """Use these *limits* from now on, except ``max_payload``, which peers were told."""
@@ -115,6 +131,7 @@ class Relay:
         self.sessions.apply(limits)
         self._lock_watch.patience = limits.lock_warning
         self._warm_up.seconds = limits.master_warmup
+        self.quiesce.timeout = limits.quiesce_timeout
 
     def _end_some(self) -> bool:
         return self.sessions.end_some(self._clock())
@@ -151,6 +168,62 @@ class Relay:
         if workers or locks:
             self._observer.report(StateRestored(databases, workers, locks))
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is lost with it."""
+        return not self.registry.all_databases() and not self.sessions.refuses_any
+
+    def clear(self) -> None:
+        """Forget all, which another relay goes on with; nothing is told or reported."""
+        for peer in tuple(self.registry.peers()):
+            self.sessions.drop(peer)
+        self.registry.clear()
+        self.sessions.clear()
+        self.quiesce.clear()
+        self.store.clear()
+
+    def export(self, now: float) -> RelayState:
+        """Return all that another relay has to know to go on in the place of this one.
+
+        :param now: monotonic seconds.
+        """
+        export = Export(self.delivery, self._recovery, self._warm_up, self.quiesce, now)
+        return export.state(self.registry, self.sessions, self.store)
+
+    def adopt(
+        self,
+        state: RelayState,
+        now: float,
+        connections: Mapping[tuple[str, str], Connection],
+    ) -> None:
+        """Go on where another relay has ended; to be called before a peer joins.
+
+        An acebase peer that was connected and is without a connection now has its session
+        suspended. A documented one, which cannot resume a session, has left.
+
+        :param now: monotonic seconds.
+        :param connections: the connections that live on, by database and client id.
+        """
+        adoption = Adoption(
+            self.registry,
+            self.delivery,
+            self._recovery,
+            self._warm_up,
+            self.quiesce,
+            self.memory,
+            self._journal,
+            now,
+            connections,
+        )
+        adoption.restore(state, self.sessions, self.store)
+
+    def resume(self) -> None:
+        """Go on after :meth:`adopt`: withhold nothing, and find out which masters are the same."""
+        self.quiesce.end()
+        for database in self.registry.all_databases():
+            if database.ledger is not None:
+                database.ledger.asks_who = True
+
     def expire(self, now: float) -> None:
         """End what has expired, and enforce the memory limit; to be called about once a second.
 
@@ -180,5 +253,6 @@ class Relay:
                 self.delivery.flush(peer)
                 connections.append(peer.connection)
         self.sessions.end_all()
+        self.quiesce.clear()
         for connection in connections:
             connection.close(code, reason)

@@ -13,7 +13,6 @@ from acebase_ipc.protocol.dialect import (
     is_from,
 )
 from acebase_ipc.protocol.errors import MessageTooLarge
-from acebase_ipc.protocol.locks import is_about_files
 from acebase_ipc.protocol.messages import (
     MASTER,
     OTHERS,
@@ -31,6 +30,7 @@ from acebase_ipc.relay.events import DialectDetected, DropReason, MessageDropped
 from acebase_ipc.relay.introductions import Introductions
 from acebase_ipc.relay.limits import MAX_UTF8_PER_UNIT, Limits
 from acebase_ipc.relay.peers import Peer
+from acebase_ipc.relay.quiesce import Quiesce
 from acebase_ipc.relay.recovery import LockRecovery
 from acebase_ipc.relay.store import MessageStore
 from acebase_ipc.relay.work import SLICE
@@ -57,6 +57,7 @@ class Router:
         introductions: Introductions,
         store: MessageStore,
         recovery: LockRecovery,
+        quiesce: Quiesce,
         observer: Observer,
     ) -> None:
         self.max_payload = limits.payload_limit
@@ -68,6 +69,7 @@ class Router:
         self._store = store
         self._recovery = recovery
         self._short_way = recovery.short_way
+        self._withholds = quiesce.withholds
         self._observer = observer
         self._pong = Message(PONG)
 
@@ -171,6 +173,7 @@ class Router:
         if addressee is OTHERS:
             self._broadcast(sender, body)
         elif addressee is RELAY:
+            sender.database.pings += 1
             self._delivery.send(sender, self._pong)
         else:
             peer = sender.database.peers.get(addressee)
@@ -180,7 +183,7 @@ class Router:
                     noted = self._recovery.answered(sender.database, peer, addressee, body)
                 elif addressee == MASTER:
                     noted = self._recovery.requested(sender, body)
-                    if sender.database.is_warming_up and noted and is_about_files(noted):
+                    if sender.database.withheld and noted and self._withholds(sender, noted):
                         kept = Message(render(noted, ACEBASE))
                         self._delivery.keep_for_master(sender.database, kept, sender)
                         return

@@ -73,7 +73,7 @@ class ShortWay:
     def _take_requests(self, worker: Peer, account: Account, texts: list[bytes]) -> int:
         database = worker.database
         master = database.peers.get(MASTER)
-        if master is None or master.dialect is not ACEBASE or database.is_warming_up:
+        if master is None or master.dialect is not ACEBASE or database.withheld:
             return 0
         connection = master.connection
         requests, granted = account.requests, account.granted

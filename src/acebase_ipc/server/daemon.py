@@ -190,9 +190,11 @@ class Daemon(Service):
             self._writer.expire()
 
     def stopService(self) -> Deferred[Any]:
-        """Notify systemd, and stop the server."""
+        """Notify systemd, and stop the server; a second signal lets it wait for nothing."""
         super().stopService()
         self._notifier.stopping()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._handle(number, self.server.hurry)
         if self._ticking.running:
             self._ticking.stop()
         return self.server.stopService()

@@ -93,6 +93,20 @@ class FileJournal:
             ) from None
         return restored
 
+    def begin_anew(self) -> None:
+        """Forget all: what it knows is out of date. It stays open.
+
+        :raises ConfigError: if that is not possible.
+        """
+        self._state = records.State()
+        try:
+            self._replace(())
+        except OSError as error:
+            self._close()
+            raise ConfigError(
+                f"cannot use the state directory {self._directory!r}: {error.strerror}"
+            ) from None
+
     def close(self) -> None:
         """End cleanly: the next relay restores nothing. May be called more than once."""
         self._mark_clean()
@@ -210,6 +224,12 @@ class FileJournal:
         if self._map is not None:
             self._state.master_arrived(database)
             self._append(self._map, records.master_arrived(database))
+
+    def counted(self, database: str, highest: int, former_highest: int) -> None:
+        """Note the highest ids of locks that the masters of a database have granted."""
+        if self._map is not None:
+            self._state.database(database, highest, former_highest)
+            self._append(self._map, records.database(database, highest, former_highest))
 
     def asked(self, worker: int, request_id: bytes, body: bytes) -> None:
         """Note an open request for a lock."""

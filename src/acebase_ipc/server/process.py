@@ -25,7 +25,7 @@ log = Logger()
 
 
 class Signals:
-    """Receives SIGHUP and SIGUSR1 from the moment it is made.
+    """Receives SIGHUP and SIGUSR1 from the moment it is made, and others from :meth:`handle` on.
 
     Both would end the process by default. A signal that arrives before it has a handler, for
     example while modules are still imported, is handled later.
@@ -40,6 +40,7 @@ class Signals:
     def handle(self, number: int, handler: Callable[[], object]) -> None:
         """Call *handler* for each signal of that *number*; it must be safe in a signal handler."""
         self._handlers[number] = handler
+        signal.signal(number, self._receive)
         if number in self._pending:
             self._pending.discard(number)
             handler()

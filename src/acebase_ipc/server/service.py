@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import Enum
 from importlib.metadata import version
 from typing import Any
@@ -15,7 +15,6 @@ from twisted.internet.defer import (
     FirstError,
     TimeoutError,
     gatherResults,
-    maybeDeferred,
     succeed,
 )
 from twisted.internet.task import LoopingCall
@@ -36,6 +35,7 @@ from acebase_ipc.server.config import AceBaseIPCServerConfig
 from acebase_ipc.server.inherited import each_inherited
 from acebase_ipc.server.listener import Listener
 from acebase_ipc.server.logging import LogObserver
+from acebase_ipc.server.quiet_stop import QuietStop
 from acebase_ipc.server.reloading import report_changes, running_config
 from acebase_ipc.server.watched_files import WATCH_INTERVAL, WatchedFiles
 
@@ -55,8 +55,12 @@ class State(Enum):
 
     NEW = "not started"
     RUNNING = "serving"
+    PAUSING = "serving until no transaction runs, or for as long as that may take"
     CLOSING = "refusing new requests with 503, closing connections"
     STOPPED = "nothing is open"
+
+
+_SERVING = frozenset({State.RUNNING, State.PAUSING})
 
 
 class AceBaseIPCServer(Service):
@@ -103,7 +107,7 @@ class AceBaseIPCServer(Service):
         observers = Observers([each for each in given if each is not None], self._report_observer)
         self._files = WatchedFiles(self.config.reloaded_files)
         self._parts = compose(
-            self.config, reactor, clock, wall, observers, lambda: self._state is State.RUNNING
+            self.config, reactor, clock, wall, observers, lambda: self._state in _SERVING
         )
         self.listeners = [
             Listener(each, reactor, observers, self._parts.proxies)
@@ -128,6 +132,7 @@ class AceBaseIPCServer(Service):
         self._ticking.clock = reactor
         self._starting: Deferred[BaseException | None] | None = None
         self._stopping: Deferred[None] | None = None
+        self._quiet_stop: QuietStop | None = None
 
     @property
     def state(self) -> State:
@@ -190,12 +195,12 @@ class AceBaseIPCServer(Service):
             journal, before anything is read from a connection.
         :raises ConfigError: if the state directory cannot be used.
         """
-        if self._state is State.CLOSING:
+        if self._state in (State.PAUSING, State.CLOSING):
             raise RuntimeError("the server is stopping: wait for stop() before start()")
         opens_journal = not has_privilege and not self._has_journal
         if opens_journal:
             try:
-                self._parts.open_journal(self._clock())
+                self._parts.open_state(self.config.effective_limits.session_timeout, self._clock())
             except ConfigError:
                 self._stop()
                 raise
@@ -264,10 +269,15 @@ class AceBaseIPCServer(Service):
     # Stopping
 
     def stopService(self) -> Deferred[Any]:
-        """Stop: refuse requests with 503, close every WebSocket with 1001 and every port.
+        """Stop at a moment when no transaction runs, or after ``quiesce_timeout``.
 
-        Fires within 5 s, when nothing is open. A server that was not started, or that failed
-        to start, is stopped already.
+        With a state directory every WebSocket is closed with 1012, and the next server goes on with
+        the sessions. Without one every WebSocket is closed with 1001. Requests are refused with 503
+        from then on, and every port is closed.
+
+        Fires when nothing is open: without AceBase peers at once or within 5 s, otherwise within
+        ``quiesce_timeout`` and 5 s. A server that was not started, or that failed to start, is
+        stopped already.
         """
         if self.running:
             super().stopService()
@@ -281,20 +291,36 @@ class AceBaseIPCServer(Service):
 
     def _stop(self) -> Deferred[None]:
         if self._state is State.RUNNING:
-            self._state = State.CLOSING
-            self._stopping = Deferred.fromCoroutine(self._close())
+            self._state = State.PAUSING
+            self._quiet_stop = QuietStop(self._parts, self._reactor, self._clock)
+            self._stopping = Deferred.fromCoroutine(self._close(self._quiet_stop))
         return succeed(None) if self._stopping is None else _follow(self._stopping)
 
-    async def _close(self) -> None:
+    def hurry(self) -> None:
+        """Let a stop that has begun wait for nothing any more; the state is saved nevertheless."""
+        if self._quiet_stop is not None:
+            self._quiet_stop.hurry()
+
+    async def _close(self, stop: QuietStop) -> None:
         """Close everything that is open; what does not close in time is aborted."""
+        await _attempt(stop.wait_quiet())
+        stop.prepare()
         self._ticking.stop()
-        ports = Deferred.fromCoroutine(self._close_ports())
-        peers = maybeDeferred(self._parts.close_peers, SHUTDOWN_TIMEOUT)
-        for closing in (ports, peers):
-            try:
-                await closing
-            except Exception:
-                log.failure("closing failed")
+        if stop.is_saved:
+            await _attempt(self._close_ports())
+            # Who was accepted before is still admitted: a refusal would end its process.
+            await _attempt(stop.suspend(SHUTDOWN_TIMEOUT))
+            self._state = State.CLOSING
+            await _attempt(self._parts.site.close(SHUTDOWN_TIMEOUT))
+            stop.save()
+        else:
+            self._state = State.CLOSING
+            ports = Deferred.fromCoroutine(self._close_ports())
+            peers = stop.close(SHUTDOWN_TIMEOUT)
+            await _attempt(ports)
+            # Only now, as a connection may have been accepted until its port is closed.
+            await _attempt(self._parts.site.close(SHUTDOWN_TIMEOUT))
+            await _attempt(peers)
         self._parts.close_journal()
         self._has_journal = False
         self._state = State.STOPPED
@@ -309,8 +335,6 @@ class AceBaseIPCServer(Service):
             await closing
         except (FirstError, TimeoutError):
             log.failure("closing a port failed")
-        # Only now, as a connection may have been accepted until its port is closed.
-        await self._parts.site.close(SHUTDOWN_TIMEOUT)
 
     # Running
 
@@ -394,6 +418,14 @@ class AceBaseIPCServer(Service):
         self._log.expire()
         if self._admin is not None:
             self._admin.tick(self._clock())
+
+
+async def _attempt(step: Awaitable[object]) -> None:
+    """Wait for a step of a stop; its failure is logged, and does not prevent the next ones."""
+    try:
+        await step
+    except Exception:
+        log.failure("closing failed")
 
 
 def _follow(leader: Deferred[Any]) -> Deferred[Any]:

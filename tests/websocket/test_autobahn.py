@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import FunctionType
+
 import pytest
 from autobahn.twisted.websocket import WebSocketServerProtocol
 from twisted.internet.tcp import Server
@@ -82,3 +84,37 @@ def test_what_a_transport_has_buffered_is_unknown_without_a_name(name: str) -> N
     transport = Transport()
     delattr(transport, name)
     assert buffered(transport) is None
+
+
+def test_the_methods_that_colour_values_are_those_of_autobahn_without_that() -> None:
+    copies = vars(_autobahn.ServerProtocol)
+    assert {"_connectionMade", "processHandshake"} <= copies.keys()
+    for name, copy in copies.items():
+        if isinstance(copy, FunctionType):
+            original = getattr(WebSocketServerProtocol, name)
+            assert copy.__code__ is original.__code__
+            assert copy.__closure__ == original.__closure__
+            coloured = {each for each in copy.__code__.co_names if each.startswith("hl")}
+            assert coloured
+            assert all(copy.__globals__[each]("a value") is None for each in coloured)
+
+
+class Opened(_autobahn.ServerProtocol):
+    """A protocol with the state of a handshake, and with what a test adds."""
+
+    data = b""
+
+    def __init__(self, **state: object) -> None:
+        super().__init__()
+        self.__dict__ = {"http_headers": {"host": "x"}, "peer": "y", "data": b"", **state}
+
+
+def test_an_open_protocol_keeps_nothing_of_the_handshake_and_what_is_not_known() -> None:
+    protocols = [Opened(), Opened(closedByMe=True), Opened(of_a_later_version=1)]
+    for each in protocols:
+        _autobahn.drop_handshake_state(each)
+    assert [vars(each) for each in protocols] == [
+        {},
+        {"closedByMe": True},
+        {"of_a_later_version": 1},
+    ]

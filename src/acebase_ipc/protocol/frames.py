@@ -123,9 +123,24 @@ def split(
         :data:`MAX_TEXTS` were taken; and, if the data ends in the middle of a text, this
         text instead of a rest.
     """
+    end = len(data)
+    if 8 <= end < _LONG:  # it may be one text and no more, as nearly always
+        head, length, key = _START(data)
+        begin = 8
+        if 0x8180 <= head < 0x81FE:
+            begin = 6
+            key = (length << 16) | (key >> 16)
+            length = head & 0x7F
+        elif head != 0x81FE or length < 126:
+            length = end  # it is something else
+        if begin + length == end and length <= limit:
+            repeated = key * _REPEATED[(length + 3) >> 2] >> ((-length & 3) << 3)
+            masked = int.from_bytes(data[begin:], "big")
+            message = (masked ^ repeated).to_bytes(length, "big")
+            if message.isascii():
+                return [message], b"", None
     messages: list[bytes] = []
     start = 0
-    end = len(data)
     for _ in _TURNS:
         if end - start < 6:
             break

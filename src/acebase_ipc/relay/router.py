@@ -83,8 +83,14 @@ class Router:
         :raises InvalidAddress: for a malformed ``to:``.
         """
         taken = 0
-        if (sender.account is not None or sender.id == MASTER) and self.watch is None:
-            taken = self._short_way.take(sender, texts)
+        account = sender.account
+        if account is not None or sender.id == MASTER:
+            if self.watch is not None:
+                pass  # it is shown each message
+            elif account is not None:
+                taken = self._short_way.ask(sender, account, texts)
+            else:
+                taken = self._short_way.answer(sender, texts)
             if taken == len(texts):
                 return taken
             texts = texts[taken:]

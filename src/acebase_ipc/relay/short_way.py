@@ -60,17 +60,11 @@ class ShortWay:
         self._journal = journal
         self._clock = clock
 
-    def take(self, sender: Peer, texts: list[bytes]) -> int:
-        """Relay the first of the *texts* of a worker or of a master, up to one that is unusual.
+    def ask(self, worker: Peer, account: Account, texts: list[bytes]) -> int:
+        """Relay the first of the *texts* of a worker, up to one that is unusual.
 
         :returns: how many were relayed.
         """
-        account = sender.account
-        if account is not None:
-            return self._take_requests(sender, account, texts)
-        return self._take_answers(sender, texts)
-
-    def _take_requests(self, worker: Peer, account: Account, texts: list[bytes]) -> int:
         database = worker.database
         master = database.peers.get(MASTER)
         if master is None or master.dialect is not ACEBASE or database.withheld:
@@ -116,7 +110,11 @@ class ShortWay:
         traffic.received_bytes += size
         return count
 
-    def _take_answers(self, master: Peer, texts: list[bytes]) -> int:
+    def answer(self, master: Peer, texts: list[bytes]) -> int:
+        """Relay the first of the *texts* of a master, up to one that is unusual.
+
+        :returns: how many were relayed.
+        """
         count = size = 0
         peers, ledger = master.database.peers, master.database.ledger
         if ledger is None or master.dialect is not ACEBASE:

@@ -6,7 +6,7 @@ should be written together, without the latency of waiting for more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
@@ -73,7 +73,17 @@ class WriteCoalescer:
         """Flush the idle connections; busy ones wait until the end of the turn."""
         if self._unflushed:
             unflushed, self._unflushed = self._unflushed, []
-            self._flush(unflushed, BUSY)
+            now = self._clock()
+            for connection in unflushed:
+                if now - connection.last_flush < BUSY:
+                    self._flush_later(connection)
+                    continue
+                connection.last_flush = now
+                self._work.units += WRITE
+                try:
+                    connection.flush()
+                except Exception:
+                    _abort(connection)
 
     def begin_turn(self) -> None:
         """Note that data of several connections is about to be processed."""
@@ -87,24 +97,16 @@ class WriteCoalescer:
     def _flush_busy(self) -> None:
         if self._busy:
             busy, self._busy = self._busy, []
-            self._flush(busy, 0)
+            now = self._clock()
+            self._work.units += WRITE * len(busy)
+            for connection in busy:
+                connection.last_flush = now
+                try:
+                    connection.flush()
+                except Exception:
+                    _abort(connection)
 
-    def _flush(self, connections: Iterable[Flushable], busy_for: float) -> None:
-        """Flush *connections*, except those that were flushed within the last *busy_for* seconds.
 
-        These are flushed at the end of the turn.
-        """
-        now = self._clock()
-        written = 0
-        for connection in connections:
-            if now - connection.last_flush < busy_for:
-                self._flush_later(connection)
-                continue
-            connection.last_flush = now
-            written += WRITE
-            try:
-                connection.flush()
-            except Exception:
-                log.failure("writing failed")
-                connection.abort()
-        self._work.units += written
+def _abort(connection: Flushable) -> None:
+    log.failure("writing failed")
+    connection.abort()

@@ -108,7 +108,7 @@ class Listener(Protocol):
 
 @_autobahn.lean
 @implementer(IPushProducer)
-class WebSocketConnection(WebSocketServerProtocol):
+class WebSocketConnection(_autobahn.ServerProtocol):
     """A WebSocket with a fast path for whole text messages.
 
     It implements :class:`acebase_ipc.relay.peers.Connection`.

@@ -311,6 +311,7 @@ LINES = {
         "If writes hang, restart the master. After a change of the version nothing else is needed;"
         " otherwise check the disk of ``--state-dir``."
     ),
+    "stopping as soon as no transaction runs": "Nothing. A second signal ends the wait.",
     "the state is saved, {took:.2f} s after the stop began": "Nothing.",
     "the state cannot be saved in {directory}: {reason}": (
         "Make room on the disk of ``--state-dir``, or give the relay the right to write there. If"

@@ -62,8 +62,9 @@ main()
 """
 
 
-def test_sighup_while_it_starts_does_not_end_it() -> None:
-    command = [sys.executable, "-c", WITH_A_SIGNAL.format("SIGHUP")]
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1"])
+def test_a_signal_while_it_starts_does_not_end_it(name: str) -> None:
+    command = [sys.executable, "-c", WITH_A_SIGNAL.format(name)]
     with Twistd("serve", "--port", on_loopback(), command=command) as relay:
         relay.wait_for("start", lambda log: "ready" in log)
         assert "read again" not in relay.log

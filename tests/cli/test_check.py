@@ -198,7 +198,7 @@ def test_a_key_of_another_certificate(
     [
         (datetime(2019, 12, 31, tzinfo=UTC), "error", "not valid before 2020-01-01"),
         (datetime(2100, 1, 2, tzinfo=UTC), "error", "has expired on 2100-01-01"),
-        (datetime(2100, 1, 1, tzinfo=UTC) - timedelta(days=20), "warning", "expires on 2100-01-01"),
+        (datetime(2100, 1, 1, tzinfo=UTC) - timedelta(days=13), "warning", "expires on 2100-01-01"),
     ],
 )
 @pytest.mark.parametrize("kind", ["ssl", "pfx"])

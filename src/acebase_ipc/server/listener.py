@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Container
 from functools import partial
 from typing import Any, Final
@@ -27,6 +26,7 @@ from acebase_ipc.errors import ConfigError
 from acebase_ipc.relay.events import Observer, Refused
 from acebase_ipc.server.certificates import RENEWABLE, Certificate, listen_with
 from acebase_ipc.server.endpoints import ParsedEndpoint
+from acebase_ipc.server.expiry import CertificateDates
 from acebase_ipc.server.inherited import InheritedEndpoint
 from acebase_ipc.server.proxy_protocol import ProxiedEndpoint
 from acebase_ipc.server.unix_socket import LockedUnixEndpoint
@@ -125,6 +125,11 @@ class Listener:
             opening.errback(CancelledError())
         return succeed(None) if port is None else maybeDeferred(port.stopListening)
 
+    @property
+    def certificates(self) -> tuple[CertificateDates, ...]:
+        """When the certificates that new connections use are valid, by file."""
+        return () if self._certificate is None else self._certificate.dates
+
     def read_certificate(self) -> Callable[[], object] | None:
         """Read the certificate again; returns a function that lets new connections use it.
 
@@ -195,18 +200,13 @@ def make_endpoint(
 ) -> IStreamServerEndpoint:
     """Return the endpoint that *parsed* describes; raises what its parser raises.
 
-    :param certificate: that of an endpoint whose certificate can be read again.
+    :param certificate: that of an endpoint of one of the kinds :data:`RENEWABLE`.
     """
     endpoint: IStreamServerEndpoint
-    if parsed.kind == "systemd":
-        endpoint = InheritedEndpoint(reactor, parsed.arguments)
-    elif parsed.kind == "tls" and not os.path.isdir(parsed.arguments["path"]):
-        raise ConfigError(
-            f"there is no directory {parsed.arguments['path']}: write tls:DIRECTORY:9163, where"
-            " DIRECTORY holds a HOST.pem for each host name, or use ssl:"
-        )
-    elif certificate is not None:
+    if certificate is not None:
         endpoint = listen_with(certificate, parsed, reactor)
+    elif parsed.is_inherited:
+        endpoint = InheritedEndpoint(reactor, parsed.arguments)
     else:
         endpoint = serverFromString(reactor, parsed.description)
     if parsed.kind == "unix":

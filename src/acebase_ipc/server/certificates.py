@@ -19,6 +19,7 @@ from acebase_ipc.errors import ConfigError
 from acebase_ipc.server.endpoints import DEFAULT_BACKLOG, OF_SOCKET, ParsedEndpoint, render
 from acebase_ipc.server.expiry import CertificateDates, dates_of
 from acebase_ipc.server.inherited import InheritedEndpoint
+from acebase_ipc.server.lines import printable
 from acebase_ipc.server.pfx import TLSServerEndpoint
 
 if TYPE_CHECKING:
@@ -97,16 +98,18 @@ def _read_ssl(parsed: ParsedEndpoint) -> Loaded:
     recorder = _Recorder()
     _endpoint(parsed, recorder).listen(None)
     path, chain = arguments.get("certKey", arguments["privateKey"]), arguments.get("extraCertChain")
-    dates = [dates_of(path, _read_certificates(path)[:1])]  # Twisted uses the first one alone
+    # Of this file Twisted uses the first one alone.
+    dates = [dates_of(printable(path), _read_certificates(path)[:1])]
     if chain is not None:
-        dates.append(dates_of(chain, _read_certificates(chain)))
+        dates.append(dates_of(printable(chain), _read_certificates(chain)))
     return Loaded(_connect_with(recorder.options), tuple(dates))
 
 
 def _read_pfx(parsed: ParsedEndpoint) -> Loaded:
     options = _endpoint(parsed, _Recorder()).options
     certificates = [options.certificate, *options.extraCertChain]
-    return Loaded(_connect_with(options), (dates_of(parsed.arguments["path"], certificates),))
+    dates = dates_of(printable(parsed.arguments["path"]), certificates)
+    return Loaded(_connect_with(options), (dates,))
 
 
 def _read_tls(parsed: ParsedEndpoint) -> Loaded:
@@ -120,7 +123,7 @@ def _read_tls(parsed: ParsedEndpoint) -> Loaded:
     files = [each for each in sorted(directory.rglob("*.pem")) if _BEGIN in each.read_bytes()]
     if not files:
         raise ValueError(f"{directory} holds no HOST.pem with a key and its certificate")
-    dates = [dates_of(str(each), _read_certificates(each)) for each in files]
+    dates = [dates_of(printable(str(each)), _read_certificates(each)) for each in files]
     return Loaded(creator.serverConnectionForTLS, tuple(dates))
 
 

@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from acebase_ipc.relay.events import CertificateExpires, CertificateInvalid, Observer, RelayEvent
-from acebase_ipc.server.lines import printable
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -24,7 +23,7 @@ WARNING_INTERVAL: Final = 24 * 3600.0
 class CertificateDates:
     """When a certificate is valid.
 
-    :ivar path: the file that holds it.
+    :ivar path: the file that holds it, as it is shown.
     :ivar begin: from when on; with further certificates in the file, when all are.
     :ivar end: until when; with further certificates in the file, until the first one expires.
     """
@@ -37,7 +36,7 @@ class CertificateDates:
 def dates_of(path: str, certificates: Sequence[x509.Certificate]) -> CertificateDates:
     """Return when all *certificates* of the file *path* are valid; there is at least one."""
     return CertificateDates(
-        printable(path),
+        path,
         max(each.not_valid_before_utc for each in certificates),
         min(each.not_valid_after_utc for each in certificates),
     )

@@ -56,15 +56,15 @@ def examine_address(target: Target) -> Iterator[Finding]:
         yield error(
             "TCP",
             f"no connection to {'; '.join(refused)}",
-            "start the relay; check its --port (by default it listens on 127.0.0.1 only), and"
+            "start the relay; check its --port (by default it listens on loopback only), and"
             " firewalls on the way",
         )
     elif refused:
         yield warning(
             "TCP",
             f"no connection to {'; '.join(refused)}",
-            "some clients try this address first: let the relay listen there, or write the"
-            " address that works in place of the host name",
+            "Node.js 18 tries only the first address of a name: let the relay listen on all, or"
+            " write the address that works in place of the host name",
         )
     else:
         yield ok("TCP", f"port {url.port} accepts connections")

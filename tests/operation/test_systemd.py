@@ -353,6 +353,22 @@ def test_the_drop_in_for_tls_is_valid_and_serves_tls(units: Path) -> None:
     assert parse_endpoint(port).is_inherited
 
 
+def test_an_admin_endpoint_on_a_socket_that_is_open_to_the_network_needs_a_token() -> None:
+    with socket.create_server(("0.0.0.0", 0)) as listener:
+        command: list[str | Path] = [TWISTD, "--nodaemon", "--pidfile=", "acebase-ipc"]
+        options = ("--port", on_loopback(), "--admin", "systemd:index=0")
+        ended = subprocess.run(
+            activated([listener], *command, *options),
+            pass_fds=(listener.fileno(),),
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert line.endswith(" is open to the network: give a token file")
+
+
 def test_a_socket_that_is_not_there_is_named() -> None:
     with listening_socket() as listener:
         command: list[str | Path] = [

@@ -86,7 +86,8 @@ class Admin:
         metrics = RelayMetrics(parts.relay, control.facts, counts, lags, loop_lag)
         self._site = AdminSite(context, observer, self._streams, Metrics(context, metrics))
         self.listeners = [
-            Listener(each, reactor, observer, is_admin=True) for each in expand(config.parsed_admin)
+            Listener(each, reactor, observer, is_admin=True, is_private=not config.admin_token_file)
+            for each in expand(config.parsed_admin)
         ]
 
     def open(self) -> list[Deferred[None]]:

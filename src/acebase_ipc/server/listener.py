@@ -61,14 +61,17 @@ class Listener:
         observer: Observer,
         proxies: Container[IAddress] = (),
         is_admin: bool = False,
+        is_private: bool = False,
     ) -> None:
         """
         :param proxies: the proxies that are trusted.
         :param is_admin: whether it is a port of the admin endpoint.
+        :param is_private: whether it must not be open to more than this machine.
         :raises ConfigError: if the endpoint cannot be made, for example of a missing file.
         """
         self._parsed = parsed
         self._scheme = "http" if is_admin else "ws"
+        self._is_private = is_private
         self._reactor = reactor
         self._accepts, self._pause = (ADMIN_ACCEPTS, ADMIN_PAUSE) if is_admin else (ACCEPTS, 0.0)
 
@@ -88,7 +91,8 @@ class Listener:
         """Start to listen; fires as soon as connections are accepted.
 
         Fails with ``CannotListenError``, or with :exc:`ConfigError` if the endpoint's values
-        cannot be used, or with ``CancelledError`` if :meth:`close` is called before.
+        cannot be used or it is not private, or with ``CancelledError`` if :meth:`close` is called
+        before.
         """
         self._opening = opening = Deferred[None]()
 
@@ -96,10 +100,12 @@ class Listener:
             if self._opening is not opening:
                 return port.stopListening()  # it was closed meanwhile
             self._opening = None
-            self._port = port
-            if isinstance(port, Port):
-                limit_accepts(port, self._accepts, self._pause, self._reactor)
-            self.address = port.getHost()
+            if self._is_private and not is_loopback(port.getHost()):
+                where = format_address(port.getHost())
+                reason = ConfigError(f"{where} is open to the network: give a token file")
+                opening.errback(self._unusable(reason))
+                return port.stopListening()
+            self._opened(port)
             opening.callback(None)
             return None
 
@@ -115,6 +121,12 @@ class Listener:
         listening.addCallbacks(opened, failed)
         listening.addErrback(lambda failure: log.failure("closing a port failed", failure))
         return opening
+
+    def _opened(self, port: IListeningPort) -> None:
+        self._port = port
+        if isinstance(port, Port):
+            limit_accepts(port, self._accepts, self._pause, self._reactor)
+        self.address = port.getHost()
 
     def close(self) -> Deferred[Any]:
         """Stop to listen; fires when the port is closed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 import re
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from docutils import nodes
 from twisted.scripts._twistd_unix import ServerOptions
 
+from acebase_ipc.admin.counts import KINDS
 from acebase_ipc.admin.families import METRICS
 from acebase_ipc.cli.main import cli
 from acebase_ipc.server.options import CONFIG, OPTIONS
@@ -32,6 +34,8 @@ SOURCES = "\n".join(
     and each.suffix in ("", ".sh", ".py", ".js", ".yml", ".yaml", ".conf", ".toml")
 )
 """The programs and files beside the package, which have options and variables of their own."""
+
+PACKAGE = "\n".join(map(read, PROJECT.joinpath("src").rglob("*.py")))
 
 FOREIGN = {
     *("--fail", "--no-buffer", "--unix-socket"),  # curl
@@ -140,6 +144,28 @@ def test_paths_of_the_admin_endpoint_exist(path: Path) -> None:
     for text in literals(path):
         for found in re.findall(r"/api/v1/[\w/<>{}.-]*\w", text):
             assert any(re.fullmatch(each, found) for each in patterns), found
+
+
+OF_OTHERS = {
+    *("AceBase", "AceBaseServer", "WebSocket", "WebSocketServerProtocol"),
+    *(
+        "ReadWriteMany",
+        "ReadWriteOnce",
+        "RollingUpdate",
+        "TestCase",
+        "TypeError",
+        "WebSocketResource",
+    ),
+}
+"""Names of other programs."""
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=named)
+def test_events_and_classes_exist(path: Path) -> None:
+    for text in literals(path):
+        if re.fullmatch(r"[A-Z][a-z]+(?:[A-Z][a-z]+)+", text):
+            known = {*KINDS, *OF_OTHERS, *vars(builtins)}
+            assert text in known or f"class {text}" in PACKAGE, text
 
 
 def titles(path: Path) -> set[str]:

@@ -112,7 +112,7 @@ class AceBaseIPCServer(Service):
         ]
         self._admin: Admin | None = None
         self._expiry = CertificateWatch(
-            lambda: (dates for each in self._all_listeners() for dates in each.certificates),
+            lambda: (dates for each in self._all_listeners for dates in each.certificates),
             observers,
             clock,
             wall,
@@ -137,6 +137,7 @@ class AceBaseIPCServer(Service):
         self._starting: Deferred[BaseException | None] | None = None
         self._stopping: Deferred[None] | None = None
 
+    @property
     def _all_listeners(self) -> list[Listener]:
         return [*self.listeners, *([] if self._admin is None else self._admin.listeners)]
 
@@ -349,7 +350,7 @@ class AceBaseIPCServer(Service):
             tokens, admin_tokens = Tokens(new.rules()), Tokens(new.admin_rules())
             certificates = [
                 use
-                for each in self._all_listeners()
+                for each in self._all_listeners
                 if (use := each.read_certificate()) is not None
             ]
         except ConfigError as error:

@@ -185,9 +185,18 @@ $(VENV)/.created:
 
 # Editable: a changed source needs no new installation. "twistd --help" writes
 # Twisted's cache of plugins, and shows that ours is found.
+# pip says nothing for a minute or two, or too much: here it names what it downloads, in one line.
 $(VENV)/.run: $(VENV)/.created $(METADATA)
-	@echo "Installing acebase-ipc ..."
-	@$(PIP) install --editable '.[cli]'
+	@printf "Downloading what acebase-ipc needs, which takes a minute or two:"
+	@{ PYTHONUNBUFFERED=1 $(BIN)/python -m pip --disable-pip-version-check \
+	    install --progress-bar=off --editable '.[cli]' 2>&1; echo "status $$?"; } \
+	| tee $(VENV)/pip.log | while read -r word name rest; do \
+	    case $$word in \
+	        Collecting) printf ' %s' "$${name%%[!A-Za-z0-9._-]*}" ;; \
+	        Installing) [ "$$name" != collected ] || printf '\nInstalling it ...\n' ;; \
+	        status) [ "$$name" = 0 ] || { echo; cat >&2 $(VENV)/pip.log; exit 1; } ;; \
+	    esac; \
+	done
 	@$(BIN)/twistd --help | grep acebase-ipc > /dev/null || { \
 	    echo >&2 "twistd does not list acebase-ipc."; exit 1; }
 	@touch $@

@@ -116,9 +116,16 @@ ADVICE = {
         " certificate …``: the client does not trust the certificate. ``unsupported protocol``,"
         " ``no shared cipher``: it is too old. Other texts of OpenSSL: often a port scanner."
     ),
+    "CertificateExpires": (
+        "Renew the certificate. The relay uses the new files within seconds; it needs no restart."
+    ),
+    "CertificateInvalid": (
+        "Renew the certificate, or check the clock of this machine. Clients that do not connect"
+        " crash, or open the database without IPC; those that are connected stay."
+    ),
     "PeerJoined": NOTHING,
     "PeerLeft": (
-        "Nothing, if the process was stopped; otherwise see *A client crashed* in hangs.rst."
+        "Nothing, if the process was stopped; otherwise see *A client crashed: why?* in hangs.rst."
     ),
     "PeerKicked": (
         "Somebody has closed this connection at the admin endpoint. A published client is back at"
@@ -168,7 +175,7 @@ ADVICE = {
         " The line is written after 5 seconds without a master, and each minute."
     ),
     "SessionExpired": (
-        "The process has not reconnected: see *A client crashed* in hangs.rst. Start it"
+        "The process has not reconnected: see *A client crashed: why?* in hangs.rst. Start it"
         " again. The relay releases its locks (``LocksFreed``)."
     ),
     "IdConflict": (
@@ -177,7 +184,7 @@ ADVICE = {
     ),
     "LocksFreed": (
         "Nothing for the other processes: they can have the locks now. Find out why this one"
-        " ended, see *A client crashed* in hangs.rst, and check the node at this path: a"
+        " ended, see *A client crashed: why?* in hangs.rst, and check the node at this path: a"
         " write that its process had begun stays half done."
     ),
     "ReturnRefused": (
@@ -222,7 +229,8 @@ LINES = {
         "Check after each start that these values are the intended ones."
     ),
     "listening on {where}": "Nothing: the line names all ports.",
-    "the admin endpoint is {where}": "Nothing: the line names all ports of the admin endpoint.",
+    "listening on {where}; the admin endpoint is {admin}": "Nothing: the line names all ports.",
+    "the admin endpoint is {admin}": "Nothing: the line names all ports; the peers have none.",
     "{client} reads the live stream too slowly and is cut": (
         "Nothing: the relay does not wait for a reader of ``/api/v1/stream``. Ask for less of it,"
         " such as one database, or read it from a machine that is nearer."
@@ -261,6 +269,9 @@ LINES = {
     "closing failed": "A defect of the relay: report it with the traceback.",
     "the tokens were read again": "Nothing: the relay received SIGHUP, or a file has changed.",
     "the certificates were read again": "Nothing: new connections use them.",
+    "the configuration was read again": (
+        "Nothing: the relay received SIGHUP, and has no file with tokens or certificates."
+    ),
     "changed: {reloaded}": "Nothing: the new values of these options are in use.",
     "not changed, as it needs a restart: {others}": "Restart the relay to use the new values.",
     "nothing is reloaded: {error}": (
@@ -311,6 +322,7 @@ LINES = {
         "If writes hang, restart the master. After a change of the version nothing else is needed;"
         " otherwise check the disk of ``--state-dir``."
     ),
+    "stopping as soon as no transaction runs": "Nothing. A second signal ends the wait.",
     "the state is saved, {took:.2f} s after the stop began": "Nothing.",
     "the state cannot be saved in {directory}: {reason}": (
         "Make room on the disk of ``--state-dir``, or give the relay the right to write there. If"

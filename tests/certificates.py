@@ -80,23 +80,32 @@ class _Issued:
     certificate: x509.Certificate
 
 
-def make_certificate(directory: Path, key: KeyType = "ec", name: str = "server") -> Certificate:
+def make_certificate(
+    directory: Path,
+    key: KeyType = "ec",
+    name: str = "server",
+    since: datetime = _NOT_BEFORE,
+    until: datetime = _NOT_AFTER,
+) -> Certificate:
     """Make a self-signed server certificate in `directory`."""
-    server = _issue("localhost", key, issuer=None, authority=True, server=True)
+    server = _issue("localhost", key, None, authority=True, server=True, since=since, until=until)
     return _write(directory, name, server, chain=[], root=server)
 
 
 def make_expired(directory: Path, name: str = "expired") -> Certificate:
     """Make a self-signed server certificate in `directory` that was valid in 2020 only."""
-    until = datetime(2021, 1, 1, tzinfo=UTC)
-    server = _issue("localhost", "ec", issuer=None, authority=True, server=True, until=until)
-    return _write(directory, name, server, chain=[], root=server)
+    return make_certificate(directory, name=name, until=datetime(2021, 1, 1, tzinfo=UTC))
 
 
-def make_chain(directory: Path, key: KeyType = "ec", name: str = "server") -> Certificate:
-    """Make a root, an intermediate signed by it, and a server certificate signed by that."""
+def make_chain(
+    directory: Path, key: KeyType = "ec", name: str = "server", until: datetime = _NOT_AFTER
+) -> Certificate:
+    """Make a root, an intermediate signed by it, and a server certificate signed by that.
+
+    The intermediate one is valid `until` then.
+    """
     root = _issue(f"{name} root", key, issuer=None, authority=True)
-    intermediate = _issue(f"{name} intermediate", key, issuer=root, authority=True)
+    intermediate = _issue(f"{name} intermediate", key, issuer=root, authority=True, until=until)
     server = _issue("localhost", key, issuer=intermediate, server=True)
     return _write(directory, name, server, chain=[intermediate], root=root)
 
@@ -132,6 +141,7 @@ def _issue(
     issuer: _Issued | None,
     authority: bool = False,
     server: bool = False,
+    since: datetime = _NOT_BEFORE,
     until: datetime = _NOT_AFTER,
 ) -> _Issued:
     key = _GENERATE[key_type]()
@@ -143,7 +153,7 @@ def _issue(
         .issuer_name(issuer.certificate.subject if issuer else subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(_NOT_BEFORE)
+        .not_valid_before(since)
         .not_valid_after(until)
         .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
         .add_extension(_key_usage(authority), critical=True)

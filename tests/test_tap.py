@@ -77,7 +77,7 @@ def refusal(*arguments: str) -> str:
 
 def test_without_options_the_config_has_its_defaults() -> None:
     options = configured()
-    assert options == AceBaseIPCServerConfig(endpoints=("tcp:9163:interface=127.0.0.1",))
+    assert options == AceBaseIPCServerConfig(endpoints=("9163",))
 
 
 # Ports

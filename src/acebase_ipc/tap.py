@@ -43,8 +43,8 @@ INDENT: Final = 30
 
 LONGDESC = f"""\
 Relays lock requests, cache notifications and data events between AceBase
-processes that share database files. Without --port it listens on
-{DEFAULT_ENDPOINT}, for processes of this machine only.
+processes that share database files. Without --port it listens on port
+{DEFAULT_ENDPOINT} of 127.0.0.1 and ::1, for processes of this machine only.
 """
 
 EXPLANATION = f"""\

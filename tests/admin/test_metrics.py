@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from prometheus_client import ProcessCollector
@@ -16,6 +18,8 @@ from acebase_ipc.admin.families import METRICS, PREFIX
 from acebase_ipc.relay.events import RelayEvent
 from acebase_ipc.testing import Opcode, client_frame, close_payload, http_head
 from tests.admin.relay import HOST, AdminRelay
+from tests.certificates import make_certificate, make_chain, make_pfx
+from tests.integration.relay_process import on_loopback
 from tests.relay.core import MASTER
 from tests.relay.locks import body_of, grant, lock, new_id, worker_id
 
@@ -209,6 +213,27 @@ def test_the_parts_of_the_memory_are_those_of_the_budget() -> None:
         }
 
 
+def test_the_certificates_of_all_ports_are_told(tmp_path: Path) -> None:
+    for_peers, for_admin = make_certificate(tmp_path), make_chain(tmp_path, name="admin")
+    with AdminRelay(
+        endpoints=(on_loopback("ssl", privateKey=for_peers.pem),) * 2,
+        admin=(on_loopback("pfx", path=make_pfx(for_admin)),),
+    ) as relay:
+        begin, end = (
+            {
+                sample.labels["path"]: datetime.fromtimestamp(sample.value, UTC).isoformat()
+                for sample in scrape(relay).families[f"{PREFIX}{name}"].samples
+            }
+            for name in (
+                "certificate_not_before_timestamp_seconds",
+                "certificate_not_after_timestamp_seconds",
+            )
+        )
+    paths = {str(for_peers.pem), str(for_admin.pem.with_suffix(".pfx"))}
+    assert begin == dict.fromkeys(paths, "2020-01-01T00:00:00+00:00")
+    assert end == dict.fromkeys(paths, "2100-01-01T00:00:00+00:00")
+
+
 def test_counters_stay_when_a_database_has_left() -> None:
     with AdminRelay() as relay:
         say(relay)
@@ -229,7 +254,7 @@ def test_a_database_may_have_any_name(name: str) -> None:
 
 
 def test_every_metric_is_there_and_nothing_else() -> None:
-    with AdminRelay() as relay:
+    with AdminRelay(tls=True) as relay:
         stay_connected(relay)
         relay.join_acebase(MASTER)
         relay.pass_time(30)

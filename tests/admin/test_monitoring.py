@@ -50,6 +50,7 @@ VALUES: dict[str, set[str]] = {
 
 KNOWN_WORDS = {
     "sum",
+    "min",
     "max",
     "by",
     "on",
@@ -57,6 +58,8 @@ KNOWN_WORDS = {
     "rate",
     "increase",
     "changes",
+    "time",
+    "or",
     "histogram_quantile",
 }
 """Words of PromQL."""

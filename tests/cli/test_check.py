@@ -193,12 +193,27 @@ def test_a_key_of_another_certificate(
     assert "keys do not match" in found(findings, "error")
 
 
+def test_tls_on_a_socket_of_systemd(command: Command, certificate: Certificate) -> None:
+    certificate.pem.chmod(0o600)
+    port = f"ssl:systemd:privateKey={certificate.pem}"
+    status, findings = check(command, "--port", port)
+
+    assert status == 0
+    texts = [each["text"] for each in findings]
+    assert "the certificate is valid until 2100-01-01" in texts
+    assert "systemd gives the socket to the relay when it starts it" in texts
+    assert "it is open to the network without a token" not in texts  # that is not known
+    status, findings = check(command, "--port", f"{port}.missing")
+    assert status == 1
+    assert "it cannot be used" in found(findings, "error")
+
+
 @pytest.mark.parametrize(
     ("now", "level", "says"),
     [
         (datetime(2019, 12, 31, tzinfo=UTC), "error", "not valid before 2020-01-01"),
         (datetime(2100, 1, 2, tzinfo=UTC), "error", "has expired on 2100-01-01"),
-        (datetime(2100, 1, 1, tzinfo=UTC) - timedelta(days=20), "warning", "expires on 2100-01-01"),
+        (datetime(2100, 1, 1, tzinfo=UTC) - timedelta(days=13), "warning", "expires on 2100-01-01"),
     ],
 )
 @pytest.mark.parametrize("kind", ["ssl", "pfx"])

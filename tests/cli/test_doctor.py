@@ -124,7 +124,7 @@ def test_a_host_of_whose_addresses_one_works(
     _, found = examine_address(Target(parse_url(relay.url), "a", None, None))
 
     assert found.level == "warning"
-    assert "some clients try this address first" in found.advice
+    assert "Node.js 18 tries only the first address" in found.advice
 
 
 @pytest_twisted.ensureDeferred

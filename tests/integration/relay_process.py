@@ -30,7 +30,7 @@ TWISTD = Path(sys.executable).with_name("twistd")
 DEADLINE = 20.0
 """Seconds. A cold twistd takes about one; a loaded machine may take many."""
 
-LISTENING = re.compile(r'listening on ([^"\n]*)')
+LISTENING = re.compile(r'listening on ([^";\n]*)')
 PORT = re.compile(r"(wss?)://(127\.0\.0\.1|\[::1\]):(\d+)|unix:([^\s,]+)")
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.certificates import Certificate
 from tests.integration.raw import RawClient
 from tests.integration.relay_process import (
     DEADLINE,
@@ -62,8 +64,9 @@ main()
 """
 
 
-def test_sighup_while_it_starts_does_not_end_it() -> None:
-    command = [sys.executable, "-c", WITH_A_SIGNAL.format("SIGHUP")]
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGUSR1"])
+def test_a_signal_while_it_starts_does_not_end_it(name: str) -> None:
+    command = [sys.executable, "-c", WITH_A_SIGNAL.format(name)]
     with Twistd("serve", "--port", on_loopback(), command=command) as relay:
         relay.wait_for("start", lambda log: "ready" in log)
         assert "read again" not in relay.log
@@ -162,6 +165,29 @@ def test_it_needs_nothing_that_only_other_commands_need() -> None:
     code = f"{WITHOUT_EXTRAS}; from acebase_ipc.__main__ import main; main()"
     with Twistd(*("serve", "--port", on_loopback()), command=[sys.executable, "-c", code]) as relay:
         relay.wait_for("start", lambda log: "ready" in log)
+
+
+def test_a_number_serves_both_addresses_of_loopback() -> None:
+    """``localhost`` may be either."""
+    with (
+        socket.create_server(("::1", 0), family=socket.AF_INET6) as six,
+        socket.create_server(("127.0.0.1", six.getsockname()[1])) as four,
+    ):
+        port = four.getsockname()[1]
+    with serving("--port", str(port)) as relay:
+        relay.wait_for("start", lambda log: "ready" in log)
+        for host in ("127.0.0.1", "::1"):
+            assert is_healthy(Address(host=host, port=port))
+
+
+def test_tls_serves_both_families_if_it_listens_on_ipv6(self_signed: Certificate) -> None:
+    port = f"ssl:0:privateKey={self_signed.pem}:interface=\\:\\:"
+    with serving("--port", port, "--token", "a") as relay:
+        relay.wait_for("start", lambda log: "ready" in log)
+        number = int(re.findall(r"listening on wss://\[::\]:(\d+)", relay.log)[0])
+        for host in ("127.0.0.1", "::1"):
+            address = Address(host=host, port=number, secure=True, root=self_signed.root)
+            assert is_healthy(address)
 
 
 def test_tcp6_serves_both_families() -> None:

@@ -295,7 +295,7 @@ def test_a_relay_that_logs_to_standard_output_survives_the_signals() -> None:
     with running_relay() as relay:
         os.kill(relay.pid, signal.SIGUSR1)
         os.kill(relay.pid, signal.SIGHUP)
-        relay.wait_for("reload", lambda log: "the tokens were read again" in log)
+        relay.wait_for("reload", lambda log: "the configuration was read again" in log)
 
 
 def signals_ignored_or_caught(pid: int) -> int:
@@ -323,7 +323,7 @@ def test_signals_that_were_ignored_at_the_start_are_handled() -> None:
     with Twistd(*arguments, command=[*shell, TWISTD]) as twistd:
         twistd.wait_for("start", lambda log: "ready" in log)
         os.kill(twistd.pid, signal.SIGHUP)
-        twistd.wait_for("reload", lambda log: "the tokens were read again" in log)
+        twistd.wait_for("reload", lambda log: "the configuration was read again" in log)
 
 
 @pytest.mark.parametrize("lock", [True, False])

@@ -126,7 +126,7 @@ def running(options: list[str]) -> Twistd:
 def urls(relay: Twistd) -> tuple[str, str]:
     """Return where the peers connect to, and the admin endpoint."""
     relay.wait_for("ready", lambda log: "#info] ready" in log)
-    (peers,) = re.findall(r"listening on ws(://\S+)", relay.log)
+    (peers,) = re.findall(r"listening on ws(://[^\s;]+)", relay.log)
     (admin,) = re.findall(r"the admin endpoint is (http://\S+)", relay.log)
     return f"http{peers}", admin
 

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -20,11 +21,14 @@ import pytest_twisted
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
+import twisted
 from acebase_ipc.relay.limits import Limits
+from acebase_ipc.server.endpoints import parse_endpoint
 from acebase_ipc.tap import Options
 from acebase_ipc.testing import client_frame
 from tests.acebase.cluster import Process
 from tests.activation import ActivatedRelay, activated, listening_socket
+from tests.certificates import make_certificate, make_pfx
 from tests.integration.peers import Peers
 from tests.integration.raw import RawClient
 from tests.integration.relay_process import TWISTD, Address, Twistd, on_loopback, running_relay
@@ -35,6 +39,7 @@ SERVICE = UNITS / "acebase-ipc.service"
 SOCKET = UNITS / "acebase-ipc.socket"
 DEFAULT = UNITS / "acebase-ipc.default"
 SYSUSERS = UNITS / "acebase-ipc.sysusers"
+TLS = UNITS / "tls.conf"
 INSTALLED = "/opt/acebase-ipc/bin/twistd"
 
 SECONDS = 60
@@ -177,7 +182,7 @@ def test_a_service_manager_that_is_gone_is_no_reason_to_end(tmp_path: Path) -> N
             assert manager.next_state() == {"READY": "1"}
             manager_leaves.close()
             os.kill(relay.pid, signal.SIGHUP)
-            relay.wait_for("reload", lambda log: "the tokens were read again" in log)
+            relay.wait_for("reload", lambda log: "the configuration was read again" in log)
 
 
 def test_a_relay_that_cannot_listen_is_never_ready(manager: ServiceManager) -> None:
@@ -270,6 +275,98 @@ def test_it_listens_on_both_sockets_of_the_unit() -> None:
                     assert page.read() == b"ok"
         finally:
             relay.kill()
+
+
+def certificate_at(listener: socket.socket, root: Path, host: str) -> str:
+    """The certificate that a server presents to a client that trusts *root*, as PEM."""
+    context = ssl.create_default_context(cafile=root)
+    with (
+        socket.create_connection(listener.getsockname()[:2], timeout=SECONDS) as plain,
+        context.wrap_socket(plain, server_hostname=host) as connected,
+    ):
+        connected.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connected.recv(1000).startswith(b"HTTP/1.1 200 ")
+        presented = connected.getpeercert(binary_form=True)
+    assert presented is not None
+    return ssl.DER_cert_to_PEM_cert(presented)
+
+
+@pytest.mark.parametrize("kind", ["ssl", "pfx", "tls"])
+def test_tls_on_the_sockets_of_the_unit(tmp_path: Path, kind: str) -> None:
+    """And with another certificate after SIGHUP, which no connection notices."""
+    if kind == "tls" and tuple(map(int, twisted.__version__.split(".")[:2])) < (26, 4):
+        pytest.skip("this version of Twisted has no tls: for servers")
+    old, new = make_certificate(tmp_path), make_certificate(tmp_path, name="new")
+    directory = tmp_path / "by_name"
+    directory.mkdir()
+    shutil.copy(old.pem, directory / "localhost.pem")
+    port, renewed = {
+        "ssl": (f"ssl:systemd:privateKey={old.pem}", old.pem),
+        "pfx": (f"pfx:systemd:path={make_pfx(old)}", old.pem.with_suffix(".pfx")),
+        "tls": (f"tls:{directory}:systemd", directory / "localhost.pem"),
+    }[kind]
+    with (
+        listening_socket() as ipv4,
+        socket.create_server(("::1", 0), family=socket.AF_INET6) as ipv6,
+    ):
+        command = (TWISTD, "--nodaemon", "--pidfile=", "acebase-ipc", "--port", port)
+        inherited = [ipv4.fileno(), ipv6.fileno()]
+        relay = Process("relay", activated([ipv4, ipv6], *command), {}, inherited)
+        try:
+            relay.wait_for("start", lambda: "#info] ready" in relay.text())
+            assert f"listening on wss://127.0.0.1:{ipv4.getsockname()[1]}, wss://" in relay.text()
+            for listener, host in ((ipv4, "127.0.0.1"), (ipv6, "::1"), (ipv6, "localhost")):
+                assert certificate_at(listener, old.root, host) == old.certificate.read_text()
+            with RawClient(
+                Address(port=ipv4.getsockname()[1], secure=True, root=old.root)
+            ) as client:
+                assert client.upgrade("/library/connect?id=reader&v=1.0.0").startswith(
+                    b"HTTP/1.1 101 "
+                )
+                shutil.copy(make_pfx(new) if kind == "pfx" else new.pem, renewed)
+                relay.signal(signal.SIGHUP)
+                relay.wait_for("reload", lambda: "the certificates were read" in relay.text())
+                for listener in (ipv4, ipv6):
+                    assert certificate_at(listener, new.root, "localhost") == (
+                        new.certificate.read_text()
+                    )
+                client.send(client_frame(b"ping"))
+                client.read_until(b"\x81\x04pong")
+        finally:
+            relay.kill()
+
+
+def test_the_drop_in_for_tls_is_valid_and_serves_tls(units: Path) -> None:
+    drop_in = units / f"{SERVICE.name}.d"
+    drop_in.mkdir()
+    text = TLS.read_text(encoding="utf-8")
+    drop_in.joinpath(TLS.name).write_text(text.replace(INSTALLED, str(TWISTD)))
+    analysis = analyze("verify", "--man=no", units / SERVICE.name, units / SOCKET.name)
+    assert "acebase" not in analysis.stderr
+    assert analysis.returncode == 0, analysis.stderr
+
+    _, command = settings(TLS)["ExecStart"]
+    _, _, given = command.partition(" acebase-ipc ")
+    _, _, plain = settings(SERVICE)["ExecStart"][0].partition(" acebase-ipc ")
+    port = "ssl:systemd:privateKey=/etc/acebase-ipc/key.pem:certKey=/etc/acebase-ipc/cert.pem"
+    assert shlex.split(given) == shlex.split(plain.replace("--port systemd:", f"--port {port}"))
+    assert parse_endpoint(port).is_inherited
+
+
+def test_an_admin_endpoint_on_a_socket_that_is_open_to_the_network_needs_a_token() -> None:
+    with socket.create_server(("0.0.0.0", 0)) as listener:
+        command: list[str | Path] = [TWISTD, "--nodaemon", "--pidfile=", "acebase-ipc"]
+        options = ("--port", on_loopback(), "--admin", "systemd:index=0")
+        ended = subprocess.run(
+            activated([listener], *command, *options),
+            pass_fds=(listener.fileno(),),
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert line.endswith(" is open to the network: give a token file")
 
 
 def test_a_socket_that_is_not_there_is_named() -> None:

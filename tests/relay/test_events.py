@@ -12,6 +12,8 @@ import pytest
 from acebase_ipc.relay import events as observer
 from acebase_ipc.relay.events import (
     WAIT_FOR_MASTER,
+    CertificateExpires,
+    CertificateInvalid,
     ConnectionClosed,
     DialectDetected,
     DropReason,
@@ -60,13 +62,23 @@ LINES: list[tuple[RelayEvent, Severity, str]] = [
         Severity.DEBUG,
         (
             "mydb_data: the connection of worker1 from 192.0.2.1:50000 has ended after 62 s:"
-            " 1006 it broke (clean: False)"
+            " 1006, it broke (clean: False)"
         ),
     ),
     (
         TLSFailed(AT, "it speaks plain HTTP to a TLS port"),
         Severity.INFO,
         "192.0.2.1:50000: no TLS: it speaks plain HTTP to a TLS port",
+    ),
+    (
+        CertificateExpires("/etc/cert.pem", "2026-12-01 00:00 UTC", 3),
+        Severity.WARNING,
+        "/etc/cert.pem: the certificate expires in 3 day(s), on 2026-12-01 00:00 UTC",
+    ),
+    (
+        CertificateInvalid("/etc/cert.pem", "has expired on 2026-11-01 00:00 UTC"),
+        Severity.ERROR,
+        "/etc/cert.pem: the certificate has expired on 2026-11-01 00:00 UTC: clients refuse it",
     ),
     (DialectDetected(*WHO), Severity.DEBUG, "mydb_data: worker1 is an acebase peer"),
     (

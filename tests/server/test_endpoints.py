@@ -41,6 +41,15 @@ def as_twisted_reads(description: str) -> tuple[list[str], dict[str, str]]:
         ("pfx:1:path=/a:passphrase=b=c", (), "pfx", None),
         ("systemd:index=0", (), "systemd", {"index": "0"}),
         ("systemd:INET:name=x", (), "systemd", {"domain": "INET", "name": "x"}),
+        ("ssl:systemd:/k", (), "ssl", {"port": "systemd", "privateKey": "/k"}),
+        (
+            "haproxy:pfx:systemd:path=/a:name=x",
+            ("haproxy",),
+            "pfx",
+            {"port": "systemd", "path": "/a", "name": "x"},
+        ),
+        ("tls:/a", (), "tls", {"path": "/a", "port": "443", "interface": "::"}),
+        ("tls:/a:systemd", (), "tls", {"path": "/a", "port": "systemd"}),
         ("txsni:certs:tcp:1", (), "txsni", {}),
         ("", (), "", {}),
     ],
@@ -141,6 +150,10 @@ def test_paths_are_resolved_at_once(text: str, name: str) -> None:
         ("unix:", "the path is missing"),
         ("unix:a:mode=rw", "mode is an octal number such as 660"),
         ("unix:a:lockfile=x", "lockfile is 0 or 1"),
+        ("tcp:systemd", "the port is not a whole number from 0 to 65535"),
+        ("ssl:systemd:a:backlog=7", "backlog is that of the inherited socket: leave it out"),
+        ("pfx:systemd:path=a:interface=x", "interface is that of the inherited socket"),
+        ("ssl:1:a:name=x", "name needs an inherited socket: write ssl:port=systemd"),
     ],
 )
 def test_a_value_that_the_system_cannot_take_is_refused(text: str, reason: str) -> None:
@@ -154,6 +167,24 @@ def test_no_part_of_a_passphrase_is_in_an_error(rest: str) -> None:
     with pytest.raises(ConfigError) as raised:
         parse_endpoint(f"pfx:1:path=a:passphrase={rest}")
     assert "hush" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_inherited"),
+    [
+        ("systemd:", True),
+        ("haproxy:systemd:index=0", True),
+        ("ssl:systemd:a", True),
+        ("pfx:port=systemd:path=a", True),
+        ("tls:a:systemd", True),
+        ("tls:systemd:1", False),
+        ("ssl:1:systemd", False),
+        ("unix:systemd", False),
+        ("plugin:systemd", False),
+    ],
+)
+def test_an_endpoint_may_be_on_a_socket_of_a_service_manager(text: str, is_inherited: bool) -> None:
+    assert parse_endpoint(text).is_inherited is is_inherited
 
 
 def test_no_passphrase_is_in_a_repr() -> None:

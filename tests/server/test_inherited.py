@@ -14,10 +14,8 @@ from twisted.internet import reactor as global_reactor
 from twisted.internet.protocol import Factory
 
 from acebase_ipc.server import inherited
-from acebase_ipc.server.endpoints import parse_endpoint
 from acebase_ipc.server.inherited import (
     InheritedEndpoint,
-    each_inherited,
     find_descriptor,
     inherited_descriptors,
 )
@@ -114,25 +112,6 @@ def test_a_socket_that_is_not_there_is_refused(
 def test_without_inherited_sockets_the_error_says_so(index: str | None) -> None:
     with pytest.raises(ValueError, match="this process has inherited no socket"):
         find_descriptor({}, "INET", index, None)
-
-
-@pytest.mark.parametrize(
-    ("number", "expected"),
-    [
-        (0, ["tcp:1", "haproxy:systemd:", "systemd:name=x"]),
-        (1, ["tcp:1", "haproxy:systemd:index=0", "systemd:name=x"]),
-        (2, ["tcp:1", "haproxy:systemd:index=0", "haproxy:systemd:index=1", "systemd:name=x"]),
-    ],
-)
-def test_systemd_alone_is_every_inherited_socket(
-    monkeypatch: pytest.MonkeyPatch, number: int, expected: list[str]
-) -> None:
-    monkeypatch.setattr(
-        inherited, "inherited_descriptors", lambda *_: dict.fromkeys(range(3, 3 + number), "x")
-    )
-    given = map(parse_endpoint, ("tcp:1", "haproxy:systemd:", "systemd:name=x"))
-
-    assert [each.text for each in each_inherited(given)] == expected
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.interfaces import IStreamServerEndpointStringParser
 from twisted.logger import capturedLogs, eventAsText
+from twisted.plugin import getPlugins
 
 from acebase_ipc.http.tokens import Rule, read_token_file
 from acebase_ipc.relay.limits import MIB, Limits, describe_limits
@@ -96,7 +98,7 @@ def test_without_a_change_nothing_is_said_about_options() -> None:
     with MemoryRelay() as relay:
         assert reload(relay) == (
             True,
-            ["[acebase_ipc.server.service#info] the tokens were read again"],
+            ["[acebase_ipc.server.service#info] the configuration was read again"],
         )
 
 
@@ -249,18 +251,35 @@ def served_certificate(relay: MemoryRelay) -> str:
     return ssl.DER_cert_to_PEM_cert(shown)
 
 
-@pytest.mark.parametrize("kind", ["ssl", "pfx"])
-def test_a_new_certificate_is_used_by_new_connections(
-    tmp_path: Path, certificate: Certificate, kind: str
-) -> None:
-    other = make_certificate(tmp_path, name="other")
+HAS_TLS = "tls" in {each.prefix for each in getPlugins(IStreamServerEndpointStringParser)}
+"""Whether Twisted has ``tls:``: from 26.4 on."""
+
+KINDS = ("ssl", "pfx", *(("tls",) if HAS_TLS else ()))
+
+
+def renew(tmp_path: Path, kind: str) -> tuple[str, Certificate, Certificate, list[Any]]:
+    """A port, its certificate, another one, and which files to replace by which."""
+    certificate, other = make_certificate(tmp_path), make_certificate(tmp_path, name="other")
     if kind == "ssl":
         files = [(other.key, certificate.key), (other.certificate, certificate.certificate)]
         port = f"ssl:0:privateKey={certificate.key}:certKey={certificate.certificate}"
-    else:
+    if kind == "pfx":
         bundle = make_pfx(certificate, "sesame")
         files = [(make_pfx(other, "sesame"), bundle)]
         port = f"pfx:0:path={bundle}:passphrase=sesame"
+    if kind == "tls":
+        directory = tmp_path / "by_name"
+        directory.joinpath("deeper").mkdir(parents=True)
+        served = directory / "deeper" / "localhost.pem"
+        served.write_bytes(certificate.pem.read_bytes())
+        files = [(other.pem, served)]
+        port = f"tls:{directory}:0"
+    return port, certificate, other, files
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_new_certificate_is_used_by_new_connections(tmp_path: Path, kind: str) -> None:
+    port, certificate, other, files = renew(tmp_path, kind)
     with MemoryRelay(endpoints=(port,)) as relay:
         assert served_certificate(relay) == certificate.certificate.read_text()
         expected = other.certificate.read_text()
@@ -270,7 +289,21 @@ def test_a_new_certificate_is_used_by_new_connections(
         done, lines = reload(relay)
 
         assert done
-        assert "the certificates were read again" in "".join(lines)
+        assert [each.partition("] ")[2] for each in lines] == ["the certificates were read again"]
+        assert served_certificate(relay) == expected
+        assert before.close_code is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_renewed_certificate_is_noticed(tmp_path: Path, kind: str) -> None:
+    port, _, other, files = renew(tmp_path, kind)
+    expected = other.certificate.read_text()
+    with MemoryRelay(endpoints=(port,)) as relay:
+        before = relay.join("alice")
+        for new, old in files:
+            old.write_bytes(new.read_bytes())
+        relay.pass_time(3 * WATCH_INTERVAL)
+
         assert served_certificate(relay) == expected
         assert before.close_code is None
 

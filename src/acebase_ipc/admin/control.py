@@ -24,6 +24,8 @@ class Facts:
     :ivar http: the other open connections of the peers' ports.
     :ivar resident: bytes of memory that the process occupies; ``None`` if that is not known.
     :ivar limits: every limit by its name.
+    :ivar certificates: from and until when those of all ports are valid, in seconds since 1970, by
+        the path of the file.
     """
 
     version: str
@@ -40,6 +42,7 @@ class Facts:
     http: int
     resident: int | None
     limits: dict[str, float | None]
+    certificates: dict[str, tuple[float, float]]
 
 
 class Server(Protocol):

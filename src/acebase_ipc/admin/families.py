@@ -79,6 +79,17 @@ BUILD = _gauge("build_info", "1; the labels tell versions.", "version", "python"
 START_TIME = _gauge("start_time_seconds", "When the server was started, in seconds since 1970.")
 CONNECTIONS = _gauge("connections", "Open connections of the peers' ports.", "kind")
 DATABASES = _gauge("databases", "Databases with at least one peer.")
+CERTIFICATE_BEGIN = _gauge(
+    "certificate_not_before_timestamp_seconds",
+    "From when on the certificate of a port is valid, in seconds since 1970.",
+    "path",
+)
+CERTIFICATE_END = _gauge(
+    "certificate_not_after_timestamp_seconds",
+    "Until when the certificate of a port is valid, in seconds since 1970; with a chain, until its"
+    " first one expires.",
+    "path",
+)
 PEERS = _gauge("peers", "Peers, connected or not.", "database", "dialect", "state")
 
 RECEIVED = _counter(

@@ -97,6 +97,38 @@ class TLSFailed(RelayEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class CertificateExpires(RelayEvent):
+    """A certificate of a port expires soon; reported at the start, after a reload and daily.
+
+    :ivar path: the file that holds it.
+    :ivar until: the end of its validity: day, time and time zone.
+    :ivar days: the whole days until then.
+    """
+
+    severity: ClassVar[Severity] = Severity.WARNING
+    text: ClassVar[str] = "{path}: the certificate expires in {days} day(s), on {until}"
+
+    path: str
+    until: str
+    days: int
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateInvalid(RelayEvent):
+    """A certificate of a port is not valid now; reported at the start, after a reload and daily.
+
+    :ivar path: the file that holds it.
+    :ivar reason: since or until when it is not valid.
+    """
+
+    severity: ClassVar[Severity] = Severity.ERROR
+    text: ClassVar[str] = "{path}: the certificate {reason}: clients refuse it"
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class PeerJoined(PeerEvent):
     """A peer has joined its database."""
 
@@ -159,7 +191,7 @@ class ConnectionClosed(PeerEvent):
 
     text: ClassVar[str] = (
         "{database}: the connection of {peer} from {address} has ended after {seconds:.0f} s:"
-        " {code} {reason} (clean: {is_clean})"
+        " {code}, {reason} (clean: {is_clean})"
     )
 
     address: str

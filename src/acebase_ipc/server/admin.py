@@ -30,6 +30,7 @@ from acebase_ipc.relay.events import Observer
 from acebase_ipc.relay.limits import Limits
 from acebase_ipc.server.composition import Parts
 from acebase_ipc.server.config import AceBaseIPCServerConfig
+from acebase_ipc.server.expansion import expand
 from acebase_ipc.server.listener import Listener
 
 __version__: Final = version("acebase-ipc")
@@ -85,7 +86,8 @@ class Admin:
         metrics = RelayMetrics(parts.relay, control.facts, counts, lags, loop_lag)
         self._site = AdminSite(context, observer, self._streams, Metrics(context, metrics))
         self.listeners = [
-            Listener(each, reactor, observer, is_admin=True) for each in config.parsed_admin
+            Listener(each, reactor, observer, is_admin=True, is_private=not config.admin_token_file)
+            for each in expand(config.parsed_admin)
         ]
 
     def open(self) -> list[Deferred[None]]:
@@ -124,6 +126,7 @@ class Control:
     :param clock: returns monotonic seconds.
     :param wall: returns the seconds since 1970.
     :param reload: reads the configuration again; returns whether it could be used.
+    :param certificates: returns when those of all ports are valid; see :class:`Facts`.
     """
 
     def __init__(
@@ -135,6 +138,7 @@ class Control:
         clock: Callable[[], float],
         wall: Callable[[], float],
         reload: Callable[[], bool],
+        certificates: Callable[[], dict[str, tuple[float, float]]],
     ) -> None:
         self._parts = parts
         self.apply(limits)
@@ -142,6 +146,7 @@ class Control:
         self._listeners = listeners
         self._clock = clock
         self._reload = reload
+        self._certificates = certificates
         self._begun = clock()
         self._started = int(wall() * 1000)
 
@@ -167,6 +172,7 @@ class Control:
             http=len(parts.site.channels),
             resident=resident_memory(),
             limits=self._limits,
+            certificates=self._certificates(),
         )
 
     def kick(self, database: str, client_id: str, end_process: bool) -> bool:

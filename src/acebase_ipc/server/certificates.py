@@ -1,25 +1,78 @@
-"""Certificates of ``ssl:`` and ``pfx:`` ports, which can be read again while these listen."""
+"""Certificates of ports with TLS, which can be read again while these listen."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import (
-    IOpenSSLContextFactory,
+    IOpenSSLServerConnectionCreator,
     IReactorTime,
     IStreamServerEndpoint,
 )
 from zope.interface import implementer
 
-from acebase_ipc.server.endpoints import DEFAULT_BACKLOG, ParsedEndpoint, render
+from acebase_ipc.errors import ConfigError
+from acebase_ipc.server.endpoints import DEFAULT_BACKLOG, OF_SOCKET, ParsedEndpoint, render
+from acebase_ipc.server.expiry import CertificateDates, dates_of
+from acebase_ipc.server.inherited import InheritedEndpoint
+from acebase_ipc.server.lines import printable
 from acebase_ipc.server.pfx import TLSServerEndpoint
 
-RENEWABLE: Final = frozenset({"ssl", "pfx"})
+if TYPE_CHECKING:
+    from OpenSSL import SSL
+
+RENEWABLE: Final = frozenset({"ssl", "pfx", "tls"})
 """The kinds of endpoints whose certificates can be read again."""
 
 _OF_PORT: Final[tuple[str, ...]] = ("port", "interface", "backlog")
+
+_BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What was read from the files of a port.
+
+    :ivar connect: returns the server's end of a new TLS connection.
+    :ivar dates: when its certificates are valid, by file.
+    """
+
+    connect: Callable[[Any], SSL.Connection]
+    dates: tuple[CertificateDates, ...]
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class Certificate:
+    """The certificate and key of a port, which new connections use.
+
+    :param parsed: an endpoint of one of the kinds :data:`RENEWABLE`.
+    :raises Exception: what the endpoint's parser raises if a file cannot be used.
+    """
+
+    def __init__(self, parsed: ParsedEndpoint) -> None:
+        self._parsed = parsed
+        self._loaded = self.read()
+
+    @property
+    def dates(self) -> tuple[CertificateDates, ...]:
+        """When the certificates that are in use are valid, by file."""
+        return self._loaded.dates
+
+    def read(self) -> Loaded:
+        """Return the files as they are now, for :meth:`use`; raises as the constructor."""
+        return _READERS[self._parsed.kind](self._parsed)
+
+    def use(self, loaded: Loaded) -> None:
+        """Use what :meth:`read` has returned for connections from now on."""
+        self._loaded = loaded
+
+    def serverConnectionForTLS(self, protocol: Any) -> SSL.Connection:
+        """Return the server's end of a new connection; Twisted's name for it."""
+        return self._loaded.connect(protocol)
 
 
 class _Recorder:
@@ -39,37 +92,67 @@ class _Recorder:
         self.options = contextFactory
 
 
-@implementer(IOpenSSLContextFactory)
-class Certificate:
-    """The certificate and key of a port, which new connections use.
+def _read_ssl(parsed: ParsedEndpoint) -> Loaded:
+    arguments = parsed.arguments
+    _check_pem(arguments)
+    recorder = _Recorder()
+    _endpoint(parsed, recorder).listen(None)
+    path, chain = arguments.get("certKey", arguments["privateKey"]), arguments.get("extraCertChain")
+    # Of this file Twisted uses the first one alone.
+    dates = [dates_of(printable(path), _read_certificates(path)[:1])]
+    if chain is not None:
+        dates.append(dates_of(printable(chain), _read_certificates(chain)))
+    return Loaded(_connect_with(recorder.options), tuple(dates))
 
-    :param parsed: an endpoint of one of the kinds :data:`RENEWABLE`.
-    :raises Exception: what the endpoint's parser raises if a file cannot be used.
-    """
 
-    def __init__(self, parsed: ParsedEndpoint) -> None:
-        self._parsed = parsed
-        self._options = self.read()
+def _read_pfx(parsed: ParsedEndpoint) -> Loaded:
+    options = _endpoint(parsed, _Recorder()).options
+    certificates = [options.certificate, *options.extraCertChain]
+    dates = dates_of(printable(parsed.arguments["path"]), certificates)
+    return Loaded(_connect_with(options), (dates,))
 
-    def read(self) -> Any:
-        """Return the files as they are now, for :meth:`use`; raises as the constructor."""
-        if self._parsed.kind == "ssl":
-            _check_pem(self._parsed.arguments)
-        recorder = _Recorder()
-        endpoint: Any = serverFromString(recorder, self._parsed.description)
-        if isinstance(endpoint, TLSServerEndpoint):
-            return endpoint.options
-        endpoint.listen(None)
-        recorder.options.getContext()  # a key of another certificate fails here
-        return recorder.options
 
-    def use(self, options: Any) -> None:
-        """Use what :meth:`read` has returned for connections from now on."""
-        self._options = options
+def _read_tls(parsed: ParsedEndpoint) -> Loaded:
+    directory = Path(parsed.arguments["path"])
+    if not directory.is_dir():
+        raise ConfigError(
+            f"there is no directory {directory}: write tls:DIRECTORY:9163, where DIRECTORY holds"
+            " a HOST.pem for each host name, or use ssl:"
+        )
+    creator = _endpoint(parsed, _Recorder()).connectionCreator
+    files = [each for each in sorted(directory.rglob("*.pem")) if _BEGIN in each.read_bytes()]
+    if not files:
+        raise ValueError(f"{directory} holds no HOST.pem with a key and its certificate")
+    dates = [dates_of(printable(str(each)), _read_certificates(each)) for each in files]
+    return Loaded(creator.serverConnectionForTLS, tuple(dates))
 
-    def getContext(self) -> Any:
-        """Return the context of a new connection; Twisted's name for it."""
-        return self._options.getContext()
+
+_READERS: Final[dict[str, Callable[[ParsedEndpoint], Loaded]]] = {
+    "ssl": _read_ssl,
+    "pfx": _read_pfx,
+    "tls": _read_tls,
+}
+
+
+def _endpoint(parsed: ParsedEndpoint, recorder: _Recorder) -> Any:
+    """Return Twisted's endpoint, which has read the files; its port is of no importance."""
+    of_files = {
+        name: value
+        for name, value in parsed.arguments.items()
+        if name not in (*_OF_PORT, *(OF_SOCKET if parsed.is_inherited else ()))
+    }
+    return serverFromString(recorder, render(parsed.kind, {**of_files, "port": "0"}))
+
+
+def _connect_with(options: Any) -> Callable[[Any], SSL.Connection]:
+    from OpenSSL import SSL
+
+    options.getContext()  # a key of another certificate fails here
+
+    def connect(protocol: Any) -> SSL.Connection:
+        return SSL.Connection(options.getContext(), None)
+
+    return connect
 
 
 def _check_pem(arguments: dict[str, str]) -> None:
@@ -83,9 +166,15 @@ def _check_pem(arguments: dict[str, str]) -> None:
     if b"PRIVATE KEY-----" not in key:
         raise ValueError(f"{key_path} holds no private key in PEM form")
     path = arguments.get("certKey", key_path)
-    if b"-----BEGIN CERTIFICATE-----" not in Path(path).read_bytes():
+    if _BEGIN not in Path(path).read_bytes():
         hint = ": name its file with certKey=certificate.pem" if path == key_path else ""
         raise ValueError(f"{path} holds no certificate in PEM form{hint}")
+
+
+def _read_certificates(path: str | Path) -> list[Any]:
+    from cryptography import x509
+
+    return x509.load_pem_x509_certificates(Path(path).read_bytes())
 
 
 def listen_with(
@@ -94,8 +183,12 @@ def listen_with(
     """Return the endpoint that *parsed* describes, with this *certificate*."""
     from twisted.internet.abstract import isIPv6Address
 
-    given = {each: parsed.arguments[each] for each in _OF_PORT if each in parsed.arguments}
-    kind = "tcp6" if isIPv6Address(given.get("interface", "")) else "tcp"
-    arguments: dict[str, str] = {"backlog": str(DEFAULT_BACKLOG), **given}
-    plain = serverFromString(reactor, render(kind, arguments))
+    names = OF_SOCKET if parsed.is_inherited else _OF_PORT
+    given = {name: parsed.arguments[name] for name in names if name in parsed.arguments}
+    plain: IStreamServerEndpoint
+    if parsed.is_inherited:
+        plain = InheritedEndpoint(reactor, given)
+    else:
+        kind = "tcp6" if isIPv6Address(given.get("interface", "")) else "tcp"
+        plain = serverFromString(reactor, render(kind, {"backlog": str(DEFAULT_BACKLOG), **given}))
     return TLSServerEndpoint(plain, certificate, IReactorTime(reactor, None))

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final
 
 from acebase_ipc.errors import ConfigError
@@ -33,6 +34,12 @@ ADMIN_MODE: Final = "600"
 MAX_BACKLOG: Final = 2**31 - 1  # listen(2) takes a C int and lowers it further
 MAX_PORT: Final = 2**16 - 1  # the field of TCP has 16 bits (RFC 9293, section 3.1)
 
+INHERITED: Final = "systemd"
+"""The kind of an endpoint on a socket of a service manager; with TLS what stands for its port."""
+
+OF_SOCKET: Final = ("domain", "index", "name")
+"""The arguments that choose such a socket."""
+
 _POSITIONAL: Final = {
     "tcp": ("port", "interface", "backlog"),
     "tcp6": ("port", "backlog", "interface"),
@@ -40,11 +47,14 @@ _POSITIONAL: Final = {
     "tls": ("path", "port", "backlog", "interface"),
     "pfx": ("port",),
     "unix": ("address", "mode", "backlog", "lockfile"),
-    "systemd": ("domain", "index", "name"),
+    INHERITED: OF_SOCKET,
 }
 """The names of positional arguments, for the kinds of endpoints that are known here."""
 
 _TAKES_BACKLOG: Final = frozenset({"tcp", "tcp6", "ssl", "tls", "pfx", "unix"})
+
+_TAKES_SOCKET: Final = frozenset({"ssl", "tls", "pfx"})
+"""The kinds that serve TLS on a socket of a service manager, too."""
 
 _PATHS: Final = {
     "ssl": ("privateKey", "certKey", "extraCertChain", "dhParameters"),
@@ -97,6 +107,17 @@ class ParsedEndpoint:
         return self.kind in SECURE_KINDS
 
     @property
+    def is_number(self) -> bool:
+        """Whether it is the number of a port of loopback alone."""
+        return self.text.isdecimal()
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether it is on a socket that a service manager holds."""
+        on_socket = self.kind in _TAKES_SOCKET and self.arguments.get("port") == INHERITED
+        return on_socket or self.kind == INHERITED
+
+    @property
     def mode(self) -> int:
         """The permissions of a ``unix:`` port."""
         return int(self.arguments.get("mode", DEFAULT_MODE), 8)
@@ -114,9 +135,12 @@ class ParsedEndpoint:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The files that it reads."""
+        """The files that it reads; those that are in its directory now."""
         if self.kind == "unix":
             return ()
+        if self.kind == "tls":
+            directory = self.arguments["path"]
+            return (directory, *sorted(map(str, Path(directory).rglob("*"))))
         names = _PATHS.get(self.kind, ())
         return tuple(self.arguments[name] for name in names if name in self.arguments)
 
@@ -167,6 +191,8 @@ def parse_endpoint(text: str) -> ParsedEndpoint:
     for name in _PATHS.get(kind, ()):
         if arguments.get(name):
             arguments[name] = os.path.abspath(arguments[name])
+    if kind == "tls" and arguments.setdefault("port", "443") != INHERITED:
+        arguments.setdefault("interface", "::")  # as Twisted has it
     return ParsedEndpoint(text, tuple(wrappers), kind, arguments, inner)
 
 
@@ -206,7 +232,7 @@ def parse_admin(text: str, has_token: bool) -> ParsedEndpoint:
         parsed = replace(parsed, arguments=arguments)
         if parsed.mode & 0o007:
             raise ConfigError(f"{where}: mode must not let every user in")
-    elif parsed.is_known and parsed.kind != "systemd" and not has_token:
+    elif parsed.is_known and not parsed.is_inherited and not has_token:
         interface = parsed.arguments.get("interface", "")
         if not is_loopback_ip(interface):
             raise ConfigError(
@@ -263,7 +289,10 @@ def _check(kind: str, arguments: dict[str, str]) -> None:
             "the directory is missing: write tls:DIRECTORY:9163, where DIRECTORY holds a"
             " HOST.pem for each host name, or use ssl:"
         )
-    _check_number("port", port, MAX_PORT)
+    if kind in _TAKES_SOCKET:
+        _check_socket(kind, arguments)
+    if port != INHERITED or kind not in _TAKES_SOCKET:
+        _check_number("port", port, MAX_PORT)
     _check_number("backlog", arguments.get("backlog"), MAX_BACKLOG)
     if kind == "unix":
         if not arguments.get("address"):
@@ -272,6 +301,20 @@ def _check(kind: str, arguments: dict[str, str]) -> None:
             raise ValueError("mode is an octal number such as 660")
         if arguments.get("lockfile", "1") not in ("0", "1"):
             raise ValueError("lockfile is 0 or 1")
+
+
+def _check_socket(kind: str, arguments: dict[str, str]) -> None:
+    """Refuse arguments that belong to a port, or to a socket of a service manager, for the other.
+
+    :raises ValueError: if there is one.
+    """
+    is_inherited = arguments.get("port") == INHERITED
+    others = ("interface", "backlog") if is_inherited else OF_SOCKET
+    wrong = [name for name in others if name in arguments]
+    if wrong and is_inherited:
+        raise ValueError(f"{wrong[0]} is that of the inherited socket: leave it out")
+    if wrong:
+        raise ValueError(f"{wrong[0]} needs an inherited socket: write {kind}:port={INHERITED}")
 
 
 def _check_number(name: str, text: str | None, highest: int) -> None:

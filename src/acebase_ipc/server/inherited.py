@@ -1,5 +1,7 @@
 """Sockets that a service manager holds and passes on: ``systemd:`` endpoints, sd_listen_fds(3).
 
+With TLS they are ``ssl:systemd:…``, ``pfx:systemd:…`` and ``tls:…:systemd`` endpoints.
+
 A socket is looked at before it is used: Twisted takes the given ``domain=`` for its address
 family, and with a wrong one reads addresses from uninitialised memory. It also finds no
 socket where ``LISTEN_FDNAMES`` is missing, as with service managers other than systemd.
@@ -10,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +24,7 @@ from twisted.internet.interfaces import (
 )
 from zope.interface import implementer
 
-from acebase_ipc.server.endpoints import ParsedEndpoint, parse_endpoint
+from acebase_ipc.server.endpoints import OF_SOCKET
 from acebase_ipc.server.unix_socket import UnixPort
 
 FIRST_DESCRIPTOR: Final = 3  # SD_LISTEN_FDS_START
@@ -66,7 +68,8 @@ def find_descriptor(
     if not descriptors:
         raise ValueError(
             "this process has inherited no socket (LISTEN_PID, LISTEN_FDS): start it by a"
-            " systemd unit with a .socket unit, or write 9163 or tcp:9163 in place of systemd:"
+            " systemd unit with a .socket unit, or write 9163 or tcp:9163 in place of systemd:,"
+            " and ssl:9163 in place of ssl:systemd"
         )
     if (index is None) == (name is None):
         raise ValueError("give either index= or name=")
@@ -82,20 +85,6 @@ def find_descriptor(
         raise ValueError(f"{len(found)} inherited sockets match, of {', '.join(there)}")
     _check_socket(found[0], domain)
     return found[0]
-
-
-def each_inherited(endpoints: Iterable[ParsedEndpoint]) -> Iterator[ParsedEndpoint]:
-    """Yield the *endpoints*, with one for each inherited socket in place of ``systemd:`` alone.
-
-    Without an inherited socket, ``systemd:`` stays, and fails when it is used.
-    """
-    for endpoint in endpoints:
-        inherited: Iterable[object] = ()
-        if endpoint.kind == "systemd" and not endpoint.arguments:
-            inherited = inherited_descriptors(initial_environment(), os.getpid())
-        texts = [f"systemd:index={index}" for index, _ in enumerate(inherited)]
-        found = [parse_endpoint(":".join((*endpoint.wrappers, each))) for each in texts]
-        yield from found or [endpoint]
 
 
 def _check_socket(descriptor: int, domain: str | None) -> None:
@@ -128,10 +117,10 @@ class InheritedEndpoint:
 
     def __init__(self, reactor: Any, arguments: Mapping[str, str]) -> None:
         descriptors = inherited_descriptors(initial_environment(), os.getpid())
-        unknown = arguments.keys() - {"domain", "index", "name"}
+        unknown = arguments.keys() - {*OF_SOCKET}
         if unknown:
             raise ValueError(f"unknown arguments: {', '.join(sorted(unknown))}")
-        named = (arguments.get(each) for each in ("domain", "index", "name"))
+        named = (arguments.get(each) for each in OF_SOCKET)
         self._descriptor = find_descriptor(descriptors, *named)
         self._reactor = reactor
         self._used = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Container
 from functools import partial
 from typing import Any, Final
@@ -27,6 +26,7 @@ from acebase_ipc.errors import ConfigError
 from acebase_ipc.relay.events import Observer, Refused
 from acebase_ipc.server.certificates import RENEWABLE, Certificate, listen_with
 from acebase_ipc.server.endpoints import ParsedEndpoint
+from acebase_ipc.server.expiry import CertificateDates
 from acebase_ipc.server.inherited import InheritedEndpoint
 from acebase_ipc.server.proxy_protocol import ProxiedEndpoint
 from acebase_ipc.server.unix_socket import LockedUnixEndpoint
@@ -61,14 +61,17 @@ class Listener:
         observer: Observer,
         proxies: Container[IAddress] = (),
         is_admin: bool = False,
+        is_private: bool = False,
     ) -> None:
         """
         :param proxies: the proxies that are trusted.
         :param is_admin: whether it is a port of the admin endpoint.
+        :param is_private: whether it must not be open to more than this machine.
         :raises ConfigError: if the endpoint cannot be made, for example of a missing file.
         """
         self._parsed = parsed
         self._scheme = "http" if is_admin else "ws"
+        self._is_private = is_private
         self._reactor = reactor
         self._accepts, self._pause = (ADMIN_ACCEPTS, ADMIN_PAUSE) if is_admin else (ACCEPTS, 0.0)
 
@@ -88,7 +91,8 @@ class Listener:
         """Start to listen; fires as soon as connections are accepted.
 
         Fails with ``CannotListenError``, or with :exc:`ConfigError` if the endpoint's values
-        cannot be used, or with ``CancelledError`` if :meth:`close` is called before.
+        cannot be used or it is not private, or with ``CancelledError`` if :meth:`close` is called
+        before.
         """
         self._opening = opening = Deferred[None]()
 
@@ -96,10 +100,12 @@ class Listener:
             if self._opening is not opening:
                 return port.stopListening()  # it was closed meanwhile
             self._opening = None
-            self._port = port
-            if isinstance(port, Port):
-                limit_accepts(port, self._accepts, self._pause, self._reactor)
-            self.address = port.getHost()
+            if self._is_private and not is_loopback(port.getHost()):
+                where = format_address(port.getHost())
+                reason = ConfigError(f"{where} is open to the network: give a token file")
+                opening.errback(self._unusable(reason))
+                return port.stopListening()
+            self._opened(port)
             opening.callback(None)
             return None
 
@@ -116,6 +122,12 @@ class Listener:
         listening.addErrback(lambda failure: log.failure("closing a port failed", failure))
         return opening
 
+    def _opened(self, port: IListeningPort) -> None:
+        self._port = port
+        if isinstance(port, Port):
+            limit_accepts(port, self._accepts, self._pause, self._reactor)
+        self.address = port.getHost()
+
     def close(self) -> Deferred[Any]:
         """Stop to listen; fires when the port is closed."""
         opening, self._opening = self._opening, None
@@ -124,6 +136,11 @@ class Listener:
         if opening is not None:
             opening.errback(CancelledError())
         return succeed(None) if port is None else maybeDeferred(port.stopListening)
+
+    @property
+    def certificates(self) -> tuple[CertificateDates, ...]:
+        """When the certificates that new connections use are valid, by file."""
+        return () if self._certificate is None else self._certificate.dates
 
     def read_certificate(self) -> Callable[[], object] | None:
         """Read the certificate again; returns a function that lets new connections use it.
@@ -195,18 +212,13 @@ def make_endpoint(
 ) -> IStreamServerEndpoint:
     """Return the endpoint that *parsed* describes; raises what its parser raises.
 
-    :param certificate: that of an endpoint whose certificate can be read again.
+    :param certificate: that of an endpoint of one of the kinds :data:`RENEWABLE`.
     """
     endpoint: IStreamServerEndpoint
-    if parsed.kind == "systemd":
-        endpoint = InheritedEndpoint(reactor, parsed.arguments)
-    elif parsed.kind == "tls" and not os.path.isdir(parsed.arguments["path"]):
-        raise ConfigError(
-            f"there is no directory {parsed.arguments['path']}: write tls:DIRECTORY:9163, where"
-            " DIRECTORY holds a HOST.pem for each host name, or use ssl:"
-        )
-    elif certificate is not None:
+    if certificate is not None:
         endpoint = listen_with(certificate, parsed, reactor)
+    elif parsed.is_inherited:
+        endpoint = InheritedEndpoint(reactor, parsed.arguments)
     else:
         endpoint = serverFromString(reactor, parsed.description)
     if parsed.kind == "unix":

@@ -20,13 +20,13 @@ from acebase_ipc.server.access import (
     clean_origin,
     clean_token,
 )
-from acebase_ipc.server.config import DEFAULT_HOST, DEFAULT_PORT
+from acebase_ipc.server.config import DEFAULT_PORT
 from acebase_ipc.server.endpoints import parse_endpoint
 
 PREFIX: Final = "ACEBASE_IPC_"
 """The names of all environment variables begin with it."""
 
-DEFAULT_ENDPOINT: Final = f"tcp:{DEFAULT_PORT}:interface={DEFAULT_HOST}"
+DEFAULT_ENDPOINT: Final = f"{DEFAULT_PORT}"
 
 
 class Group(Enum):
@@ -159,7 +159,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         kind=Kind.ENDPOINTS,
         group=Group.LISTEN,
         field="endpoints",
-        help="Listen on this endpoint.",
+        help="Listen on this endpoint; a number is a port of 127.0.0.1 and ::1.",
         example=f'["{DEFAULT_ENDPOINT}"]',
         default=DEFAULT_ENDPOINT,
         check=parse_endpoint,

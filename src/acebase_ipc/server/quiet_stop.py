@@ -55,12 +55,16 @@ class QuietStop:
         """Wait until nothing is under way, or for as long as that may take."""
         quiesce = self._parts.relay.quiesce
         databases = self._parts.relay.registry.databases
+        is_told = False
         while True:
             now = self._clock()
             quiesce.begin(databases.values(), now)  # others may have come
             is_over = self._is_hurried or now >= self._began + quiesce.timeout
             if quiesce.is_quiet(now) or is_over:
                 break
+            if not is_told:
+                log.info("stopping as soon as no transaction runs")
+                is_told = True
             await deferLater(self._reactor, INTERVAL)
         quiesce.report_unfinished(self._clock())
 

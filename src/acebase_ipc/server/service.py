@@ -32,7 +32,8 @@ from acebase_ipc.relay.peers import Client
 from acebase_ipc.server.admin import Admin, Control
 from acebase_ipc.server.composition import compose
 from acebase_ipc.server.config import AceBaseIPCServerConfig
-from acebase_ipc.server.inherited import each_inherited
+from acebase_ipc.server.expansion import expand
+from acebase_ipc.server.expiry import CertificateWatch
 from acebase_ipc.server.listener import Listener
 from acebase_ipc.server.logging import LogObserver
 from acebase_ipc.server.quiet_stop import QuietStop
@@ -111,9 +112,15 @@ class AceBaseIPCServer(Service):
         )
         self.listeners = [
             Listener(each, reactor, observers, self._parts.proxies)
-            for each in each_inherited(self.config.parsed_endpoints)
+            for each in expand(self.config.parsed_endpoints)
         ]
         self._admin: Admin | None = None
+        self._expiry = CertificateWatch(
+            lambda: (dates for each in self._all_listeners for dates in each.certificates),
+            observers,
+            clock,
+            wall,
+        )
         if history is not None and counts is not None:
             control = Control(
                 self._parts,
@@ -123,6 +130,7 @@ class AceBaseIPCServer(Service):
                 clock,
                 wall,
                 self.reload if reload is None else reload,
+                self._expiry.timestamps,
             )
             self._admin = Admin(
                 self.config, control, self._parts, history, counts, observers, reactor, clock, wall
@@ -133,6 +141,10 @@ class AceBaseIPCServer(Service):
         self._starting: Deferred[BaseException | None] | None = None
         self._stopping: Deferred[None] | None = None
         self._quiet_stop: QuietStop | None = None
+
+    @property
+    def _all_listeners(self) -> list[Listener]:
+        return [*self.listeners, *([] if self._admin is None else self._admin.listeners)]
 
     @property
     def state(self) -> State:
@@ -237,13 +249,19 @@ class AceBaseIPCServer(Service):
         """Log where the server listens, if it does."""
         if error is not None or self._state is not State.RUNNING:
             return
-        if self.listeners:
-            where = ", ".join(each.describe() for each in self.listeners)
+        where = ", ".join(each.describe() for each in self.listeners)
+        admin = "" if self._admin is None else self._admin.describe()
+        if where and admin:
+            log.info(
+                "listening on {where}; the admin endpoint is {admin}", where=where, admin=admin
+            )
+        elif where:
             log.info("listening on {where}", where=where)
-        if self._admin is not None:
-            log.info("the admin endpoint is {where}", where=self._admin.describe())
+        elif admin:
+            log.info("the admin endpoint is {admin}", admin=admin)
         for listener in self.listeners:
             listener.warn(self._parts.access.tokens.required)
+        self._expiry.report()
 
     def _report_configuration(self) -> None:
         config, limits = self.config, self.config.effective_limits
@@ -354,20 +372,23 @@ class AceBaseIPCServer(Service):
             new = self.config if config is None else running_config(self.config, config)
             files = WatchedFiles(new.reloaded_files)  # as they are before they are read
             tokens, admin_tokens = Tokens(new.rules()), Tokens(new.admin_rules())
-            admin_listeners = [] if self._admin is None else self._admin.listeners
             certificates = [
                 use
-                for each in (*self.listeners, *admin_listeners)
+                for each in self._all_listeners
                 if (use := each.read_certificate()) is not None
             ]
         except ConfigError as error:
             log.error("nothing is reloaded: {error}", error=str(error))
             return False
+        has_tokens = new.token_file is not None or new.admin_token_file is not None
         if config is not None:
             report_changes(self.config, new, config)
-        log.info("the tokens were read again")
+        if has_tokens:
+            log.info("the tokens were read again")
         if certificates:
             log.info("the certificates were read again")
+        if not has_tokens and not certificates:
+            log.info("the configuration was read again")
         self.config = new
         self._files = files
         for use in certificates:
@@ -375,6 +396,7 @@ class AceBaseIPCServer(Service):
         self._parts.apply(new, tokens)
         if self._admin is not None:
             self._admin.apply(new.effective_limits, admin_tokens)
+        self._expiry.report()
         return True
 
     def set_log_level(self, level: str) -> None:
@@ -415,6 +437,7 @@ class AceBaseIPCServer(Service):
         self._ticks += 1
         if self._ticks % WATCH_INTERVAL == 0 and self._files.have_changed():
             self.reload()
+        self._expiry.tick()
         self._log.expire()
         if self._admin is not None:
             self._admin.tick(self._clock())

@@ -157,7 +157,7 @@ class PeerConnection:
                     handshake.client_id,
                     self._websocket.address,
                     code,
-                    reason,
+                    reason or "no reason given",
                     is_clean,
                     surroundings.clock() - self._since,
                 )

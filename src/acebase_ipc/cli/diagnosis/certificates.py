@@ -3,40 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from typing import Final
-
-from cryptography import x509
+from datetime import UTC, datetime
 
 from acebase_ipc.cli.diagnosis.findings import Finding, error, ok, warning
+from acebase_ipc.server.expiry import EXPIRES_SOON, CertificateDates
 
-SOON: Final = timedelta(days=21)
-"""Before it expires for so long, a certificate should have been renewed."""
+RENEW = "renew it; the relay then uses it by itself, a proxy that presents it has to be reloaded"
 
 
-def examine_dates(subject: str, certificate: x509.Certificate, now: datetime) -> Iterator[Finding]:
-    """Yield whether *certificate* is valid at *now*."""
-    until = certificate.not_valid_after_utc
-    if certificate.not_valid_before_utc > now:
+def examine_dates(subject: str, dates: CertificateDates, now: datetime) -> Iterator[Finding]:
+    """Yield whether the certificate with these *dates* is valid at *now*."""
+    if dates.begin > now:
         yield error(
             subject,
-            f"the certificate is not valid before {_date(certificate.not_valid_before_utc)}",
+            f"the certificate is not valid before {_date(dates.begin)}",
             "check this machine's clock, or install a certificate that is valid",
         )
-    elif until <= now:
-        yield error(
-            subject,
-            f"the certificate has expired on {_date(until)}",
-            "renew it, and restart the relay or the proxy that presents it",
-        )
-    elif until - now < SOON:
-        yield warning(
-            subject,
-            f"the certificate expires on {_date(until)}",
-            "renew it, and restart the relay or the proxy that presents it",
-        )
+    elif dates.end <= now:
+        yield error(subject, f"the certificate has expired on {_date(dates.end)}", RENEW)
+    elif dates.end - now <= EXPIRES_SOON:
+        yield warning(subject, f"the certificate expires on {_date(dates.end)}", RENEW)
     else:
-        yield ok(subject, f"the certificate is valid until {_date(until)}")
+        yield ok(subject, f"the certificate is valid until {_date(dates.end)}")
 
 
 def now() -> datetime:

@@ -11,11 +11,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
-from cryptography import x509
-from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.python.usage import UsageError
 
 from acebase_ipc.cli.diagnosis.certificates import examine_dates, now
@@ -24,10 +20,11 @@ from acebase_ipc.cli.output import count, one_line
 from acebase_ipc.errors import ConfigError
 from acebase_ipc.loopback import is_loopback_ip
 from acebase_ipc.relay.limits import Limits
+from acebase_ipc.server.certificates import RENEWABLE, Certificate
 from acebase_ipc.server.config import AceBaseIPCServerConfig
 from acebase_ipc.server.endpoints import ParsedEndpoint
+from acebase_ipc.server.expansion import expand
 from acebase_ipc.server.listener import make_endpoint
-from acebase_ipc.server.pfx import TLSServerEndpoint
 from acebase_ipc.server.process import OTHER_FILES
 from acebase_ipc.tap import Options
 
@@ -46,7 +43,7 @@ def examine_options(options: tuple[str, ...]) -> Iterator[Finding]:
     yield ok("options", "they can be used together")
     yield from _examine_tokens(config, parsed.settings.exposed_file)
     with ExitStack() as ports:
-        for each in (*config.parsed_endpoints, *config.parsed_admin):
+        for each in (*expand(config.parsed_endpoints), *expand(config.parsed_admin)):
             yield from _examine_endpoint(each, ports)
     yield from _examine_exposure(config)
     yield from _examine_state_dir(config.state_dir)
@@ -79,36 +76,26 @@ def _examine_endpoint(parsed: ParsedEndpoint, ports: ExitStack) -> Iterator[Find
     from twisted.internet import reactor
 
     subject = parsed.redacted
-    if parsed.kind == "systemd":
-        yield skipped(subject, "systemd gives the socket to the relay when it starts it")
-        return
     try:
-        endpoint = make_endpoint(replace(parsed, wrappers=()), reactor, (), lambda *_: None, None)
+        certificate = Certificate(parsed) if parsed.kind in RENEWABLE else None
+        if not parsed.is_inherited:
+            plain = replace(parsed, wrappers=())
+            make_endpoint(plain, reactor, (), lambda *_: None, certificate)
     except Exception as fault:  # parsers raise whatever their libraries do
         yield error(
             subject, f"it cannot be used: {one_line(fault)}", "correct the string, or its files"
         )
         return
-    if parsed.kind in ("ssl", "pfx"):
-        yield from _examine_certificate(subject, parsed, endpoint)
-    if parsed.kind in _TCP:
+    for each in () if certificate is None else certificate.dates:
+        yield from examine_dates(subject, each, now())
+    if parsed.is_inherited:
+        yield skipped(subject, "systemd gives the socket to the relay when it starts it")
+    elif parsed.kind in _TCP:
         yield from _examine_port(subject, parsed, ports)
     elif parsed.kind == "unix":
         yield _examine_path(subject, parsed.arguments["address"])
     else:
         yield skipped(subject, "a plugin of Twisted listens there: nothing more is known")
-
-
-def _examine_certificate(
-    subject: str, parsed: ParsedEndpoint, endpoint: IStreamServerEndpoint
-) -> Iterator[Finding]:
-    if isinstance(endpoint, TLSServerEndpoint):
-        certificate: Any = endpoint.options.certificate
-    else:
-        key_path = parsed.arguments.get("privateKey", "server.pem")  # Twisted's default
-        path = parsed.arguments.get("certKey", key_path)
-        certificate = x509.load_pem_x509_certificate(Path(path).read_bytes())
-    yield from examine_dates(subject, certificate, now())
 
 
 def _examine_port(subject: str, parsed: ParsedEndpoint, ports: ExitStack) -> Iterator[Finding]:
@@ -173,7 +160,9 @@ def _examine_exposure(config: AceBaseIPCServerConfig) -> Iterator[Finding]:
     """Yield what is open to more than this machine, with too little protection."""
     has_token = config.token is not None or config.token_file is not None
     for each in config.parsed_endpoints:
-        if each.kind not in _TCP or is_loopback_ip(each.arguments.get("interface", "")):
+        if each.kind not in _TCP or each.is_inherited:
+            continue
+        if is_loopback_ip(each.arguments.get("interface", "")):
             continue
         if not each.is_secure and not each.wrappers:
             yield warning(

@@ -10,14 +10,15 @@ from typing import Final
 
 from cryptography import x509
 
-from acebase_ipc.cli.diagnosis.certificates import examine_dates, now
+from acebase_ipc.cli.diagnosis.certificates import RENEW, examine_dates, now
 from acebase_ipc.cli.diagnosis.findings import Finding, error, ok, warning, without_ipc
 from acebase_ipc.cli.diagnosis.probes import TIMEOUT, Target, certificates
 from acebase_ipc.cli.output import one_line
+from acebase_ipc.server.expiry import CertificateDates, dates_of
 
 _EXPIRED: Final = 10
 _UNTRUSTED: Final = {
-    _EXPIRED: "renew it, and restart the relay or the proxy that presents it",
+    _EXPIRED: RENEW,
     18: "name the certificate with --ca, and to AceBase with NODE_EXTRA_CA_CERTS",
     19: "name the root certificate with --ca, and to AceBase with NODE_EXTRA_CA_CERTS",
     20: "the server must send its intermediate certificates, too (the relay's ssl: reads them"
@@ -55,15 +56,15 @@ def examine_address(target: Target) -> Iterator[Finding]:
         yield error(
             "TCP",
             f"no connection to {'; '.join(refused)}",
-            "start the relay; check its --port (by default it listens on 127.0.0.1 only), and"
+            "start the relay; check its --port (by default it listens on loopback only), and"
             " firewalls on the way",
         )
     elif refused:
         yield warning(
             "TCP",
             f"no connection to {'; '.join(refused)}",
-            "some clients try this address first: let the relay listen there, or write the"
-            " address that works in place of the host name",
+            "Node.js 18 tries only the first address of a name: let the relay listen on all, or"
+            " write the address that works in place of the host name",
         )
     else:
         yield ok("TCP", f"port {url.port} accepts connections")
@@ -96,7 +97,7 @@ def examine_tls(target: Target) -> Iterator[Finding]:
         )
         if fault.verify_code == _EXPIRED:
             for each in certificates(target):
-                yield from examine_dates("TLS", x509.load_der_x509_certificate(each), now())
+                yield from examine_dates("TLS", _dates(each), now())
         yield without_ipc()
         return
     except OSError as fault:
@@ -104,7 +105,12 @@ def examine_tls(target: Target) -> Iterator[Finding]:
         return
     yield ok("TLS", f"{version}, and the certificate is trusted")
     if presented is not None:
-        yield from examine_dates("TLS", x509.load_der_x509_certificate(presented), now())
+        yield from examine_dates("TLS", _dates(presented), now())
+
+
+def _dates(certificate: bytes) -> CertificateDates:
+    """Return the dates of a *certificate* in DER."""
+    return dates_of("", [x509.load_der_x509_certificate(certificate)])
 
 
 def _tls_advice(target: Target) -> str:

@@ -98,6 +98,31 @@ class PeerConnection:
         connection.traffic = admitted.peer.traffic
         sessions.welcome(admitted)
 
+    def adopt(
+        self,
+        connection: WebSocketConnection,
+        since: float,
+        pings: int,
+        pinged: tuple[int, float] | None,
+    ) -> None:
+        """Belong to a *connection* that another process has opened; :attr:`peer` is set later.
+
+        :param since: when it was opened, in monotonic seconds.
+        :param pings: how many it was sent.
+        :param pinged: the first one that is not answered, and when it was sent.
+        """
+        self._websocket = connection
+        self._since = since
+        self._pings = pings
+        self._pinged = pinged
+        _watch_network(connection, self._surroundings.dead_after)
+
+    def forget(self) -> None:
+        """Belong to no peer any more, which another process has; nobody is told."""
+        self.peer = None
+        self._checks = ()
+        self._answer_checks(alive=False)
+
     def received(self, text: bytes) -> None:
         """Relay a message, or refuse it with the close code for the reason."""
         peer = self.peer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from acebase_ipc.relay.delivery import Delivery
 from acebase_ipc.relay.events import (
@@ -19,10 +19,12 @@ from acebase_ipc.relay.lock_table import LockTable, lock_table
 from acebase_ipc.relay.lock_watch import LockWatch
 from acebase_ipc.relay.master_watch import MasterWatch
 from acebase_ipc.relay.memory import MemoryBudget
+from acebase_ipc.relay.peers import Connection
 from acebase_ipc.relay.recovery import LockRecovery
 from acebase_ipc.relay.registry import Registry
 from acebase_ipc.relay.router import Router
 from acebase_ipc.relay.sessions import Sessions
+from acebase_ipc.relay.state import RelayState
 from acebase_ipc.relay.store import MessageStore
 from acebase_ipc.relay.warm_up import WarmUp
 from acebase_ipc.relay.work import Work, do_at_once
@@ -142,6 +144,29 @@ class Relay:
             self.sessions.restore_fence(fence, now)
         if workers or locks:
             self._observer.report(StateRestored(databases, workers, locks))
+
+    def export(self, now: float) -> RelayState:
+        """Return all that another relay has to know to go on in the place of this one.
+
+        :param now: monotonic seconds.
+        """
+        raise NotImplementedError
+
+    def adopt(
+        self,
+        state: RelayState,
+        now: float,
+        connections: Mapping[tuple[str, str], Connection],
+    ) -> None:
+        """Go on where another relay has ended; to be called before a peer joins.
+
+        An acebase peer that was connected and is without a connection now has its session
+        suspended. A documented one, which cannot resume a session, has left.
+
+        :param now: monotonic seconds.
+        :param connections: the connections that live on, by database and client id.
+        """
+        raise NotImplementedError
 
     def expire(self, now: float) -> None:
         """End what has expired, and enforce the memory limit; to be called about once a second.

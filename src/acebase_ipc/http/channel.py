@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from OpenSSL.SSL import Error as SSLError
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
@@ -434,6 +435,10 @@ class SteppedChannel(BadRequestChannel):
         if not waits or self._has_body or self._has_answered() or self.read_deadline is not None:
             return None
         return b"".join((self._taken, *self._input))
+
+    def forget(self) -> None:
+        """End nothing but what is here: another process has the connection."""
+        self.connectionLost(Failure(ConnectionDone()))
 
     def _end(self) -> None:
         self._drop_input()

@@ -30,6 +30,7 @@ from acebase_ipc.relay.events import Observer
 from acebase_ipc.relay.limits import Limits
 from acebase_ipc.server.composition import Parts
 from acebase_ipc.server.config import AceBaseIPCServerConfig
+from acebase_ipc.server.handover.sockets import InheritedSockets
 from acebase_ipc.server.listener import Listener
 
 __version__: Final = version("acebase-ipc")
@@ -44,6 +45,7 @@ class Admin:
     :param counts: counts them.
     :param clock: returns monotonic seconds.
     :param wall: returns the seconds since 1970.
+    :param inherited: the listening sockets of a predecessor.
     :raises ConfigError: if an endpoint string or the token file cannot be used.
     """
 
@@ -58,6 +60,7 @@ class Admin:
         reactor: Any,
         clock: Callable[[], float],
         wall: Callable[[], float],
+        inherited: InheritedSockets | None = None,
     ) -> None:
         from acebase_ipc.admin.metrics import Metrics, RelayMetrics  # loads prometheus_client
 
@@ -85,7 +88,8 @@ class Admin:
         metrics = RelayMetrics(parts.relay, control.facts, counts, lags, loop_lag)
         self._site = AdminSite(context, observer, self._streams, Metrics(context, metrics))
         self.listeners = [
-            Listener(each, reactor, observer, is_admin=True) for each in config.parsed_admin
+            Listener(each, reactor, observer, is_admin=True, inherited=inherited)
+            for each in config.parsed_admin
         ]
 
     def open(self) -> list[Deferred[None]]:

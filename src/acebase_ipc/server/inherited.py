@@ -23,6 +23,7 @@ from twisted.internet.interfaces import (
 from zope.interface import implementer
 
 from acebase_ipc.server.endpoints import ParsedEndpoint, parse_endpoint
+from acebase_ipc.server.handover.sockets import PEERS, InheritedSockets
 from acebase_ipc.server.unix_socket import UnixPort
 
 FIRST_DESCRIPTOR: Final = 3  # SD_LISTEN_FDS_START
@@ -84,17 +85,25 @@ def find_descriptor(
     return found[0]
 
 
-def each_inherited(endpoints: Iterable[ParsedEndpoint]) -> Iterator[ParsedEndpoint]:
+def each_inherited(
+    endpoints: Iterable[ParsedEndpoint], predecessor: InheritedSockets | None = None
+) -> Iterator[ParsedEndpoint]:
     """Yield the *endpoints*, with one for each inherited socket in place of ``systemd:`` alone.
 
     Without an inherited socket, ``systemd:`` stays, and fails when it is used.
+
+    :param predecessor: the sockets of a predecessor, from which they are inherited then.
     """
     for endpoint in endpoints:
-        inherited: Iterable[object] = ()
-        if endpoint.kind == "systemd" and not endpoint.arguments:
+        if endpoint.kind != "systemd" or endpoint.arguments:
+            yield endpoint
+            continue
+        if predecessor is not None:
+            found = predecessor.each_systemd(endpoint, PEERS)
+        else:
             inherited = inherited_descriptors(initial_environment(), os.getpid())
-        texts = [f"systemd:index={index}" for index, _ in enumerate(inherited)]
-        found = [parse_endpoint(":".join((*endpoint.wrappers, each))) for each in texts]
+            texts = [f"systemd:index={index}" for index, _ in enumerate(inherited)]
+            found = [parse_endpoint(":".join((*endpoint.wrappers, each))) for each in texts]
         yield from found or [endpoint]
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from enum import Enum
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import (
@@ -33,6 +33,9 @@ from acebase_ipc.relay.peers import Client
 from acebase_ipc.server.admin import Admin, Control
 from acebase_ipc.server.composition import compose
 from acebase_ipc.server.config import AceBaseIPCServerConfig
+from acebase_ipc.server.handover.snapshot import Adopted, Snapshot, take
+from acebase_ipc.server.handover.sockets import InheritedSockets, ListeningSocket
+from acebase_ipc.server.handover.successor import Inheritance
 from acebase_ipc.server.inherited import each_inherited
 from acebase_ipc.server.listener import Listener
 from acebase_ipc.server.logging import LogObserver
@@ -55,8 +58,12 @@ class State(Enum):
 
     NEW = "not started"
     RUNNING = "serving"
+    HANDED_OVER = "a successor serves; the requests under way are answered"
     CLOSING = "refusing new requests with 503, closing connections"
     STOPPED = "nothing is open"
+
+
+_ADMITTING: Final = (State.RUNNING, State.HANDED_OVER)
 
 
 class AceBaseIPCServer(Service):
@@ -75,6 +82,7 @@ class AceBaseIPCServer(Service):
     :param log_level: the lowest level of the events that are logged: ``debug``, ``info``,
         ``warn`` or ``error``. Those below cost nothing.
     :param reload: what the admin endpoint's command ``reload`` calls; default: :meth:`reload`.
+    :param inherited: the listening sockets of a predecessor.
     :raises ConfigError: if an endpoint string or the token file cannot be used.
     """
 
@@ -87,6 +95,7 @@ class AceBaseIPCServer(Service):
         observer: Observer | None = None,
         log_level: str = "info",
         reload: Callable[[], bool] | None = None,
+        inherited: InheritedSockets | None = None,
     ) -> None:
         if reactor is None:
             from twisted.internet import reactor
@@ -103,11 +112,11 @@ class AceBaseIPCServer(Service):
         observers = Observers([each for each in given if each is not None], self._report_observer)
         self._files = WatchedFiles(self.config.reloaded_files)
         self._parts = compose(
-            self.config, reactor, clock, wall, observers, lambda: self._state is State.RUNNING
+            self.config, reactor, clock, wall, observers, lambda: self._state in _ADMITTING
         )
         self.listeners = [
-            Listener(each, reactor, observers, self._parts.proxies)
-            for each in each_inherited(self.config.parsed_endpoints)
+            Listener(each, reactor, observers, self._parts.proxies, inherited=inherited)
+            for each in each_inherited(self.config.parsed_endpoints, inherited)
         ]
         self._admin: Admin | None = None
         if history is not None and counts is not None:
@@ -121,7 +130,16 @@ class AceBaseIPCServer(Service):
                 self.reload if reload is None else reload,
             )
             self._admin = Admin(
-                self.config, control, self._parts, history, counts, observers, reactor, clock, wall
+                self.config,
+                control,
+                self._parts,
+                history,
+                counts,
+                observers,
+                reactor,
+                clock,
+                wall,
+                inherited,
             )
         self._ticks = 0
         self._ticking = LoopingCall(self._tick)
@@ -311,6 +329,74 @@ class AceBaseIPCServer(Service):
             log.failure("closing a port failed")
         # Only now, as a connection may have been accepted until its port is closed.
         await self._parts.site.close(SHUTDOWN_TIMEOUT)
+
+    # Handing over
+
+    @property
+    def _all_listeners(self) -> list[Listener]:
+        return [*self.listeners, *(() if self._admin is None else self._admin.listeners)]
+
+    def listening_sockets(self) -> list[ListeningSocket]:
+        """Return the sockets that it listens on, for a successor.
+
+        :raises ConfigError: if an endpoint has none of its own.
+        """
+        sockets = map(Listener.listening_socket, self._all_listeners)
+        return [each for each in sockets if each is not None]
+
+    @property
+    def journal_lock(self) -> int | None:
+        """The descriptor of the locked state directory; ``None`` without one."""
+        return None if self._parts.journal is None else self._parts.journal.lock
+
+    def prepare(self) -> Deferred[None]:
+        """Do what a hand-over needs while the server still serves; fires when that is done."""
+        return succeed(None)
+
+    def go_on(self) -> None:
+        """Go on after :meth:`prepare`, because the hand-over has failed."""
+
+    def take_snapshot(self) -> Snapshot:
+        """Return all that a successor needs; it changes nothing, but that messages are written."""
+        return take(self._parts, self.listeners, self._clock())
+
+    def release(self, snapshot: Snapshot, journal_is_taken: bool) -> None:
+        """Forget what a successor has now; nothing of it is closed."""
+        self._state = State.HANDED_OVER
+        self._ticking.stop()
+        if self._parts.journal is not None:
+            self._parts.journal.release(journal_is_taken)
+        self._has_journal = False
+        for listener in self._all_listeners:
+            listener.release()
+        snapshot.release()
+
+    def finish_requests(self, timeout: float) -> Deferred[None]:
+        """Let the requests under way be answered, within *timeout* seconds, after a hand-over."""
+        return self._parts.site.close(timeout)
+
+    def adopt(self, inheritance: Inheritance, journal_lock: int | None) -> Adopted:
+        """Start in the place of a predecessor, but use none of its connections yet.
+
+        :param journal_lock: the descriptor of its locked state directory.
+        :raises Exception: if that is not possible; then the process has to end without closing a
+            connection.
+        """
+        journal = self._parts.journal
+        if journal is not None:
+            journal.begin(journal_lock)
+            self._has_journal = True
+        error = self._begin()  # before, as a failure closes whatever is there
+        if error is not None:
+            raise error
+        return Adopted(self._parts, inheritance.content, inheritance.descriptors, self._clock())
+
+    def resume(self, adopted: Adopted) -> None:
+        """Go on with the connections of a predecessor, which does not use them any more."""
+        if self._parts.journal is not None:
+            self._parts.journal.commit()
+        adopted.resume(self.listeners)
+        self._parts.connections.check_access(self._parts.access.revoked)
 
     # Running
 

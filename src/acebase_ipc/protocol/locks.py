@@ -63,6 +63,8 @@ _ANSWERS: Final = {b"lock-result": True, b"unlock-result": False, b"result": Fal
 
 _LOCK_ID = re.compile(rb'"data":\{"id":(\d{1,16})(?=[,}])')
 _OTHER_REQUEST = b'{"type":"request"'
+_LOCK_REQUEST = b'{"type":"lock-request"'
+_TID = re.compile(rb'"tid":"[^"]*"')
 _FREE_SPACE = b'"data":{"type":"fst.release"'
 
 _Kind = TypeVar("_Kind")
@@ -137,6 +139,20 @@ def is_about_files(body: bytes) -> bool:
     These are about what its files hold: free space, keys and indexes.
     """
     return body.startswith(_OTHER_REQUEST)
+
+
+def is_lock_request(body: bytes) -> bool:
+    """Return whether an envelope is a request for a lock."""
+    return body.startswith(_LOCK_REQUEST)
+
+
+def tid_member(body: bytes) -> bytes:
+    """Return the JSON of an envelope about a lock that names its transaction; empty if none does.
+
+    It is the same in all envelopes about the transaction.
+    """
+    found = _TID.search(body)
+    return b"" if found is None else found[0]
 
 
 def read_answer(body: bytes) -> tuple[bool, bytes] | None:

@@ -32,6 +32,15 @@ class IdConflicts:
         """Return whether the id of *peer* is in conflict."""
         return self._until.get((peer.database.name, peer.id), now) > now
 
+    def export(self, now: float) -> tuple[tuple[str, bytes, float], ...]:
+        """Return the database and id of each conflict that is not over, and the time left."""
+        return tuple((*key, until - now) for key, until in self._until.items() if until > now)
+
+    def adopt(self, conflicts: tuple[tuple[str, bytes, float], ...], now: float) -> None:
+        """Note the conflicts that another relay has found."""
+        for database, peer_id, left in conflicts:
+            self._until[database, peer_id] = now + left
+
     def expire(self, now: float) -> None:
         """Remove the conflicts that are over."""
         self._until = {key: until for key, until in self._until.items() if until > now}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from heapq import heapify, heappop
 
 from acebase_ipc.protocol.dialect import ACEBASE, DOCUMENTED
+from acebase_ipc.protocol.locks import is_about_files, is_lock_request
 from acebase_ipc.protocol.messages import MASTER, Message, render
 from acebase_ipc.relay.events import (
     ARE_DROPPED,
@@ -22,7 +23,14 @@ from acebase_ipc.relay.events import (
 )
 from acebase_ipc.relay.limits import KIB, Limits
 from acebase_ipc.relay.memory import MemoryBudget
-from acebase_ipc.relay.peers import Connection, Database, Peer, SessionState
+from acebase_ipc.relay.peers import (
+    BEGINNINGS,
+    FILES,
+    Connection,
+    Database,
+    Peer,
+    SessionState,
+)
 from acebase_ipc.relay.queue import MessageQueue, memory_of
 from acebase_ipc.relay.registry import Registry
 from acebase_ipc.relay.work import Work
@@ -35,6 +43,13 @@ _MASTER = MASTER.decode()
 
 def _is_from_gone(_message: Message, sender: object) -> bool:
     return isinstance(sender, Peer) and sender.state is SessionState.GONE
+
+
+def is_kind(text: bytes, kinds: int) -> bool:
+    """Return whether an envelope that waits for the master is a request of one of these *kinds*."""
+    if kinds & FILES and is_about_files(text):
+        return True
+    return bool(kinds & BEGINNINGS) and is_lock_request(text)
 
 
 def _render_documented(text: bytes) -> bytes:
@@ -193,12 +208,18 @@ class Delivery:
 
     def end_warm_up(self, database: Database) -> None:
         """Deliver to the master of *database*, if it is warming up, what waits for that."""
-        if not database.is_warming_up:
+        self.release(database, FILES)
+
+    def release(self, database: Database, kind: int) -> None:
+        """Withhold requests of this *kind* no longer, and deliver those that wait to the master."""
+        if not database.withheld & kind:
             return
-        database.is_warming_up = False
-        master, queue = database.peers[MASTER], database.awaiting_master
-        if master.state is SessionState.ENDING:
-            return  # the next master receives it
+        database.withheld &= ~kind
+        master = database.peers.get(MASTER)
+        if master is None or master.state is SessionState.ENDING:
+            return  # the next master receives them
+        still = database.withheld
+        queue = database.awaiting_master.take_if(lambda message: not is_kind(message.text, still))
         self._report_dropped(master, queue.discard_if(_is_from_gone))
         if queue:
             self._observer.report(

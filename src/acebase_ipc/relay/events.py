@@ -452,6 +452,32 @@ class RequestOpenLong(PeerEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class NotQuiet(PeerEvent):
+    """The relay stops although a peer has not ended its transactions within the time for that.
+
+    :ivar locks: how many locks the peer has.
+    :ivar requests: how many requests the master has not answered.
+    :ivar path: what the oldest of these is about.
+    :ivar comment: what AceBase calls the operation.
+    :ivar seconds: its age.
+    :ivar peers: how many such peers the database has.
+    """
+
+    severity: ClassVar[Severity] = Severity.WARNING
+    text: ClassVar[str] = (
+        "{database}: {peer} has {locks} lock(s) and {requests} open request(s) when the relay"
+        " stops: /{path} ({comment}), for {seconds} s; {peers} peer(s) of the database are busy"
+    )
+
+    locks: int
+    requests: int
+    path: str
+    comment: str
+    seconds: int
+    peers: int
+
+
+@dataclass(frozen=True, slots=True)
 class TooManyRequests(PeerEvent):
     """A peer has too many open requests and locks: it is disconnected."""
 

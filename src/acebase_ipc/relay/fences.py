@@ -17,6 +17,7 @@ from acebase_ipc.protocol.errors import RequestRefused
 from acebase_ipc.protocol.handshake import Handshake
 from acebase_ipc.relay.events import Observer, ReturnRefused
 from acebase_ipc.relay.journal import Journal
+from acebase_ipc.relay.state import FenceState
 
 _KICKED: Final = 60.0
 """Seconds for which the id of a client that was kicked is refused: it is back within a second."""
@@ -99,6 +100,24 @@ class Fences:
         if key in self._once:
             self._remove(key)
         raise Fenced
+
+    def export(self, now: float) -> tuple[FenceState, ...]:
+        """Return the fences that are not over."""
+        return tuple(
+            FenceState(*key, until - now, key in self._reported, key in self._once)
+            for key, until in self._until.items()
+            if until > now
+        )
+
+    def adopt(self, fences: tuple[FenceState, ...], now: float) -> None:
+        """Refuse the ids that another relay has refused."""
+        for each in fences:
+            key = each.database, each.client_id
+            self._refuse(*key, now + each.left)
+            if each.is_reported:
+                self._reported.add(key)
+            if each.once:
+                self._once.add(key)
 
     def expire(self, now: float) -> None:
         """Remove the fences that are over."""

@@ -62,6 +62,15 @@ class Histogram:
         self._counts[-1] += len(pending) - begin
         self._sum += sum(pending)
 
+    def export(self) -> tuple[tuple[int, ...], float]:
+        """Return the counts of :attr:`counts`, and the sum."""
+        return tuple(self.counts), self.sum
+
+    def adopt(self, state: tuple[tuple[int, ...], float]) -> None:
+        """Count what another one has counted, too."""
+        self._counts = [count + more for count, more in zip(self.counts, state[0], strict=True)]
+        self._sum += state[1]
+
     @property
     def counts(self) -> list[int]:
         """The durations of each bound that exceed the one before, and of those above all."""

@@ -37,6 +37,9 @@ class Journal(Protocol):
     def master_arrived(self, database: str) -> None:
         """Note that a master has joined."""
 
+    def counted(self, database: str, highest: int, former_highest: int) -> None:
+        """Note the highest ids of locks of a database's master, and of the one before it."""
+
     def asked(self, worker: int, request_id: bytes, body: bytes) -> None:
         """Note an open request for a lock."""
 

@@ -317,13 +317,13 @@ class Ledger:
 
     __slots__ = (
         "_budget",
-        "_large",
         "abandoned",
         "accounts",
         "former_highest",
         "highest",
         "is_same_process",
         "journal",
+        "large",
         "lost",
         "moves",
         "own",
@@ -334,7 +334,7 @@ class Ledger:
     def __init__(self, budget: MemoryBudget, journal: Journal | None) -> None:
         self._budget = budget
         self.journal = journal
-        self._large = 0
+        self.large = 0
         self.accounts: set[Account] = set()
         self.own: dict[bytes, Lock] = {}
         self.questions: dict[bytes, Lock] = {}
@@ -350,7 +350,7 @@ class Ledger:
     def memory(self) -> int:
         """The bytes that all its records occupy; small ones are estimated."""
         records = sum(each.records for each in self.accounts)
-        return self._large + _RECORD * (records + len(self.own) + len(self.unwanted))
+        return self.large + _RECORD * (records + len(self.own) + len(self.unwanted))
 
     @property
     def memory_of_unwanted(self) -> int:
@@ -366,14 +366,14 @@ class Ledger:
         """Count the memory of a record with this message, if it is not small."""
         size = len(message)
         if size > SMALL:
-            self._large += size
+            self.large += size
             self._budget.growth += size
 
     def discount(self, message: bytes) -> None:
         """Count the memory of a record with this message no longer."""
         size = len(message)
         if size > SMALL:
-            self._large -= size
+            self.large -= size
             self._budget.growth -= size
 
     def abandon(self, request_id: bytes, worker: int = 0) -> None:

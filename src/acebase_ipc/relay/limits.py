@@ -165,6 +165,15 @@ class Limits:
         reason="its process has ended: a running client is back within milliseconds",
         minimum=0,
     )
+    quiesce_timeout: float = _limit(
+        5.0,
+        summary="how long a stop waits for a moment when no transaction runs; 0: not at all",
+        **_TIME,
+        exceeded="the relay stops; what is under way is logged (NotQuiet)",
+        reason="what a client sends while the relay is away is lost; transactions take"
+        " milliseconds",
+        minimum=0,
+    )
     master_warmup: float = _limit(
         1.0,
         summary="how long a master that has connected may take to open its files; 0: no time",

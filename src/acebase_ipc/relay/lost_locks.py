@@ -39,6 +39,7 @@ from acebase_ipc.relay.events import LostLockReleased, Observer
 from acebase_ipc.relay.ledger import SMALL, Account, Ledger
 from acebase_ipc.relay.own_requests import OwnRequests, master_of
 from acebase_ipc.relay.peers import Database
+from acebase_ipc.relay.state import SearchState
 
 PATIENCE: Final = 2.0
 """Seconds for which a lock request is open, and a master connected, before all are taken to wait
@@ -106,6 +107,28 @@ class LostLocks:
             del search.workers[tid]
         if search.workers:
             self._searches[database] = search
+
+    def export(self, database: Database, now: float) -> SearchState | None:
+        """Return what is known of the locks that may be lost in *database*."""
+        search = self._searches.get(database)
+        if search is None:
+            return None
+        return SearchState(
+            tuple(search.workers.items()),
+            None if search.since is None else now - search.since,
+            tuple(search.questions.items()),
+            tuple(sorted(search.moved)),
+        )
+
+    def adopt(self, database: Database, state: SearchState | None, now: float) -> None:
+        """Search for what another relay has searched for; the ids are chosen anew."""
+        if state is not None:
+            self._searches[database] = Search(
+                workers=dict(state.workers),
+                since=None if state.age is None else now - state.age,
+                questions=dict(state.questions),
+                moved=set(state.moved),
+            )
 
     def forget(self, database: Database) -> None:
         """Search nothing: the master is a new process."""

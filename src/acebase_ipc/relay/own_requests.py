@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from itertools import count
 from typing import Final
 
 from acebase_ipc.protocol.dialect import ACEBASE
@@ -43,6 +42,8 @@ class OwnRequests:
     """Makes requests to masters, and acts on the answers.
 
     :param clock: returns monotonic seconds.
+    :ivar prefix: the beginning of the ids of its requests.
+    :ivar number: the number of the next one.
     """
 
     def __init__(
@@ -56,9 +57,13 @@ class OwnRequests:
         self._budget = budget
         self._clock = clock
         self._journal = journal
-        self._prefix = b"relay-%b" % secrets.token_hex(4).encode()
-        self._search_prefix = self._prefix + b"?"
-        self._numbers = count()
+        self.go_on(b"relay-%b" % secrets.token_hex(4).encode(), 0)
+
+    def go_on(self, prefix: bytes, number: int) -> None:
+        """Give the next requests ids with this *prefix*, and numbers from *number* on."""
+        self.prefix = prefix
+        self._search_prefix = prefix + b"?"
+        self.number = number
 
     def send(self, peer: Peer, text: bytes, sender: Peer | None = None) -> None:
         """Send *peer* an envelope, rendered for its dialect."""
@@ -66,7 +71,7 @@ class OwnRequests:
 
     def is_own(self, request_id: bytes) -> bool:
         """Return whether this is the id of a request of this relay."""
-        return request_id.startswith(self._prefix)
+        return request_id.startswith(self.prefix)
 
     def is_search(self, request_id: bytes) -> bool:
         """Return whether this is the id of a question of :meth:`ask_about`."""
@@ -121,7 +126,11 @@ class OwnRequests:
 
     def _new_id(self) -> bytes:
         """Return the id of a request, as long as those of published clients."""
-        return self._prefix + b"-%09d" % next(self._numbers)
+        return self.prefix + b"-%09d" % self._next()
+
+    def _next(self) -> int:
+        self.number += 1
+        return self.number - 1
 
     # Locks that a master may not know
 
@@ -146,7 +155,7 @@ class OwnRequests:
 
         :returns: the id of the request.
         """
-        request_id = self._search_prefix + b"%09d" % next(self._numbers)
+        request_id = self._search_prefix + b"%09d" % self._next()
         self.send(master, move_request(request_id, worker, lock_id))
         return request_id
 

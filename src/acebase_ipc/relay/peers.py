@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Final, Protocol
 
 from acebase_ipc.protocol.dialect import ACEBASE
 from acebase_ipc.protocol.handshake import Handshake
@@ -14,6 +14,12 @@ from acebase_ipc.relay.ledger import Account, Ledger
 from acebase_ipc.relay.memory import MemoryBudget
 from acebase_ipc.relay.queue import MessageQueue
 from acebase_ipc.relay.traffic import Traffic
+
+FILES: Final = 1
+"""Requests about files: the master may not have opened them yet."""
+
+BEGINNINGS: Final = 2
+"""Requests that begin something new: the relay is about to be restarted."""
 
 
 class Connection(Protocol):
@@ -65,6 +71,12 @@ class Connection(Protocol):
     def close(self, code: int, reason: str) -> None:
         """Write what was sent, then close the WebSocket with *code* and *reason*."""
 
+    def suspend(self, code: int, reason: str) -> None:
+        """As :meth:`close`, but go on to receive until the other end has closed, too.
+
+        From now on it is full.
+        """
+
     def abort(self) -> None:
         """End the connection at once; what was not yet written is lost."""
 
@@ -88,6 +100,7 @@ class Peer:
     :ivar id: its id in UTF-8, the key among its database's peers.
     :ivar client_id: its id as text.
     :ivar connection: its WebSocket; ``None`` while it has none.
+    :ivar last_address: the address of its last connection, while it has none.
     :ivar connected: when that was opened, in milliseconds since 1970.
     :ivar traffic: the messages of all its connections.
     :ivar said_bye: whether it has broadcast that it is leaving.
@@ -95,10 +108,10 @@ class Peer:
     :ivar introduction: the message that introduces it to others; ``None`` until one was made.
     :ivar account: its open requests and locks; ``None`` until it asks the master for something.
     :ivar number: its number in the journal; 0 if it is not there.
+    :ivar restarts: see :attr:`~acebase_ipc.protocol.handshake.Handshake.restarts`.
     """
 
     __slots__ = (
-        "_address",
         "account",
         "client_id",
         "connected",
@@ -108,8 +121,10 @@ class Peer:
         "dialect_settled",
         "id",
         "introduction",
+        "last_address",
         "number",
         "queue",
+        "restarts",
         "said_bye",
         "state",
         "traffic",
@@ -128,7 +143,7 @@ class Peer:
         self.database = database
         self.connection = connection
         self.connected = connected
-        self._address = ""  # while it has no connection
+        self.last_address = ""
         self.traffic = Traffic()
         self.dialect = handshake.dialect
         self.dialect_settled = handshake.dialect_settled
@@ -138,6 +153,7 @@ class Peer:
         self.introduction: Message | None = None
         self.account: Account | None = None
         self.number = 0
+        self.restarts = handshake.restarts
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.client_id} of {self.database.name}>"
@@ -145,11 +161,11 @@ class Peer:
     @property
     def address(self) -> str:
         """The address of its connection's other end, or of its last connection's."""
-        return self._address if self.connection is None else self.connection.address
+        return self.last_address if self.connection is None else self.connection.address
 
     def detach(self) -> None:
         """Note that it has no connection any more."""
-        self._address = self.address
+        self.last_address = self.address
         self.connection = None
 
     @property
@@ -177,11 +193,13 @@ class Database:
     """The peers that have opened one database.
 
     :ivar peers: the peers by id, in the order in which they joined.
-    :ivar awaiting_master: messages addressed to the master while there is none, or while it is
-        warming up.
+    :ivar awaiting_master: messages addressed to the master while there is none, and requests that
+        are withheld from it.
     :ivar awaiting_since: since when the first of these has waited, in monotonic seconds.
     :ivar ending: how many peers have a session that is about to be ended.
-    :ivar is_warming_up: whether its master may not have opened its files yet.
+    :ivar withheld: which requests wait although there may be a master: the sum of ``FILES`` and
+        ``BEGINNINGS``, or 0.
+    :ivar pings: how many pings its peers have sent to the relay.
     :ivar masters: how many masters have arrived.
     :ivar traffic: the messages of the peers that have left; another object after each departure.
     :ivar ledger: what the peers have asked of the master; ``None`` until one asks.
@@ -191,12 +209,13 @@ class Database:
         "awaiting_master",
         "awaiting_since",
         "ending",
-        "is_warming_up",
         "ledger",
         "masters",
         "name",
         "peers",
+        "pings",
         "traffic",
+        "withheld",
     )
 
     def __init__(self, name: str, budget: MemoryBudget) -> None:
@@ -205,7 +224,8 @@ class Database:
         self.awaiting_master = MessageQueue(budget)
         self.awaiting_since = 0.0
         self.ending = 0
-        self.is_warming_up = False
+        self.withheld = 0
+        self.pings = 0
         self.masters = 0
         self.traffic = Traffic()
         self.ledger: Ledger | None = None

@@ -111,6 +111,10 @@ class MessageQueue:
             self._remove(message)
             self.append(Message(change(message.text)), sender)
 
+    def entries(self) -> Iterator[Entry]:
+        """Yield the messages, each with the peer that has addressed it."""
+        yield from self._entries
+
     def take_all(self) -> MessageQueue:
         """Move all messages to a new queue, and return that."""
         taken = MessageQueue(self._budget)

@@ -12,7 +12,6 @@ of its cluster for 120 s, and a master killed under load hangs all of its worker
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import count
 from struct import error as StructError
 from typing import Final
 
@@ -53,6 +52,9 @@ class LockRecovery:
     :param journal: receives what the next relay needs if this one ends without warning.
     :ivar lock_waits: the durations from a request for a lock, or to move one, to its answer.
     :ivar answer_times: the durations from another request to the master to its answer.
+    :ivar own: makes the relay's own requests.
+    :ivar lost: searches for lost locks.
+    :ivar next_lock_id: the next id of a lock that the relay gives.
     """
 
     def __init__(
@@ -72,10 +74,10 @@ class LockRecovery:
         self._clock = clock
         self._enabled = enabled
         self._journal = journal
-        self._own = OwnRequests(delivery, budget, clock, journal)
-        self._lost = LostLocks(self._own, observer)
-        self._arrivals = MasterArrivals(self._own, self._lost, observer)
-        self._lock_ids = count(_OWN_LOCK_IDS)
+        self.own = OwnRequests(delivery, budget, clock, journal)
+        self.lost = LostLocks(self.own, observer)
+        self._arrivals = MasterArrivals(self.own, self.lost, observer)
+        self.next_lock_id = _OWN_LOCK_IDS
 
     # What a worker asks of the master
 
@@ -127,7 +129,7 @@ class LockRecovery:
         if self._journal is not None and not worker.number:
             name = worker.database.name
             worker.number = self._journal.joined(name, worker.client_id, restarts=False)
-        ledger = self._own.ledger(worker.database)
+        ledger = self.own.ledger(worker.database)
         account = worker.account = Account(ledger, worker.client_id, worker.number)
         return account
 
@@ -180,7 +182,7 @@ class LockRecovery:
         if lock is None:
             if worker.database.masters <= 1:
                 return body  # the relay may be younger than the lock
-            self._own.answer_release(worker, account, request_id, lock_id)  # of a former master
+            self.own.answer_release(worker, account, request_id, lock_id)  # of a former master
             return None
         lock.release = request_id
         account.about[request_id] = lock
@@ -193,7 +195,7 @@ class LockRecovery:
         elif account.ledger.is_same_process is None and not lock.is_unknown:
             return None
         lock.release, lock.is_unwanted = None, True
-        self._own.answer_release(worker, account, request_id, lock_id)
+        self.own.answer_release(worker, account, request_id, lock_id)
         return None
 
     def _asked_to_move(
@@ -212,7 +214,7 @@ class LockRecovery:
             is_passed = is_own and master_of(worker.database) is not None
         if is_passed:
             return body
-        self._own.answer_move(worker, account, request_id)
+        self.own.answer_move(worker, account, request_id)
         return None
 
     # What the master answers
@@ -308,7 +310,8 @@ class LockRecovery:
         account.is_plain = account.is_plain and len(body) <= SMALL
         if lock_id in account.locks and self._enabled:  # a lock of the former master has this id
             lock = Lock(lock_id, account.holder, body, self._clock(), account.worker)
-            lock.id = next(self._lock_ids)
+            lock.id = self.next_lock_id
+            self.next_lock_id += 1
             account.locks[lock.id] = lock
             if self._journal is not None:
                 self._journal.locked(account.worker, lock.id, lock_id, body)
@@ -334,16 +337,16 @@ class LockRecovery:
         ledger = database.ledger
         own = None if ledger is None else ledger.own.pop(request_id, None)
         if ledger is not None and own is not None:
-            self._own.answered(database, ledger, own, may_grant, body)
+            self.own.answered(database, ledger, own, may_grant, body)
             return None
         asked = None if ledger is None else ledger.questions.pop(request_id, None)
         if ledger is not None and asked is not None:
-            self._own.answered_question(database, ledger, asked, body)
+            self.own.answered_question(database, ledger, asked, body)
             if asked.is_unknown and asked.release is None and not asked.is_unwanted:
-                self._lost.forget(database)  # a new process: the former one would have this lock
+                self.lost.forget(database)  # a new process: the former one would have this lock
             return None
-        if self._own.is_search(request_id):
-            self._lost.answered(database, request_id, body)
+        if self.own.is_search(request_id):
+            self.lost.answered(database, request_id, body)
             return None
         if ledger is not None and request_id in ledger.moves:
             del ledger.moves[request_id]
@@ -352,14 +355,14 @@ class LockRecovery:
         if ledger is not None and request_id in ledger.abandoned:
             number = ledger.abandoned.pop(request_id)
             is_awaited = False
-        elif self._own.is_own(request_id):
+        elif self.own.is_own(request_id):
             is_awaited = False
         else:
             is_awaited = account is None or not account.has_answered(request_id)
         if lock_id is not None:
             if worker is None or not is_awaited:
                 if account is None or not account.holds(lock_id):
-                    self._own.release_unasked(database, addressee, lock_id, body, number)
+                    self.own.release_unasked(database, addressee, lock_id, body, number)
             elif worker.dialect is ACEBASE:  # the relay is younger than the request
                 return self._add_lock(account or self._open(worker), lock_id, body)
         if self._journal is not None and number:
@@ -373,14 +376,14 @@ class LockRecovery:
 
         :param now: monotonic seconds.
         """
-        self._lost.check(now)
+        self.lost.check(now)
 
     def restore(self, database: Database, worker: RestoredWorker, peer: Peer | None) -> None:
         """Note what the relay before this one has known of a worker.
 
         :param peer: its session, which has its locks until it ends; ``None`` if there is none.
         """
-        ledger, now = self._own.ledger(database), self._clock()
+        ledger, now = self.own.ledger(database), self._clock()
         if peer is not None:
             peer.number = worker.number
             account = peer.account = Account(ledger, peer.client_id, worker.number)
@@ -390,7 +393,7 @@ class LockRecovery:
             lock.master_id = lock.former_id = each.master_id
             ledger.count(each.body)
             if peer is None:
-                self._own.release(database, ledger, lock)
+                self.own.release(database, ledger, lock)
             else:
                 account.locks[each.id] = lock
         for request in worker.requests:
@@ -436,9 +439,9 @@ class LockRecovery:
                     LocksFreed(name, client_id, len(locks), first.path, first.comment)
                 )
             if any(each.details.write for each in locks):
-                self._own.invalidate_caches(worker)
+                self.own.invalidate_caches(worker)
         for lock in locks:
-            self._own.release(database, ledger, lock)
+            self.own.release(database, ledger, lock)
         return bool(locks) or is_about_locks
 
     def master_arrived(self, master: Peer, queue: MessageQueue) -> None:

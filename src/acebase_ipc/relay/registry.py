@@ -69,6 +69,14 @@ class Registry:
         del database.peers[peer.id]
         self.leave(database)
 
+    def left(self) -> Iterator[tuple[Database, float]]:
+        """Yield the databases without peers of which locks have to be released, and until when."""
+        yield from self._left.values()
+
+    def adopt_left(self, database: Database, until: float) -> None:
+        """Keep *database*, which has no peers, until then, in monotonic seconds."""
+        self._left[database.name] = database, until
+
     def leave(self, database: Database) -> None:
         """Forget *database* if it has no peers, except for what has to be released there."""
         if database.peers:

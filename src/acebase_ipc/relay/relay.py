@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from acebase_ipc.relay.adoption import Adoption
 from acebase_ipc.relay.delivery import Delivery
 from acebase_ipc.relay.events import (
     DropReason,
@@ -12,6 +13,7 @@ from acebase_ipc.relay.events import (
     Observer,
     StateRestored,
 )
+from acebase_ipc.relay.exporting import Export
 from acebase_ipc.relay.introductions import Introductions
 from acebase_ipc.relay.journal import Journal, Restored
 from acebase_ipc.relay.limits import Limits
@@ -20,6 +22,7 @@ from acebase_ipc.relay.lock_watch import LockWatch
 from acebase_ipc.relay.master_watch import MasterWatch
 from acebase_ipc.relay.memory import MemoryBudget
 from acebase_ipc.relay.peers import Connection
+from acebase_ipc.relay.quiesce import Quiesce
 from acebase_ipc.relay.recovery import LockRecovery
 from acebase_ipc.relay.registry import Registry
 from acebase_ipc.relay.router import Router
@@ -50,6 +53,7 @@ class Relay:
     :ivar store: keeps large messages until they are downloaded.
     :ivar delivery: hands messages to peers' connections.
     :ivar sessions: admits, welcomes, suspends and ends peers.
+    :ivar quiesce: waits for a moment in which nothing is under way.
     :ivar router: decides who receives what.
     :ivar lock_waits: how long peers have waited for locks.
     :ivar answer_times: how long they have waited for other answers of the master.
@@ -85,6 +89,7 @@ class Relay:
         self.lock_waits = recovery.lock_waits
         self.answer_times = recovery.answer_times
         self._warm_up = WarmUp(self.delivery, limits.master_warmup, clock)
+        self.quiesce = Quiesce(self.delivery, limits.quiesce_timeout, observer)
         self._journal = journal
         self.sessions = Sessions(
             limits,
@@ -94,11 +99,20 @@ class Relay:
             self.store,
             recovery,
             self._warm_up,
+            self.quiesce,
             observer,
             lambda: in_steps(self._end_some),
             journal,
         )
-        self.router = Router(limits, self.delivery, introductions, self.store, recovery, observer)
+        self.router = Router(
+            limits,
+            self.delivery,
+            introductions,
+            self.store,
+            recovery,
+            self.quiesce,
+            observer,
+        )
 
     def apply(self, limits: Limits) -> None:
         """Use these *limits* from now on, except ``max_payload``, which peers were told."""
@@ -109,6 +123,7 @@ class Relay:
         self.sessions.apply(limits)
         self._lock_watch.patience = limits.lock_warning
         self._warm_up.seconds = limits.master_warmup
+        self.quiesce.timeout = limits.quiesce_timeout
 
     def _end_some(self) -> bool:
         return self.sessions.end_some(self._clock())
@@ -150,7 +165,8 @@ class Relay:
 
         :param now: monotonic seconds.
         """
-        raise NotImplementedError
+        export = Export(self.delivery, self._recovery, self._warm_up, self.quiesce, now)
+        return export.state(self.registry, self.sessions, self.store)
 
     def adopt(
         self,
@@ -166,7 +182,18 @@ class Relay:
         :param now: monotonic seconds.
         :param connections: the connections that live on, by database and client id.
         """
-        raise NotImplementedError
+        adoption = Adoption(
+            self.registry,
+            self.delivery,
+            self._recovery,
+            self._warm_up,
+            self.quiesce,
+            self.memory,
+            self._journal,
+            now,
+            connections,
+        )
+        adoption.restore(state, self.sessions, self.store)
 
     def expire(self, now: float) -> None:
         """End what has expired, and enforce the memory limit; to be called about once a second.

@@ -13,7 +13,6 @@ from acebase_ipc.protocol.dialect import (
     is_from,
 )
 from acebase_ipc.protocol.errors import MessageTooLarge
-from acebase_ipc.protocol.locks import is_about_files
 from acebase_ipc.protocol.messages import (
     MASTER,
     OTHERS,
@@ -32,6 +31,7 @@ from acebase_ipc.relay.introductions import Introductions
 from acebase_ipc.relay.ledger import Account
 from acebase_ipc.relay.limits import MAX_UTF8_PER_UNIT, Limits
 from acebase_ipc.relay.peers import Peer
+from acebase_ipc.relay.quiesce import Quiesce
 from acebase_ipc.relay.recovery import LockRecovery
 from acebase_ipc.relay.store import MessageStore
 
@@ -59,6 +59,7 @@ class Router:
         introductions: Introductions,
         store: MessageStore,
         recovery: LockRecovery,
+        quiesce: Quiesce,
         observer: Observer,
     ) -> None:
         self.max_payload = limits.payload_limit
@@ -69,6 +70,7 @@ class Router:
         self._introductions = introductions
         self._store = store
         self._recovery = recovery
+        self._withholds = quiesce.withholds
         self._observer = observer
         self._pong = Message(PONG)
 
@@ -135,7 +137,7 @@ class Router:
         """
         database = sender.database
         master = database.peers.get(MASTER)
-        if master is None or master.dialect is not ACEBASE or database.is_warming_up:
+        if master is None or master.dialect is not ACEBASE or database.withheld:
             return False
         connection = master.connection
         if connection is None or connection.is_full or not self._recovery.notes(account, body):
@@ -178,6 +180,7 @@ class Router:
         if addressee is OTHERS:
             self._broadcast(sender, body)
         elif addressee is RELAY:
+            sender.database.pings += 1
             self._delivery.send(sender, self._pong)
         else:
             peer = sender.database.peers.get(addressee)
@@ -187,7 +190,7 @@ class Router:
                     noted = self._recovery.answered(sender.database, peer, addressee, body)
                 elif addressee == MASTER:
                     noted = self._recovery.requested(sender, peer, body)
-                    if sender.database.is_warming_up and noted and is_about_files(noted):
+                    if sender.database.withheld and noted and self._withholds(sender, noted):
                         kept = Message(render(noted, ACEBASE))
                         self._delivery.keep_for_master(sender.database, kept, sender)
                         return

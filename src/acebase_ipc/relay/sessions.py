@@ -37,12 +37,17 @@ from acebase_ipc.relay.fences import Fences
 from acebase_ipc.relay.introductions import Introductions
 from acebase_ipc.relay.journal import Journal, RestoredFence, RestoredWorker
 from acebase_ipc.relay.limits import Limits
-from acebase_ipc.relay.peers import Connection, Database, Peer, SessionState
+from acebase_ipc.relay.peers import FILES, Connection, Database, Peer, SessionState
+from acebase_ipc.relay.quiesce import Quiesce
 from acebase_ipc.relay.recovery import LockRecovery
 from acebase_ipc.relay.registry import Registry
+from acebase_ipc.relay.state import FenceState
 from acebase_ipc.relay.store import MessageStore
 from acebase_ipc.relay.warm_up import WarmUp
 from acebase_ipc.relay.work import SLICE
+
+Conflicts = tuple[tuple[str, bytes, float], ...]
+"""The ids that are in conflict: the database, the id, and the time that is left."""
 
 CLOSE_REPLACED = 4001
 """Closes a connection whose id has connected again (RFC 6455: private use)."""
@@ -92,6 +97,7 @@ class Sessions:
         store: MessageStore,
         recovery: LockRecovery,
         warm_up: WarmUp,
+        quiesce: Quiesce,
         observer: Observer,
         end_soon: Callable[[], object],
         journal: Journal | None = None,
@@ -105,11 +111,13 @@ class Sessions:
         self._store = store
         self._recovery = recovery
         self._warm_up = warm_up
+        self._quiesce = quiesce
         self._observer = observer
         self._end_soon = end_soon
         self._journal = journal
         self._conflicts = IdConflicts()
         self._expiries: dict[Peer, float] = {}
+        self._farewell: tuple[int, str] | None = None
         self._welcome = Message(welcome(limits.payload_limit))
 
     def apply(self, limits: Limits) -> None:
@@ -204,9 +212,22 @@ class Sessions:
             database.awaiting_master.move_to(queued)
             self._recovery.master_arrived(peer, queued)
             self._warm_up.begin(peer, queued)
+            self._quiesce.take_back(peer, queued)
         is_back = admitted.arrival is not Arrival.JOINED
         if queued or is_back:
             self._delivery.deliver_queued(queued, peer, is_back)
+        if self._farewell is not None and peer.connection is not None:
+            peer.connection.suspend(*self._farewell)
+
+    def suspend_all(self, code: int, reason: str) -> None:
+        """Close all connections, also those of peers that are welcomed from now on.
+
+        What a client sends before it has closed its connection, too, is received.
+        """
+        self._farewell = code, reason
+        for peer in tuple(self._registry.peers()):
+            if peer.connection is not None:
+                peer.connection.suspend(code, reason)
 
     @staticmethod
     def _continues(previous: Peer, handshake: Handshake) -> bool:
@@ -228,6 +249,44 @@ class Sessions:
             peer.queue.prepend(connection.reclaim())
             peer.detach()
             connection.close(CLOSE_REPLACED, "replaced")
+
+    # In place of another relay
+
+    def export(
+        self, now: float
+    ) -> tuple[tuple[tuple[str, str, float], ...], tuple[FenceState, ...], Conflicts]:
+        """Return which sessions expire, which ids are refused, and which are in conflict."""
+        expiries = tuple(
+            (peer.database.name, peer.client_id, until - now)
+            for peer, until in self._expiries.items()
+        )
+        return expiries, self._fences.export(now), self._conflicts.export(now)
+
+    def adopt(
+        self,
+        expiries: Mapping[Peer, float],
+        fences: tuple[FenceState, ...],
+        conflicts: Conflicts,
+        now: float,
+    ) -> None:
+        """Take over the sessions of another relay, which are in the registry.
+
+        Those that had a connection there and have none here are suspended, or end.
+
+        :param expiries: the seconds after which sessions expire.
+        """
+        self._fences.adopt(fences, now)
+        self._conflicts.adopt(conflicts, now)
+        for peer, left in expiries.items():
+            self._expiries[peer] = now + left
+        for peer in tuple(self._registry.peers()):
+            if peer.state is SessionState.CONNECTED and peer.connection is None:
+                if self._keeps_session(peer, None):
+                    peer.state = SessionState.SUSPENDED
+                    self._expiries[peer] = now + self._timeout
+                else:
+                    self._end_later(peer, may_run=True)
+        self._end_soon()
 
     # After a crash of the relay
 
@@ -378,7 +437,7 @@ class Sessions:
         peer.state = SessionState.GONE
         peer.detach()
         if peer.is_master:
-            peer.database.is_warming_up = False
+            peer.database.withheld &= ~FILES
         if self._journal is not None and peer.number:
             self._journal.left(peer.number)
         name = peer.database.name

@@ -114,7 +114,6 @@ class PeerState:
     """A :class:`~acebase_ipc.relay.peers.Peer`.
 
     :ivar state: the name of its session's state; ``GONE`` is never exported.
-    :ivar left: until its session expires; ``None`` if that has no time.
     :ivar may_run: whether its process may run, if its session is about to be ended.
     """
 
@@ -126,7 +125,6 @@ class PeerState:
     address: str
     said_bye: bool
     state: str
-    left: float | None
     may_run: bool | None
     traffic: Traffic
     queue: Queue
@@ -201,7 +199,8 @@ class RelayState:
     :ivar messages: the texts of messages that wait in queues.
     :ivar left: databases without peers of which locks have to be released, each with the time
         that is left for that; ``None``: without limit.
-    :ivar ending: the peers whose session is about to be ended, in this order: the database and id.
+    :ivar expiries: the sessions that expire: the database, the client id, the time that is left.
+    :ivar ending: the peers whose session is about to be ended: the database and client id.
     :ivar conflicts: the ids that are in conflict: the database, the id, the time that is left.
     :ivar departed: the messages of peers that have left, by database.
     :ivar own_prefix: the beginning of the ids of the relay's own requests.
@@ -212,6 +211,7 @@ class RelayState:
     messages: tuple[bytes, ...]
     databases: tuple[DatabaseState, ...]
     left: tuple[tuple[DatabaseState, float | None], ...]
+    expiries: tuple[tuple[str, str, float], ...]
     ending: tuple[tuple[str, str], ...]
     fences: tuple[FenceState, ...]
     conflicts: tuple[tuple[str, bytes, float], ...]

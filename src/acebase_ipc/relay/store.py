@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from acebase_ipc.relay.errors import NotFound
+from acebase_ipc.relay.state import StoredState, StoreState
 
 _ID_BYTES: Final = 24
 """Random bytes of a message's id: 192 bits cannot be guessed (RFC 4086 asks for 128)."""
@@ -189,6 +190,56 @@ class MessageStore:
                 lost = key not in self._fetched
                 if self._drop(key) and lost:
                     yield message.database, recipient
+
+    def export(self, now: float) -> StoreState:
+        """Return all that can be downloaded.
+
+        :param now: monotonic seconds.
+        """
+        waiting: dict[str, list[bytes]] = {each: [] for each in self._messages}
+        for (_, recipient), message_ids in self._by_recipient.items():
+            for each in message_ids:
+                waiting[each].append(recipient)
+        return StoreState(
+            tuple(
+                StoredState(
+                    message_id,
+                    message.database,
+                    message.body,
+                    message.recipients,
+                    tuple(each for each in message.recipients if each in waiting[message_id]),
+                    message.expires - now,
+                )
+                for message_id, message in self._messages.items()
+            ),
+            tuple((*key, until - now) for key, until in self._fetched.items()),
+            tuple(self._reclaimable),
+            self.received,
+            self.downloaded,
+        )
+
+    def adopt(self, state: StoreState, now: float) -> None:
+        """Keep what another relay has kept.
+
+        :param now: monotonic seconds.
+        """
+        for each in state.messages:
+            count = len(each.waiting)
+            self._messages[each.id] = StoredMessage(
+                each.database, each.body, each.recipients, now + each.left, count, count
+            )
+            for recipient in each.waiting:
+                self._by_recipient.setdefault((each.database, recipient), set()).add(each.id)
+            self.stored += len(each.body) + count * ENTRY_SIZE
+        for database, recipient, message_id, left in state.fetched:
+            self._fetched[database, recipient, message_id] = now + left
+            self._messages[message_id].unfetched -= 1
+        for message_id in state.reclaimable:
+            self._settle(message_id, self._messages[message_id])
+        for message_id, message in self._messages.items():
+            self._settle(message_id, message)  # its download has ended with the other relay
+        self.received += state.received
+        self.downloaded += state.downloaded
 
     def _ids(self, database: str, recipient: bytes) -> tuple[str, ...]:
         return tuple(self._by_recipient.get((database, recipient), ()))

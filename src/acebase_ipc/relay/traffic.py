@@ -29,6 +29,18 @@ class Traffic:
         self.sent = 0
         self.sent_bytes = 0
 
+    def export(self) -> tuple[int, int, int, int]:
+        """Return all counts, in the order of the attributes."""
+        return self.received, self.received_bytes, self.sent, self.sent_bytes
+
+    def adopt(self, counts: tuple[int, int, int, int]) -> None:
+        """Count what another relay has counted, too."""
+        received, received_bytes, sent, sent_bytes = counts
+        self.received += received
+        self.received_bytes += received_bytes
+        self.sent += sent
+        self.sent_bytes += sent_bytes
+
     def add(self, other: Traffic) -> None:
         """Count what *other* has counted, too."""
         self.received += other.received
@@ -59,6 +71,11 @@ class DepartedTraffic:
     def add(self, database: str, traffic: Traffic) -> None:
         """Count *traffic* of a peer of *database* that has left."""
         self._by_label[self.label(database)].add(traffic)
+
+    def adopt(self, departed: tuple[tuple[str, tuple[int, int, int, int]], ...]) -> None:
+        """Count what another relay has counted for each label, too."""
+        for label, counts in departed:
+            self._by_label.setdefault(label, Traffic()).adopt(counts)
 
     def copy(self) -> dict[str, Traffic]:
         """Return a copy of what was counted for each label."""

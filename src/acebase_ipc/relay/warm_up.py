@@ -16,7 +16,7 @@ from collections.abc import Callable
 from acebase_ipc.protocol.dialect import ACEBASE
 from acebase_ipc.protocol.locks import is_about_files
 from acebase_ipc.relay.delivery import Delivery
-from acebase_ipc.relay.peers import Database, Peer
+from acebase_ipc.relay.peers import FILES, Database, Peer
 from acebase_ipc.relay.queue import MessageQueue
 
 
@@ -40,11 +40,21 @@ class WarmUp:
         """Let requests about files wait, those in *queue*, which *master* receives next, first."""
         if self.seconds and master.dialect is ACEBASE:
             database = master.database
-            database.is_warming_up = True
+            database.withheld |= FILES
             self._until[database] = self._clock() + self.seconds
             held = queue.take_if(lambda message: is_about_files(message.text))
             if held:
                 held.move_to(self._delivery.awaiting(database))
+
+    def left(self, database: Database, now: float) -> float | None:
+        """Return the time until the master of *database* has opened its files, if it has not."""
+        return self._until[database] - now if database.withheld & FILES else None
+
+    def adopt(self, database: Database, left: float | None, now: float) -> None:
+        """Let requests about files wait for so long, if there is a time left."""
+        if left is not None:
+            database.withheld |= FILES
+            self._until[database] = now + left
 
     def expire(self, now: float) -> None:
         """Deliver what waits for masters that have had their time.

@@ -271,6 +271,12 @@ class FileJournal:
             self._state.master_arrived(database)
             self._append(self._map, records.master_arrived(database))
 
+    def counted(self, database: str, highest: int, former_highest: int) -> None:
+        """Note the highest ids of locks that the masters of a database have granted."""
+        if self._map is not None:
+            self._state.database(database, highest, former_highest)
+            self._append(self._map, records.database(database, highest, former_highest))
+
     def asked(self, worker: int, request_id: bytes, body: bytes) -> None:
         """Note an open request for a lock."""
         if self._map is not None:

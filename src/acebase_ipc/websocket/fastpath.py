@@ -141,6 +141,7 @@ class WebSocketConnection(WebSocketServerProtocol):
         "_direct",
         "_incoming",
         "_is_ended_by_peer",
+        "_is_suspended",
         "_paused",
         "_pong",
         "_slices",
@@ -189,6 +190,7 @@ class WebSocketConnection(WebSocketServerProtocol):
         self._deadline: IDelayedCall | None = None
         self._close_code: int | None = None
         self._is_ended_by_peer = False
+        self._is_suspended = False  # whether it receives until the other end has closed, too
 
     @property
     def maxMessagePayloadSize(self) -> int:
@@ -264,7 +266,7 @@ class WebSocketConnection(WebSocketServerProtocol):
         waiting = iter(texts)
         try:
             for text in waiting:
-                if self.state != STATE_OPEN:
+                if self.state != STATE_OPEN and not self._is_suspended:
                     return []
                 received(text)
                 if work.units >= end:
@@ -321,7 +323,7 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     def check_closing(self) -> None:
         """Begin to close if Autobahn has begun to, because of what was fed to it."""
-        if self.state in _CLOSING:
+        if self.state in _CLOSING and not (self._is_suspended and not self.is_closed_down):
             self.begin_closing()
 
     def received_all(self) -> None:
@@ -330,7 +332,7 @@ class WebSocketConnection(WebSocketServerProtocol):
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         """Receive a message that did not take the fast path."""
-        if self.state != STATE_OPEN:
+        if self.state != STATE_OPEN and not self._is_suspended:
             return  # messages after the close frame of this end are ignored
         try:
             if isBinary:
@@ -544,6 +546,8 @@ class WebSocketConnection(WebSocketServerProtocol):
         is_over: bool | None = super().onCloseFrame(code, reasonRaw)
         if self.wasClean and not self.failedByMe:
             self._close_code = code or CLOSE_NO_STATUS
+            if self._is_suspended:
+                self._close_code = self.localCloseCode  # some answer with 1000 to any code
         return is_over
 
     @property
@@ -568,6 +572,14 @@ class WebSocketConnection(WebSocketServerProtocol):
         if self.state == STATE_OPEN:
             self.sendCloseFrame(code, encode_truncate(reason, _MAX_CLOSE_REASON), isReply=False)
             self.begin_closing()
+
+    def suspend(self, code: int, reason: str) -> None:
+        """As :meth:`close`, but receive until the other end has closed, too; now it is full."""
+        if self.state == STATE_OPEN:
+            self._is_suspended = True
+            self.sendCloseFrame(code, encode_truncate(reason, _MAX_CLOSE_REASON), isReply=False)
+            self.is_full = True
+            self._set_deadline(_autobahn.CLOSE_TIMEOUT)
 
     @property
     def silence(self) -> int:

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 
 from acebase_ipc.admin.access import AdminAccess
 from acebase_ipc.admin.answers import respond_error
@@ -31,6 +31,7 @@ from acebase_ipc.relay.limits import Limits
 from acebase_ipc.server.composition import Parts
 from acebase_ipc.server.config import AceBaseIPCServerConfig
 from acebase_ipc.server.handover.sockets import InheritedSockets
+from acebase_ipc.server.handover.wire import HandOverError
 from acebase_ipc.server.listener import Listener
 
 __version__: Final = version("acebase-ipc")
@@ -128,6 +129,7 @@ class Control:
     :param clock: returns monotonic seconds.
     :param wall: returns the seconds since 1970.
     :param reload: reads the configuration again; returns whether it could be used.
+    :param upgrade: lets a new process take over; ``None`` if that is not possible.
     """
 
     def __init__(
@@ -139,6 +141,7 @@ class Control:
         clock: Callable[[], float],
         wall: Callable[[], float],
         reload: Callable[[], bool],
+        upgrade: Callable[[], Deferred[int]] | None,
     ) -> None:
         self._parts = parts
         self.apply(limits)
@@ -146,6 +149,7 @@ class Control:
         self._listeners = listeners
         self._clock = clock
         self._reload = reload
+        self._upgrade = upgrade
         self._begun = clock()
         self._started = int(wall() * 1000)
 
@@ -188,6 +192,12 @@ class Control:
     def reload(self) -> bool:
         """Read the configuration again; returns whether it could be used."""
         return self._reload()
+
+    def upgrade(self) -> Deferred[int]:
+        """Let a new process take over; fires with its id, or fails with the reason."""
+        if self._upgrade is None:
+            return fail(HandOverError("the relay is a part of another program"))
+        return self._upgrade()
 
 
 def resident_memory() -> int | None:

@@ -185,6 +185,14 @@ OPTIONS: Final[tuple[Option, ...]] = (
         check=parse_endpoint,
     ),
     Option(
+        name="take_over_from",
+        kind=Kind.PATH,
+        group=Group.LISTEN,
+        metavar="SOCKET",
+        help="Take over all connections of the relay with the same option, if one is running.",
+        example='"/run/acebase-ipc/successor.sock"',
+    ),
+    Option(
         name="token_file",
         kind=Kind.PATH,
         group=Group.ACCESS,

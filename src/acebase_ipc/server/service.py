@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -33,9 +34,11 @@ from acebase_ipc.relay.peers import Client
 from acebase_ipc.server.admin import Admin, Control
 from acebase_ipc.server.composition import compose
 from acebase_ipc.server.config import AceBaseIPCServerConfig
+from acebase_ipc.server.handover.posted import PostsOfPredecessor, PostsToSuccessor
 from acebase_ipc.server.handover.snapshot import Adopted, Snapshot, take
 from acebase_ipc.server.handover.sockets import InheritedSockets, ListeningSocket
-from acebase_ipc.server.handover.successor import Inheritance
+from acebase_ipc.server.handover.successor import Inheritance, Link
+from acebase_ipc.server.handover.wire import Wire
 from acebase_ipc.server.inherited import each_inherited
 from acebase_ipc.server.listener import Listener
 from acebase_ipc.server.logging import LogObserver
@@ -83,6 +86,7 @@ class AceBaseIPCServer(Service):
         ``warn`` or ``error``. Those below cost nothing.
     :param reload: what the admin endpoint's command ``reload`` calls; default: :meth:`reload`.
     :param inherited: the listening sockets of a predecessor.
+    :param upgrade: what the admin endpoint's command ``upgrade`` calls; default: there is none.
     :raises ConfigError: if an endpoint string or the token file cannot be used.
     """
 
@@ -96,6 +100,7 @@ class AceBaseIPCServer(Service):
         log_level: str = "info",
         reload: Callable[[], bool] | None = None,
         inherited: InheritedSockets | None = None,
+        upgrade: Callable[[], Deferred[int]] | None = None,
     ) -> None:
         if reactor is None:
             from twisted.internet import reactor
@@ -128,6 +133,7 @@ class AceBaseIPCServer(Service):
                 clock,
                 wall,
                 self.reload if reload is None else reload,
+                upgrade,
             )
             self._admin = Admin(
                 self.config,
@@ -371,8 +377,13 @@ class AceBaseIPCServer(Service):
             listener.release()
         snapshot.release()
 
-    def finish_requests(self, timeout: float) -> Deferred[None]:
-        """Let the requests under way be answered, within *timeout* seconds, after a hand-over."""
+    def finish_requests(self, timeout: float, wire: Wire) -> Deferred[None]:
+        """Let the requests under way be answered, within *timeout* seconds, after a hand-over.
+
+        :param wire: the socket to the successor, to which their messages are passed on.
+        """
+        posts = PostsToSuccessor(wire, self._reactor)
+        self._parts.site.context.pass_on = posts.post
         return self._parts.site.close(timeout)
 
     def adopt(self, inheritance: Inheritance, journal_lock: int | None) -> Adopted:
@@ -386,16 +397,26 @@ class AceBaseIPCServer(Service):
         if journal is not None:
             journal.begin(journal_lock)
             self._has_journal = True
+        elif journal_lock is not None:
+            os.close(journal_lock)
         error = self._begin()  # before, as a failure closes whatever is there
         if error is not None:
             raise error
         return Adopted(self._parts, inheritance.content, inheritance.descriptors, self._clock())
 
-    def resume(self, adopted: Adopted) -> None:
+    def resume(self, adopted: Adopted, link: Link) -> None:
         """Go on with the connections of a predecessor, which does not use them any more."""
         if self._parts.journal is not None:
             self._parts.journal.commit()
         adopted.resume(self.listeners)
+        PostsOfPredecessor(
+            link.wire,
+            self._reactor,
+            lambda database, client_id, body: self._parts.post(
+                database, client_id, body, self._clock()
+            ),
+        )
+        link.release()
         self._parts.connections.check_access(self._parts.access.revoked)
 
     # Running

@@ -41,7 +41,7 @@ class Slices:
         return self.size
 
     def rest(self) -> Iterator[tuple[bytes, int]]:
-        """Yield each frame that is held here, and how many of its bytes, the last ones, are left."""
+        """Yield each frame that is held here, and how many of its last bytes are left."""
         for piece in self._pieces:
             frame = piece.obj
             assert isinstance(frame, bytes)

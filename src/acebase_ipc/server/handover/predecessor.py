@@ -72,7 +72,11 @@ class Reader:
 
     def __init__(self, fileno: Callable[[], int], read: Callable[[], object]) -> None:
         self.fileno = fileno
-        self.doRead = read
+        self._read = read
+
+    def doRead(self) -> None:
+        """Read what has come."""
+        self._read()
 
     def logPrefix(self) -> str:
         """Return the name of the descriptor in Twisted's log."""
@@ -183,10 +187,13 @@ class HandOver:
             return
         outcome, self._outcome = self._outcome, None
         self._forget()
-        self._server.release(snapshot, ready["journal"])
-        self._handed_over(built["pid"], wire)
+        try:
+            self._server.release(snapshot, ready["journal"])
+        except Exception:
+            log.failure("releasing what is handed over failed")
         if outcome is not None:
             outcome.callback(built["pid"])
+        self._handed_over(built["pid"], wire)
 
     @staticmethod
     def _send(wire: Wire, snapshot: Snapshot, room: int) -> None:
@@ -203,7 +210,7 @@ class HandOver:
 
     def _crash(self, failure: Failure) -> None:
         log.failure("preparing the hand-over failed", failure)
-        self._fail(failure.value)
+        self._fail(failure.value or HandOverError("it failed"))
 
     def _fail(self, error: BaseException) -> None:
         """Go on as if nothing had happened."""
@@ -236,10 +243,11 @@ class Door:
     """A unix socket at which successors can ask for the hand-over; of the same user only.
 
     :param asked: called with the connected socket of each.
+    :ivar path: where it is.
     """
 
     def __init__(self, path: str, reactor: Any, asked: Callable[[socket.socket], object]) -> None:
-        self._path = path
+        self.path = path
         self._reactor = reactor
         self._asked = asked
         self._socket: socket.socket | None = None
@@ -251,7 +259,7 @@ class Door:
 
         :raises OSError: if that is not possible.
         """
-        temporary = f"{self._path}.{os.getpid()}"
+        temporary = f"{self.path}.{os.getpid()}"
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             with suppress(FileNotFoundError):
@@ -260,8 +268,8 @@ class Door:
             os.chmod(temporary, stat.S_IRUSR | stat.S_IWUSR)
             listening.listen()
             listening.setblocking(False)
-            os.replace(temporary, self._path)
-            self._own = os.stat(self._path, follow_symlinks=False)
+            os.replace(temporary, self.path)
+            self._own = os.stat(self.path, follow_symlinks=False)
         except BaseException:
             listening.close()
             with suppress(OSError):
@@ -294,6 +302,6 @@ class Door:
         listening.close()
         with suppress(OSError):
             if self._own is not None and os.path.samestat(
-                self._own, os.stat(self._path, follow_symlinks=False)
+                self._own, os.stat(self.path, follow_symlinks=False)
             ):
-                os.unlink(self._path)
+                os.unlink(self.path)

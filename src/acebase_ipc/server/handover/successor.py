@@ -82,8 +82,8 @@ class Inheritance:
 class Link:
     """The way to the predecessor, from its offer to its last word.
 
+    :ivar wire: the socket to it.
     :ivar sockets: those that it listens on.
-    :ivar journal_lock: the descriptor of its locked state directory; ``None`` if it has none.
     """
 
     def __init__(self, wire: Wire) -> None:
@@ -101,7 +101,7 @@ class Link:
             ListeningSocket(place, next(numbers), next(numbers) if has_lock else None)
             for place, has_lock in offer.content["sockets"]
         )
-        self.journal_lock: int | None = next(numbers) if offer.content["journal"] else None
+        self._lock: int | None = next(numbers) if offer.content["journal"] else None
 
     def receive(self) -> Inheritance:
         """Tell that everything is built, and receive all connections.
@@ -154,18 +154,24 @@ class Link:
             raise HandOverError("the predecessor does not hand over")
 
     def close(self) -> None:
-        """Close what is not needed any more."""
-        self.sockets.close()
+        """Close everything, as the predecessor has ended."""
+        self.release()
         self.wire.close()
+
+    def release(self) -> None:
+        """Close what is not needed any more when all is taken over: all but the socket."""
+        self.sockets.close()
+        lock = self.take_lock()
+        if lock is not None:
+            os.close(lock)
         if self._process is not None:
             os.close(self._process)
             self._process = None
 
-    def close_lock(self) -> None:
-        """Release the predecessor's state directory, which this process does not use."""
-        lock, self.journal_lock = self.journal_lock, None
-        if lock is not None:
-            os.close(lock)
+    def take_lock(self) -> int | None:
+        """Return the descriptor of the predecessor's locked state directory, once."""
+        lock, self._lock = self._lock, None
+        return lock
 
 
 def _open_process(pid: int) -> int | None:

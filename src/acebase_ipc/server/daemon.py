@@ -22,7 +22,7 @@ from acebase_ipc.relay.limits import format_size
 from acebase_ipc.server.handover.launch import Command
 from acebase_ipc.server.handover.predecessor import Door, HandOver
 from acebase_ipc.server.handover.successor import Link
-from acebase_ipc.server.handover.wire import Ended, HandOverError, Wire
+from acebase_ipc.server.handover.wire import Ended, HandOverError, Wire, without_collection
 from acebase_ipc.server.logging import FileOutput, LineObserver
 from acebase_ipc.server.process import OTHER_FILES, Launch, PidFile, Signals, allow_files
 from acebase_ipc.server.service import TICK, AceBaseIPCServer, State
@@ -96,7 +96,7 @@ class Daemon(Service):
         self._reactor = reactor
         self._signals = signals
         self._launch = launch
-        self._has_failed = False
+        self._has_prepared = self._has_failed = False
         self._writer = writer
         self._notifier = Notifier(os.environ, os.getpid())
         self._ticking = LoopingCall(self._tick)
@@ -110,6 +110,7 @@ class Daemon(Service):
 
     def privilegedStartService(self) -> None:
         """Listen; if that is not possible, the process ends as soon as the reactor runs."""
+        self._has_prepared = True
         if self._reactor.seconds is runtime.seconds:
             self._reactor.seconds = time.monotonic
         allow_files(self.server.config.effective_limits.max_connections)
@@ -143,7 +144,7 @@ class Daemon(Service):
     def startService(self) -> None:
         """Handle signals, and notify systemd as soon as connections are served."""
         super().startService()
-        if self.server.state is not State.RUNNING and not self._has_failed:
+        if not self._has_prepared:
             self.privilegedStartService()  # only ``twistd`` calls it
         if self._has_failed:
             return
@@ -190,8 +191,10 @@ class Daemon(Service):
         self._link = None
         began = time.monotonic()
         try:
-            inheritance = link.receive()
-            adopted = self.server.adopt(inheritance, link.take_lock())
+            self.server.rehearse()
+            with without_collection():
+                inheritance = link.receive()
+                adopted = self.server.adopt(inheritance, link.take_lock())
             link.take_over(self.server.journal_lock is not None)
         except Ended:
             log.warn("the predecessor has ended before it has handed over anything")

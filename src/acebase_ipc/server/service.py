@@ -43,6 +43,7 @@ from acebase_ipc.server.inherited import each_inherited
 from acebase_ipc.server.listener import Listener
 from acebase_ipc.server.logging import LogObserver
 from acebase_ipc.server.reloading import report_changes, running_config
+from acebase_ipc.server.state_codec import decode, encode
 from acebase_ipc.server.watched_files import WATCH_INTERVAL, WatchedFiles
 
 TICK = 1.0
@@ -386,6 +387,10 @@ class AceBaseIPCServer(Service):
         self._parts.site.context.pass_on = posts.post
         return self._parts.site.close(timeout)
 
+    def rehearse(self) -> None:
+        """Do once what :meth:`adopt` does with a state, as the first time takes longest."""
+        decode(encode(self._parts.relay.export(self._clock())))
+
     def adopt(self, inheritance: Inheritance, journal_lock: int | None) -> Adopted:
         """Start in the place of a predecessor, but use none of its connections yet.
 
@@ -396,9 +401,9 @@ class AceBaseIPCServer(Service):
         journal = self._parts.journal
         if journal is not None:
             journal.begin(journal_lock)
-            self._has_journal = True
         elif journal_lock is not None:
             os.close(journal_lock)
+        self._has_journal = True
         error = self._begin()  # before, as a failure closes whatever is there
         if error is not None:
             raise error
@@ -417,6 +422,7 @@ class AceBaseIPCServer(Service):
             ),
         )
         link.release()
+        self._report_listening(None)
         self._parts.connections.check_access(self._parts.access.revoked)
 
     # Running

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from functools import cache
+from operator import attrgetter
 from struct import Struct
 from types import NoneType, UnionType
 from typing import Any, Final, get_args, get_origin, get_type_hints
@@ -38,7 +39,9 @@ class InvalidState(IPCError):
 
 def encode(state: RelayState) -> bytes:
     """Return the bytes of *state*."""
-    data = cbor2.dumps(_plain(state))
+    write = _writer(RelayState)
+    assert write is not None
+    data = cbor2.dumps(write(state))
     return MAGIC + _CHECKSUM.pack(crc32(data)) + data
 
 
@@ -63,12 +66,43 @@ def decode(data: bytes) -> RelayState:
     return state
 
 
-def _plain(value: Any) -> Any:
-    if is_dataclass(value):
-        return [_plain(getattr(value, each.name)) for each in fields(value)]
-    if isinstance(value, tuple):
-        return [_plain(each) for each in value]
-    return value
+@cache
+def _writer(kind: Any) -> Callable[[Any], Any] | None:
+    """Return a function that makes a value of *kind* plain; ``None`` if each is plain."""
+    if is_dataclass(kind):
+        assert isinstance(kind, type)
+        hints = get_type_hints(kind)
+        names = [each.name for each in fields(kind)]
+        parts = [(index, _writer(hints[name])) for index, name in enumerate(names)]
+        nested = [(index, part) for index, part in parts if part is not None]
+        values = attrgetter(*names)
+
+        def write(value: Any) -> Any:
+            plain = list(values(value))
+            for index, part in nested:
+                plain[index] = part(plain[index])
+            return plain
+
+        return write
+    if get_origin(kind) is UnionType:
+        (other,) = (each for each in get_args(kind) if each is not NoneType)
+        inner = _writer(other)
+        return None if inner is None else lambda value: None if value is None else inner(value)
+    if get_origin(kind) is tuple:
+        return _tuple_writer([_writer(each) for each in get_args(kind) if each is not Ellipsis])
+    return None
+
+
+def _tuple_writer(parts: list[Callable[[Any], Any] | None]) -> Callable[[Any], Any] | None:
+    """Return the writer of a tuple whose values have these writers, one for all or one for each."""
+    if not any(parts):
+        return None
+    if len(parts) == 1:
+        (part,) = parts
+        return lambda value: [part(each) for each in value] if part else value
+    return lambda value: [
+        each if part is None else part(each) for part, each in zip(parts, value, strict=True)
+    ]
 
 
 @cache

@@ -115,7 +115,6 @@ class PeerConnection:
         self._since = since
         self._pings = pings
         self._pinged = pinged
-        _watch_network(connection, self._surroundings.dead_after)
 
     def forget(self) -> None:
         """Belong to no peer any more, which another process has; nobody is told."""

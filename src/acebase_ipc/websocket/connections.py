@@ -130,15 +130,15 @@ class PeerConnections:
         self._keepalive.add(connection, self.factory.ticks)
         self._count_address(connection, +1)
 
-    def resume_keepalive(
-        self, connection: WebSocketConnection, silence: int, since_ping: int
-    ) -> None:
-        """Check *connection* as if it had been here all the time.
+    def adopt(self, connection: WebSocketConnection, silence: int, since_ping: int) -> None:
+        """Count *connection*, which another process has opened, and keep it alive.
 
         :param silence: ticks since something arrived.
         :param since_ping: ticks since it was to be pinged.
         """
-        self._keepalive.resume(connection, self.factory.ticks, silence, since_ping)
+        self.factory.connections.add(connection)
+        self._keepalive.adopt(connection, self.factory.ticks, silence, since_ping)
+        self._count_address(connection, +1)
 
     def closed(self, connection: WebSocketConnection) -> None:
         """Remove *connection*, which was open and has ended."""

@@ -166,6 +166,10 @@ class WebSocketConnection(WebSocketServerProtocol):
     def __init__(self, listener: Listener, client: IAddress | None = None) -> None:
         """:param client: the address of the client behind a trusted proxy."""
         super().__init__()
+        self.set_up(listener, client)
+
+    def set_up(self, listener: Listener, client: IAddress | None) -> None:
+        """Set all attributes that an open connection has; Autobahn's others are in the class."""
         self.listener = listener
         self.transport: Any = None
         self.state = WebSocketServerProtocol.STATE_CONNECTING

@@ -122,18 +122,37 @@ def address_of(plain: Address) -> IAddress:
     return IPv4Address("TCP", *plain) if len(plain) == 2 else IPv6Address("TCP", *plain)
 
 
+class _Deaf:
+    """A reactor that does not read for a new transport."""
+
+    @staticmethod
+    def addReader(transport: object) -> None:
+        """Do nothing."""
+
+
 def make_transport(
-    handle: socket.socket, protocol: Any, address: Address, server: Any, reactor: Any
+    handle: socket.socket,
+    protocol: Any,
+    address: Address,
+    server: Any,
+    reactor: Any,
+    reads: bool = True,
 ) -> Server:
-    """Return a transport for the connected socket *handle*, which it reads from.
+    """Return a transport for the connected socket *handle*.
 
     Unlike ``adoptStreamConnection`` it uses this very descriptor, and no duplicate.
 
     :param server: the port that has accepted it, if that is known.
+    :param reads: whether it begins to read.
     """
+    first: Any = reactor if reads else _Deaf
+    transport: Server
     if address[0] == UNIX:
-        return unix.Server(handle, protocol, address[1], server, 0, reactor)
-    return Server(handle, protocol, address, server, 0, reactor)
+        transport = unix.Server(handle, protocol, address[1], server, 0, first)
+    else:
+        transport = Server(handle, protocol, address, server, 0, first)
+    transport.reactor = reactor
+    return transport
 
 
 def movable(connections: PeerConnections) -> list[tuple[WebSocketConnection, Server]]:
@@ -220,10 +239,11 @@ def adopt(
     )
     listener = PeerConnection(surroundings, handshake, tuple(state.tokens), state.is_proxied)
     client = None if state.client is None else address_of(tuple(state.client))
-    connection = WebSocketConnection(listener, client)
+    connection = WebSocketConnection.__new__(WebSocketConnection)  # nothing of a handshake
+    connection.set_up(listener, client)
     connection.factory = factory
     connection.transport = make_transport(
-        handle, connection, tuple(state.address), None, factory.reactor
+        handle, connection, tuple(state.address), None, factory.reactor, reads=False
     )
     connection.state = connection.STATE_OPEN
     connection.lag = state.lag
@@ -231,8 +251,9 @@ def adopt(
     connection._pong = state.pong
     factory.countConnections += 1  # as Autobahn does for each that it opens
     connection.begin()
-    factory.opened(connection)
-    connections.resume_keepalive(connection, state.silence, state.since_ping)
+    if connection._source is None:
+        connection.transport.startReading()
+    connections.adopt(connection, state.silence, state.since_ping)
     pinged = None if state.pinged is None else (state.pinged[0], now - state.pinged[1])
     listener.adopt(connection, now - state.age, state.pings, pinged)
     return connection

@@ -53,13 +53,12 @@ class Keepalive(Generic[C]):
         connection.last_ping = now
         self._schedule(connection, now + self.ping_after)
 
-    def resume(self, connection: C, now: int, silence: int, since_ping: int) -> None:
-        """Check *connection*, which was added, as another process would have done.
+    def adopt(self, connection: C, now: int, silence: int, since_ping: int) -> None:
+        """Check *connection* as the process would have done that has opened it.
 
         :param silence: ticks since something last arrived.
         :param since_ping: ticks since it was last to be pinged.
         """
-        self.discard(connection)
         connection.last_received = now - silence
         connection.last_ping = now - since_ping
         wait = self.ping_after - silence

@@ -26,6 +26,7 @@ from acebase_ipc.server.handover.wire import (
     Kind,
     Wire,
     check_user,
+    without_collection,
 )
 
 START_TIMEOUT: Final = 60.0
@@ -176,8 +177,9 @@ class HandOver:
             return
         wire.limit(TIMEOUT)
         try:
-            snapshot = self._server.take_snapshot()
-            self._send(wire, snapshot, built["room"])
+            with without_collection():
+                snapshot = self._server.take_snapshot()
+                self._send(wire, snapshot, built["room"])
             ready = wire.receive(Kind.READY).content
             wire.send(Kind.GO)
         except Exception as error:

@@ -157,9 +157,8 @@ class Adopted:
 
 
 def _socket(family: int, numbers: Iterator[int]) -> socket.socket:
-    handle = socket.socket(family, socket.SOCK_STREAM, 0, next(numbers))
-    handle.setblocking(False)
-    return handle
+    """Return the next socket; the predecessor has set that it does not block."""
+    return socket.socket(family, socket.SOCK_STREAM, 0, next(numbers))
 
 
 def _resume_channel(port: Any, address: Address, received: bytes, handle: socket.socket) -> None:

@@ -16,6 +16,7 @@ from acebase_ipc.relay.memory import ENTRY_OVERHEAD, MESSAGE_OVERHEAD
 from acebase_ipc.relay.peers import Peer
 from acebase_ipc.relay.relay import Relay
 from acebase_ipc.relay.work import do_at_once
+from acebase_ipc.server.state_codec import decode, encode
 
 DATABASE = "shop_data"
 MASTER = "[master]"
@@ -120,6 +121,10 @@ class FakeConnection:
             self.flush()
             self.closed = code, reason
 
+    def suspend(self, code: int, reason: str) -> None:
+        self.close(code, reason)
+        self.is_full = True
+
     def abort(self) -> None:
         self._batch.clear()
         self.aborted = True
@@ -137,6 +142,13 @@ class Process:
         self._core = core
         self._relay = core.relay
         self._heard = 0
+
+    def follow(self, peers: dict[tuple[str, str], Peer], relay: Relay) -> None:
+        """Be a peer of another *relay* in place of the one with these *peers*."""
+        key = self.peer.database.name, self.peer.client_id
+        if peers.get(key) is self.peer:
+            self.peer = relay.registry.peer(*key)
+        self._relay = relay
 
     def hears(self) -> list[str]:
         """The messages that have come since it was last asked."""
@@ -199,7 +211,7 @@ class Core:
     ) -> None:
         self.now = 1000.0
         self.reports: list[RelayEvent] = []
-        self.relay = Relay(
+        self._make = lambda: Relay(
             lambda: self.now,
             Limits(**limits),
             self,
@@ -208,7 +220,27 @@ class Core:
             journal,
             in_steps=in_steps,
         )
+        self.relay = self._make()
         self._processes: list[Process] = []
+
+    def restart(self, keeps_connections: bool = False) -> None:
+        """Let another relay go on with the state of this one.
+
+        :param keeps_connections: whether the connections live on; otherwise they have ended.
+        """
+        while self.relay.sessions.end_some(self.now):
+            pass
+        state = decode(encode(self.relay.export(self.now)))
+        assert state == self.relay.export(self.now), "to export a state changes nothing"
+        peers = {(each.database.name, each.client_id): each for each in self.relay.registry.peers()}
+        connections = {key: peer.connection for key, peer in peers.items() if peer.connection}
+        assert keeps_connections or not connections
+        self.relay = self._make()
+        self.relay.adopt(state, self.now, connections)
+        assert self.relay.export(self.now) == state
+        for process in self._processes:
+            process.follow(peers, self.relay)
+        self.relay.quiesce.end()
 
     def report(self, event: RelayEvent) -> None:
         """Take note of *event*, and see that it can be logged."""

@@ -313,6 +313,14 @@ class Model:
         self.ending += [each for each in over if each not in self.ending]
         self.end_all()
 
+    def go_on(self) -> None:
+        """Another relay goes on: it does not know of those that are gone."""
+        self.end_all()
+        for member in [each for known in self.members.values() for each in known.values()]:
+            member.waiting, member.swept_to = without_gone(member.waiting), 0
+        for absent in self.for_master.values():
+            absent.waiting, absent.swept_to = without_gone(absent.waiting), 0
+
     # Messages
 
     def relay(self, sender: Member, addressee: str | None, body: str, posted: bool) -> None:

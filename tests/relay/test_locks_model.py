@@ -44,6 +44,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from acebase_ipc.protocol.errors import RequestRefused
 from acebase_ipc.relay.peers import SessionState
+from acebase_ipc.relay.quiesce import SILENCE
 from tests.relay.core import DATABASE, MASTER, Core, bye
 from tests.relay.locker import (
     ANSWERS,
@@ -226,6 +227,53 @@ class LocksMachine(RuleBasedStateMachine):
         elif self.own.state is not State.PENDING:
             self.master.unlock(self.own, self.core.now)
             self.own = None
+
+    # The relay
+
+    @rule(wanted=wishes, is_quiet=st.booleans(), returns=st.booleans())
+    def restart_relay(
+        self, wanted: list[tuple[int, int, bool]], is_quiet: bool, returns: bool
+    ) -> None:
+        """Another relay goes on with the state of this one, perhaps in a quiet moment.
+
+        Each process reads all that it was sent, and all that it has sent has arrived.
+        """
+        relay = self.core.relay
+        if is_quiet:
+            relay.quiesce.begin(relay.registry.databases.values(), self.core.now)
+        self.lock(wanted, False)
+        for each in (self.master, *self.living):
+            if each and each.line and not each.line.is_read:
+                each.line.read_on()
+        self.end_turn()
+        if is_quiet:
+            self.become_quiet()
+        for worker in self.connected:
+            self.note_cut(worker)
+        if self.master and self.master.line:
+            line, self.master.line = self.master.line, None
+            line.process.is_lost(1012)
+        self.core.restart()
+        if returns:
+            self.connect_all()
+
+    def become_quiet(self) -> None:
+        """Let all transactions end, and no other one begin."""
+        quiesce = self.core.relay.quiesce
+        began = self.core.now
+        for _ in range(100):
+            for worker in self.living:
+                for held in free(worker):
+                    worker.release(held)
+            self.end_turn()
+            self.core.now += SILENCE
+            if quiesce.is_quiet(self.core.now):
+                break
+        if self.core.now < began + 5 and self.connected:
+            for worker in self.connected:
+                assert not worker.held, "it has a lock"
+                assert all(each.kind == "lock-request" for each in worker.asked.values())
+            event("it is quiet")
 
     # The workers
 

@@ -196,6 +196,16 @@ class RelayMachine(RuleBasedStateMachine):
             self.model.end_all()  # the end of any connection ends all sessions that are ending
         process.is_lost(close_code)
 
+    @rule(keeps_connections=st.booleans())
+    def restart(self, keeps_connections: bool) -> None:
+        """Another relay goes on with the state of this one."""
+        self.replaced.clear()
+        if not keeps_connections:
+            for member in self.connected():
+                self.end(member, 1012)
+        self.model.go_on()
+        self.core.restart(keeps_connections)
+
     # Messages
 
     @rule(

@@ -166,6 +166,9 @@ class _Ear:
     def close(self, code: int, reason: str) -> None:
         pass
 
+    def suspend(self, code: int, reason: str) -> None:
+        pass
+
     def abort(self) -> None:
         pass
 

@@ -32,6 +32,10 @@ class IdConflicts:
         """Return whether the id of *peer* is in conflict."""
         return self._until.get((peer.database.name, peer.id), now) > now
 
+    def clear(self) -> None:
+        """Remove all conflicts."""
+        self._until.clear()
+
     def export(self, now: float) -> tuple[tuple[str, bytes, float], ...]:
         """Return the database and id of each conflict that is not over, and the time left."""
         return tuple((*key, until - now) for key, until in self._until.items() if until > now)

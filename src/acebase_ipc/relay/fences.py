@@ -101,6 +101,15 @@ class Fences:
             self._remove(key)
         raise Fenced
 
+    def __bool__(self) -> bool:
+        return bool(self._until)
+
+    def clear(self) -> None:
+        """Refuse nobody any more."""
+        self._until.clear()
+        self._reported.clear()
+        self._once.clear()
+
     def export(self, now: float) -> tuple[FenceState, ...]:
         """Return the fences that are not over."""
         return tuple(

@@ -138,6 +138,10 @@ class Quiesce:
         for database in waiting:
             self._delivery.release(database, BEGINNINGS)
 
+    def clear(self) -> None:
+        """Forget the databases, which are no more."""
+        self._waiting.clear()
+
     def refuse(self, reason: str) -> None:
         """Answer each request that has waited with a failure, and withhold the next ones.
 

@@ -77,6 +77,11 @@ class Registry:
         """Keep *database*, which has no peers, until then, in monotonic seconds."""
         self._left[database.name] = database, until
 
+    def clear(self) -> None:
+        """Forget all databases."""
+        self.databases.clear()
+        self._left.clear()
+
     def leave(self, database: Database) -> None:
         """Forget *database* if it has no peers, except for what has to be released there."""
         if database.peers:

@@ -160,6 +160,20 @@ class Relay:
         if workers or locks:
             self._observer.report(StateRestored(databases, workers, locks))
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is lost with it."""
+        return not self.registry.all_databases() and not self.sessions.refuses_any
+
+    def clear(self) -> None:
+        """Forget all, which another relay goes on with; nothing is told or reported."""
+        for peer in tuple(self.registry.peers()):
+            self.sessions.drop(peer)
+        self.registry.clear()
+        self.sessions.clear()
+        self.quiesce.clear()
+        self.store.clear()
+
     def export(self, now: float) -> RelayState:
         """Return all that another relay has to know to go on in the place of this one.
 
@@ -224,5 +238,6 @@ class Relay:
                 self.delivery.flush(peer)
                 connections.append(peer.connection)
         self.sessions.end_all()
+        self.quiesce.clear()
         for connection in connections:
             connection.close(code, reason)

@@ -288,6 +288,26 @@ class Sessions:
                     self._end_later(peer, may_run=True)
         self._end_soon()
 
+    @property
+    def refuses_any(self) -> bool:
+        """Whether an id is refused."""
+        return bool(self._fences)
+
+    def drop(self, peer: Peer) -> None:
+        """Forget *peer*, whose session another relay goes on with."""
+        peer.detach()
+        peer.queue.clear()
+        peer.database.awaiting_master.clear()
+        peer.state = SessionState.GONE
+        self._delivery.forget(peer)
+
+    def clear(self) -> None:
+        """Forget what is known beside the peers, and close no more connections."""
+        self._expiries.clear()
+        self._fences.clear()
+        self._conflicts.clear()
+        self._farewell = None
+
     # After a crash of the relay
 
     def restore(self, database: str, worker: RestoredWorker, now: float) -> Peer:

@@ -241,6 +241,11 @@ class MessageStore:
         self.received += state.received
         self.downloaded += state.downloaded
 
+    def clear(self) -> None:
+        """Drop all messages; downloads in progress keep theirs until they end."""
+        for database, recipient in tuple(self._by_recipient):
+            self.forget(database, recipient)
+
     def _ids(self, database: str, recipient: bytes) -> tuple[str, ...]:
         return tuple(self._by_recipient.get((database, recipient), ()))
 

@@ -26,6 +26,7 @@ from acebase_ipc.relay.work import Work
 from acebase_ipc.rotation import Rotation
 from acebase_ipc.server.config import AceBaseIPCServerConfig
 from acebase_ipc.server.journal import FileJournal
+from acebase_ipc.server.state_file import StateFile
 from acebase_ipc.websocket.connections import PeerConnections
 
 CLOSE_GOING_AWAY = 1001
@@ -39,6 +40,7 @@ class Parts:
 
     relay: Relay
     journal: FileJournal | None
+    state_file: StateFile | None
     access: Access
     proxies: TrustedProxies
     admission: Admission
@@ -53,14 +55,47 @@ class Parts:
         root: IResource = self.site.resource
         return root
 
-    def open_journal(self, now: float) -> None:
-        """Open the journal, if there is one, and restore what a crash has left.
+    def open_state(self, session_timeout: float, now: float) -> None:
+        """Open the state directory, if there is one, and go on with what is there.
+
+        That is the state of a relay that has stopped, or the journal of one that has crashed.
+
+        :param session_timeout: the seconds for which sessions are kept.
+        :param now: monotonic seconds.
+        :raises ConfigError: if the journal cannot be written.
+        """
+        if self.journal is None or self.state_file is None:
+            return
+        restored = self.journal.open()
+        state = self.state_file.read(session_timeout)
+        if state is None:
+            self.relay.restore(restored, now)
+            return
+        self.journal.begin_anew()
+        self.relay.adopt(state, now, {})
+        self.relay.quiesce.end()
+        self.state_file.remove()  # from now on the journal knows all that must not be lost
+
+    def prepare_state(self, now: float) -> bool:
+        """Return whether the state is to be saved, and can be.
 
         :param now: monotonic seconds.
-        :raises ConfigError: if it cannot be written.
         """
-        if self.journal is not None:
-            self.relay.restore(self.journal.open(), now)
+        if self.state_file is None or self.relay.is_empty:
+            return False
+        return self.state_file.prepare(self.relay.export(now))
+
+    def save_state(self, now: float, took: float) -> bool:
+        """Save the state, and forget it; returns whether it could be saved.
+
+        :param now: monotonic seconds.
+        :param took: the seconds since the stop began.
+        """
+        is_saved = self.state_file is not None and self.state_file.save(
+            self.relay.export(now), took
+        )
+        self.relay.clear()
+        return is_saved
 
     def close_journal(self) -> None:
         """Close the journal, so that nothing is restored from it."""
@@ -130,6 +165,7 @@ def compose(
     """
     limits = config.effective_limits
     journal = None if config.state_dir is None else FileJournal(config.state_dir, clock)
+    state_file = None if config.state_dir is None else StateFile(config.state_dir, wall)
     rotation = Rotation(reactor, Work())
     relay = Relay(
         clock,
@@ -166,4 +202,15 @@ def compose(
     site = RelaySite(context, limits, observer, connections.count)
     relay.memory.register("uploads", lambda: uploads.reserved)
     relay.memory.register("http", lambda: site.memory)
-    return Parts(relay, journal, access, proxies, admission, rotation, uploads, connections, site)
+    return Parts(
+        relay,
+        journal,
+        state_file,
+        access,
+        proxies,
+        admission,
+        rotation,
+        uploads,
+        connections,
+        site,
+    )

@@ -312,11 +312,16 @@ class Daemon(Service):
             self._writer.expire()
 
     def stopService(self) -> Deferred[Any]:
-        """Notify systemd, and stop the server, unless another process has it."""
+        """Notify systemd, and stop the server, unless a successor has it.
+
+        A second signal lets it wait for nothing.
+        """
         super().stopService()
         if self.server.state is State.HANDED_OVER:
             return succeed(None)
         self._notifier.stopping()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._handle(number, self.server.hurry)
         if self._ticking.running:
             self._ticking.stop()
         if self._door is not None:

@@ -149,6 +149,20 @@ class FileJournal:
             self._mark_clean()
         self._close()
 
+    def begin_anew(self) -> None:
+        """Forget all: what it knows is out of date. It stays open.
+
+        :raises ConfigError: if that is not possible.
+        """
+        self._state = records.State()
+        try:
+            self._replace(())
+        except OSError as error:
+            self._close()
+            raise ConfigError(
+                f"cannot use the state directory {self._directory!r}: {error.strerror}"
+            ) from None
+
     def close(self) -> None:
         """End cleanly: the next relay restores nothing. May be called more than once."""
         self._mark_clean()

@@ -27,7 +27,7 @@ log = Logger()
 
 
 class Signals:
-    """Receives SIGHUP, SIGUSR1 and SIGUSR2 from the moment it is made.
+    """Receives SIGHUP, SIGUSR1 and SIGUSR2 from the moment it is made; others if there is a handler.
 
     They would end the process by default. A signal that arrives before it has a handler, for
     example while modules are still imported, is handled later.
@@ -42,6 +42,7 @@ class Signals:
     def handle(self, number: int, handler: Callable[[], object]) -> None:
         """Call *handler* for each signal of that *number*; it must be safe in a signal handler."""
         self._handlers[number] = handler
+        signal.signal(number, self._receive)
         if number in self._pending:
             self._pending.discard(number)
             handler()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import Enum
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import (
@@ -16,7 +16,6 @@ from twisted.internet.defer import (
     FirstError,
     TimeoutError,
     gatherResults,
-    maybeDeferred,
     succeed,
 )
 from twisted.internet.task import LoopingCall
@@ -42,6 +41,7 @@ from acebase_ipc.server.handover.wire import Wire
 from acebase_ipc.server.inherited import each_inherited
 from acebase_ipc.server.listener import Listener
 from acebase_ipc.server.logging import LogObserver
+from acebase_ipc.server.quiet_stop import QuietStop
 from acebase_ipc.server.reloading import report_changes, running_config
 from acebase_ipc.server.state_codec import decode, encode
 from acebase_ipc.server.watched_files import WATCH_INTERVAL, WatchedFiles
@@ -63,11 +63,12 @@ class State(Enum):
     NEW = "not started"
     RUNNING = "serving"
     HANDED_OVER = "a successor serves; the requests under way are answered"
+    PAUSING = "serving until no transaction runs, or for as long as that may take"
     CLOSING = "refusing new requests with 503, closing connections"
     STOPPED = "nothing is open"
 
 
-_ADMITTING: Final = (State.RUNNING, State.HANDED_OVER)
+_SERVING = frozenset({State.RUNNING, State.PAUSING, State.HANDED_OVER})
 
 
 class AceBaseIPCServer(Service):
@@ -118,7 +119,7 @@ class AceBaseIPCServer(Service):
         observers = Observers([each for each in given if each is not None], self._report_observer)
         self._files = WatchedFiles(self.config.reloaded_files)
         self._parts = compose(
-            self.config, reactor, clock, wall, observers, lambda: self._state in _ADMITTING
+            self.config, reactor, clock, wall, observers, lambda: self._state in _SERVING
         )
         self.listeners = [
             Listener(each, reactor, observers, self._parts.proxies, inherited=inherited)
@@ -153,6 +154,7 @@ class AceBaseIPCServer(Service):
         self._ticking.clock = reactor
         self._starting: Deferred[BaseException | None] | None = None
         self._stopping: Deferred[None] | None = None
+        self._quiet_stop: QuietStop | None = None
 
     @property
     def state(self) -> State:
@@ -215,12 +217,12 @@ class AceBaseIPCServer(Service):
             journal, before anything is read from a connection.
         :raises ConfigError: if the state directory cannot be used.
         """
-        if self._state is State.CLOSING:
+        if self._state in (State.PAUSING, State.CLOSING):
             raise RuntimeError("the server is stopping: wait for stop() before start()")
         opens_journal = not has_privilege and not self._has_journal
         if opens_journal:
             try:
-                self._parts.open_journal(self._clock())
+                self._parts.open_state(self.config.effective_limits.session_timeout, self._clock())
             except ConfigError:
                 self._stop()
                 raise
@@ -306,20 +308,36 @@ class AceBaseIPCServer(Service):
 
     def _stop(self) -> Deferred[None]:
         if self._state is State.RUNNING:
-            self._state = State.CLOSING
-            self._stopping = Deferred.fromCoroutine(self._close())
+            self._state = State.PAUSING
+            self._quiet_stop = QuietStop(self._parts, self._reactor, self._clock)
+            self._stopping = Deferred.fromCoroutine(self._close(self._quiet_stop))
         return succeed(None) if self._stopping is None else _follow(self._stopping)
 
-    async def _close(self) -> None:
+    def hurry(self) -> None:
+        """Let a stop that has begun wait for nothing any more; the state is saved nevertheless."""
+        if self._quiet_stop is not None:
+            self._quiet_stop.hurry()
+
+    async def _close(self, stop: QuietStop) -> None:
         """Close everything that is open; what does not close in time is aborted."""
+        await _attempt(stop.wait_quiet())
+        stop.prepare()
         self._ticking.stop()
-        ports = Deferred.fromCoroutine(self._close_ports())
-        peers = maybeDeferred(self._parts.close_peers, SHUTDOWN_TIMEOUT)
-        for closing in (ports, peers):
-            try:
-                await closing
-            except Exception:
-                log.failure("closing failed")
+        if stop.is_saved:
+            await _attempt(self._close_ports())
+            # Who was accepted before is still admitted: a refusal would end its process.
+            await _attempt(stop.suspend(SHUTDOWN_TIMEOUT))
+            self._state = State.CLOSING
+            await _attempt(self._parts.site.close(SHUTDOWN_TIMEOUT))
+            stop.save()
+        else:
+            self._state = State.CLOSING
+            ports = Deferred.fromCoroutine(self._close_ports())
+            peers = stop.close(SHUTDOWN_TIMEOUT)
+            await _attempt(ports)
+            # Only now, as a connection may have been accepted until its port is closed.
+            await _attempt(self._parts.site.close(SHUTDOWN_TIMEOUT))
+            await _attempt(peers)
         self._parts.close_journal()
         self._has_journal = False
         self._state = State.STOPPED
@@ -334,8 +352,6 @@ class AceBaseIPCServer(Service):
             await closing
         except (FirstError, TimeoutError):
             log.failure("closing a port failed")
-        # Only now, as a connection may have been accepted until its port is closed.
-        await self._parts.site.close(SHUTDOWN_TIMEOUT)
 
     # Handing over
 
@@ -507,6 +523,14 @@ class AceBaseIPCServer(Service):
         self._log.expire()
         if self._admin is not None:
             self._admin.tick(self._clock())
+
+
+async def _attempt(step: Awaitable[object]) -> None:
+    """Wait for a step of a stop; its failure is logged, and does not prevent the next ones."""
+    try:
+        await step
+    except Exception:
+        log.failure("closing failed")
 
 
 def _follow(leader: Deferred[Any]) -> Deferred[Any]:

@@ -8,7 +8,7 @@ has the type that it must have, or raises :exc:`InvalidState`. No code is run fo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
 from functools import cache
 from operator import attrgetter
@@ -20,7 +20,11 @@ from zlib import crc32
 import cbor2
 
 from acebase_ipc.errors import IPCError
-from acebase_ipc.relay.state import RelayState
+from acebase_ipc.protocol.dialect import Dialect
+from acebase_ipc.protocol.handshake import check_client_id, check_database_name
+from acebase_ipc.relay.histogram import SECONDS
+from acebase_ipc.relay.peers import SessionState
+from acebase_ipc.relay.state import DatabaseState, RelayState
 
 MAGIC: Final = b"acebase-ipc state 1\n"
 """The format and its version."""
@@ -29,6 +33,8 @@ _NAME: Final = b"acebase-ipc state "
 _CHECKSUM: Final = Struct("<I")
 _LARGEST: Final = 2**63
 """Whole numbers are below this: ids of locks, counters, milliseconds since 1970."""
+
+_STATES: Final = frozenset(each.name for each in SessionState) - {SessionState.GONE.name}
 
 _Read = Callable[[Any], Any]
 
@@ -59,6 +65,7 @@ def decode(data: bytes) -> RelayState:
         raise InvalidState("it is damaged or incomplete")
     try:
         state: RelayState = _reader(RelayState)(cbor2.loads(body))
+        _check(state)
     except InvalidState:
         raise
     except Exception as error:  # whatever cbor2 finds
@@ -103,6 +110,62 @@ def _tuple_writer(parts: list[Callable[[Any], Any] | None]) -> Callable[[Any], A
     return lambda value: [
         each if part is None else part(each) for part, each in zip(parts, value, strict=True)
     ]
+
+
+def _check(state: RelayState) -> None:
+    """Check that everything that is meant by an index or an id is there, once.
+
+    :raises LookupError: if it is not; also KeyError.
+    :raises ValueError: if an id, or the name of a dialect or of a session's state, is none.
+    """
+    if not len(state.lock_waits[0]) == len(state.answer_times[0]) == len(SECONDS) + 1:
+        raise LookupError
+    known: set[tuple[str, str]] = set()
+    for each in (*state.databases, *(database for database, _ in state.left)):
+        _check_database(each, len(state.messages))
+        known.update((check_database_name(each.name), peer.client_id) for peer in each.peers)
+    peers = sum(len(each.peers) for each in state.databases)
+    if len(known) != peers or not {*state.ending, *(key[:2] for key in state.expiries)} <= known:
+        raise LookupError
+    stored = {each.id: each for each in state.store.messages}
+    if len(stored) != len(state.store.messages):
+        raise LookupError
+    for message in state.store.messages:
+        if not set(message.waiting) <= set(message.recipients) or not message.waiting:
+            raise LookupError
+    for database, recipient, message_id, _ in state.store.fetched:
+        if stored[message_id].database != database or recipient not in stored[message_id].waiting:
+            raise LookupError
+    for message_id in state.store.reclaimable:
+        stored[message_id]
+
+
+def _check_database(state: DatabaseState, messages: int) -> None:
+    ids = {check_client_id(each.client_id) for each in state.peers}
+    if len(ids) != len(state.peers):
+        raise LookupError
+    for each in state.peers:
+        Dialect(each.dialect)
+        if each.state not in _STATES or (each.account is not None and state.ledger is None):
+            raise ValueError
+    for queue in (state.awaiting_master, *(each.queue for each in state.peers)):
+        _check_indices(messages, (index for index, _ in queue))
+        if not {sender for _, sender in queue if sender is not None} <= ids:
+            raise LookupError
+    if state.ledger is None:
+        return
+    ledger, locks = state.ledger, len(state.ledger.locks)
+    accounts = [each.account for each in state.peers if each.account is not None]
+    for references in (ledger.own, ledger.questions, *(each.about for each in accounts)):
+        _check_indices(locks, (index for _, index in references))
+    for account in accounts:
+        _check_indices(locks, (index for _, index in account.locks))
+    _check_indices(locks, ledger.unwanted)
+
+
+def _check_indices(end: int, indices: Iterable[int]) -> None:
+    if any(each >= end for each in indices):
+        raise LookupError
 
 
 @cache

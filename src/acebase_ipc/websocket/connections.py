@@ -175,6 +175,11 @@ class PeerConnections:
         """
         return self.factory.wait_closed(timeout)
 
+    def abort_all(self) -> None:
+        """End all connections at once."""
+        for connection in tuple(self.factory.connections):
+            connection.abort()
+
     def sweep(self) -> None:
         """Ping the peers whose turn it is, and end the connections that have been silent too long.
 

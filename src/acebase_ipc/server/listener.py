@@ -148,6 +148,11 @@ class Listener:
         port: Any = self._port
         return port.inner if isinstance(port, UnixPort) else port
 
+    @property
+    def is_secure(self) -> bool:
+        """Whether its connections use TLS."""
+        return self._parsed.is_secure
+
     def listening_socket(self) -> ListeningSocket | None:
         """Return the socket, for a successor; ``None`` if it does not listen.
 

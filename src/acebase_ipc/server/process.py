@@ -27,7 +27,7 @@ log = Logger()
 
 
 class Signals:
-    """Receives SIGHUP, SIGUSR1 and SIGUSR2 from the moment it is made; others if there is a handler.
+    """Receives SIGHUP, SIGUSR1 and SIGUSR2 from the moment it is made; others with a handler.
 
     They would end the process by default. A signal that arrives before it has a handler, for
     example while modules are still imported, is handled later.

@@ -34,10 +34,11 @@ from acebase_ipc.server.admin import Admin, Control
 from acebase_ipc.server.composition import compose
 from acebase_ipc.server.config import AceBaseIPCServerConfig
 from acebase_ipc.server.handover.posted import PostsOfPredecessor, PostsToSuccessor
+from acebase_ipc.server.handover.preparing import Preparation
 from acebase_ipc.server.handover.snapshot import Adopted, Snapshot, take
 from acebase_ipc.server.handover.sockets import InheritedSockets, ListeningSocket
 from acebase_ipc.server.handover.successor import Inheritance, Link
-from acebase_ipc.server.handover.wire import Wire
+from acebase_ipc.server.handover.wire import HandOverError, Wire
 from acebase_ipc.server.inherited import each_inherited
 from acebase_ipc.server.listener import Listener
 from acebase_ipc.server.logging import LogObserver
@@ -149,6 +150,7 @@ class AceBaseIPCServer(Service):
                 wall,
                 inherited,
             )
+        self._preparation: Preparation | None = None
         self._ticks = 0
         self._ticking = LoopingCall(self._tick)
         self._ticking.clock = reactor
@@ -373,14 +375,23 @@ class AceBaseIPCServer(Service):
         return None if self._parts.journal is None else self._parts.journal.lock
 
     def prepare(self) -> Deferred[None]:
-        """Do what a hand-over needs while the server still serves; fires when that is done."""
-        return succeed(None)
+        """Close what cannot be handed over; fires when that is done."""
+        self._preparation = Preparation(self._parts, self.listeners, self._reactor, self._clock)
+        return Deferred.fromCoroutine(self._preparation.run())
 
     def go_on(self) -> None:
         """Go on after :meth:`prepare`, because the hand-over has failed."""
+        preparation, self._preparation = self._preparation, None
+        if preparation is not None:
+            preparation.undo()
 
     def take_snapshot(self) -> Snapshot:
-        """Return all that a successor needs; it changes nothing, but that messages are written."""
+        """Return all that a successor needs; it changes nothing, but that messages are written.
+
+        :raises HandOverError: if it is about to stop.
+        """
+        if self._state is not State.RUNNING:
+            raise HandOverError("it is about to stop")
         return take(self._parts, self.listeners, self._clock())
 
     def release(self, snapshot: Snapshot, journal_is_taken: bool) -> None:
@@ -430,6 +441,7 @@ class AceBaseIPCServer(Service):
         if self._parts.journal is not None:
             self._parts.journal.commit()
         adopted.resume(self.listeners)
+        self._parts.relay.quiesce.end()
         PostsOfPredecessor(
             link.wire,
             self._reactor,

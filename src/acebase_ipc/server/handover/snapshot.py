@@ -9,6 +9,7 @@ from typing import Any
 
 from twisted.internet import unix
 from twisted.internet.tcp import Server
+from twisted.logger import Logger
 
 from acebase_ipc.http.relay_channel import RelayChannel
 from acebase_ipc.relay.peers import Connection
@@ -32,6 +33,8 @@ from acebase_ipc.websocket.handing_over import (
     resume,
     socket_transport,
 )
+
+log = Logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,20 +156,27 @@ class Adopted:
                 connection.crash("going on with a connection")
         ports = {each.place: each.port for each in listeners}
         for place, address, received, handle in self._channels:
-            _resume_channel(ports.get(place), address, received, handle)
+            try:
+                self._resume_channel(ports.get(place), address, received, handle)
+            except Exception:
+                log.failure("going on with a connection failed")
+                handle.close()
+
+    def _resume_channel(
+        self, port: Any, address: Address, received: bytes, handle: socket.socket
+    ) -> None:
+        """Let a *port* accept what was accepted already, and receive what was *received*."""
+        protocol = None if port is None else port.factory.buildProtocol(address_of(address))
+        if protocol is None:
+            handle.close()
+            return
+        reactor = self._parts.site.context.reactor
+        protocol.makeConnection(make_transport(handle, protocol, address, port, reactor))
+        if received:
+            protocol.dataReceived(received)
 
 
 def _socket(family: int, numbers: Iterator[int]) -> socket.socket:
     """Return the next socket; the predecessor has set that it does not block."""
     return socket.socket(family, socket.SOCK_STREAM, 0, next(numbers))
 
-
-def _resume_channel(port: Any, address: Address, received: bytes, handle: socket.socket) -> None:
-    """Let a *port* accept a connection that was accepted already, and what it has *received*."""
-    protocol = None if port is None else port.factory.buildProtocol(address_of(address))
-    if protocol is None:
-        handle.close()
-        return
-    protocol.makeConnection(make_transport(handle, protocol, address, port, port.reactor))
-    if received:
-        protocol.dataReceived(received)

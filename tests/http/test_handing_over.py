@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from acebase_ipc.testing import http_request, upgrade_request
+from acebase_ipc.testing.http import http_head
 from tests.handing_over import Successors
 
 CLIENTS = http_request("GET", "/shop_data/clients")
@@ -55,17 +56,19 @@ def test_requests_that_follow_each_other_are_answered_once(successors: Successor
     assert [each.status for each in connection.responses()] == [200, 200, 200]
 
 
-@pytest.mark.parametrize("chunked", [False, True])
-def test_a_body_in_part_stays(successors: Successors, chunked: bool) -> None:
+@pytest.mark.parametrize(
+    ("how", "body"),
+    [
+        ({"content_length": "5"}, b"hello"),
+        ({"transfer_encoding": "chunked"}, b"5\r\nhello\r\n0\r\n\r\n"),
+    ],
+)
+def test_a_body_in_part_stays(successors: Successors, how: dict[str, str], body: bytes) -> None:
     successors.relay.join("poster")
-    (body, *_) = (b"5\r\nhello\r\n0\r\n\r\n",) if chunked else (b"hello",)
-    how = {"Transfer-Encoding": "chunked"} if chunked else {"Content-Length": "5"}
-    head, _, _ = http_request("POST", "/shop_data/send?id=poster", **how).partition(b"\r\n\r\n")
     connection = successors.relay.connect()
-    connection.send(head + b"\r\n\r\n" + body[:2])
-    old = successors.relay
+    connection.send(http_head("POST", "/shop_data/send?id=poster", **how) + body[:2])
+    (channel,) = successors.relay.server._parts.site.channels
     assert not successors.hand_over().channels
-    (channel,) = old.server._parts.site.channels
     assert channel.unanswered is None
     connection.send(body[2:])
     assert connection.response().status == 200

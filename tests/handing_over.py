@@ -45,10 +45,8 @@ class Successors:
         old = self.relay
         taken = snapshot.take(old.server._parts, old.server.listeners, old.now)
         assert snapshot.take(old.server._parts, old.server.listeners, old.now) == taken
-        sockets = [
-            pass_on(transport.getHandle()) for _, transport in (*taken.websockets, *taken.channels)
-        ]
-        passed = iter(sockets)
+        transports: list[Any] = [each for _, each in (*taken.websockets, *taken.channels)]
+        passed = iter([pass_on(each.getHandle()) for each in transports])
 
         def next_socket(family: int, numbers: Iterator[int]) -> socket.socket:
             next(numbers)

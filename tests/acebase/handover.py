@@ -64,10 +64,6 @@ class UpgradedRelay(Relay):
     def signal(self, number: signal.Signals) -> None:
         os.kill(getattr(self, "present", self.pid), number)
 
-    def wait_ended(self, deadline: float | None = None) -> int:
-        status = super().wait_ended(deadline)
-        return status
-
     def kill(self) -> None:
         """SIGKILL the present process, too."""
         with suppress(psutil.NoSuchProcess):

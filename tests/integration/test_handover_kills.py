@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,11 @@ def join(address: Address, client_id: str) -> RawClient:
     return client
 
 
+def has_failed(times: int, log: str) -> bool:
+    """Whether a hand-over has failed so many times."""
+    return log.count("and goes on") == times
+
+
 def exchange(sender: RawClient, receiver: RawClient, text: str) -> None:
     """Send a message that arrives."""
     sender.send(client_frame(f"to:reader;{text}"))
@@ -101,7 +107,7 @@ def test_a_successor_that_is_killed_before_it_is_ready_changes_nothing(tmp_path:
                     wait_passed(child)
                     successor.kill()
                 other.unlink()
-                relay.wait_for("the failure", lambda log, n=messages: log.count("and goes on") == n)
+                relay.wait_for("the failure", partial(has_failed, messages))
                 writer.send(begun[9:])
                 assert reader.read_until(b"begun %d" % messages).endswith(b"msg:")
                 exchange(writer, reader, f"after {messages}")
@@ -114,15 +120,19 @@ def test_a_predecessor_that_is_killed_at_any_step_has_a_successor(
     path, other = tmp_path / "socket", tmp_path / "other"
     relay = RelayProcess(on_loopback(), options=("--take-over-from", str(path)))
     relay.wait_for("ready", lambda log: "#info] ready" in log)
-    with join(relay.address, "reader") as reader, join(relay.address, "writer") as writer:
-        with between(path, other, messages) as child, Successor(other) as successor:
-            wait_passed(child)
-            os.kill(relay.pid, signal.SIGKILL)
-            relay.wait_ended()
-            child.kill()
-            successor.wait_for("ready", lambda log: "#info] ready" in log)
-            if messages >= STATE:
-                exchange(writer, reader, "go on")
-            with join(relay.address, "newcomer"):
-                pass  # it is not refused
-            successor.stop()
+    with (
+        join(relay.address, "reader") as reader,
+        join(relay.address, "writer") as writer,
+        between(path, other, messages) as child,
+        Successor(other) as successor,
+    ):
+        wait_passed(child)
+        os.kill(relay.pid, signal.SIGKILL)
+        relay.wait_ended()
+        child.kill()
+        successor.wait_for("ready", lambda log: "#info] ready" in log)
+        if messages >= STATE:
+            exchange(writer, reader, "go on")
+        with join(relay.address, "newcomer"):
+            pass  # it is not refused
+        successor.stop()

@@ -100,7 +100,7 @@ def test_a_large_frame_that_many_receive_is_handed_over_once(successors: Success
     receivers = successors.relay.join_all(*names, query="&dialect=acebase")
     for each in receivers:
         each.stop_reading(1000)
-    body = '{"type":"event","from":"sender","data":"%s"}' % large
+    body = '{"type":"event","from":"sender","data":"' + large + '"}'
     sender.post(body)
     sender.say('{"type":"notification","from":"sender"}')
 

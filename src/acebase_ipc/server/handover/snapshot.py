@@ -179,4 +179,3 @@ class Adopted:
 def _socket(family: int, numbers: Iterator[int]) -> socket.socket:
     """Return the next socket; the predecessor has set that it does not block."""
     return socket.socket(family, socket.SOCK_STREAM, 0, next(numbers))
-

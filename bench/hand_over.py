@@ -208,7 +208,7 @@ class Relays:
         """Hand over for the *count*th time; returns what the successor says of the pause in ms."""
         os.kill(self.pid, signal.SIGUSR2)
         self.pid = int(self.wait_for(r"the process (\d+) has taken over", count)[-1])
-        pauses = self.wait_for(r"are taken over, after (\d+) ms", count)
+        pauses = self.wait_for(r"are taken over, in (\d+) ms", count)
         self.wait_for(r"#info\] (ready)", count + 1)
         return float(pauses[-1])
 

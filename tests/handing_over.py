@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 import cbor2
@@ -43,23 +42,26 @@ class Successors:
     def hand_over(self) -> snapshot.Snapshot:
         """Let a new relay take over all connections; returns what was handed over."""
         old = self.relay
-        taken = snapshot.take(old.server._parts, old.server.listeners, old.now)
-        assert snapshot.take(old.server._parts, old.server.listeners, old.now) == taken
+        departure = snapshot.Departure(old.server._parts, old.server.listeners)
+        first = departure.announce(1)  # the others follow with the snapshot
+        taken = departure.take(old.now)
+        for part in ("relay", "websockets"):
+            assert departure.take(old.now).content[part] == taken.content[part]  # it is the same
         transports: list[Any] = [each for _, each in (*taken.websockets, *taken.channels)]
-        passed = iter([pass_on(each.getHandle()) for each in transports])
-
-        def next_socket(family: int, numbers: Iterator[int]) -> socket.socket:
-            next(numbers)
-            return next(passed)
-
-        self._monkeypatch.setattr(snapshot, "_socket", next_socket)
+        sockets = {each.fileno(): each.getHandle() for each in transports}
+        self._monkeypatch.setattr(
+            snapshot, "_socket", lambda family, descriptor: pass_on(sockets[descriptor])
+        )
         reactor: MemoryReactor = old.reactor
         self.relay = new = MemoryRelay(reactor=reactor, **self._options)
         self._all.append(new)
-        content = cbor2.loads(cbor2.dumps(taken.content))
-        adopted = snapshot.Adopted(new.server._parts, content, taken.descriptors, new.now)
+        arrival = new.server.arrive()
+        for opened, descriptors in (first, taken.batch):
+            arrival.announced(cbor2.loads(cbor2.dumps(opened)), descriptors)
+        arrival.adopt(cbor2.loads(cbor2.dumps(taken.content)), new.now)
+        assert len(arrival) == len(taken.websockets)
         taken.release()
-        adopted.resume(new.server.listeners)
+        arrival.resume(new.server.listeners)
         new.settle()
         return taken
 

@@ -89,10 +89,10 @@ class Supervisor:
             selector.select()
             signals = self._signals()
             self._receive()  # first, as a relay tells of its successor before it ends
-            for number in signals:
-                if number in PASSED_ON:
+            for received in signals:
+                if received in PASSED_ON:
                     with suppress(ProcessLookupError):
-                        os.kill(self._main, number)
+                        os.kill(self._main, received)
             status = self._reap()
             if status is not None:
                 return status

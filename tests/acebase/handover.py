@@ -59,7 +59,7 @@ class UpgradedRelay(Relay):
 
     def pauses(self) -> list[int]:
         """The milliseconds that each hand-over has taken."""
-        return [int(each) for each in re.findall(r"taken over, after (\d+) ms", self.text())]
+        return [int(each) for each in re.findall(r"taken over, in (\d+) ms", self.text())]
 
     def signal(self, number: signal.Signals) -> None:
         os.kill(getattr(self, "present", self.pid), number)

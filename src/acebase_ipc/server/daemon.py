@@ -189,12 +189,12 @@ class Daemon(Service):
         If the predecessor has ended, this process starts as any other.
         """
         self._link = None
-        began = time.monotonic()
+        arrival = self.server.arrive()
         try:
             self.server.rehearse()
             with without_collection():
-                inheritance = link.receive()
-                adopted = self.server.adopt(inheritance, link.take_lock())
+                state = link.receive(arrival)
+                self.server.adopt(arrival, state, link.take_lock())
             link.take_over(self.server.journal_lock is not None)
         except Ended:
             log.warn("the predecessor has ended before it has handed over anything")
@@ -206,11 +206,11 @@ class Daemon(Service):
             link.wire.refuse(reason)
             self._launch.end_now(f"acebase-ipc: nothing is taken over: {reason}")
         else:
-            self.server.resume(adopted, link)
+            self.server.resume(arrival, link)
             log.info(
-                "{connections} connections are taken over, after {pause} ms",
-                connections=len(adopted),
-                pause=round((time.monotonic() - began) * 1000),
+                "{connections} connections are taken over, in {pause} ms",
+                connections=len(arrival),
+                pause=round((time.monotonic() - state["since"]) * 1000),
             )
 
     def _open_door(self) -> None:

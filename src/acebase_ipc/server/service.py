@@ -35,9 +35,9 @@ from acebase_ipc.server.composition import compose
 from acebase_ipc.server.config import AceBaseIPCServerConfig
 from acebase_ipc.server.handover.posted import PostsOfPredecessor, PostsToSuccessor
 from acebase_ipc.server.handover.preparing import Preparation
-from acebase_ipc.server.handover.snapshot import Adopted, Snapshot, take
+from acebase_ipc.server.handover.snapshot import Arrival, Departure, Snapshot
 from acebase_ipc.server.handover.sockets import InheritedSockets, ListeningSocket
-from acebase_ipc.server.handover.successor import Inheritance, Link
+from acebase_ipc.server.handover.successor import Link
 from acebase_ipc.server.handover.wire import HandOverError, Wire
 from acebase_ipc.server.inherited import each_inherited
 from acebase_ipc.server.listener import Listener
@@ -385,14 +385,18 @@ class AceBaseIPCServer(Service):
         if preparation is not None:
             preparation.undo()
 
-    def take_snapshot(self) -> Snapshot:
+    def depart(self) -> Departure:
+        """Return the connections that a hand-over takes along."""
+        return Departure(self._parts, self.listeners)
+
+    def take_snapshot(self, departure: Departure) -> Snapshot:
         """Return all that a successor needs; it changes nothing, but that messages are written.
 
         :raises HandOverError: if it is about to stop.
         """
         if self._state is not State.RUNNING:
             raise HandOverError("it is about to stop")
-        return take(self._parts, self.listeners, self._clock())
+        return departure.take(self._clock())
 
     def release(self, snapshot: Snapshot, journal_is_taken: bool) -> None:
         """Forget what a successor has now; nothing of it is closed."""
@@ -418,9 +422,14 @@ class AceBaseIPCServer(Service):
         """Do once what :meth:`adopt` does with a state, as the first time takes longest."""
         decode(encode(self._parts.relay.export(self._clock())))
 
-    def adopt(self, inheritance: Inheritance, journal_lock: int | None) -> Adopted:
+    def arrive(self) -> Arrival:
+        """Return what receives the connections of a predecessor."""
+        return Arrival(self._parts)
+
+    def adopt(self, arrival: Arrival, state: dict[str, Any], journal_lock: int | None) -> None:
         """Start in the place of a predecessor, but use none of its connections yet.
 
+        :param state: of all its connections, and of what else it knows.
         :param journal_lock: the descriptor of its locked state directory.
         :raises Exception: if that is not possible; then the process has to end without closing a
             connection.
@@ -434,13 +443,13 @@ class AceBaseIPCServer(Service):
         error = self._begin()  # before, as a failure closes whatever is there
         if error is not None:
             raise error
-        return Adopted(self._parts, inheritance.content, inheritance.descriptors, self._clock())
+        arrival.adopt(state, self._clock())
 
-    def resume(self, adopted: Adopted, link: Link) -> None:
+    def resume(self, arrival: Arrival, link: Link) -> None:
         """Go on with the connections of a predecessor, which does not use them any more."""
         if self._parts.journal is not None:
             self._parts.journal.commit()
-        adopted.resume(self.listeners)
+        arrival.resume(self.listeners)
         self._parts.relay.quiesce.end()
         PostsOfPredecessor(
             link.wire,

@@ -30,8 +30,8 @@ Address = tuple[Any, ...]
 UNIX: Final = "unix"
 
 
-class ConnectionState(NamedTuple):
-    """The WebSocket of a peer, beside its descriptor.
+class Opened(NamedTuple):
+    """What stays the same about the WebSocket of a peer.
 
     :ivar family: the address family of its socket.
     :ivar address: its other end.
@@ -39,6 +39,24 @@ class ConnectionState(NamedTuple):
     :ivar database: with the next four, the handshake.
     :ivar tokens: the tokens that the client presented.
     :ivar is_proxied: whether the client is connected through a proxy.
+    """
+
+    family: int
+    address: Address
+    client: Address | None
+    database: str
+    client_id: str
+    dialect: str
+    dialect_settled: bool
+    restarts: bool
+    tokens: Sequence[str]
+    is_proxied: bool
+
+
+class ConnectionState(NamedTuple):
+    """What changes about it.
+
+    :ivar number: its number among all connections.
     :ivar age: seconds since it was opened.
     :ivar silence: ticks since something arrived.
     :ivar since_ping: ticks since it was to be pinged.
@@ -53,16 +71,7 @@ class ConnectionState(NamedTuple):
         and the bytes that are left of it.
     """
 
-    family: int
-    address: Address
-    client: Address | None
-    database: str
-    client_id: str
-    dialect: str
-    dialect_settled: bool
-    restarts: bool
-    tokens: Sequence[str]
-    is_proxied: bool
+    number: int
     age: float
     silence: int
     since_ping: int
@@ -155,41 +164,33 @@ def make_transport(
     return transport
 
 
+def is_movable(connection: WebSocketConnection) -> bool:
+    """Return whether *connection* is open, and that of a peer."""
+    peer = getattr(connection.listener, "peer", None)
+    return connection.is_open_now and peer is not None and peer.connection is connection
+
+
 def movable(connections: PeerConnections) -> list[tuple[WebSocketConnection, Server]]:
     """Return the connections of peers that can be handed over, with their sockets' transports."""
     factory = connections.factory
     if not (factory.knows_parser and factory.knows_transport):
         return []
     found = []
-    for connection in factory.connections:
-        listener = connection.listener
-        if (
-            connection.is_open_now
-            and isinstance(listener, PeerConnection)
-            and listener.peer is not None
-            and listener.peer.connection is connection
-        ):
-            transport = socket_transport(connection.transport)
-            if transport is not None and transport.connected and not transport.disconnecting:
-                found.append((connection, transport))
+    for connection in filter(is_movable, factory.connections):
+        transport = socket_transport(connection.transport)
+        if transport is not None and transport.connected and not transport.disconnecting:
+            found.append((connection, transport))
     return found
 
 
-def export(
-    connection: WebSocketConnection, transport: Server, frames: Frames, now: float
-) -> ConnectionState:
-    """Return the state of a *connection* that is :func:`movable`, after all was flushed.
-
-    :param frames: receives the large frames that it writes.
-    :param now: monotonic seconds.
-    """
+def describe(connection: WebSocketConnection, transport: Server) -> Opened:
+    """Return what stays the same about a *connection* that is :func:`movable`."""
     listener: Any = connection.listener
-    factory, handshake = connection.factory, listener.handshake
-    pinged, slices = listener._pinged, connection._slices
+    handshake = listener.handshake
     client = connection._client
     if client is None and transport is not connection.transport:
         client = connection.transport.getPeer()  # as its PROXY header tells
-    return ConnectionState(
+    return Opened(
         transport.socket.family,
         _address_of_transport(transport),
         None if client is None else plain_address(client),
@@ -200,17 +201,6 @@ def export(
         handshake.restarts,
         listener.tokens,
         listener._is_proxied,
-        now - listener._since,
-        factory.ticks - connection.last_received,
-        factory.ticks - connection.last_ping,
-        listener._pings,
-        None if pinged is None else (pinged[0], now - pinged[1]),
-        connection.lag,
-        connection.feed_size,
-        connection._pong,
-        b"" if connection._incoming is None else connection._incoming.raw,
-        _autobahn.unwritten(transport),
-        () if slices is None else [(frames.number(obj), left) for obj, left in slices.rest()],
     )
 
 
@@ -221,42 +211,88 @@ def _address_of_transport(transport: Server) -> Address:
     return client
 
 
-def adopt(
-    connections: PeerConnections, state: ConnectionState, handle: socket.socket, now: float
-) -> WebSocketConnection:
-    """Return the connection with this *state*; it reads and writes nothing before the reactor runs.
+def export(
+    connection: WebSocketConnection, transport: Server, number: int, frames: Frames, now: float
+) -> ConnectionState:
+    """Return the state of a *connection* that is :func:`movable`, after all was flushed.
 
-    :param handle: its socket.
+    :param number: its number among all connections.
+    :param frames: receives the large frames that it writes.
     :param now: monotonic seconds.
     """
-    surroundings, factory = connections.surroundings, connections.factory
-    handshake = Handshake(
-        state.database,
-        state.client_id,
-        Dialect(state.dialect),
-        state.dialect_settled,
-        state.restarts,
+    listener: Any = connection.listener
+    ticks, incoming = connection.factory.ticks, connection._incoming
+    pinged, slices = listener._pinged, connection._slices
+    return ConnectionState(
+        number,
+        now - listener._since,
+        ticks - connection.last_received,
+        ticks - connection.last_ping,
+        listener._pings,
+        None if pinged is None else (pinged[0], now - pinged[1]),
+        connection.lag,
+        connection.feed_size,
+        connection._pong,
+        b"" if incoming is None else incoming.raw,
+        _autobahn.unwritten(transport),
+        () if slices is None else [(frames.number(obj), left) for obj, left in slices.rest()],
     )
-    listener = PeerConnection(surroundings, handshake, tuple(state.tokens), state.is_proxied)
-    client = None if state.client is None else address_of(tuple(state.client))
+
+
+def build(
+    connections: PeerConnections, opened: Opened, handle: socket.socket
+) -> WebSocketConnection:
+    """Return a connection that another process has *opened*; the reactor does not run yet.
+
+    :param handle: its socket.
+    """
+    handshake = Handshake(
+        opened.database,
+        opened.client_id,
+        Dialect(opened.dialect),
+        opened.dialect_settled,
+        opened.restarts,
+    )
+    tokens = tuple(opened.tokens)
+    listener = PeerConnection(connections.surroundings, handshake, tokens, opened.is_proxied)
+    client = None if opened.client is None else address_of(tuple(opened.client))
     connection = WebSocketConnection.__new__(WebSocketConnection)  # nothing of a handshake
     connection.set_up(listener, client)
-    connection.factory = factory
+    connection.factory = connections.factory
     connection.transport = make_transport(
-        handle, connection, tuple(state.address), None, factory.reactor, reads=False
+        handle, connection, tuple(opened.address), None, connection.factory.reactor, reads=False
     )
+    connection.begin()
+    if connection._source is None:
+        connection.transport.startReading()
+    return connection
+
+
+def discard(connection: WebSocketConnection) -> None:
+    """Forget a connection that was built, and has ended before it was handed over."""
+    connection._stop_reading()
+    _autobahn.detach(connection.transport)
+
+
+def adopt(
+    connections: PeerConnections,
+    connection: WebSocketConnection,
+    state: ConnectionState,
+    now: float,
+) -> None:
+    """Give a *connection* that was built its *state*.
+
+    :param now: monotonic seconds.
+    """
+    listener: Any = connection.listener
     connection.state = connection.STATE_OPEN
     connection.lag = state.lag
     connection.feed_size = state.feed_size
     connection._pong = state.pong
-    factory.countConnections += 1  # as Autobahn does for each that it opens
-    connection.begin()
-    if connection._source is None:
-        connection.transport.startReading()
+    connection.factory.countConnections += 1  # as Autobahn does for each that it opens
     connections.adopt(connection, state.silence, state.since_ping)
     pinged = None if state.pinged is None else (state.pinged[0], now - state.pinged[1])
     listener.adopt(connection, now - state.age, state.pings, pinged)
-    return connection
 
 
 def resume(

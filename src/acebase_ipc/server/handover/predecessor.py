@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from acebase_ipc.errors import ConfigError
-from acebase_ipc.server.handover.snapshot import Snapshot
+from acebase_ipc.server.handover.snapshot import Departure, Snapshot
 from acebase_ipc.server.handover.sockets import ListeningSocket, descriptors_of
 from acebase_ipc.server.handover.wire import (
     FORMAT,
@@ -57,8 +57,14 @@ class Server(Protocol):
     def prepare(self) -> Deferred[None]:
         """Do what has to be done while the relay still serves; fires when it is done."""
 
-    def take_snapshot(self) -> Snapshot:
-        """Return all that it hands over; it changes nothing."""
+    def depart(self) -> Departure:
+        """Return the connections that it hands over."""
+
+    def take_snapshot(self, departure: Departure) -> Snapshot:
+        """Return all that it hands over; it changes nothing.
+
+        :raises HandOverError: if it is about to stop.
+        """
 
     def release(self, snapshot: Snapshot, journal_is_taken: bool) -> None:
         """Forget what a successor has now."""
@@ -130,8 +136,7 @@ class HandOver:
         except (HandOverError, ConfigError) as error:
             self._fail(error)
         else:
-            self._reader = Reader(wire.fileno, self._receive)
-            self._reactor.addReader(self._reader)
+            self._await(self._receive_built)
         return outcome
 
     def _offer(self, wire: Wire) -> None:
@@ -152,41 +157,70 @@ class HandOver:
     def _expire(self) -> None:
         self._fail(HandOverError(f"the successor is not ready after {START_TIMEOUT:g} s"))
 
-    def _receive(self) -> None:
-        """Receive the word that the successor has built everything, and hand over."""
+    def _await(self, read: Callable[[Wire], object]) -> None:
+        """Call *read* when the successor has sent something; the relay serves meanwhile."""
         wire = self._wire
         assert wire is not None
-        self._stop_reading()
-        try:
-            wire.limit(WORD)
-            built = wire.receive(Kind.BUILT).content
-            if built["format"] != FORMAT:
-                raise HandOverError("the successor is of another version")
-        except Ended:
-            self._fail(Ended("the successor has ended while it was starting"))
-        except HandOverError as error:
-            self._fail(error)
-        else:
-            prepared = self._server.prepare()
-            prepared.addCallback(lambda _: self._hand_over(wire, built))
-            prepared.addErrback(lambda failure: self._crash(failure))
 
-    def _hand_over(self, wire: Wire, built: dict[str, Any]) -> None:
-        """Hand over, unless the successor has been given up meanwhile; nothing else runs now."""
-        if self._wire is not wire:
-            return
-        wire.limit(TIMEOUT)
+        def receive() -> None:
+            self._stop_reading()
+            try:
+                wire.limit(WORD)
+                read(wire)
+            except Exception as error:
+                self._fail_with(error)
+
+        self._reader = Reader(wire.fileno, receive)
+        self._reactor.addReader(self._reader)
+
+    def _receive_built(self, wire: Wire) -> None:
+        """Receive the word that the successor has built everything, and prepare."""
         try:
-            with without_collection():
-                snapshot = self._server.take_snapshot()
-                self._send(wire, snapshot, built["room"])
-            ready = wire.receive(Kind.READY).content
-            wire.send(Kind.GO)
-        except Exception as error:
-            if not isinstance(error, HandOverError):
-                log.failure("the hand-over failed")
-            self._fail(error)
+            built = wire.receive(Kind.BUILT).content
+        except Ended:
+            raise Ended("the successor has ended while it was starting") from None
+        if built["format"] != FORMAT:
+            raise HandOverError("the successor is of another version")
+        prepared = self._server.prepare()
+        prepared.addCallback(lambda _: self._announce(wire, built, None))
+        prepared.addErrback(lambda failure: self._fail_with(failure.value))
+
+    def _announce(self, wire: Wire, built: dict[str, Any], departure: Departure | None) -> None:
+        """Announce some connections, and when all are, hand over."""
+        if self._wire is not wire:
+            return  # it was given up
+        wire.limit(TIMEOUT)
+        if departure is None:
+            departure = self._server.depart()
+            if departure.total > built["room"]:
+                raise HandOverError(
+                    f"the successor may open {built['room']} more files, but there are"
+                    f" {departure.total} connections (ulimit -n, LimitNOFILE=)"
+                )
+        opened, descriptors = departure.announce(MAX_DESCRIPTORS)
+        if not opened:
+            self._hand_over(wire, built, departure)
             return
+        wire.send(Kind.CONNECTIONS, opened, descriptors)
+
+        def taken(wire: Wire) -> None:
+            wire.receive(Kind.TAKEN)  # descriptors on their way count for this process's limit
+            self._announce(wire, built, departure)
+
+        self._await(taken)
+
+    def _hand_over(self, wire: Wire, built: dict[str, Any], departure: Departure) -> None:
+        """Hand over; nothing else is done meanwhile."""
+        with without_collection():
+            snapshot = self._server.take_snapshot(departure)
+            opened, descriptors = snapshot.batch
+            for begin in range(0, len(opened), MAX_DESCRIPTORS):
+                some = slice(begin, begin + MAX_DESCRIPTORS)
+                wire.send(Kind.CONNECTIONS, opened[some], descriptors[some])
+                wire.receive(Kind.TAKEN)
+            wire.send(Kind.STATE, snapshot.content)
+        ready = wire.receive(Kind.READY).content
+        wire.send(Kind.GO)
         outcome, self._outcome = self._outcome, None
         self._forget()
         try:
@@ -197,22 +231,11 @@ class HandOver:
             outcome.callback(built["pid"])
         self._handed_over(built["pid"], wire)
 
-    @staticmethod
-    def _send(wire: Wire, snapshot: Snapshot, room: int) -> None:
-        descriptors = snapshot.descriptors
-        if len(descriptors) > room:
-            raise HandOverError(
-                f"the successor may open {room} more files, but there are {len(descriptors)}"
-                " connections (ulimit -n, LimitNOFILE=)"
-            )
-        for begin in range(0, len(descriptors), MAX_DESCRIPTORS):
-            wire.send(Kind.CONNECTIONS, None, descriptors[begin : begin + MAX_DESCRIPTORS])
-            wire.receive(Kind.TAKEN)  # descriptors on their way count for the limit of this process
-        wire.send(Kind.STATE, snapshot.content)
-
-    def _crash(self, failure: Failure) -> None:
-        log.failure("preparing the hand-over failed", failure)
-        self._fail(failure.value or HandOverError("it failed"))
+    def _fail_with(self, error: BaseException | None) -> None:
+        """Go on after an *error*, which is logged if it is a defect."""
+        if not isinstance(error, HandOverError):
+            log.failure("the hand-over failed", Failure(error))
+        self._fail(error or HandOverError("it failed"))
 
     def _fail(self, error: BaseException) -> None:
         """Go on as if nothing had happened."""

@@ -6,10 +6,9 @@ import os
 import resource
 import select
 import socket
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from acebase_ipc.server.handover.sockets import InheritedSockets, ListeningSocket
 from acebase_ipc.server.handover.wire import (
@@ -17,7 +16,6 @@ from acebase_ipc.server.handover.wire import (
     Ended,
     HandOverError,
     Kind,
-    Received,
     Wire,
     check_user,
     close_all,
@@ -67,16 +65,14 @@ def connect(
     return Link(Wire(connected, clock))
 
 
-@dataclass(frozen=True, slots=True)
-class Inheritance:
-    """What a predecessor has sent.
+class Receiver(Protocol):
+    """Receives the connections of the predecessor."""
 
-    :ivar descriptors: those of the connections.
-    :ivar content: their state, and what else the predecessor knows.
-    """
+    def announced(self, opened: Sequence[Any], descriptors: Sequence[int]) -> None:
+        """Build connections of which the predecessor has sent the *descriptors*."""
 
-    descriptors: list[int]
-    content: dict[str, Any]
+    def close(self) -> None:
+        """Close the descriptors, as the predecessor has ended too early."""
 
 
 class Link:
@@ -103,30 +99,28 @@ class Link:
         )
         self._lock: int | None = next(numbers) if offer.content["journal"] else None
 
-    def receive(self) -> Inheritance:
-        """Tell that everything is built, and receive all connections.
+    def receive(self, connections: Receiver) -> dict[str, Any]:
+        """Tell that everything is built, and receive all *connections*; returns their state.
 
         :raises Ended: if the predecessor has ended, so that this process has to start as any.
         :raises HandOverError: if it does not hand over.
         """
-        descriptors: list[int] = []
         try:
             self.wire.limit(ANSWER_TIMEOUT)
             self.wire.send(
                 Kind.BUILT, {"format": FORMAT, "pid": os.getpid(), "room": free_descriptors()}
             )
             while True:
-                received: Received = self.wire.receive(Kind.CONNECTIONS, Kind.STATE)
-                descriptors += received.descriptors
+                received = self.wire.receive(Kind.CONNECTIONS, Kind.STATE)
                 if received.kind is Kind.STATE:
-                    return Inheritance(descriptors, received.content)
+                    state: dict[str, Any] = received.content
+                    return state
+                connections.announced(received.content, received.descriptors)
+                self.wire.limit(ANSWER_TIMEOUT)
                 self.wire.send(Kind.TAKEN)
         except Ended:
-            close_all(descriptors)
             self._check_ended()
-            raise
-        except BaseException:
-            close_all(descriptors)
+            connections.close()
             raise
 
     def take_over(self, journal: bool) -> None:

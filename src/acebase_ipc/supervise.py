@@ -127,4 +127,15 @@ class Supervisor:
                 return None
             if pid == self._main:
                 code = os.waitstatus_to_exitcode(status)
-                return code if code >= 0 else 128 - code
+                return code if code >= 0 else _end_by(-code)
+
+
+def _end_by(number: int) -> int:
+    """End by a signal, as the relay has; returns the status of a shell for that, if it is ignored.
+
+    The first process of a container ignores signals that it does not handle.
+    """
+    if number != signal.SIGKILL:
+        signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    return 128 + number

@@ -63,7 +63,7 @@ def test_it_ends_as_its_relay_does() -> None:
     with Supervised() as supervisor:
         (relay,) = supervisor.relays()
         relay.kill()
-        assert supervisor.wait_ended() == 128 + signal.SIGKILL
+        assert supervisor.wait_ended() == -signal.SIGKILL
 
 
 def test_a_relay_that_cannot_start_is_its_end() -> None:

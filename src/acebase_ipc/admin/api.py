@@ -58,7 +58,7 @@ class ReloadFailed(RequestRefused):
 class UpgradeFailed(RequestRefused):
     """The relay was not handed over to a new process."""
 
-    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    status = HTTPStatus.CONFLICT
 
 
 class Description(Endpoint):

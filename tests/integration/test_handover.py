@@ -273,7 +273,7 @@ def test_the_command_hands_over_and_tells_the_process(tmp_path: Path) -> None:
 
 def test_a_daemon_leaves_its_pid_file_to_its_successor(tmp_path: Path) -> None:
     pid_file, log, path = tmp_path / "pid", tmp_path / "log", tmp_path / "socket"
-    command = [
+    command: list[str | Path] = [
         *(TWISTD, "--pidfile", pid_file, "--logfile", log, "acebase-ipc"),
         *("--port", on_loopback(), "--take-over-from", path),
     ]

@@ -72,6 +72,11 @@ class Successor:
             with suppress(Ended):
                 self.wire.send(kind, content)
 
+    def send_taken(self) -> None:
+        """Send all messages up to that the connections have come."""
+        self.send(Kind.BUILT, BUILT)
+        self.send(Kind.TAKEN)
+
     def say_all(self) -> None:
         """Send all messages of a hand-over in advance, and let the relay do its part."""
         self.send(Kind.BUILT, BUILT)
@@ -81,7 +86,7 @@ class Successor:
 
     def receive_all(self) -> list[Kind]:
         """Return what has come, up to the end or a refusal."""
-        kinds = []
+        kinds: list[Kind] = []
         self.wire.limit(5.0)
         self.here.setblocking(False)
         while True:
@@ -150,10 +155,7 @@ STEPS: dict[str, Callable[[Successor], object]] = {
     "at once": lambda successor: None,
     "before it is built": lambda successor: successor.relay.pass_time(1),
     "after it is built": lambda successor: successor.send(Kind.BUILT, BUILT),
-    "after the connections": lambda successor: (
-        successor.send(Kind.BUILT, BUILT),
-        successor.send(Kind.TAKEN),
-    ),
+    "after the connections": lambda successor: successor.send_taken(),
 }
 
 

@@ -197,6 +197,11 @@ ADVICE = {
         " transaction. If it does not continue, restart it: the relay then releases its locks."
         " Otherwise the master takes the lock for expired after 120 s."
     ),
+    "NotQuiet": (
+        "That transaction may fail or hang, as its process may lose what it sends while the relay"
+        " is away. Make transactions shorter, or raise ``--quiesce-timeout`` and the time in which"
+        " the process manager lets the relay stop."
+    ),
     "RequestOpenLong": (
         "Look at the master: its process is blocked, or holds the lock itself, or its answer was"
         " lost with a connection. If it does not answer, restart it: it is sent the request again."
@@ -295,6 +300,32 @@ LINES = {
     "the journal in {directory} is not written any more: {reason}": (
         "The disk of ``--state-dir`` is full, or the relay has too many locks. The relay continues"
         " as without this option until it is restarted."
+    ),
+    "the state of the relay that stopped {age} s ago is restored": (
+        "Nothing: sessions, locks and requests go on, and clients are connected again."
+    ),
+    "the state in {path} is {age} s old: the sessions in it have expired": (
+        "If writes hang, restart the master. Let the process manager start the relay sooner."
+    ),
+    "the state of the relay before this one cannot be used: {reason}; it is kept as {path}": (
+        "If writes hang, restart the master. After a change of the version nothing else is needed;"
+        " otherwise check the disk of ``--state-dir``."
+    ),
+    "stopping as soon as no transaction runs": "Nothing. A second signal ends the wait.",
+    "the state is saved, {took:.2f} s after the stop began": "Nothing.",
+    "the state cannot be saved in {directory}: {reason}": (
+        "Make room on the disk of ``--state-dir``, or give the relay the right to write there. If"
+        " writes hang, restart the master."
+    ),
+    "cannot read {path}: {reason}": (
+        "Give the relay the right to read the file. If writes hang, restart the master."
+    ),
+    "cannot remove {path}: {reason}": "Remove the file before the relay stops or crashes.",
+    "exporting the state failed": (
+        "A defect of the relay: it stops without saving its state. Report it with the traceback."
+    ),
+    "saving the state failed": (
+        "A defect of the relay: it stops without saving its state. Report it with the traceback."
     ),
     "a step of the admin endpoint failed": (
         "A defect of the relay: that request has no answer, others continue. Report it with the"

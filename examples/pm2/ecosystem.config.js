@@ -10,7 +10,7 @@
  *
  *   npx pm2 sendSignal SIGUSR2 relay
  *
- * If the relay is killed, --state-dir lets its successor free the locks of its clients.
+ * With --state-dir the next relay goes on where the former one has ended, or has been killed.
  */
 
 const path = require('node:path');
@@ -48,7 +48,7 @@ module.exports = {
                 '--state-dir', STATE,
             ],
             cwd: __dirname,
-            kill_timeout: 6_000, // it stops within 5 s
+            kill_timeout: 12_000, // it stops within 10 s
         },
         { ...member, name: 'master', env: { ...member.env, ROLE: 'master' } }, // exactly one
         { ...member, name: 'worker', instances: 2, env: { ...member.env, ROLE: 'worker' } },

@@ -21,6 +21,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -230,14 +231,14 @@ class Relay(Process):
         """The first address."""
         return self.addresses[0]
 
-    def stop(self) -> None:
-        """End the relay with SIGTERM, and check that it shut down cleanly.
+    def stop(self, seconds: float = 10) -> None:
+        """End the relay with SIGTERM, and check that it shut down cleanly and in time.
 
         After its shutdown twistd lets the signal end its process.
         """
         self.signal(signal.SIGTERM)
         try:
-            status = self.wait_ended(10)
+            status = self.wait_ended(seconds)
         finally:
             self.kill()
         said = self.text()
@@ -294,6 +295,7 @@ class Peer(Process):
     :ivar stage: stage of the latest transaction: requested, begun, returned or acknowledged.
     :ivar begun: the value that each transaction set out to write.
     :ivar acknowledged: the value that each completed transaction has written.
+    :ivar acknowledged_at: when each was told, in monotonic seconds.
     """
 
     def __init__(
@@ -306,6 +308,7 @@ class Peer(Process):
         name: str | None = None,
         away: bool = False,
         opens_after: float = 0,
+        survives: bool = False,
     ) -> None:
         self.id = ""
         self.opened = False
@@ -314,6 +317,7 @@ class Peer(Process):
         self.stage = ""
         self.begun: list[int] = []
         self.acknowledged: list[int] = []
+        self.acknowledged_at: list[float] = []
         self.fatal: str | None = None
         self.ipc_exit: int | None = None
         self.welcomes = 0
@@ -328,6 +332,7 @@ class Peer(Process):
             "ipc": ipc,
             "away": away,
             "opensAfter": opens_after * 1000,
+            "survives": survives,
         }
         trust = {"NODE_EXTRA_CA_CERTS": str(address.certificate)} if address.certificate else {}
         super().__init__(name or role, [*self.program(), json.dumps(options)], trust)
@@ -349,6 +354,7 @@ class Peer(Process):
                     self.begun.append(value)
                 elif stage == "acknowledged":
                     self.acknowledged.append(value)
+                    self.acknowledged_at.append(time.monotonic())
             case {"opened": {"id": str(own_id)}}:
                 self.id = own_id
                 self.opened = True
@@ -485,11 +491,17 @@ class Cluster:
     """
 
     def __init__(
-        self, addresses: Sequence[Address], directory: Path, database: str = "cluster"
+        self,
+        addresses: Sequence[Address],
+        directory: Path,
+        database: str = "cluster",
+        survives: bool = False,
     ) -> None:
+        """:param survives: whether the processes catch exceptions that nothing else catches."""
         self.addresses = addresses
         self.directory = directory
         self.database = database
+        self.survives = survives
         self.peers: list[Peer] = []
 
     def start(
@@ -513,6 +525,7 @@ class Cluster:
             name=f"{self.database} {role} {len(self.peers)}",
             away=away,
             opens_after=opens_after,
+            survives=self.survives,
         )
         self.peers.append(peer)
         return peer

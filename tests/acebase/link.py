@@ -1,15 +1,21 @@
-"""A TCP proxy on loopback whose connections can fall silent, as when a cable is pulled."""
+"""A TCP proxy on loopback whose connections can fall silent, as when a cable is pulled.
+
+It can also wait for its target, as a proxy does that stays while a relay is restarted.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import socket
 import threading
+import time
 from typing import Self
 
 from tests.acebase.cluster import UNLUCKY_PORT
 
 CHUNK = 64 * 1024  # bytes
+RETRY = 0.02
+"""Seconds between two attempts to connect."""
 
 
 class Link:
@@ -18,8 +24,10 @@ class Link:
     :ivar port: the port to connect to.
     """
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, patience: float = 0) -> None:
+        """:param patience: seconds for which a new connection waits for the target."""
         self._target = target
+        self._patience = patience
         self._connections: list[_Connection] = []
         while True:
             self._listener = socket.create_server(("127.0.0.1", 0))
@@ -33,8 +41,21 @@ class Link:
         with contextlib.suppress(OSError):  # the listener is closed
             while True:
                 near, _ = self._listener.accept()
+                threading.Thread(target=self._connect, args=(near,), daemon=True).start()
+
+    def _connect(self, near: socket.socket) -> None:
+        deadline = time.monotonic() + self._patience
+        while True:
+            try:
                 far = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:
+                if time.monotonic() >= deadline:
+                    near.close()
+                    return
+                time.sleep(RETRY)
+            else:
                 self._connections.append(_Connection(near, far))
+                return
 
     def silence(self) -> None:
         """Pass on nothing more of the connections there are, not even their end."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,12 +15,17 @@ from tests.certificates import Certificate
 from tests.integration.peers import Closed, Peers
 from tests.integration.raw import RawClient, post_head
 from tests.integration.relay_process import (
+    TWISTD,
     Address,
     RelayProcess,
+    Twistd,
     endpoint,
+    find_addresses,
     on_loopback,
     running_relay,
 )
+from tests.relay.core import MASTER
+from tests.relay.locks import grant, lock, new_id, worker_id
 
 SECONDS = 5.0
 """The longest time until the process ends."""
@@ -117,3 +124,37 @@ async def test_requests_in_progress_do_not_hold_it_up(
         await stop(relay)
 
         assert await sender.closed() == FAREWELL
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        (TWISTD, "--nodaemon", "--pidfile=", "acebase-ipc"),
+        (sys.executable, "-m", "acebase_ipc", "serve"),
+    ],
+    ids=["twistd", "serve"],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_second_signal_ends_the_wait_for_a_quiet_moment(
+    peers: Peers, tmp_path: Path, command: Sequence[str | Path]
+) -> None:
+    worker_name = worker_id(1)
+    options = ("--state-dir", str(tmp_path / "state"), "--quiesce-timeout=60")
+    with Twistd("--port", on_loopback(), *options, command=command) as relay:
+        relay.wait_for("start", lambda log: "ready" in log)
+        (address,) = find_addresses(relay.log)
+        master = await peers.join(address, MASTER, dialect="acebase")
+        worker = await peers.join(address, worker_name, dialect="acebase")
+        worker.tell(lock(worker_name, new_id()))
+        while "lock-request" not in (request := await master.next()):
+            pass
+        master.tell(grant(request, 7))
+        while "lock-result" not in await worker.next():
+            pass
+        relay.terminate()
+        await deferToThread(relay.wait_for, "wait", lambda log: "no transaction runs" in log)
+        relay.terminate()
+        await deferToThread(relay.wait_ended, SECONDS)
+        assert f"{worker_name} has 1 lock(s)" in relay.log
+        assert tmp_path.joinpath("state", "state").exists()
+        assert [(await each.closed()).code for each in (master, worker)] == [1012, 1012]

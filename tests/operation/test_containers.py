@@ -36,7 +36,7 @@ QUADLET = CONTRIB / "podman" / "acebase-ipc.container"
 VERSIONS = ("1.28", "1.37")
 """The oldest and the newest release of Kubernetes whose schemas there are."""
 
-STOP_SECONDS = 5
+STOP_SECONDS = 10
 """In which a relay has to end."""
 
 SECRET = "secret"
@@ -168,7 +168,7 @@ def test_compose_runs_one_confined_relay_of_this_image() -> None:
     assert (COMPOSE.parent / service["build"] / "Dockerfile").exists()
     assert service["read_only"]
     assert service["cap_drop"] == ["ALL"]
-    assert service["stop_grace_period"] == "10s"
+    assert service["stop_grace_period"] == "15s"
     (secret,) = service["secrets"]
     assert f"/run/secrets/{secret}" in instruction("CMD")
     (volume,) = service["volumes"]

@@ -240,7 +240,7 @@ class Core:
         assert self.relay.export(self.now) == state
         for process in self._processes:
             process.follow(peers, self.relay)
-        self.relay.quiesce.end()
+        self.relay.resume()
 
     def report(self, event: RelayEvent) -> None:
         """Take note of *event*, and see that it can be logged."""

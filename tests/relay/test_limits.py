@@ -148,6 +148,7 @@ DEFAULTS: dict[str, float | None] = {
     "fence": 600,
     "lock_warning": 10,
     "max_session_queue": 16 * MIB,
+    "quiesce_timeout": 5,
     "session_timeout": 15,
     "max_memory": GIB,
     "max_connections": 20_000,
@@ -166,6 +167,7 @@ SECONDS = {
     "message_ttl",
     "session_timeout",
     "session_timeout_closed",
+    "quiesce_timeout",
     "master_warmup",
     "fence",
     "lock_warning",
@@ -234,6 +236,7 @@ def test_only_what_can_be_turned_off_can_be_zero() -> None:
     assert [name for name, limit in describe_limits().items() if limit.minimum <= 0] == [
         "session_timeout",
         "session_timeout_closed",
+        "quiesce_timeout",
         "master_warmup",
         "fence",
     ]

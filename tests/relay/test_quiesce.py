@@ -273,3 +273,29 @@ def test_a_peer_that_is_not_back_after_a_restart_has_left_when_its_session_has_e
     assert worker.hears() == ['welcome:{"maxPayload":16384}', f"disconnect:{reader.peer.client_id}"]
     other.wait(15)
     assert f"disconnect:{W1}" in worker.hears()
+
+
+@pytest.mark.parametrize(("highest", "is_same"), [(150, True), (150, False), (99, True)])
+def test_a_master_that_is_the_same_process_is_asked_about_its_files_at_once(
+    highest: int, is_same: bool
+) -> None:
+    cluster = Cluster()
+    cluster.holds(W1, highest, "t1")
+    cluster.releases(W1, highest)
+    for process in (cluster.master, *cluster.workers.values()):
+        process.is_lost(1012)
+    cluster.core.restart()
+    cluster.core.relay._warm_up.seconds = 1
+    worker, master = cluster.core.join_acebase(W1), cluster.core.join_acebase(MASTER)
+    asked = master.hears()[-1]
+    if highest < 100:
+        assert "lock-request" not in asked, "it would show nothing"
+        return
+    assert '"write":false' in asked
+    master.says(grant(asked, highest + 1 if is_same else 1))
+    assert hears(master) == ["unlock-request"], "nobody needs it"
+    files = to_master(W1, "request", {"type": "fst.allocate", "records": 1}, new_id())
+    worker.says(files)
+    assert (master.hears() == [body_of(files)]) is is_same
+    cluster.core.wait(1)
+    assert (master.hears() == [body_of(files)]) is not is_same

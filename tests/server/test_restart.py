@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from acebase_ipc.relay.quiesce import SILENCE
-from acebase_ipc.server import state_file
 from acebase_ipc.server.service import State
 from acebase_ipc.testing import (
     AceBaseMemoryPeer,
@@ -136,17 +135,16 @@ def test_what_clients_send_until_they_have_closed_arrives(directory: Path) -> No
     with running(directory) as relay:
         _, first, second = cluster(relay)
         first.answers = False
-        relay.stop()
-        relay.pass_time(2 * SILENCE, SILENCE / 5)
+        stopped = stop(relay)
         assert first.close_code == 1012
         first.say("{1}", f"to:{W2};{{2}}")
         first.send(b"{3", 1, final=False)
         first.send(b"}", 0)
         first.say("{4}")
-        assert relay.server.state is State.PAUSING
+        assert stopped == []
         first.leave(1000)  # as Autobahn's clients answer any code
         relay.settle()
-        assert relay.server.state is State.STOPPED
+        assert stopped == [None]
         with running(directory, relay) as successor:
             second = successor.join_acebase(W2)
             assert second.received() == ["{1}", "{2}", "{3}", "{4}"]
@@ -219,12 +217,11 @@ def test_a_second_signal_while_clients_close_ends_it_at_once(directory: Path) ->
     with running(directory) as relay:
         _, first, _ = cluster(relay)
         first.answers = False
-        relay.stop()
-        relay.pass_time(2 * SILENCE, SILENCE / 5)
-        assert relay.server.state is State.PAUSING
+        stopped = stop(relay)
+        assert stopped == []
         relay.server.hurry()
         relay.settle()
-        assert relay.server.state is State.STOPPED
+        assert stopped == [None]
 
 
 def test_a_server_that_is_started_again_goes_on(directory: Path) -> None:
@@ -325,7 +322,7 @@ class Disk:
         self.failures = 0
         self._times = time
         self._real = getattr(os, function)
-        monkeypatch.setattr(state_file.os, function, self)
+        monkeypatch.setattr(f"acebase_ipc.server.state_file.os.{function}", self)
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         self._times -= 1

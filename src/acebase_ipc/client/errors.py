@@ -22,7 +22,7 @@
         │   │   └── RelayBusy               503, and what proxies say
         │   └── ConnectionClosed        .code, after it was open
         │       ├── ConnectionLost          1006, without a close frame
-        │       ├── RelayShutDown           1001
+        │       ├── RelayShutDown           1001, 1012
         │       ├── ProtocolError        1002, 1003, 1007
         │       ├── PolicyViolated          1008
         │       ├── ClosedAsTooLarge        1009
@@ -213,7 +213,7 @@ class ConnectionLost(ConnectionClosed):
 
 
 class RelayShutDown(ConnectionClosed):
-    """The relay is shutting down."""
+    """The relay is shutting down, or restarts."""
 
     advice = "the client connects again as soon as the relay is back"
 
@@ -306,6 +306,7 @@ _CLOSED: dict[int, type[ConnectionClosed]] = {
     1008: PolicyViolated,
     1009: ClosedAsTooLarge,
     1011: RelayFailed,
+    1012: RelayShutDown,
     4001: Replaced,
 }
 

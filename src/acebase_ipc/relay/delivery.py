@@ -216,8 +216,8 @@ class Delivery:
             return
         database.withheld &= ~kind
         master = database.peers.get(MASTER)
-        if master is None or master.state is SessionState.ENDING:
-            return  # the next master receives them
+        if master is None or master.connection is None:
+            return  # it receives them when it is back, or the next one does
         still = database.withheld
         queue = database.awaiting_master.take_if(lambda message: not is_kind(message.text, still))
         self._report_dropped(master, queue.discard_if(_is_from_gone))

@@ -310,6 +310,7 @@ class Ledger:
     :ivar former_highest: the same of the master before it.
     :ivar is_same_process: whether the present master is the process that was the master
         before; ``None`` while that is not known.
+    :ivar asks_who: whether the next master is asked for a lock that shows which process it is.
     :ivar lost: the lock requests, each with its worker, whose answers were perhaps lost with the
         relay before this one.
     :ivar journal: receives what has to outlast the relay.
@@ -319,6 +320,7 @@ class Ledger:
         "_budget",
         "abandoned",
         "accounts",
+        "asks_who",
         "former_highest",
         "highest",
         "is_same_process",
@@ -342,6 +344,7 @@ class Ledger:
         self.abandoned: dict[bytes, int] = {}
         self.moves: dict[bytes, int] = {}
         self.lost: list[tuple[str, bytes]] = []
+        self.asks_who = False
         self.highest = 0
         self.former_highest = 0
         self.is_same_process: bool | None = None

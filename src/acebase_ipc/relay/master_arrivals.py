@@ -66,6 +66,9 @@ class MasterArrivals:
         locks = dict.fromkeys((*held, *released, *ledger.take_unsettled()))
         lost = ledger.lost + [(each.holder, each.granted) for each in locks if each.is_probed]
         ledger.lost = []
+        if ledger.asks_who and not locks:
+            self._own.ask_who(master, ledger)
+        ledger.asks_who = False
         for lock in locks:
             self._own.ask(master, ledger, lock)
         for lock in locks:

@@ -14,6 +14,7 @@ from typing import Final
 
 from acebase_ipc.protocol.dialect import ACEBASE
 from acebase_ipc.protocol.locks import (
+    LockDetails,
     done,
     failure,
     invalidate_caches,
@@ -180,6 +181,20 @@ class OwnRequests:
             lock.is_unknown = True
         if lock.is_unknown:
             self._answer_waiting(database, lock)
+
+    def ask_who(self, master: Peer, ledger: Ledger) -> None:
+        """Ask *master*, which has just arrived, for a lock that nobody needs.
+
+        Its id shows whether it is the former process, which has opened its files already.
+        """
+        if ledger.former_highest < _PROOF:
+            return  # then it would show nothing
+        holder = self.prefix.decode()
+        details = LockDetails("", holder, False, "acebase-ipc")
+        lock = Lock(0, holder, lock_request(self._new_id(), holder, details), self._clock())
+        lock.master_id = None
+        lock.is_probed = lock.is_unknown = lock.is_unwanted = True
+        self.probe(master, ledger, lock)
 
     def probe(self, master: Peer, ledger: Ledger, lock: Lock) -> None:
         """Ask *master*, which may not have *lock*, to grant it."""

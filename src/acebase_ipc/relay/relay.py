@@ -209,6 +209,13 @@ class Relay:
         )
         adoption.restore(state, self.sessions, self.store)
 
+    def resume(self) -> None:
+        """Go on after :meth:`adopt`: withhold nothing, and find out which masters are the same."""
+        self.quiesce.end()
+        for database in self.registry.all_databases():
+            if database.ledger is not None:
+                database.ledger.asks_who = True
+
     def expire(self, now: float) -> None:
         """End what has expired, and enforce the memory limit; to be called about once a second.
 

@@ -73,7 +73,7 @@ class Parts:
             return
         self.journal.begin_anew()
         self.relay.adopt(state, now, {})
-        self.relay.quiesce.end()
+        self.relay.resume()
         self.state_file.remove()  # from now on the journal knows all that must not be lost
 
     def prepare_state(self, now: float) -> bool:

@@ -96,8 +96,9 @@ class AceBaseIPCServerConfig:
         late learns the subscriptions of the others.
     :param lock_recovery: release the locks of AceBase peers that are gone, and tell a new master
         of the locks that are held and of open requests.
-    :param state_dir: a directory in which the relay keeps a journal of workers and locks, so
-        that a crash of the relay itself stops no cluster; made if its parent exists.
+    :param state_dir: a directory in which a relay that stops leaves its state to the next one,
+        and in which it keeps a journal of workers and locks, so that neither a restart nor a crash
+        of the relay stops a cluster; made if its parent exists.
     :param allow_origins: web origins whose pages may use the relay, such as
         ``https://example.org``; ``*`` for all. Default: none.
     :param allow_hosts: further host names under which a relay on loopback may be addressed

@@ -270,7 +270,7 @@ OPTIONS: Final[tuple[Option, ...]] = (
         kind=Kind.PATH,
         group=Group.ACEBASE,
         metavar="DIR",
-        help="Keep a journal of workers and locks here, so that a crash stops no cluster.",
+        help="Keep the state here, so that neither a restart nor a crash stops a cluster.",
         example='"/var/lib/acebase-ipc"',
     ),
     Option(

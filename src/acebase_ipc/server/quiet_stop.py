@@ -54,8 +54,17 @@ class QuietStop:
     async def wait_quiet(self) -> None:
         """Wait until nothing is under way, or for as long as that may take."""
         quiesce = self._parts.relay.quiesce
-        quiesce.begin(self._parts.relay.registry.databases.values(), self._clock())
-        while not self._is_hurried and not quiesce.is_quiet(self._clock()):
+        databases = self._parts.relay.registry.databases
+        is_told = False
+        while True:
+            now = self._clock()
+            quiesce.begin(databases.values(), now)  # others may have come
+            is_over = self._is_hurried or now >= self._began + quiesce.timeout
+            if quiesce.is_quiet(now) or is_over:
+                break
+            if not is_told:
+                log.info("stopping as soon as no transaction runs")
+                is_told = True
             await deferLater(self._reactor, INTERVAL)
         quiesce.report_unfinished(self._clock())
 

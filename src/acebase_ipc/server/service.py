@@ -293,10 +293,15 @@ class AceBaseIPCServer(Service):
     # Stopping
 
     def stopService(self) -> Deferred[Any]:
-        """Stop: refuse requests with 503, close every WebSocket with 1001 and every port.
+        """Stop at a moment when no transaction runs, or after ``quiesce_timeout``.
 
-        Fires within 5 s, when nothing is open. A server that was not started, or that failed
-        to start, is stopped already.
+        With a state directory every WebSocket is closed with 1012, and the next server goes on with
+        the sessions. Without one every WebSocket is closed with 1001. Requests are refused with 503
+        from then on, and every port is closed.
+
+        Fires when nothing is open: without AceBase peers at once or within 5 s, otherwise within
+        ``quiesce_timeout`` and 5 s. A server that was not started, or that failed to start, is
+        stopped already.
         """
         if self.running:
             super().stopService()

@@ -187,10 +187,23 @@ def _reader(kind: Any) -> _Read:
 
 
 def _record(make: Callable[..., Any], parts: list[_Read]) -> _Read:
+    """Return the reader of a list with these *parts*.
+
+    Each peer is one, so that texts and flags are checked together, and not by a call each.
+    """
+    kinds = {each: kind for kind, each in _SCALARS.items() if kind in (str, bytes, bool)}
+    plain = [index for index, part in enumerate(parts) if part in kinds]
+    expected = [kinds[parts[index]] for index in plain]
+    others = [(index, part) for index, part in enumerate(parts) if part not in kinds]
+
     def read(value: Any) -> Any:
         if type(value) is not list or len(value) != len(parts):
             raise InvalidState("it has a record of another kind")
-        return make(*[part(each) for part, each in zip(parts, value, strict=True)])
+        if [type(value[index]) for index in plain] != expected:
+            raise InvalidState("it has a record with a value of another kind")
+        for index, part in others:
+            value[index] = part(value[index])
+        return make(*value)
 
     return read
 

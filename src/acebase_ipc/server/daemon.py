@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -21,6 +22,7 @@ from acebase_ipc.errors import ConfigError
 from acebase_ipc.relay.limits import format_size
 from acebase_ipc.server.handover.launch import Command
 from acebase_ipc.server.handover.predecessor import Door, HandOver
+from acebase_ipc.server.handover.snapshot import Arrival
 from acebase_ipc.server.handover.successor import Link
 from acebase_ipc.server.handover.wire import Ended, HandOverError, Wire, without_collection
 from acebase_ipc.server.logging import FileOutput, LineObserver
@@ -31,6 +33,9 @@ from acebase_ipc.server.systemd import Notifier
 
 FINISH_TIMEOUT: Final = 10.0
 """Seconds in which the requests that are under way at a hand-over are answered."""
+
+UNFREEZE: Final = 10.0
+"""Seconds after a hand-over in which what was taken over is not searched for garbage."""
 
 FAREWELL: Final = 0.2
 """Seconds after that in which the last answers are written, those of the admin endpoint, too."""
@@ -195,23 +200,30 @@ class Daemon(Service):
             with without_collection():
                 state = link.receive(arrival)
                 self.server.adopt(arrival, state, link.take_lock())
-            link.take_over(self.server.journal_lock is not None)
+                link.take_over(self.server.journal_lock is not None)
+                self._resume(arrival, link)  # there is no way back any more
         except Ended:
             log.warn("the predecessor has ended before it has handed over anything")
             link.close()
+            return
         except Exception as error:
             if not isinstance(error, HandOverError | ConfigError | CannotListenError):
                 log.failure("taking over failed")
             reason = str(error) or type(error).__name__
             link.wire.refuse(reason)
             self._launch.end_now(f"acebase-ipc: nothing is taken over: {reason}")
-        else:
+        log.info(
+            "{connections} connections are taken over, in {pause} ms",
+            connections=len(arrival),
+            pause=round((time.monotonic() - state["since"]) * 1000),
+        )
+        self._reactor.callLater(UNFREEZE, gc.unfreeze)
+
+    def _resume(self, arrival: Arrival, link: Link) -> None:
+        try:
             self.server.resume(arrival, link)
-            log.info(
-                "{connections} connections are taken over, in {pause} ms",
-                connections=len(arrival),
-                pause=round((time.monotonic() - state["since"]) * 1000),
-            )
+        except Exception:
+            log.failure("going on with what is taken over failed")
 
     def _open_door(self) -> None:
         if self._door is not None:

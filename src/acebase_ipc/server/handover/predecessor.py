@@ -219,8 +219,8 @@ class HandOver:
                 wire.send(Kind.CONNECTIONS, opened[some], descriptors[some])
                 wire.receive(Kind.TAKEN)
             wire.send(Kind.STATE, snapshot.content)
-        ready = wire.receive(Kind.READY).content
-        wire.send(Kind.GO)
+            ready = wire.receive(Kind.READY).content
+            wire.send(Kind.GO)
         outcome, self._outcome = self._outcome, None
         self._forget()
         try:

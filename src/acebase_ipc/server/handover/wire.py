@@ -242,11 +242,16 @@ def check_user(connected: socket.socket) -> None:
 
 @contextmanager
 def without_collection() -> Iterator[None]:
-    """Search for no unreachable objects meanwhile: very many are made, and most of them stay."""
+    """Search for no unreachable objects meanwhile: very many are made, and most of them stay.
+
+    They are left out of later searches, too, until ``gc.unfreeze`` is called: the first one would
+    take longest.
+    """
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
+        gc.freeze()
     finally:
         if was_enabled:
             gc.enable()

@@ -233,7 +233,7 @@ class Daemon(Service):
                 log.error(
                     "nothing can be handed over at {path}: {reason}",
                     path=self._door.path,
-                    reason=error.strerror,
+                    reason=error.strerror or str(error),
                 )
 
     def _ask(self, connected: socket.socket) -> None:

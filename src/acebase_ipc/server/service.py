@@ -414,14 +414,17 @@ class AceBaseIPCServer(Service):
             listener.release()
         snapshot.release()
 
-    def finish_requests(self, timeout: float, wire: Wire) -> Deferred[None]:
+    def finish_requests(self, timeout: float, wire: Wire) -> Deferred[Any]:
         """Let the requests under way be answered, within *timeout* seconds, after a hand-over.
+
+        WebSockets that were closing already have the usual time for that.
 
         :param wire: the socket to the successor, to which their messages are passed on.
         """
         posts = PostsToSuccessor(wire, self._reactor)
         self._parts.site.context.pass_on = posts.post
-        return self._parts.site.close(timeout)
+        closing = self._parts.connections.wait_closed(SHUTDOWN_TIMEOUT)
+        return gatherResults([self._parts.site.close(timeout), closing], consumeErrors=True)
 
     def rehearse(self) -> None:
         """Do once what :meth:`adopt` does with a state, as the first time takes longest."""

@@ -58,7 +58,7 @@ def connect(
             return None
         except OSError as error:
             connected.close()
-            raise HandOverError(f"{path}: {error.strerror}") from None
+            raise HandOverError(f"{path}: {error.strerror or error}") from None
     else:
         return None
     check_user(connected)

@@ -34,7 +34,8 @@ USER 10001:10001
 EXPOSE 9163
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s \
     CMD ["acebase-ipc", "--admin", "http://127.0.0.1:9164", "status"]
-ENTRYPOINT ["twistd", "--nodaemon", "--pidfile=", "acebase-ipc"]
+# The first process stays while relays take over from each other ("acebase-ipc upgrade").
+ENTRYPOINT ["acebase-ipc", "supervise", "twistd", "--nodaemon", "--pidfile=", "acebase-ipc"]
 # tcp6: accepts IPv4, too. The admin endpoint can be reached from inside the container only.
 CMD ["--port", "tcp6:9163", "--admin", "tcp:9164:interface=127.0.0.1", \
      "--token-file", "/run/secrets/acebase-ipc-token", "--state-dir", "/var/lib/acebase-ipc"]

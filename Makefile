@@ -122,8 +122,9 @@ bench: $(VENV)/.bench ## Measure the relay against a plain Autobahn relay, 10 mi
 bench-attacks: $(VENV)/.test ## Attack the relay and measure the others' round trips, 5 minutes (ARGS='--quick' for 2)
 	@$(BIN)/python -m bench.attacks $(ARGS)
 
-soak: $(VENV)/.test ## Run 200 misbehaving peers for SECONDS and account for every message (SEED=...)
-	@$(BIN)/python -m tests.soak.run --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+soak: $(VENV)/.test ## Run 200 misbehaving peers for SECONDS and account for every message (SEED=..., HAND_OVER=5)
+	@$(BIN)/python -m tests.soak.run --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) \
+	    $(if $(HAND_OVER),--hand-over $(HAND_OVER))
 
 soak-acebase: $(VENV)/.test node-modules ## Run real AceBase clusters for SECONDS and kill their processes (SEED=...)
 	@$(BIN)/python -m tests.soak.acebase --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))

@@ -21,7 +21,7 @@ Every option of ``acebase-ipc serve`` and ``twistd acebase-ipc``. `configuration
 the environment (``ACEBASE_IPC_TOKEN_FILE=FILE``), or in the configuration file
 (``token_file = "FILE"``), which ``{CONFIG.option}`` or ``{CONFIG.variable}`` names. *Reloaded*
 tells whether a running relay uses a new value after SIGHUP or ``acebase-ipc reload``; all other
-options need a restart.
+options need ``acebase-ipc upgrade`` or a restart.
 
 ``--version`` prints the version, ``--help`` a list of all options.
 """

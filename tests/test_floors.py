@@ -51,8 +51,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     # Floor 3: what people run, and what they test with.
     "tap": {"server", *FLOOR_0},
     "serve": {"server", "tap", *FLOOR_0},
-    "cli": {"client", "http.tokens", "serve", "server", "tap", *FLOOR_0},
-    "__main__": {"cli", "serve"},
+    "cli": {"client", "http.tokens", "serve", "server", "supervise", "tap", *FLOOR_0},
+    "supervise": set(),
+    "__main__": {"cli", "serve", "supervise"},
     "testing": {"addresses", "rotation", "client", "http", "peer", "server", "websocket", *FLOOR_0},
 }
 """What a package or a module beside the packages may import of this package."""

@@ -1,7 +1,9 @@
 #!/bin/sh
 # Runs the relay as a daemon of twistd, with a pid file and a log that rotates:
 #
-#   relay.sh start|stop|reload|rotate
+#   relay.sh start|stop|reload|rotate|upgrade
+#
+# "upgrade" lets a new process take over with all connections, of a new version, say.
 #
 # The log rotates by itself at 1 MB, and on "rotate", which crontab(5) can call:
 #
@@ -36,6 +38,9 @@ stop)
 reload)
     kill -HUP "$(cat "$PIDFILE")" # reads the token file again
     ;;
+upgrade)
+    kill -USR2 "$(cat "$PIDFILE")" # the new process writes its own id to the file
+    ;;
 rotate)
     for old in "$LOG".*; do
         number=${old##*.}
@@ -44,7 +49,7 @@ rotate)
     kill -USR1 "$(cat "$PIDFILE")" # relay.log becomes relay.log.1, that relay.log.2, ...
     ;;
 *)
-    echo >&2 "usage: $0 start [options of the relay] | stop | reload | rotate"
+    echo >&2 "usage: $0 start [options of the relay] | stop | reload | rotate | upgrade"
     exit 2
     ;;
 esac

@@ -5,8 +5,11 @@
  *   npm install && npx pm2 start ecosystem.config.js
  *
  * PM2 cannot hold the relay's port. During "pm2 restart relay" its clients are
- * refused, crash ten seconds later, and PM2 restarts them. To avoid this, let
- * systemd run the relay (see contrib/systemd), and remove it from this file.
+ * refused, crash ten seconds later, and PM2 restarts them. This lets a new
+ * process take over with all connections, and nobody notices:
+ *
+ *   npx pm2 sendSignal SIGUSR2 relay
+ *
  * With --state-dir the next relay goes on where the former one has ended, or has been killed.
  */
 
@@ -15,6 +18,7 @@ const path = require('node:path');
 const HOST = '127.0.0.1';
 const PORT = process.env.ACEBASE_IPC_PORT || '9163';
 const TWISTD = process.env.ACEBASE_IPC_TWISTD || path.join(__dirname, '..', '..', '.venv', 'bin', 'twistd');
+const COMMAND = path.join(path.dirname(TWISTD), 'acebase-ipc');
 
 const STATE = process.env.ACEBASE_IPC_STATE || path.join(__dirname, 'relay-state');
 
@@ -35,9 +39,10 @@ module.exports = {
     apps: [
         {
             name: 'relay',
-            script: TWISTD,
+            script: COMMAND,
             interpreter: 'none',
             args: [
+                'supervise', TWISTD, // stays while relays take over from each other
                 '--nodaemon', '--pidfile=', 'acebase-ipc',
                 '--port', `tcp:${PORT}:interface=${HOST}`,
                 '--state-dir', STATE,

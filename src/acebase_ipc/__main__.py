@@ -16,10 +16,14 @@ REQUIRED = ("click", "rich", "psutil")
 def main() -> None:
     """Run the command; ends the process with one of the statuses that ``--help`` lists.
 
-    A relay is served without the modules that the other commands need.
+    A relay is served and supervised without the modules that the other commands need.
     """
     if sys.argv[1:2] == ["serve"]:
         _serve()
+    if sys.argv[1:2] == ["supervise"]:
+        from acebase_ipc.supervise import supervise
+
+        sys.exit(supervise(sys.argv[2:]))
     missing = [each for each in REQUIRED if find_spec(each) is None]
     if missing:
         sys.exit(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +12,7 @@ from twisted.logger import globalLogBeginner
 from twisted.python.usage import UsageError
 
 from acebase_ipc.errors import ConfigError
+from acebase_ipc.server.handover.successor import connect
 from acebase_ipc.server.logging import StreamOutput
 from acebase_ipc.server.process import Launch, Signals
 from acebase_ipc.tap import Options
@@ -40,12 +43,16 @@ def serve(arguments: Sequence[str]) -> int:
     from twisted.internet import reactor as _reactor
 
     from acebase_ipc.server.daemon import Daemon
+    from acebase_ipc.server.handover.wire import HandOverError
 
     reactor: Any = _reactor
     writer = options.make_writer(StreamOutput(sys.stdout))
     try:
-        daemon = Daemon(options.sources, reactor, signals, Launch(), writer, options.log_level)
-    except ConfigError as error:
+        link = connect(options.settings.take_over_from, os.environ, time.monotonic)
+        daemon = Daemon(
+            options.sources, reactor, signals, Launch(), writer, options.log_level, link
+        )
+    except (ConfigError, HandOverError) as error:
         return _complain(str(error), FAILED)
     globalLogBeginner.beginLoggingTo([writer])
     reactor.addSystemEventTrigger("before", "shutdown", daemon.stopService)

@@ -16,6 +16,7 @@ from twisted.logger import LogLevel
 from twisted.python import usage
 
 from acebase_ipc.errors import ConfigError
+from acebase_ipc.server.handover.successor import VARIABLE, connect
 from acebase_ipc.server.logging import (
     FileOutput,
     LineObserver,
@@ -32,7 +33,7 @@ from acebase_ipc.server.options import (
     Kind,
     Option,
 )
-from acebase_ipc.server.process import Launch, Signals, remove_stale_pid_file
+from acebase_ipc.server.process import Launch, PidFile, Signals, remove_stale_pid_file
 from acebase_ipc.server.settings import Settings, Sources, find_sources
 
 WIDTH: Final = 80
@@ -96,6 +97,7 @@ class Options(usage.Options):
     :ivar given: the values of the command line.
     :ivar sources: where the options come from, after they were parsed.
     :ivar settings: the options as they were when they were parsed.
+    :ivar pid_file: the pid file of ``twistd``; ``None`` if it writes none.
     """
 
     synopsis = "[options]"
@@ -116,6 +118,7 @@ class Options(usage.Options):
     def __init__(self) -> None:
         super().__init__()
         self.given: dict[str, Any] = {}
+        self.pid_file: PidFile | None = None
 
     def opt_version(self) -> None:
         """Print the version and exit."""
@@ -149,6 +152,9 @@ class Options(usage.Options):
         runner: Any = self.parent or {}
         if runner.get("pidfile"):
             remove_stale_pid_file(runner["pidfile"])
+            self.pid_file = PidFile(runner)
+            if self.settings.take_over_from is not None or VARIABLE in os.environ:
+                self.pid_file.manage()
         if "fileLogObserverFactory" in runner:
             self._change_log_of_twist(runner)
 
@@ -231,11 +237,24 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     from acebase_ipc.server.daemon import Daemon
+    from acebase_ipc.server.handover.wire import HandOverError
 
     try:
         writer = options.log_writer()
         runner: Any = options.parent or {}
         launch = Launch(forks="nodaemon" in runner and not runner["nodaemon"])
-        return Daemon(options.sources, reactor, signals, launch, writer, options.log_level)
-    except ConfigError as error:
+        link = connect(options.settings.take_over_from, os.environ, time.monotonic)
+        if options.pid_file is not None and link is None:
+            options.pid_file.check()
+        return Daemon(
+            options.sources,
+            reactor,
+            signals,
+            launch,
+            writer,
+            options.log_level,
+            link,
+            options.pid_file,
+        )
+    except (ConfigError, HandOverError) as error:
         raise SystemExit(f"acebase-ipc: {error}") from None

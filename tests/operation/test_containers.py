@@ -25,7 +25,7 @@ import yaml
 from compose_spec import PyCompose
 
 from acebase_ipc.relay.limits import Limits
-from tests.integration.relay_process import DEADLINE, Twistd
+from tests.integration.relay_process import DEADLINE, TWISTD, Twistd
 
 PROJECT = Path(__file__).resolve().parents[2]
 CONTRIB = PROJECT / "contrib"
@@ -119,8 +119,9 @@ def status(url: str, token: str | None = None) -> int:
 
 def running(options: list[str]) -> Twistd:
     """Return the relay of the image with these *options*."""
-    _, *arguments = instruction("ENTRYPOINT")
-    return Twistd(*arguments, *options)
+    _, supervise, _, *arguments = instruction("ENTRYPOINT")
+    command = (sys.executable, "-m", "acebase_ipc", supervise, TWISTD)
+    return Twistd(*arguments, *options, command=command)
 
 
 def urls(relay: Twistd) -> tuple[str, str]:

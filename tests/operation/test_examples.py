@@ -8,6 +8,8 @@ import subprocess
 from pathlib import Path
 from urllib.request import urlopen
 
+import psutil
+
 from acebase_ipc.tap import Options
 from tests.integration.relay_process import (
     DEADLINE,
@@ -66,6 +68,30 @@ def test_the_daemon(tmp_path: Path) -> None:
     assert log.stat().st_mode & 0o077 == 0
 
 
+def test_the_daemon_is_upgraded(tmp_path: Path) -> None:
+    pid_file, log = tmp_path / "relay.pid", tmp_path / "relay.log"
+    environment = clean_environment(
+        {"ACEBASE_IPC_TWISTD": str(TWISTD), "ACEBASE_IPC_DIRECTORY": str(tmp_path)}
+    )
+
+    def relay(*arguments: str) -> None:
+        subprocess.run([DAEMON, *arguments], env=environment, timeout=DEADLINE, check=True)
+
+    relay("start", "--port", on_loopback())
+    former = psutil.Process(int(pid_file.read_text()))
+    try:
+        (address,) = find_addresses(log.read_text())
+        relay("upgrade")
+        former.wait(DEADLINE)
+        assert int(pid_file.read_text()) != former.pid
+        with urlopen(f"http://127.0.0.1:{address.port}/healthz", timeout=DEADLINE) as page:
+            assert page.read() == b"ok"
+    finally:
+        relay("stop")
+    assert not pid_file.exists()
+    assert "Traceback" not in log.read_text()
+
+
 def test_pm2_runs_a_relay_one_master_and_workers() -> None:
     node = program("node")
     shown = subprocess.run(
@@ -77,9 +103,9 @@ def test_pm2_runs_a_relay_one_master_and_workers() -> None:
     )
     relay, *members = json.loads(shown.stdout)
 
-    assert relay["script"] == str(TWISTD)
+    assert relay["script"] == str(TWISTD.with_name("acebase-ipc"))
     twistd = relay["args"].index("acebase-ipc")
-    assert relay["args"][:twistd] == ["--nodaemon", "--pidfile="]
+    assert relay["args"][:twistd] == ["supervise", str(TWISTD), "--nodaemon", "--pidfile="]
     options = Options()
     options.parseOptions(relay["args"][twistd + 1 :])
     assert options.settings.config.endpoints == ("tcp:9163:interface=127.0.0.1",)

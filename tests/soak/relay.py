@@ -2,7 +2,7 @@
 
 A client that connects to the port that is logged as ``gauges`` receives the
 numbers as one JSON object. The environment variable ``SOAK`` has the options as
-a JSON object: the fields of an ``AceBaseIPCServerConfig``.
+a JSON object: the endpoints, the token and the limits.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import ctypes
 import gc
 import json
 import os
+import time
 from typing import Any
 
 from twisted.application.service import Application
@@ -20,8 +21,12 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from acebase_ipc import AceBaseIPCServer, AceBaseIPCServerConfig, Limits
+from acebase_ipc import AceBaseIPCServer
 from acebase_ipc.relay.peers import Peer
+from acebase_ipc.server.daemon import Daemon
+from acebase_ipc.server.handover.successor import connect
+from acebase_ipc.server.process import Launch, Signals
+from acebase_ipc.server.settings import Sources
 from acebase_ipc.websocket.fastpath import WebSocketConnection
 
 reactor: Any = global_reactor
@@ -108,11 +113,12 @@ def gauges(server: Any) -> dict[str, Any]:
 def make_application(options: str) -> Any:
     """The relay with these *options*, and its gauges, as one application."""
     config = json.loads(options)
-    config["endpoints"] = tuple(config["endpoints"])
-    config["limits"] = Limits(**config["limits"])
-    server = AceBaseIPCServer(AceBaseIPCServerConfig(**config))
+    arguments = {"port": tuple(config["endpoints"]), "token": config["token"], **config["limits"]}
+    link = connect(None, os.environ, time.monotonic)
+    daemon = Daemon(Sources(arguments, {}, None), reactor, Signals(), Launch(), link=link)
+    server = daemon.server
     application = Application("soak")
-    server.setServiceParent(application)
+    daemon.setServiceParent(application)
 
     watch.start(WATCH)
 

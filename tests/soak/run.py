@@ -4,7 +4,9 @@
 
     python -m tests.soak.run --seconds 1200 --seed 7
 
-Half the peers of each database use TLS, half the dialect of the npm package acebase.
+Half the peers of each database use TLS, half the dialect of the npm package acebase. With
+``--hand-over 5`` the relay is handed over to a new process every five seconds, and no peer uses
+TLS.
 The actions of each follow from the seed. At the end, when all have left, the relay
 must hold no more than at the beginning. The exit status is 1 if a message was lost,
 duplicated, reordered or misdelivered, or if the relay still holds something.
@@ -17,6 +19,8 @@ import asyncio
 import json
 import os
 import random
+import re
+import signal
 import ssl
 import sys
 import tempfile
@@ -76,20 +80,43 @@ STORED = (
 
 
 class SoakedRelay(Twistd):
-    """The relay under test, with its gauges."""
+    """The relay under test, with its gauges, and its successors.
 
-    def __init__(self, directory: Path) -> None:
+    :ivar present: the id of the present process.
+    :ivar hand_overs: how many there were.
+    """
+
+    def __init__(self, directory: Path, tls: bool) -> None:
         pem = make_certificate(directory).pem
-        endpoints = [on_loopback(), on_loopback("ssl", privateKey=pem)]
-        options = json.dumps(OPTIONS | {"endpoints": endpoints})
+        second = on_loopback("ssl", privateKey=pem) if tls else on_loopback()
+        options = json.dumps(OPTIONS | {"endpoints": [on_loopback(), second]})
         path = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
         super().__init__(
             *("--nodaemon", "--pidfile=", "--python", str(Path(__file__).with_name("relay.py"))),
             environment={"SOAK": options, "PYTHONPATH": os.pathsep.join(filter(None, path))},
         )
-        self.wait_for("gauges", lambda log: "gauges at" in log)
+        self.present = self.pid
+        self.hand_overs = 0
+        self._wait_gauges()
         self.ports = [each.port for each in find_addresses(self.log)]
-        self._gauges = int(self.log.partition("gauges at ")[2].split()[0])
+
+    def _wait_gauges(self) -> None:
+        count = self.hand_overs + 1
+        self.wait_for("gauges", lambda log: log.count("gauges at") == count)
+        self._gauges = int(self.log.rpartition("gauges at ")[2].split()[0])
+
+    def hand_over(self) -> None:
+        """Let a new process take over."""
+        self.hand_overs += 1
+        os.kill(self.present, signal.SIGUSR2)
+        count = self.hand_overs
+        self.wait_for("successor", lambda log: log.count(" has taken over") == count)
+        self._wait_gauges()
+        self.present = int(self.log.rpartition(" has taken over")[0].rpartition(" ")[2])
+
+    def terminate(self) -> None:
+        """Send SIGTERM to the present process."""
+        os.kill(self.present, signal.SIGTERM)
 
     async def gauges(self) -> dict[str, Any]:
         """The numbers that it reports."""
@@ -101,11 +128,11 @@ class SoakedRelay(Twistd):
 
     def fds(self) -> int:
         """The number of its open file descriptors."""
-        return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
+        return len(list(Path(f"/proc/{self.present}/fd").iterdir()))
 
     def rss(self) -> int:
         """Its resident memory in bytes."""
-        pages = Path(f"/proc/{self.pid}/statm").read_text().split()[1]
+        pages = Path(f"/proc/{self.present}/statm").read_text().split()[1]
         return int(pages) * 4096
 
 
@@ -133,8 +160,11 @@ async def settle(relay: SoakedRelay, start: dict[str, Any], fds: int) -> dict[st
 class Soak:
     """One run."""
 
-    def __init__(self, relay: SoakedRelay, scene: Scene, seconds: float) -> None:
+    def __init__(
+        self, relay: SoakedRelay, scene: Scene, seconds: float, hand_over: float | None
+    ) -> None:
         self.relay = relay
+        self.hand_over = hand_over
         self.scene = scene
         self.seconds = seconds
         self.members: list[Member] = []
@@ -176,13 +206,21 @@ class Soak:
     async def _provoke(self) -> None:
         end = monotonic() + self.seconds
         watching = asyncio.ensure_future(self._watch())
+        handing_over = asyncio.ensure_future(self._hand_over())
         try:
             await for_each(self.members, lambda member: act(member, end))
+            handing_over.cancel()
             # Others still receive while a member leaves: first all confirm, then all leave.
             await for_each(self.members, lambda member: member.confirm())
             await for_each(self.members, leave_finally)
         finally:
             watching.cancel()
+
+    async def _hand_over(self) -> None:
+        """Hand the relay over again and again, if that is asked for."""
+        while self.hand_over is not None:
+            await asyncio.sleep(self.hand_over)
+            await asyncio.shield(asyncio.to_thread(self.relay.hand_over))
 
     async def _watch(self) -> None:
         ledger = self.scene.ledger
@@ -211,6 +249,9 @@ class Soak:
         show("faults: " + ", ".join(f"{v} {k}" for k, v in sorted(self.scene.faults.items()) if v))
         show("the relay reports: " + ", ".join(f"{v} {k}" for k, v in end["counts"].items()))
         relays = end["longest pause"]
+        if self.relay.hand_overs:
+            pauses = re.findall(r"are taken over, in (\d+) ms", self.relay.log)
+            show(f"{self.relay.hand_overs} hand-overs, in at most {max(map(int, pauses))} ms")
         show(
             f"longest standstill: {self.longest_pause:.1f} s of the peers,"
             f" {relays:.1f} s of the relay"
@@ -240,14 +281,19 @@ class Soak:
         return findings
 
 
-def soak(seconds: float, seed: int) -> list[str]:
-    """Run a soak against a relay of its own; returns a line for each finding."""
-    with tempfile.TemporaryDirectory() as directory, SoakedRelay(Path(directory)) as relay:
+def soak(seconds: float, seed: int, hand_over: float | None = None) -> list[str]:
+    """Run a soak against a relay of its own; returns a line for each finding.
+
+    :param hand_over: seconds between two hand-overs; ``None``: there are none.
+    """
+    secure = hand_over is None
+    with tempfile.TemporaryDirectory() as directory, SoakedRelay(Path(directory), secure) as relay:
         # The certificate is not what is tested here.
         tls = ssl.create_default_context()
         tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
-        scene = Scene(seed, (Port(relay.ports[0]), Port(relay.ports[1], tls)), Ledger(show))
-        findings = asyncio.run(Soak(relay, scene, seconds).run())
+        second = Port(relay.ports[1], tls) if secure else Port(relay.ports[1])
+        scene = Scene(seed, (Port(relay.ports[0]), second), Ledger(show))
+        findings = asyncio.run(Soak(relay, scene, seconds, hand_over).run())
     return findings
 
 
@@ -256,10 +302,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Run a soak of a relay on loopback.")
     parser.add_argument("--seconds", type=float, default=60, help="default: %(default)s")
     parser.add_argument("--seed", type=int, help="default: a new one")
+    parser.add_argument("--hand-over", type=float, metavar="SECONDS", help="default: never")
     options = parser.parse_args(arguments)
     seed = random.randrange(1 << 32) if options.seed is None else options.seed
     show(f"seed {seed}")
-    findings = soak(options.seconds, seed)
+    findings = soak(options.seconds, seed, options.hand_over)
     for each in findings:
         show(each)
     show(f"{'FAILED' if findings else 'passed'} with seed {seed}")

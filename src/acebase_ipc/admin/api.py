@@ -8,8 +8,9 @@ from importlib.resources import files
 from itertools import starmap
 from typing import Any, Final
 
+from twisted.python.failure import Failure
 from twisted.web.resource import Resource
-from twisted.web.server import Request
+from twisted.web.server import NOT_DONE_YET, Request
 
 from acebase_ipc.admin import view
 from acebase_ipc.admin.answers import (
@@ -54,6 +55,12 @@ class ReloadFailed(RequestRefused):
         super().__init__("Nothing is reloaded: the log says why")
 
 
+class UpgradeFailed(RequestRefused):
+    """The relay was not handed over to a new process."""
+
+    status = HTTPStatus.CONFLICT
+
+
 class Description(Endpoint):
     """The OpenAPI document of all this."""
 
@@ -93,6 +100,33 @@ class Command(Endpoint):
         return respond_json(request, HTTPStatus.OK, self._execute(request))
 
 
+class Upgrade(Endpoint):
+    """A path that lets a new process take over the relay; this one answers."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context, (b"POST",))
+
+    def answer(self, request: Request) -> bytes | int:
+        """Begin; the answer follows when the new process has taken over, or has failed."""
+        body_of(request)
+        gone: list[object] = []
+        request.notifyFinish().addErrback(gone.append)
+
+        def upgraded(pid: int) -> None:
+            if not gone:
+                body = respond_json(request, HTTPStatus.OK, {"pid": pid})
+                request.setHeader(b"Content-Length", b"%d" % len(body))
+                request.write(body)
+                request.finish()
+
+        def failed(failure: Failure) -> None:
+            if not gone:
+                self.context.refusals.refuse(request, UpgradeFailed(str(failure.value)))
+
+        self.context.server.upgrade().addCallbacks(upgraded, failed)
+        return NOT_DONE_YET
+
+
 class API(Resource):
     """``/api/v1/``."""
 
@@ -130,6 +164,8 @@ class API(Resource):
                 return self._post(self._drain)
             case ["reload"]:
                 return self._post(self._reload)
+            case ["upgrade"]:
+                return Upgrade(self._context)
         return Missing(self._context)
 
     def _get(self, begin: Callable[[Request], int]) -> Endpoint:

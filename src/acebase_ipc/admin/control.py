@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from twisted.internet.defer import Deferred
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
@@ -63,3 +65,6 @@ class Server(Protocol):
 
     def reload(self) -> bool:
         """Read the configuration again; returns whether it could be used."""
+
+    def upgrade(self) -> Deferred[int]:
+        """Let a new process take over; fires with its id, or fails with the reason."""

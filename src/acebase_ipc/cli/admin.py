@@ -81,12 +81,15 @@ class Admin:
         """
         return self._call("GET", path, query, None)
 
-    def post(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def post(
+        self, path: str, body: dict[str, Any] | None = None, timeout: float | None = None
+    ) -> dict[str, Any]:
         """Return the answer to *body*, posted to ``/api/v1/<path>``.
 
+        :param timeout: seconds for an answer to begin, if not those of this object.
         :raises Failed: if it refuses, or cannot be reached.
         """
-        return self._call("POST", path, {}, json.dumps(body or {}))
+        return self._call("POST", path, {}, json.dumps(body or {}), timeout)
 
     def database(self, name: str) -> dict[str, Any]:
         """Return all about the database with the wire name *name*.
@@ -139,10 +142,17 @@ class Admin:
         )
 
     def _call(
-        self, method: str, path: str, query: dict[str, Any], body: str | None
+        self,
+        method: str,
+        path: str,
+        query: dict[str, Any],
+        body: str | None,
+        timeout: float | None = None,
     ) -> dict[str, Any]:
         with waiting(f"waiting for {self.place.text} ..."):
-            connection, response = self._request(method, path, query, body, self._timeout, {})
+            connection, response = self._request(
+                method, path, query, body, timeout or self._timeout, {}
+            )
             try:
                 text = _read(response).decode("utf-8", "replace")
             except (OSError, HTTPException) as error:

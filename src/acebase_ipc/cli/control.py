@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
 
 from acebase_ipc.cli.admin import Admin, NotFound, pass_admin
 from acebase_ipc.cli.arguments import database_argument, json_option, peer_argument
 from acebase_ipc.cli.output import show_json
 from acebase_ipc.cli.place import quoted
+
+UPGRADE_TIMEOUT: Final = 90.0
+"""Seconds for a new process to take over: it may wait for a quiet moment."""
 
 
 @click.command()
@@ -85,4 +90,25 @@ def reload(admin: Admin, as_json: bool) -> None:
         click.echo("The relay has read its configuration again: its log says what has changed.")
 
 
-COMMANDS = (kick, drain, reload)
+@click.command()
+@json_option
+@pass_admin
+def upgrade(admin: Admin, as_json: bool) -> None:
+    """Let a new process take over the relay, and all connections.
+
+    It is started with the same command, so that a new version, changed options and renewed
+    certificates take effect, and no client notices. If it cannot start, the relay goes on, and its
+    log says why. SIGUSR2 does the same.
+
+    \b
+    Example:
+      acebase-ipc upgrade
+    """
+    answer = admin.post("upgrade", timeout=UPGRADE_TIMEOUT)
+    if as_json:
+        show_json(answer)
+    else:
+        click.echo(f"The relay is the process {answer['pid']} now.")
+
+
+COMMANDS = (kick, drain, reload, upgrade)

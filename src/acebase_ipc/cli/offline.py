@@ -113,4 +113,21 @@ def completion(context: click.Context, shell: str) -> None:
     click.echo(kind(root, {}, "acebase-ipc", "_ACEBASE_IPC_COMPLETE").source())
 
 
-COMMANDS = (serve_relay, token, completion)
+@click.command("supervise", context_settings=UNPROCESSED)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def supervise_relay(command: tuple[str, ...]) -> int:
+    """Run a relay, and stay while others take over from it.
+
+    For the first process of a container, and for PM2: they would take the end of a relay that has
+    handed over for its failure.
+
+    \b
+    Example:
+      acebase-ipc supervise acebase-ipc serve --port 9163
+    """
+    from acebase_ipc.supervise import supervise
+
+    return supervise(command)
+
+
+COMMANDS = (serve_relay, supervise_relay, token, completion)

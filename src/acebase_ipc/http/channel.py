@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from OpenSSL.SSL import Error as SSLError
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
@@ -103,6 +104,7 @@ class SteppedChannel(BadRequestChannel):
     _sends_no_more = False
     _needs_client = False
     _in_head = False
+    _has_body = False
     _authority: bytes | None = None
     _head_size = 0
     _head_lines = 0
@@ -115,6 +117,7 @@ class SteppedChannel(BadRequestChannel):
     def connectionMade(self) -> None:
         """Wait for the first request."""
         self._input: deque[bytes] = deque()
+        self._taken = bytearray()  # what was parsed of a request whose body has not begun
         self.site.opened(self)
         self._enter(Phase.FIRST, self.site.handshake_timeout)
         if ITCPTransport.providedBy(self.transport):
@@ -170,7 +173,9 @@ class SteppedChannel(BadRequestChannel):
         except Exception as error:  # whatever the parser does not catch
             self.refuse(BadRequest(f"The request cannot be parsed ({type(error).__name__})"))
         if self.paused:
-            self._put_back(self.clearLineBuffer())
+            rest = self.clearLineBuffer()
+            del self._taken[len(self._taken) - len(rest) :]
+            self._put_back(rest)
         self._read_while_nothing_waits()
         return self._can_parse()
 
@@ -183,8 +188,18 @@ class SteppedChannel(BadRequestChannel):
         data = self._input.popleft()
         if len(data) > PIECE:
             self._input.appendleft(data[PIECE:])
-        self._input_size -= min(PIECE, len(data))
-        return data[:PIECE]
+        data = data[:PIECE]
+        self._input_size -= len(data)
+        if not self._has_body:
+            self._taken += data
+        return data
+
+    def setRawMode(self) -> None:
+        """Parse the body of a request, if it has one, or await its answer."""
+        if self.length != 0:
+            self._has_body = True
+            self._taken.clear()
+        super().setRawMode()
 
     def _drop_input(self) -> None:
         self._input.clear()
@@ -286,6 +301,8 @@ class SteppedChannel(BadRequestChannel):
 
     def requestDone(self, request: Any) -> None:
         """Wait for the next request, or parse what has been received of it."""
+        self._has_body = False
+        self._taken.clear()
         self._head_size = 0
         self._needs_client = False
         self._enter(Phase.IDLE, self.site.http_idle)
@@ -406,6 +423,22 @@ class SteppedChannel(BadRequestChannel):
     def abort(self) -> None:
         """End the connection at once."""
         self.transport.abortConnection()
+
+    @property
+    def unanswered(self) -> bytes | None:
+        """What was received, if another process can receive it once more.
+
+        That is nothing, or a request of which no byte of a body has come and no byte of an answer
+        was written; and what follows it. ``None`` in all other cases.
+        """
+        waits = self.phase in PARSING or self.phase is Phase.ANSWERING
+        if not waits or self._has_body or self._has_answered() or self.read_deadline is not None:
+            return None
+        return b"".join((self._taken, *self._input))
+
+    def forget(self) -> None:
+        """End nothing but what is here: another process has the connection."""
+        self.connectionLost(Failure(ConnectionDone()))
 
     def _end(self) -> None:
         self._drop_input()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
@@ -35,6 +36,8 @@ class Context:
     :ivar proxies: the proxies that are trusted.
     :ivar upgrade: turns a request into the WebSocket of an admitted handshake.
     :ivar clock: monotonic seconds.
+    :ivar pass_on: passes a message of a peer on to a successor, when there is one; fires with the
+        status and the text of the answer.
     """
 
     relay: Relay
@@ -49,6 +52,9 @@ class Context:
     reactor: IReactorTime
     clock: Callable[[], float]
     warned_of_proxy: bool = field(default=False, init=False)
+    pass_on: Callable[[str, str, bytes], Deferred[tuple[int, str]]] | None = field(
+        default=None, init=False
+    )
 
 
 class Endpoint(Resource):

@@ -14,7 +14,9 @@ import json
 from http import HTTPStatus
 from io import BytesIO
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
@@ -26,7 +28,7 @@ from acebase_ipc.http.responses import respond
 from acebase_ipc.http.upgrade import check_upgrade
 from acebase_ipc.protocol.errors import InvalidDatabaseName, InvalidText, RequestRefused
 from acebase_ipc.protocol.handshake import Handshake, check_database_name
-from acebase_ipc.relay.errors import NotFound
+from acebase_ipc.relay.errors import NotFound, Overloaded
 from acebase_ipc.relay.limits import DEFAULT_MAX_PAYLOAD_TLS
 
 log = Logger()
@@ -120,9 +122,32 @@ class Send(DatabaseEndpoint):
             message.isascii() or message.decode()
         except UnicodeDecodeError:
             raise InvalidText from None
+        if self.context.pass_on is not None:
+            return self._pass_on(
+                request, self.context.pass_on(caller.database, caller.client_id, message)
+            )
         self.context.uploads.admit(request, sender, len(message))
         self.context.relay.router.post(sender, message, self.context.clock())
         return respond(request, HTTPStatus.OK, "ok")
+
+    def _pass_on(self, request: Request, answered: Deferred[tuple[int, str]]) -> int:
+        """Answer with what the successor of this relay answers."""
+        gone: list[object] = []
+        request.notifyFinish().addErrback(gone.append)
+
+        def answer(result: tuple[int, str]) -> None:
+            if not gone:
+                body = respond(request, *result)
+                request.setHeader(b"Content-Length", b"%d" % len(body))
+                request.write(body)
+                request.finish()
+
+        def failed(failure: Failure) -> None:
+            if not gone:
+                self.context.refusals.refuse(request, Overloaded(str(failure.value)))
+
+        answered.addCallbacks(answer, failed)
+        return NOT_DONE_YET
 
 
 class Receive(DatabaseEndpoint):

@@ -26,6 +26,12 @@ def text_frame(payload: bytes) -> bytes:
     return _header(length) + payload
 
 
+def masked_text_frame(payload: bytes) -> bytes:
+    """Return the frame of a client for *payload*, with a mask that changes nothing."""
+    header = _header(len(payload))
+    return b"".join((header[:1], bytes((header[1] | 0x80,)), header[2:], b"\0\0\0\0", payload))
+
+
 def _header(length: int) -> bytes:
     if length < 126:
         return bytes((0x81, length))

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 
 from acebase_ipc.admin.access import AdminAccess
 from acebase_ipc.admin.answers import respond_error
@@ -31,6 +31,8 @@ from acebase_ipc.relay.limits import Limits
 from acebase_ipc.server.composition import Parts
 from acebase_ipc.server.config import AceBaseIPCServerConfig
 from acebase_ipc.server.expansion import expand
+from acebase_ipc.server.handover.sockets import ADMIN, InheritedSockets
+from acebase_ipc.server.handover.wire import HandOverError
 from acebase_ipc.server.listener import Listener
 
 __version__: Final = version("acebase-ipc")
@@ -45,6 +47,7 @@ class Admin:
     :param counts: counts them.
     :param clock: returns monotonic seconds.
     :param wall: returns the seconds since 1970.
+    :param inherited: the listening sockets of a predecessor.
     :raises ConfigError: if an endpoint string or the token file cannot be used.
     """
 
@@ -59,6 +62,7 @@ class Admin:
         reactor: Any,
         clock: Callable[[], float],
         wall: Callable[[], float],
+        inherited: InheritedSockets | None = None,
     ) -> None:
         from acebase_ipc.admin.metrics import Metrics, RelayMetrics  # loads prometheus_client
 
@@ -86,8 +90,15 @@ class Admin:
         metrics = RelayMetrics(parts.relay, control.facts, counts, lags, loop_lag)
         self._site = AdminSite(context, observer, self._streams, Metrics(context, metrics))
         self.listeners = [
-            Listener(each, reactor, observer, is_admin=True, is_private=not config.admin_token_file)
-            for each in expand(config.parsed_admin)
+            Listener(
+                each,
+                reactor,
+                observer,
+                is_admin=True,
+                is_private=not config.admin_token_file,
+                inherited=inherited,
+            )
+            for each in expand(config.parsed_admin, inherited, ADMIN)
         ]
 
     def open(self) -> list[Deferred[None]]:
@@ -127,6 +138,7 @@ class Control:
     :param wall: returns the seconds since 1970.
     :param reload: reads the configuration again; returns whether it could be used.
     :param certificates: returns when those of all ports are valid; see :class:`Facts`.
+    :param upgrade: lets a new process take over; ``None`` if that is not possible.
     """
 
     def __init__(
@@ -139,6 +151,7 @@ class Control:
         wall: Callable[[], float],
         reload: Callable[[], bool],
         certificates: Callable[[], dict[str, tuple[float, float]]],
+        upgrade: Callable[[], Deferred[int]] | None,
     ) -> None:
         self._parts = parts
         self.apply(limits)
@@ -147,6 +160,7 @@ class Control:
         self._clock = clock
         self._reload = reload
         self._certificates = certificates
+        self._upgrade = upgrade
         self._begun = clock()
         self._started = int(wall() * 1000)
 
@@ -190,6 +204,12 @@ class Control:
     def reload(self) -> bool:
         """Read the configuration again; returns whether it could be used."""
         return self._reload()
+
+    def upgrade(self) -> Deferred[int]:
+        """Let a new process take over; fires with its id, or fails with the reason."""
+        if self._upgrade is None:
+            return fail(HandOverError("the relay is a part of another program"))
+        return self._upgrade()
 
 
 def resident_memory() -> int | None:

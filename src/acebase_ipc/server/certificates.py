@@ -191,4 +191,11 @@ def listen_with(
     else:
         kind = "tcp6" if isIPv6Address(given.get("interface", "")) else "tcp"
         plain = serverFromString(reactor, render(kind, {"backlog": str(DEFAULT_BACKLOG), **given}))
+    return with_tls(plain, certificate, reactor)
+
+
+def with_tls(
+    plain: IStreamServerEndpoint, certificate: Certificate, reactor: Any
+) -> IStreamServerEndpoint:
+    """Return the endpoint *plain* with TLS, with this *certificate*."""
     return TLSServerEndpoint(plain, certificate, IReactorTime(reactor, None))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -18,6 +19,7 @@ from acebase_ipc.http.responses import Refusals
 from acebase_ipc.http.site import RelaySite
 from acebase_ipc.http.tokens import Tokens
 from acebase_ipc.http.upload import UploadAdmission
+from acebase_ipc.protocol.errors import MessageRefused, RequestRefused
 from acebase_ipc.relay.events import Observer
 from acebase_ipc.relay.relay import Relay
 from acebase_ipc.relay.work import Work
@@ -120,6 +122,17 @@ class Parts:
         """Close every WebSocket with 1001; fires when all have ended, within *timeout* seconds."""
         self.relay.close(CLOSE_GOING_AWAY, "the server is shutting down")
         return self.connections.wait_closed(timeout)
+
+    def post(self, database: str, client_id: str, body: bytes, now: float) -> tuple[int, str]:
+        """Relay a message that a peer has posted to a predecessor; returns what it is answered.
+
+        :param now: monotonic seconds.
+        """
+        try:
+            self.relay.router.post(self.relay.registry.peer(database, client_id), body, now)
+        except (MessageRefused, RequestRefused) as refusal:
+            return int(refusal.status), str(refusal)
+        return int(HTTPStatus.OK), "ok"
 
     def apply(self, config: AceBaseIPCServerConfig, tokens: Tokens) -> None:
         """Use what can be reloaded of *config*, and *tokens*, from now on.

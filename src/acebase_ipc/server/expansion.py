@@ -8,21 +8,33 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 
 from acebase_ipc.server.endpoints import OF_SOCKET, ParsedEndpoint, parse_endpoint, render
+from acebase_ipc.server.handover.sockets import PEERS, InheritedSockets
 from acebase_ipc.server.inherited import inherited_descriptors, initial_environment
 
 IPV6_LOOPBACK = "::1"
 
 
-def expand(endpoints: Sequence[ParsedEndpoint]) -> Iterator[ParsedEndpoint]:
+def expand(
+    endpoints: Sequence[ParsedEndpoint],
+    predecessor: InheritedSockets | None = None,
+    role: str = PEERS,
+) -> Iterator[ParsedEndpoint]:
     """Yield *endpoints*, with several in place of those that stand for several sockets.
 
     ``systemd:`` alone is every inherited socket, and so are ``ssl:systemd:…`` and the like that
     name none. Without an inherited socket they stay, and fail when they are used. A number is the
     port of 127.0.0.1 and of ::1, as ``localhost`` may be either, if this system has both.
+
+    :param predecessor: the sockets of a predecessor, from which they are inherited then.
+    :param role: whom the endpoints are for: ``PEERS`` or ``ADMIN``.
     """
     for each in endpoints:
         if each.is_inherited and not each.arguments.keys() & {*OF_SOCKET}:
-            yield from tuple(_each_inherited(each)) or (each,)
+            if predecessor is None:
+                found = tuple(_each_inherited(each))
+            else:
+                found = tuple(predecessor.each_systemd(each, role))
+            yield from found or (each,)
             continue
         yield each
         if each.is_number and each.arguments["port"] != "0":  # two free ports would be two numbers

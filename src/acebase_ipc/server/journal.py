@@ -63,6 +63,7 @@ class FileJournal:
         self._clock = clock
         self._lock: int | None = None
         self._map: mmap.mmap | None = None
+        self._is_pending = False
         self._end = 0
         self._size = 0
         self._last_worker = 0
@@ -85,13 +86,68 @@ class FileJournal:
             raise ConfigError("a state directory cannot be used on this system") from None
         except OSError as error:
             self._close()
-            reason = (
-                "another relay uses it" if isinstance(error, BlockingIOError) else error.strerror
-            )
-            raise ConfigError(
-                f"cannot use the state directory {self._directory!r}: {reason}"
-            ) from None
+            raise self._unusable(error) from None
         return restored
+
+    def _unusable(self, error: OSError) -> ConfigError:
+        reason = "another relay uses it" if isinstance(error, BlockingIOError) else error.strerror
+        return ConfigError(f"cannot use the state directory {self._directory!r}: {reason}")
+
+    @property
+    def lock(self) -> int | None:
+        """The descriptor of the directory, which is locked while the journal is open."""
+        return self._lock
+
+    def begin(self, lock: int | None) -> None:
+        """Begin a journal beside that of a predecessor, which it replaces with :meth:`commit`.
+
+        :param lock: the descriptor of the predecessor's directory, which belongs to this object
+            from now on; ``None`` if the predecessor has no journal.
+        :raises ConfigError: as :meth:`open`.
+        """
+        try:
+            if lock is not None and not self._is_own(lock):
+                os.close(lock)
+                lock = None
+            if lock is None:
+                with suppress(FileExistsError):
+                    os.mkdir(self._directory, 0o700)
+                lock = _lock(self._directory)
+            self._lock = lock
+            self._is_pending = True
+            self._replace(())
+        except ImportError:
+            raise ConfigError("a state directory cannot be used on this system") from None
+        except OSError as error:
+            self._close()
+            raise self._unusable(error) from None
+
+    def _is_own(self, directory: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(directory), os.stat(self._directory))
+        except FileNotFoundError:
+            return False
+
+    def commit(self) -> None:
+        """Replace the journal of the predecessor, which has released it."""
+        self._is_pending = False
+        try:
+            os.replace(self._successor, self._path)
+        except OSError as error:
+            self._give_up(error)
+
+    @property
+    def _successor(self) -> str:
+        return f"{self._path}.successor"
+
+    def release(self, is_taken: bool) -> None:
+        """Write nothing more, because a successor goes on.
+
+        :param is_taken: whether it has this journal. Otherwise nothing is restored from it.
+        """
+        if not is_taken:
+            self._mark_clean()
+        self._close()
 
     def begin_anew(self) -> None:
         """Forget all: what it knows is out of date. It stays open.
@@ -154,7 +210,7 @@ class FileJournal:
         size = max(_SIZE, _SLACK * len(begin))
         if size > _MAX_SIZE:
             raise OSError(0, f"it exceeds {_MAX_SIZE} bytes")
-        new = f"{self._path}.new"
+        new = self._successor if self._is_pending else f"{self._path}.new"
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         mapped = None
         file = os.open(new, flags, 0o600)
@@ -162,7 +218,8 @@ class FileJournal:
             _allocate(file, size)
             mapped = mmap.mmap(file, size)
             mapped[: len(begin)] = begin
-            os.replace(new, self._path)
+            if not self._is_pending:
+                os.replace(new, self._path)
         except BaseException:
             if mapped is not None:
                 mapped.close()
@@ -189,12 +246,15 @@ class FileJournal:
         try:
             self._replace(self._state.records(self._clock()))
         except OSError as error:
-            log.error(
-                "the journal in {directory} is not written any more: {reason}",
-                directory=self._directory,
-                reason=error.strerror,
-            )
-            self.close()
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        log.error(
+            "the journal in {directory} is not written any more: {reason}",
+            directory=self._directory,
+            reason=error.strerror,
+        )
+        self.close()
 
     # What the core notes
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container
 from functools import partial
+from socket import socket
 from typing import Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -24,12 +25,20 @@ from twisted.python.failure import Failure
 from acebase_ipc.addresses import format_address, is_loopback
 from acebase_ipc.errors import ConfigError
 from acebase_ipc.relay.events import Observer, Refused
-from acebase_ipc.server.certificates import RENEWABLE, Certificate, listen_with
+from acebase_ipc.server.certificates import RENEWABLE, Certificate, listen_with, with_tls
 from acebase_ipc.server.endpoints import ParsedEndpoint
 from acebase_ipc.server.expiry import CertificateDates
+from acebase_ipc.server.handover.sockets import (
+    ADMIN,
+    PEERS,
+    AdoptingReactor,
+    InheritedSockets,
+    ListeningSocket,
+    place_of,
+)
 from acebase_ipc.server.inherited import InheritedEndpoint
 from acebase_ipc.server.proxy_protocol import ProxiedEndpoint
-from acebase_ipc.server.unix_socket import LockedUnixEndpoint
+from acebase_ipc.server.unix_socket import AdoptedEndpoint, LockedUnixEndpoint, UnixPort
 
 ACCEPTS: Final = 32
 """Connections that a port accepts in one turn of the reactor: 3 ms. Twisted alone accepts 20
@@ -52,6 +61,7 @@ class Listener:
     a port 0, and it reports a failure to listen.
 
     :ivar address: where it listens, while it does.
+    :ivar place: what its endpoint has in common with others that can have the same socket.
     """
 
     def __init__(
@@ -62,14 +72,18 @@ class Listener:
         proxies: Container[IAddress] = (),
         is_admin: bool = False,
         is_private: bool = False,
+        inherited: InheritedSockets | None = None,
     ) -> None:
         """
         :param proxies: the proxies that are trusted.
         :param is_admin: whether it is a port of the admin endpoint.
         :param is_private: whether it must not be open to more than this machine.
+        :param inherited: the sockets of a predecessor; the endpoint uses one of them, if it can.
         :raises ConfigError: if the endpoint cannot be made, for example of a missing file.
         """
         self._parsed = parsed
+        role = ADMIN if is_admin else PEERS
+        self.place = place_of(parsed, role)
         self._scheme = "http" if is_admin else "ws"
         self._is_private = is_private
         self._reactor = reactor
@@ -80,7 +94,10 @@ class Listener:
 
         try:
             self._certificate = Certificate(parsed) if parsed.kind in RENEWABLE else None
-            self._endpoint = make_endpoint(parsed, reactor, proxies, refused, self._certificate)
+            listening = None if inherited is None else inherited.take(parsed, role)
+            self._endpoint = make_endpoint(
+                parsed, reactor, proxies, refused, self._certificate, listening
+            )
         except Exception as error:  # parsers raise whatever their libraries do
             raise self._unusable(error) from error
         self._port: IListeningPort | None = None
@@ -141,6 +158,51 @@ class Listener:
     def certificates(self) -> tuple[CertificateDates, ...]:
         """When the certificates that new connections use are valid, by file."""
         return () if self._certificate is None else self._certificate.dates
+
+    @property
+    def port(self) -> Any:
+        """The port of the system's socket, while it listens; ``None`` else."""
+        port: Any = self._port
+        return port.inner if isinstance(port, UnixPort) else port
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether its connections use TLS."""
+        return self._parsed.is_secure
+
+    def listening_socket(self) -> ListeningSocket | None:
+        """Return the socket, for a successor; ``None`` if it does not listen.
+
+        :raises ConfigError: if its port has no socket of its own.
+        """
+        if self._port is None:
+            return None
+        if not isinstance(getattr(self.port, "socket", None), socket):
+            raise self._unusable(Exception("its kind cannot be handed over"))
+        lock = self._port.lock if isinstance(self._port, UnixPort) else None
+        return ListeningSocket(self.place, self.port.fileno(), lock)
+
+    def release(self) -> None:
+        """Close the descriptor of the socket, on which another process listens now."""
+        port, self._port = self._port, None
+        self.address = None
+        if isinstance(port, UnixPort):
+            port.release()
+        elif isinstance(port, Port):
+            port.stopReading()
+            port.connected = False
+            port.socket.close()
+            port.factory.doStop()
+
+    def pause(self) -> None:
+        """Accept no connections until :meth:`resume`; they wait in the system's queue."""
+        if self.port is not None:
+            self.port.stopReading()
+
+    def resume(self) -> None:
+        """Accept connections again."""
+        if self.port is not None:
+            self.port.startReading()
 
     def read_certificate(self) -> Callable[[], object] | None:
         """Read the certificate again; returns a function that lets new connections use it.
@@ -209,19 +271,30 @@ def make_endpoint(
     proxies: Container[IAddress],
     refused: Callable[[IAddress, str], object],
     certificate: Certificate | None,
+    inherited: ListeningSocket | None = None,
 ) -> IStreamServerEndpoint:
     """Return the endpoint that *parsed* describes; raises what its parser raises.
 
     :param certificate: that of an endpoint of one of the kinds :data:`RENEWABLE`.
+    :param inherited: a socket that listens already.
     """
     endpoint: IStreamServerEndpoint
-    if certificate is not None:
+    is_given = parsed.kind == "unix" or parsed.is_inherited
+    if inherited is not None and not is_given:
+        reactor = AdoptingReactor(reactor, inherited.descriptor)
+    if inherited is not None and is_given:
+        endpoint = AdoptedEndpoint(
+            reactor, inherited.descriptor, parsed.arguments.get("address"), inherited.lock
+        )
+        if certificate is not None:
+            endpoint = with_tls(endpoint, certificate, reactor)
+    elif certificate is not None:
         endpoint = listen_with(certificate, parsed, reactor)
     elif parsed.is_inherited:
         endpoint = InheritedEndpoint(reactor, parsed.arguments)
     else:
         endpoint = serverFromString(reactor, parsed.description)
-    if parsed.kind == "unix":
+    if parsed.kind == "unix" and inherited is None:
         lock = parsed.arguments.get("lockfile", "1") == "1"
         endpoint = LockedUnixEndpoint(endpoint, parsed.arguments["address"], lock)
     for _ in parsed.wrappers:

@@ -36,6 +36,7 @@ class Group(Enum):
     ACCESS = "Access"
     ACEBASE = "AceBase"
     LOG = "Log"
+    PROCESS = "Process"
     LIMITS = "Limits"
 
 
@@ -306,6 +307,14 @@ OPTIONS: Final[tuple[Option, ...]] = (
         example='"info"',
         default="info",
         reloads=True,
+    ),
+    Option(
+        name="take_over_from",
+        kind=Kind.PATH,
+        group=Group.PROCESS,
+        metavar="SOCKET",
+        help="Take over all connections of the relay with the same option, if one is running.",
+        example='"/run/acebase-ipc/successor.sock"',
     ),
     *(
         _limit_option(name, limit, getattr(Limits(), name))

@@ -11,9 +11,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Final
+from typing import Any, Final, NoReturn
 
 from twisted.logger import Logger
+
+from acebase_ipc.errors import ConfigError
 
 OTHER_FILES = 100
 """File descriptors beside those of connections: ports, the log, the reactor, modules."""
@@ -25,16 +27,16 @@ log = Logger()
 
 
 class Signals:
-    """Receives SIGHUP and SIGUSR1 from the moment it is made, and others from :meth:`handle` on.
+    """Receives SIGHUP, SIGUSR1 and SIGUSR2 from the moment it is made; others with a handler.
 
-    Both would end the process by default. A signal that arrives before it has a handler, for
+    They would end the process by default. A signal that arrives before it has a handler, for
     example while modules are still imported, is handled later.
     """
 
     def __init__(self) -> None:
         self._handlers: dict[int, Callable[[], object]] = {}
         self._pending: set[int] = set()
-        for number in (signal.SIGHUP, signal.SIGUSR1):
+        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, self._receive)
 
     def handle(self, number: int, handler: Callable[[], object]) -> None:
@@ -113,6 +115,15 @@ class Launch:
 
         atexit.register(exit_now)
 
+    def end_now(self, text: str) -> NoReturn:
+        """End the process with status 1 at once, and with *text* on standard error.
+
+        Nothing is closed in an orderly way: connections that another process has stay open.
+        """
+        self._complain(text)
+        self._tell(_FAILED)
+        os._exit(1)
+
     def _complain(self, text: str) -> None:
         with suppress(OSError):
             os.write(self._stderr, f"{text}\n".encode("utf-8", "backslashreplace"))
@@ -143,6 +154,62 @@ def allow_files(connections: int) -> None:
                 connections=connections,
                 files=allowed,
             )
+
+
+class PidFile:
+    """The pid file of ``twistd``, which knows no successor.
+
+    It would refuse to start one while the predecessor runs, and the predecessor would remove the
+    file of its successor.
+
+    :param runner: the options of ``twistd``.
+    """
+
+    def __init__(self, runner: Any) -> None:
+        self._runner = runner
+        self._path = os.path.abspath(runner["pidfile"])
+        self._is_managed = False
+
+    def manage(self) -> None:
+        """Let ``twistd`` do nothing about the file from now on."""
+        self._runner["pidfile"] = ""
+        self._is_managed = True
+
+    def check(self) -> None:
+        """Check that no process has a file that ``twistd`` does not look at.
+
+        :raises ConfigError: if one has.
+        """
+        if not self._is_managed:
+            return
+        try:
+            pid = int(Path(self._path).read_text())
+            os.kill(pid, 0)
+        except (OSError, ValueError):
+            return
+        raise ConfigError(f"another relay is running, with the process id {pid} ({self._path})")
+
+    def write(self) -> None:
+        """Write the id of this process, in place of that of a predecessor."""
+        if not self._is_managed:
+            return
+        temporary = f"{self._path}.{os.getpid()}"
+        try:
+            Path(temporary).write_text(str(os.getpid()))
+            os.replace(temporary, self._path)
+        except OSError as error:
+            log.error("{path} is not written: {reason}", path=self._path, reason=error.strerror)
+
+    def remove(self) -> None:
+        """Remove the file, unless it is that of a successor."""
+        if self._is_managed:
+            with suppress(OSError):
+                if Path(self._path).read_text() == str(os.getpid()):
+                    os.remove(self._path)
+
+    def leave(self) -> None:
+        """Leave the file to a successor."""
+        self.manage()
 
 
 def remove_stale_pid_file(path: str) -> None:

@@ -125,7 +125,10 @@ def _addresses(family: int, data: bytes) -> tuple[IAddress | None, IAddress | No
 
 
 class ProxiedProtocol(ProtocolWrapper):
-    """Reads a PROXY header, then passes data on; has the addresses of the header."""
+    """Reads a PROXY header, then passes data on; has the addresses of the header.
+
+    :ivar begin: what it has read: the header, or a part of it.
+    """
 
     is_proxied = True
     """Tells the connection of a peer that its client is behind a proxy."""
@@ -137,6 +140,7 @@ class ProxiedProtocol(ProtocolWrapper):
     def __init__(self, factory: Any, protocol: Any) -> None:
         super().__init__(factory, protocol)
         self._unread = bytearray()
+        self.begin = b""
 
     def dataReceived(self, data: bytes) -> None:
         """Wait for the whole header, then pass on what follows it."""
@@ -153,7 +157,9 @@ class ProxiedProtocol(ProtocolWrapper):
             self.factory.refused(address, str(error))
             self.transport.abortConnection()
             return
+        self.begin = bytes(self._unread)
         if self._header is not None:
+            self.begin = self.begin[: self._header.size]
             rest = bytes(self._unread[self._header.size :])
             self._unread.clear()
             if rest:

@@ -36,12 +36,12 @@ def running_config(
 
 
 def changes(old: AceBaseIPCServerConfig, new: AceBaseIPCServerConfig) -> Iterator[Option]:
-    """Yield the options that differ, but for those of the log."""
+    """Yield the options that differ, but for those that are not of the server."""
     for each in OPTIONS:
         if each.group is Group.LIMITS:
             before, after = old.effective_limits, new.effective_limits
             is_changed = getattr(before, each.name) != getattr(after, each.name)
-        elif each.group is Group.LOG:
+        elif each.group in (Group.LOG, Group.PROCESS):
             continue
         else:
             is_changed = getattr(old, each.config_field) != getattr(new, each.config_field)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -34,10 +35,17 @@ from acebase_ipc.server.composition import compose
 from acebase_ipc.server.config import AceBaseIPCServerConfig
 from acebase_ipc.server.expansion import expand
 from acebase_ipc.server.expiry import CertificateWatch
+from acebase_ipc.server.handover.posted import PostsOfPredecessor, PostsToSuccessor
+from acebase_ipc.server.handover.preparing import Preparation
+from acebase_ipc.server.handover.snapshot import Arrival, Departure, Snapshot
+from acebase_ipc.server.handover.sockets import InheritedSockets, ListeningSocket
+from acebase_ipc.server.handover.successor import Link
+from acebase_ipc.server.handover.wire import HandOverError, Wire
 from acebase_ipc.server.listener import Listener
 from acebase_ipc.server.logging import LogObserver
 from acebase_ipc.server.quiet_stop import QuietStop
 from acebase_ipc.server.reloading import report_changes, running_config
+from acebase_ipc.server.state_codec import decode, encode
 from acebase_ipc.server.watched_files import WATCH_INTERVAL, WatchedFiles
 
 TICK = 1.0
@@ -56,12 +64,13 @@ class State(Enum):
 
     NEW = "not started"
     RUNNING = "serving"
+    HANDED_OVER = "a successor serves; the requests under way are answered"
     PAUSING = "serving until no transaction runs, or for as long as that may take"
     CLOSING = "refusing new requests with 503, closing connections"
     STOPPED = "nothing is open"
 
 
-_SERVING = frozenset({State.RUNNING, State.PAUSING})
+_SERVING = frozenset({State.RUNNING, State.PAUSING, State.HANDED_OVER})
 
 
 class AceBaseIPCServer(Service):
@@ -80,6 +89,8 @@ class AceBaseIPCServer(Service):
     :param log_level: the lowest level of the events that are logged: ``debug``, ``info``,
         ``warn`` or ``error``. Those below cost nothing.
     :param reload: what the admin endpoint's command ``reload`` calls; default: :meth:`reload`.
+    :param inherited: the listening sockets of a predecessor.
+    :param upgrade: what the admin endpoint's command ``upgrade`` calls; default: there is none.
     :raises ConfigError: if an endpoint string or the token file cannot be used.
     """
 
@@ -92,6 +103,8 @@ class AceBaseIPCServer(Service):
         observer: Observer | None = None,
         log_level: str = "info",
         reload: Callable[[], bool] | None = None,
+        inherited: InheritedSockets | None = None,
+        upgrade: Callable[[], Deferred[int]] | None = None,
     ) -> None:
         if reactor is None:
             from twisted.internet import reactor
@@ -111,8 +124,8 @@ class AceBaseIPCServer(Service):
             self.config, reactor, clock, wall, observers, lambda: self._state in _SERVING
         )
         self.listeners = [
-            Listener(each, reactor, observers, self._parts.proxies)
-            for each in expand(self.config.parsed_endpoints)
+            Listener(each, reactor, observers, self._parts.proxies, inherited=inherited)
+            for each in expand(self.config.parsed_endpoints, inherited)
         ]
         self._admin: Admin | None = None
         self._expiry = CertificateWatch(
@@ -131,10 +144,21 @@ class AceBaseIPCServer(Service):
                 wall,
                 self.reload if reload is None else reload,
                 self._expiry.timestamps,
+                upgrade,
             )
             self._admin = Admin(
-                self.config, control, self._parts, history, counts, observers, reactor, clock, wall
+                self.config,
+                control,
+                self._parts,
+                history,
+                counts,
+                observers,
+                reactor,
+                clock,
+                wall,
+                inherited,
             )
+        self._preparation: Preparation | None = None
         self._ticks = 0
         self._ticking = LoopingCall(self._tick)
         self._ticking.clock = reactor
@@ -354,6 +378,112 @@ class AceBaseIPCServer(Service):
         except (FirstError, TimeoutError):
             log.failure("closing a port failed")
 
+    # Handing over
+
+    def listening_sockets(self) -> list[ListeningSocket]:
+        """Return the sockets that it listens on, for a successor.
+
+        :raises ConfigError: if an endpoint has none of its own.
+        """
+        sockets = map(Listener.listening_socket, self._all_listeners)
+        return [each for each in sockets if each is not None]
+
+    @property
+    def journal_lock(self) -> int | None:
+        """The descriptor of the locked state directory; ``None`` without one."""
+        return None if self._parts.journal is None else self._parts.journal.lock
+
+    def prepare(self) -> Deferred[None]:
+        """Close what cannot be handed over; fires when that is done."""
+        self._preparation = Preparation(self._parts, self.listeners, self._reactor, self._clock)
+        return Deferred.fromCoroutine(self._preparation.run())
+
+    def go_on(self) -> None:
+        """Go on after :meth:`prepare`, because the hand-over has failed."""
+        preparation, self._preparation = self._preparation, None
+        if preparation is not None:
+            preparation.undo()
+
+    def depart(self) -> Departure:
+        """Return the connections that a hand-over takes along."""
+        return Departure(self._parts, self.listeners)
+
+    def take_snapshot(self, departure: Departure) -> Snapshot:
+        """Return all that a successor needs; it changes nothing, but that messages are written.
+
+        :raises HandOverError: if it is about to stop.
+        """
+        if self._state is not State.RUNNING:
+            raise HandOverError("it is about to stop")
+        return departure.take(self._clock())
+
+    def release(self, snapshot: Snapshot, journal_is_taken: bool) -> None:
+        """Forget what a successor has now; nothing of it is closed."""
+        self._state = State.HANDED_OVER
+        self._ticking.stop()
+        if self._parts.journal is not None:
+            self._parts.journal.release(journal_is_taken)
+        self._has_journal = False
+        for listener in self._all_listeners:
+            listener.release()
+        snapshot.release()
+
+    def finish_requests(self, timeout: float, wire: Wire) -> Deferred[Any]:
+        """Let the requests under way be answered, within *timeout* seconds, after a hand-over.
+
+        WebSockets that were closing already have the usual time for that.
+
+        :param wire: the socket to the successor, to which their messages are passed on.
+        """
+        posts = PostsToSuccessor(wire, self._reactor)
+        self._parts.site.context.pass_on = posts.post
+        closing = self._parts.connections.wait_closed(SHUTDOWN_TIMEOUT)
+        return gatherResults([self._parts.site.close(timeout), closing], consumeErrors=True)
+
+    def rehearse(self) -> None:
+        """Do once what :meth:`adopt` does with a state, as the first time takes longest."""
+        decode(encode(self._parts.relay.export(self._clock())))
+
+    def arrive(self) -> Arrival:
+        """Return what receives the connections of a predecessor."""
+        return Arrival(self._parts)
+
+    def adopt(self, arrival: Arrival, state: dict[str, Any], journal_lock: int | None) -> None:
+        """Start in the place of a predecessor, but use none of its connections yet.
+
+        :param state: of all its connections, and of what else it knows.
+        :param journal_lock: the descriptor of its locked state directory.
+        :raises Exception: if that is not possible; then the process has to end without closing a
+            connection.
+        """
+        journal = self._parts.journal
+        if journal is not None:
+            journal.begin(journal_lock)
+        elif journal_lock is not None:
+            os.close(journal_lock)
+        self._has_journal = True
+        error = self._begin()  # before, as a failure closes whatever is there
+        if error is not None:
+            raise error
+        arrival.adopt(state, self._clock())
+
+    def resume(self, arrival: Arrival, link: Link) -> None:
+        """Go on with the connections of a predecessor, which does not use them any more."""
+        if self._parts.journal is not None:
+            self._parts.journal.commit()
+        arrival.resume(self.listeners)
+        self._parts.relay.quiesce.end()
+        PostsOfPredecessor(
+            link.wire,
+            self._reactor,
+            lambda database, client_id, body: self._parts.post(
+                database, client_id, body, self._clock()
+            ),
+        )
+        link.release()
+        self._report_listening(None)
+        self._parts.connections.check_access(self._parts.access.revoked)
+
     # Running
 
     def reload(self, config: AceBaseIPCServerConfig | None = None) -> bool:
@@ -373,9 +503,7 @@ class AceBaseIPCServer(Service):
             files = WatchedFiles(new.reloaded_files)  # as they are before they are read
             tokens, admin_tokens = Tokens(new.rules()), Tokens(new.admin_rules())
             certificates = [
-                use
-                for each in self._all_listeners
-                if (use := each.read_certificate()) is not None
+                use for each in self._all_listeners if (use := each.read_certificate()) is not None
             ]
         except ConfigError as error:
             log.error("nothing is reloaded: {error}", error=str(error))

@@ -18,6 +18,7 @@ from acebase_ipc.relay.limits import Limits
 from acebase_ipc.server.config import AceBaseIPCServerConfig, is_exposed
 from acebase_ipc.server.config_file import read_config_file
 from acebase_ipc.server.endpoints import redact
+from acebase_ipc.server.handover.successor import VARIABLE
 from acebase_ipc.server.option_values import from_variable
 from acebase_ipc.server.options import (
     BY_NAME,
@@ -29,8 +30,8 @@ from acebase_ipc.server.options import (
 )
 from acebase_ipc.server.resources import lowered_defaults
 
-_OTHER_VARIABLES: Final = frozenset({f"{PREFIX}ADMIN_TOKEN"})
-"""Variables of the command ``acebase-ipc``."""
+_OTHER_VARIABLES: Final = frozenset({f"{PREFIX}ADMIN_TOKEN", VARIABLE})
+"""Variables of the command ``acebase-ipc``, and of a hand-over."""
 
 _SERVICE_LINK = re.compile(r"(tcp|udp)://\S+")
 """The value of a variable such as ``ACEBASE_IPC_PORT`` that Kubernetes makes for a service with
@@ -59,6 +60,11 @@ class Settings:
     def log_format(self) -> str | None:
         """The format of the log, if it was given."""
         return self.values.get("log_format")
+
+    @property
+    def take_over_from(self) -> str | None:
+        """The socket at which a predecessor is asked, and a successor can ask, if it was given."""
+        return self.values.get("take_over_from")
 
     @property
     def log_level(self) -> str | None:
@@ -144,7 +150,7 @@ def make_config(values: Mapping[str, Any]) -> AceBaseIPCServerConfig:
     arguments: dict[str, Any] = {"endpoints": (DEFAULT_ENDPOINT,)}
     for name, value in values.items():
         option = BY_NAME[name]
-        if name in limits or name in ("log_format", "log_level"):
+        if name in limits or name in ("log_format", "log_level", "take_over_from"):
             continue
         if name == "dialect":
             value = None if value == "auto" else Dialect(value)

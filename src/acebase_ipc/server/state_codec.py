@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
 from functools import cache
 from io import BytesIO
+from operator import attrgetter
 from struct import Struct
 from types import NoneType, UnionType
 from typing import Any, Final, get_args, get_origin, get_type_hints
@@ -46,9 +47,11 @@ class InvalidState(IPCError):
 
 def encode(state: RelayState) -> bytes:
     """Return the bytes of *state*."""
+    write = _writer(RelayState)
+    assert write is not None
     buffer = BytesIO()  # no second copy is made of the messages, which may fill the memory
     buffer.write(MAGIC + bytes(_CHECKSUM.size))
-    cbor2.dump(_plain(state), buffer)
+    cbor2.dump(write(state), buffer)
     with buffer.getbuffer() as data:
         _CHECKSUM.pack_into(data, len(MAGIC), crc32(data[_START:]))
     return buffer.getvalue()
@@ -73,6 +76,45 @@ def decode(data: bytes) -> RelayState:
     except Exception as error:  # whatever cbor2 finds
         raise InvalidState(f"it cannot be read: {type(error).__name__}") from None
     return state
+
+
+@cache
+def _writer(kind: Any) -> Callable[[Any], Any] | None:
+    """Return a function that makes a value of *kind* plain; ``None`` if each is plain."""
+    if is_dataclass(kind):
+        assert isinstance(kind, type)
+        hints = get_type_hints(kind)
+        names = [each.name for each in fields(kind)]
+        parts = [(index, _writer(hints[name])) for index, name in enumerate(names)]
+        nested = [(index, part) for index, part in parts if part is not None]
+        values = attrgetter(*names)
+
+        def write(value: Any) -> Any:
+            plain = list(values(value))
+            for index, part in nested:
+                plain[index] = part(plain[index])
+            return plain
+
+        return write
+    if get_origin(kind) is UnionType:
+        (other,) = (each for each in get_args(kind) if each is not NoneType)
+        inner = _writer(other)
+        return None if inner is None else lambda value: None if value is None else inner(value)
+    if get_origin(kind) is tuple:
+        return _tuple_writer([_writer(each) for each in get_args(kind) if each is not Ellipsis])
+    return None
+
+
+def _tuple_writer(parts: list[Callable[[Any], Any] | None]) -> Callable[[Any], Any] | None:
+    """Return the writer of a tuple whose values have these writers, one for all or one for each."""
+    if not any(parts):
+        return None
+    if len(parts) == 1:
+        (part,) = parts
+        return lambda value: [part(each) for each in value] if part else value
+    return lambda value: [
+        each if part is None else part(each) for part, each in zip(parts, value, strict=True)
+    ]
 
 
 def _check(state: RelayState) -> None:
@@ -131,14 +173,6 @@ def _check_indices(end: int, indices: Iterable[int]) -> None:
         raise LookupError
 
 
-def _plain(value: Any) -> Any:
-    if is_dataclass(value):
-        return [_plain(getattr(value, each.name)) for each in fields(value)]
-    if isinstance(value, tuple):
-        return [_plain(each) for each in value]
-    return value
-
-
 @cache
 def _reader(kind: Any) -> _Read:
     """Return a function that checks a value which was read, and returns it as one of *kind*."""
@@ -158,10 +192,23 @@ def _reader(kind: Any) -> _Read:
 
 
 def _record(make: Callable[..., Any], parts: list[_Read]) -> _Read:
+    """Return the reader of a list with these *parts*.
+
+    Each peer is one, so that texts and flags are checked together, and not by a call each.
+    """
+    kinds = {each: kind for kind, each in _SCALARS.items() if kind in (str, bytes, bool)}
+    plain = [index for index, part in enumerate(parts) if part in kinds]
+    expected = [kinds[parts[index]] for index in plain]
+    others = [(index, part) for index, part in enumerate(parts) if part not in kinds]
+
     def read(value: Any) -> Any:
         if type(value) is not list or len(value) != len(parts):
             raise InvalidState("it has a record of another kind")
-        return make(*[part(each) for part, each in zip(parts, value, strict=True)])
+        if [type(value[index]) for index in plain] != expected:
+            raise InvalidState("it has a record with a value of another kind")
+        for index, part in others:
+            value[index] = part(value[index])
+        return make(*value)
 
     return read
 

@@ -36,6 +36,10 @@ class Notifier:
         """Report that the service reloads its configuration; :meth:`ready` follows."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
+    def main_process(self, pid: int) -> None:
+        """Report that another process of the service serves from now on."""
+        self._send(f"MAINPID={pid}\nREADY=1")
+
     def stopping(self) -> None:
         """Report that the service is stopping."""
         self._send("STOPPING=1")

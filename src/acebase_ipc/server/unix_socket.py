@@ -35,12 +35,20 @@ class UnixPort:
     close its socket if the path is gone.
 
     :param closed: called when the port is closed.
+    :param lock: the descriptor of the locked file beside it; ``None`` without one.
+    :ivar inner: Twisted's port.
+    :ivar lock: the same as the parameter.
     """
 
     def __init__(
-        self, port: Any, factory: IProtocolFactory, closed: Callable[[], object] = lambda: None
+        self,
+        port: Any,
+        factory: IProtocolFactory,
+        closed: Callable[[], object] = lambda: None,
+        lock: int | None = None,
     ) -> None:
-        self._port = port
+        self.inner = port
+        self.lock = lock
         self._factory = factory
         self._closed = closed
 
@@ -49,16 +57,25 @@ class UnixPort:
 
     def getHost(self) -> IAddress:
         """Return the address of the port."""
-        address: IAddress = self._port.getHost()
+        address: IAddress = self.inner.getHost()
         return address
 
     def stopListening(self) -> Deferred[None]:
         """Close the port."""
-        self._port.stopReading()
-        self._port.socket.close()
-        self._factory.doStop()
+        self._close()
         self._closed()
         return succeed(None)
+
+    def release(self) -> None:
+        """Close the descriptors, which another process has, too; path and lock stay."""
+        self._close()
+        if self.lock is not None:
+            os.close(self.lock)
+
+    def _close(self) -> None:
+        self.inner.stopReading()
+        self.inner.socket.close()
+        self._factory.doStop()
 
 
 @implementer(IStreamServerEndpoint)
@@ -89,19 +106,56 @@ class LockedUnixEndpoint:
             raise CannotListenError(None, self._path, error) from None
 
         def opened(port: IListeningPort) -> UnixPort:
-            own = os.stat(self._path, follow_symlinks=False)
-
-            def closed() -> None:
-                _remove_if_same(self._path, own)
-                release(lock_file, lock)
-
-            return UnixPort(port, factory, closed)
+            return _port_at(self._path, port, factory, lock)
 
         def failed(failure: Any) -> Any:
             release(lock_file, lock)
             return failure
 
         return maybeDeferred(self._endpoint.listen, factory).addCallbacks(opened, failed)
+
+
+def _port_at(path: str, port: Any, factory: IProtocolFactory, lock: int | None) -> UnixPort:
+    """Return a port that removes its *path* when it is closed, and releases its *lock*."""
+    own = os.stat(path, follow_symlinks=False)
+
+    def closed() -> None:
+        _remove_if_same(path, own)
+        release(f"{path}.lock", lock)
+
+    return UnixPort(port, factory, closed, lock)
+
+
+@implementer(IStreamServerEndpoint)
+class AdoptedEndpoint:
+    """Listens on a socket on which another process listens, too, and is about to stop.
+
+    :param descriptor: of the socket; it is closed when the endpoint listens.
+    :param path: its path, which is removed at the end; ``None`` if it belongs to somebody else.
+    :param lock: the descriptor of the locked file beside it.
+    """
+
+    def __init__(self, reactor: Any, descriptor: int, path: str | None, lock: int | None) -> None:
+        self._reactor = reactor
+        self._descriptor = descriptor
+        self._path = path
+        self._lock = lock
+
+    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Accept the connections of the socket."""
+        return maybeDeferred(self._listen, factory)
+
+    def _listen(self, factory: IProtocolFactory) -> IListeningPort:
+        with socket.socket(fileno=self._descriptor) as adopted:
+            adopted.setblocking(False)
+            port: IListeningPort = self._reactor.adoptStreamPort(
+                adopted.fileno(), adopted.family, factory
+            )
+            if adopted.family != socket.AF_UNIX:
+                return port
+        if self._path is None:
+            return UnixPort(port, factory)
+        return _port_at(self._path, port, factory, self._lock)
 
 
 def lock_path(path: str) -> int:

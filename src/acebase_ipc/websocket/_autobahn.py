@@ -103,6 +103,28 @@ def buffered(transport: Any) -> int | None:
         return None
 
 
+def unwritten(transport: Any) -> bytes:
+    """Return the bytes in the buffer of a Twisted TCP *transport*.
+
+    Only to be called if :data:`TRANSPORT_IS_KNOWN`.
+    """
+    return b"".join((transport.dataBuffer[transport.offset :], *transport._tempDataBuffer))
+
+
+def detach(transport: Any) -> None:
+    """Close the descriptor of a Twisted socket *transport*, and nothing else of its connection.
+
+    Its methods ``loseConnection`` and ``abortConnection`` end the connection, which another
+    process may have, too.
+    """
+    transport.stopReading()
+    transport.stopWriting()
+    transport.connected = 0
+    transport.disconnected = 1
+    transport.producer = None
+    transport.socket.close()
+
+
 # Lean connections
 
 CLOSE_TIMEOUT: Final = 2.0

@@ -93,10 +93,38 @@ class PeerConnection:
         _watch_network(connection, self._surroundings.dead_after)
         sessions = self._surroundings.relay.sessions
         admitted = sessions.admit(self.handshake, connection, self._surroundings.wall())
-        self.peer = admitted.peer
-        connection.receive = partial(self._surroundings.relay.router.receive, admitted.peer)
-        connection.traffic = admitted.peer.traffic
+        self.belong_to(admitted.peer, connection)
         sessions.welcome(admitted)
+
+    def belong_to(self, peer: Peer, connection: WebSocketConnection) -> None:
+        """Let *connection* receive for *peer*, and count what that is sent."""
+        self.peer = peer
+        connection.receive = partial(self._surroundings.relay.router.receive, peer)
+        connection.traffic = peer.traffic
+
+    def adopt(
+        self,
+        connection: WebSocketConnection,
+        since: float,
+        pings: int,
+        pinged: tuple[int, float] | None,
+    ) -> None:
+        """Belong to a *connection* that another process has opened; :meth:`belong_to` follows.
+
+        :param since: when it was opened, in monotonic seconds.
+        :param pings: how many it was sent.
+        :param pinged: the first one that is not answered, and when it was sent.
+        """
+        self._websocket = connection
+        self._since = since
+        self._pings = pings
+        self._pinged = pinged
+
+    def forget(self) -> None:
+        """Belong to no peer any more, which another process has; nobody is told."""
+        self.peer = None
+        self._checks = ()
+        self._answer_checks(alive=False)
 
     def refused(self, refusal: MessageRefused) -> None:
         """Close the connection with the code for the reason."""

@@ -63,6 +63,7 @@ class PeerConnections:
     :param wall: returns the time in milliseconds since 1970.
     :ivar max_connections: how many may be open.
     :ivar factory: what the WebSockets share.
+    :ivar surroundings: what their listeners share.
     :ivar lags: how long the peers' processes have taken to answer pings, without the network.
     """
 
@@ -80,8 +81,8 @@ class PeerConnections:
         dead_after = math.ceil(interval + timeout)
         self._relay = relay
         self._observer = observer
-        self._surroundings = Surroundings(relay, observer, reactor, clock, wall, dead_after)
-        self.lags = self._surroundings.lags
+        self.surroundings = Surroundings(relay, observer, reactor, clock, wall, dead_after)
+        self.lags = self.surroundings.lags
         # The UTF-16 code units of a message are counted when it is complete.
         self.factory = WebSocketFactory[WebSocketConnection](
             relay.router.max_payload * MAX_UTF8_PER_UNIT,
@@ -117,7 +118,7 @@ class PeerConnections:
         """Turn *request* into the WebSocket of an accepted *handshake*."""
         upgraded = getattr(request.channel, "upgraded", lambda: None)
         upgraded()  # tells the relay's own Site; another Site does not count
-        listener = PeerConnection(self._surroundings, handshake, tokens, _is_proxied(request))
+        listener = PeerConnection(self.surroundings, handshake, tokens, _is_proxied(request))
         self.factory.work.units += UPGRADE
         client = request.getClientAddress()
         is_served = client != request.channel.getPeer()  # by a trusted proxy
@@ -127,6 +128,16 @@ class PeerConnections:
     def opened(self, connection: WebSocketConnection) -> None:
         """Count *connection*, which is open, and keep it alive."""
         self._keepalive.add(connection, self.factory.ticks)
+        self._count_address(connection, +1)
+
+    def adopt(self, connection: WebSocketConnection, silence: int, since_ping: int) -> None:
+        """Count *connection*, which another process has opened, and keep it alive.
+
+        :param silence: ticks since something arrived.
+        :param since_ping: ticks since it was to be pinged.
+        """
+        self.factory.connections.add(connection)
+        self._keepalive.adopt(connection, self.factory.ticks, silence, since_ping)
         self._count_address(connection, +1)
 
     def closed(self, connection: WebSocketConnection) -> None:

@@ -53,6 +53,9 @@ CLOSE_TOO_LARGE = 1009
 CLOSE_INTERNAL_ERROR = 1011
 CLOSE_NO_STATUS = 1005  # stands for a close frame without a code
 
+CONTROLS = range(8, 16)
+"""The opcodes of control frames (RFC 6455, section 5.5)."""
+
 PING_FRAME = b"\x89\x00"
 _PONG = 0x8A
 _MAX_CLOSE_REASON = 123  # bytes: RFC 6455, section 5.5
@@ -162,6 +165,10 @@ class WebSocketConnection(_autobahn.ServerProtocol):
     def __init__(self, listener: Listener, client: IAddress | None = None) -> None:
         """:param client: the address of the client behind a trusted proxy."""
         super().__init__()
+        self.set_up(listener, client)
+
+    def set_up(self, listener: Listener, client: IAddress | None) -> None:
+        """Set all attributes that an open connection has; Autobahn's others are in the class."""
         self.listener = listener
         self.transport: Any = None
         self.state = WebSocketServerProtocol.STATE_CONNECTING
@@ -205,22 +212,28 @@ class WebSocketConnection(_autobahn.ServerProtocol):
     def onOpen(self) -> None:
         """Take the transport over from Twisted's HTTP channel."""
         self._cancel_deadline()
+        if self._incoming is not None and self.factory.knows_parser:
+            self._incoming.opened(self.data)
         try:
             self.transport.unregisterProducer()
-            self.transport.registerProducer(self, True)
-            transport = self.transport
-            if self.factory.knows_transport and type(transport) is Server and not transport.TLS:
-                self._socket = transport.getHandle()
-                self._source = self.factory.read_for(self)
-                _autobahn.compact(transport)
-            else:
-                self.factory.hold(self, 0)
+            self.begin()
             _autobahn.drop_handshake_state(self)
             self.factory.opened(self)
             self.listener.opened(self)
         except Exception:
             self.crash("opening a connection")
         self.flush()  # so that the first message leaves in one write with the 101
+
+    def begin(self) -> None:
+        """Read from the transport, and write to it, as fast as that is possible."""
+        transport = self.transport
+        transport.registerProducer(self, True)
+        if self.factory.knows_transport and type(transport) is Server and not transport.TLS:
+            self._socket = transport.getHandle()
+            self._source = self.factory.read_for(self)
+            _autobahn.compact(transport)
+        else:
+            self.factory.hold(self, 0)
 
     # Receiving
 
@@ -345,6 +358,14 @@ class WebSocketConnection(_autobahn.ServerProtocol):
         if self._incoming is not None:
             self._incoming.fragment_bytes += len(payload)
         super().onMessageFrameData(payload)
+
+    def onFrameEnd(self) -> bool | None:
+        """Note what Autobahn has processed: a successor must not receive it again."""
+        is_control = self.current_frame.opcode in CONTROLS
+        is_valid: bool | None = super().onFrameEnd()
+        if self._incoming is not None and self.factory.knows_parser:
+            self._incoming.frame_ended(len(self.data), is_control)
+        return is_valid
 
     def onPing(self, payload: bytes) -> None:
         """Answer a ping; while the connection is full, only the last one (RFC 6455, 5.5.3)."""

@@ -53,6 +53,19 @@ class Keepalive(Generic[C]):
         connection.last_ping = now
         self._schedule(connection, now + self.ping_after)
 
+    def adopt(self, connection: C, now: int, silence: int, since_ping: int) -> None:
+        """Check *connection* as the process would have done that has opened it.
+
+        :param silence: ticks since something last arrived.
+        :param since_ping: ticks since it was last to be pinged.
+        """
+        connection.last_received = now - silence
+        connection.last_ping = now - since_ping
+        wait = self.ping_after - silence
+        if wait <= 0:
+            wait = min(self.ping_after - since_ping, self.dead_after - silence)
+        self._schedule(connection, now + max(1, wait))
+
     def discard(self, connection: C) -> None:
         """Remove *connection*, if it was added."""
         self._due.get(connection.next_check, set()).discard(connection)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 
 from acebase_ipc.relay.limits import KIB
 
@@ -38,6 +39,13 @@ class Slices:
         for piece in self._pieces:
             frames[id(piece.obj)] = memoryview(piece.obj).nbytes
         return self.size
+
+    def rest(self) -> Iterator[tuple[bytes, int]]:
+        """Yield each frame that is held here, and how many of its last bytes are left."""
+        for piece in self._pieces:
+            frame = piece.obj
+            assert isinstance(frame, bytes)
+            yield frame, len(piece)
 
     def take(self) -> bytes:
         """Remove and return the next slice."""

@@ -325,6 +325,10 @@ LINES = {
     "exporting the state failed": (
         "A defect of the relay: it stops without saving its state. Report it with the traceback."
     ),
+    "adopting the state failed": (
+        "A defect of the relay: it starts without the state. Report it with the traceback. If"
+        " writes hang, restart the master."
+    ),
     "saving the state failed": (
         "A defect of the relay: it stops without saving its state. Report it with the traceback."
     ),

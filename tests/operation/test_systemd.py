@@ -369,6 +369,8 @@ def test_the_drop_in_for_tls_differs_only_in_the_port(units: Path) -> None:
     port = "ssl:systemd:privateKey=/etc/acebase-ipc/key.pem:certKey=/etc/acebase-ipc/cert.pem"
     assert shlex.split(given) == shlex.split(plain.replace("--port systemd:", f"--port {port}"))
     assert parse_endpoint(port).is_inherited
+    assert settings(TLS)["ExecReload"] == ["", "/bin/kill -HUP $MAINPID"]
+    assert settings(TLS)["MemoryDenyWriteExecute"] == ["no"]
 
 
 def test_an_admin_endpoint_on_a_socket_that_is_open_to_the_network_needs_a_token() -> None:

@@ -120,6 +120,15 @@ def test_what_was_written_survives_a_crash(journal: FileJournal, directory: Path
     assert after_crash(directory) == FILLED
 
 
+def test_the_ids_of_locks_that_were_counted_before_survive(
+    journal: FileJournal, directory: Path
+) -> None:
+    journal.joined("db", "w1", True)
+    journal.counted("db", 150, 90)
+    (database,) = after_crash(directory).databases
+    assert (database.highest, database.former_highest) == (150, 90)
+
+
 def test_it_survives_a_second_crash(journal: FileJournal, directory: Path) -> None:
     fill(journal)
     successor = new_journal(killed(directory))

@@ -277,6 +277,19 @@ def test_master_warmup_is_how_long_requests_about_files_wait_for_a_new_master() 
     assert [each["type"] for each in master.envelopes()][-1:] == ["request"]
 
 
+@pytest.mark.parametrize("timeout", [0, 2])
+def test_quiesce_timeout_is_how_long_a_stop_waits_for_a_transaction(timeout: int) -> None:
+    relay = MemoryRelay(quiesce_timeout=timeout)
+    _, worker = join_with_lock(relay)
+    relay.stop()
+    if timeout:
+        assert worker.close_code is None
+        relay.pass_time(timeout, step=0.1)
+    assert worker.close_code == 1001
+    assert counts(relay)["NotQuiet"] == 1
+    relay.pass_time(5)
+
+
 # Memory of all together
 
 

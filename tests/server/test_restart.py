@@ -18,6 +18,7 @@ from acebase_ipc.testing import (
     AceBaseMemoryPeer,
     HandshakeRefused,
     MemoryRelay,
+    Opcode,
     upgrade_request,
 )
 from tests.relay.core import MASTER
@@ -150,6 +151,24 @@ def test_what_clients_send_until_they_have_closed_arrives(directory: Path) -> No
             assert second.received() == ["{1}", "{2}", "{3}", "{4}"]
             successor.join_acebase(W1)
             assert second.received() == []
+
+
+def test_nothing_is_sent_after_the_close_frame(directory: Path) -> None:
+    with running(directory, keepalive_interval=1, keepalive_timeout=1) as relay:
+        _, first, second = cluster(relay)
+        first.answers = second.answers = False
+        stop(relay)
+        assert first.frames()[-1].close_code == 1012
+        second.say(f"to:{W1};{{1}}", "{2}")
+        first.say("ping")
+        first.send(b"?", Opcode.PING)
+        relay.pass_time(1.5, 0.1)
+        assert first.frames() == []
+        first.leave()
+        second.leave()
+        relay.settle()
+        with running(directory, relay) as successor:
+            assert successor.join_acebase(W1).received() == ["{1}", "{2}", "pong"]
 
 
 def test_a_client_that_connects_while_others_close_is_closed_with_1012_too(directory: Path) -> None:

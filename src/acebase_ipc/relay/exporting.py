@@ -71,12 +71,13 @@ class Export:
         ledger = database.ledger
         locks = None if ledger is None else LedgerExport(ledger, self._now)
         peers = tuple(self._peer(each, locks) for each in database.peers.values())
+        awaiting = self._queue(database.awaiting_master)
         search = self._recovery.lost.export(database, self._now)
         return DatabaseState(
             name=database.name,
             peers=peers,
-            awaiting_master=self._queue(database.awaiting_master),
-            awaiting_age=self._now - database.awaiting_since if database.awaiting_master else 0.0,
+            awaiting_master=awaiting,
+            awaiting_age=self._now - database.awaiting_since if awaiting else 0.0,
             masters=database.masters,
             warm_up=self._warm_up.left(database, self._now),
             is_quiescing=self._quiesce.includes(database),

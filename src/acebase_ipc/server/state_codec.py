@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
 from functools import cache
+from io import BytesIO
 from operator import attrgetter
 from struct import Struct
 from types import NoneType, UnionType
@@ -31,6 +32,7 @@ MAGIC: Final = b"acebase-ipc state 1\n"
 
 _NAME: Final = b"acebase-ipc state "
 _CHECKSUM: Final = Struct("<I")
+_START: Final = len(MAGIC) + _CHECKSUM.size
 _LARGEST: Final = 2**63
 """Whole numbers are below this: ids of locks, counters, milliseconds since 1970."""
 
@@ -47,8 +49,12 @@ def encode(state: RelayState) -> bytes:
     """Return the bytes of *state*."""
     write = _writer(RelayState)
     assert write is not None
-    data = cbor2.dumps(write(state))
-    return MAGIC + _CHECKSUM.pack(crc32(data)) + data
+    buffer = BytesIO()  # no second copy is made of the messages, which may fill the memory
+    buffer.write(MAGIC + bytes(_CHECKSUM.size))
+    cbor2.dump(write(state), buffer)
+    with buffer.getbuffer() as data:
+        _CHECKSUM.pack_into(data, len(MAGIC), crc32(data[_START:]))
+    return buffer.getvalue()
 
 
 def decode(data: bytes) -> RelayState:
@@ -59,9 +65,8 @@ def decode(data: bytes) -> RelayState:
     if not data.startswith(MAGIC):
         is_other = data.startswith(_NAME)
         raise InvalidState("it is of another version" if is_other else "it is no state of a relay")
-    start = len(MAGIC) + _CHECKSUM.size
-    body = data[start:]
-    if len(data) < start or data[len(MAGIC) : start] != _CHECKSUM.pack(crc32(body)):
+    body = data[_START:]
+    if len(data) < _START or data[len(MAGIC) : _START] != _CHECKSUM.pack(crc32(body)):
         raise InvalidState("it is damaged or incomplete")
     try:
         state: RelayState = _reader(RelayState)(cbor2.loads(body))

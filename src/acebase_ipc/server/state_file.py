@@ -104,7 +104,7 @@ class StateFile:
 
         :returns: whether there is; if not, an error is logged.
         """
-        return self._attempt(lambda: self._write(encode(state)))
+        return self._attempt(lambda: self._write(b"", encode(state)))
 
     def save(self, state: RelayState, took: float) -> bool:
         """Save *state* for the next relay.
@@ -130,7 +130,7 @@ class StateFile:
 
     def _save(self, state: RelayState, took: float) -> None:
         times = _TIMES.pack(self._wall(), took)
-        self._write(_MAGIC + times + _CHECKSUM.pack(crc32(times)) + encode(state))
+        self._write(_MAGIC + times + _CHECKSUM.pack(crc32(times)), encode(state))
         os.replace(self._new, self._path)
         directory = os.open(self._directory, os.O_RDONLY)
         try:
@@ -138,9 +138,10 @@ class StateFile:
         finally:
             os.close(directory)
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, head: bytes, data: bytes) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         with open(os.open(self._new, flags, 0o600), "wb") as file:
+            file.write(head)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

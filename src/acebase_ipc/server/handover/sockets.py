@@ -30,10 +30,11 @@ def place_of(parsed: ParsedEndpoint, role: str) -> str:
     if not parsed.is_known:
         return f"{role} {parsed.inner}"
     kind = parsed.kind if parsed.kind in ("unix", "systemd") else "tcp"
-    given = {name: parsed.arguments[name] for name in _PLACE if parsed.arguments.get(name)}
+    arguments = parsed.arguments
     if parsed.kind == "tcp6":
-        given.setdefault("interface", "::")
-    return " ".join((role, kind, *(f"{name}={value}" for name, value in given.items())))
+        arguments = {"interface": "::", **arguments}
+    given = (f"{name}={arguments[name]}" for name in _PLACE if arguments.get(name))
+    return " ".join((role, kind, *given))
 
 
 @dataclass(frozen=True, slots=True)

@@ -335,6 +335,43 @@ LINES = {
         "A defect of the relay: that connection is closed, others continue. Report it with the"
         " traceback."
     ),
+    "the process {pid} has taken over": "Nothing: this process ends when it has answered.",
+    "{connections} connections are taken over, in {pause} ms": (
+        "Nothing: for that long no message was relayed. More than 1 s shows that the machine is"
+        " too busy."
+    ),
+    "the relay is not handed over, and goes on: {reason}": (
+        "Fix the reason, and try again. The lines of the other process before this one say more."
+    ),
+    "the relay is not handed over: {reason}": (
+        "Find out who has asked for it: a process of another user."
+    ),
+    "no successor can be started: {reason}": (
+        "Free memory or processes, or install the files that are missing, and try again."
+    ),
+    "the predecessor has ended before it has handed over anything": (
+        "Find out why it was killed. This process has started like any other; clients connect again."
+    ),
+    "nothing can be handed over at {path}: {reason}": (
+        "Give ``--take-over-from`` a path in a directory that the relay can write to. SIGUSR2 works"
+        " nevertheless."
+    ),
+    "{path} is not written: {reason}": (
+        "Let the relay write its pid file: the one that is there names its predecessor."
+    ),
+    **dict.fromkeys(
+        ("the hand-over failed", "taking over failed"),
+        "A defect of the relay: the old process goes on. Report it with the traceback.",
+    ),
+    **dict.fromkeys(
+        (
+            "releasing what is handed over failed",
+            "going on with what is taken over failed",
+            "going on with a connection failed",
+            "passing on a message failed",
+        ),
+        "A defect of the relay: a client may have to connect again. Report it with the traceback.",
+    ),
 }
 """What to do about each line that is not an event, by its format."""
 

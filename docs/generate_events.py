@@ -350,7 +350,7 @@ LINES = {
         "Free memory or processes, or install the files that are missing, and try again."
     ),
     "the predecessor has ended before it has handed over anything": (
-        "Find out why it was killed. This process has started like any other; clients connect again."
+        "Find out why it was killed. This process starts like any other; clients connect again."
     ),
     "nothing can be handed over at {path}: {reason}": (
         "Give ``--take-over-from`` a path in a directory that the relay can write to. SIGUSR2 works"

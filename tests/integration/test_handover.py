@@ -211,7 +211,7 @@ def test_nothing_grows_with_each_hand_over() -> None:
         for number in range(HAND_OVERS):
             relay.hand_over()
             say(clients[1], clients[0], "reader", f"message {number}")
-        assert relay.files() == files
+        assert relay.files() <= files
         assert psutil.Process(relay.present).memory_info().rss < memory * 1.1
 
 

@@ -183,6 +183,31 @@ def test_a_client_that_connects_while_others_close_is_closed_with_1012_too(direc
         late = AceBaseMemoryPeer(worker_id(3), waiting)
         assert late.close_code == 1012
         first.leave()
+        relay.settle()
+        with running(directory, relay) as successor:
+            assert successor.join_acebase(worker_id(3)).received() == []
+            assert successor.join_acebase(W2).received() == [f"connect:{worker_id(3)}"]
+
+
+def test_a_master_that_connects_while_others_close_is_asked_by_the_next_relay(
+    directory: Path,
+) -> None:
+    with running(directory, quiesce_timeout=0) as relay:
+        master, first, _ = cluster(relay)
+        first.answers = False
+        master.lose()
+        request = lock(W1, new_id())
+        first.say(request)
+        waiting = relay.connect()
+        relay.stop()
+        waiting.send(upgrade_request(AceBaseMemoryPeer.target(MASTER, "shop_data", "none")))
+        master = AceBaseMemoryPeer(MASTER, waiting)
+        assert master.welcome()
+        assert (master.received(), master.close_code) == ([], 1012)
+        first.leave()
+        relay.settle()
+        with running(directory, relay) as successor:
+            assert successor.join_acebase(MASTER).received() == [body_of(request)]
 
 
 def test_a_documented_peer_joins_again(directory: Path) -> None:

@@ -239,24 +239,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--between", type=float, default=1.0, help="seconds between two")
     options = parser.parse_args(arguments)
     relays = Relays()
-    clients = Clients(relays.port, options.busy, options.idle)
-    files, memory = relays.files(), relays.memory()
     stop = threading.Event()
-    thread = threading.Thread(target=clients.run, args=(stop,))
-    clients.begin()
-    thread.start()
-    pauses: list[float] = []
-    others: list[float] = []
-    frozen: list[float] = []
-    for number in range(1, options.rounds + 1):
+    try:
+        clients = Clients(relays.port, options.busy, options.idle)
+        files, memory = relays.files(), relays.memory()
+        thread = threading.Thread(target=clients.run, args=(stop,))
+        clients.begin()
+        thread.start()
+        pauses: list[float] = []
+        others: list[float] = []
+        frozen: list[float] = []
+        for number in range(1, options.rounds + 1):
+            time.sleep(options.between)
+            others += clients.take_longest()
+            frozen.append(relays.hand_over(number) / 1000)
+            time.sleep(0.2)
+            pauses += clients.take_longest()
         time.sleep(options.between)
-        others += clients.take_longest()
-        frozen.append(relays.hand_over(number) / 1000)
-        time.sleep(0.2)
-        pauses += clients.take_longest()
-    time.sleep(options.between)
-    stop.set()
-    thread.join()
+        stop.set()
+        thread.join()
+        after = f"{relays.files()}, memory {memory:.0f} -> {relays.memory():.0f} MiB"
+    finally:
+        stop.set()
+        relays.stop()
     every = [*clients.busy, *clients.idle]
     print(f"{options.busy} busy and {options.idle} idle peers, {options.rounds} hand-overs")
     print(f"sent {sum(each.sent for each in clients.busy)}", end=", ")
@@ -269,9 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if clients.busy:
         print(f"pause of a peer: {milliseconds(pauses)}; between: {milliseconds(others)}")
     print(f"pause of the relay: {milliseconds(frozen)}")
-    print(f"descriptors {files} -> {relays.files()}", end=", ")
-    print(f"memory {memory:.0f} -> {relays.memory():.0f} MiB")
-    relays.stop()
+    print(f"descriptors {files} -> {after}")
     return 0
 
 

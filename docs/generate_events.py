@@ -312,7 +312,8 @@ LINES = {
         "The disk of ``--state-dir`` is full, or the relay has too many locks. The relay continues"
         " as without this option until it is restarted."
     ),
-    "the state of the relay that stopped {age} s ago is restored": (
+    "the state of the relay that stopped {age} s ago is restored: {peers} peer(s) of"
+    " {databases} database(s)": (
         "Nothing: sessions, locks and requests go on, and clients are connected again."
     ),
     "the state in {path} is {age} s old: the sessions in it have expired": (
@@ -335,6 +336,10 @@ LINES = {
     "exporting the state failed": (
         "A defect of the relay: it stops without saving its state. Report it with the traceback."
     ),
+    "adopting the state failed": (
+        "A defect of the relay: it starts without the state. Report it with the traceback. If"
+        " writes hang, restart the master."
+    ),
     "saving the state failed": (
         "A defect of the relay: it stops without saving its state. Report it with the traceback."
     ),
@@ -345,6 +350,43 @@ LINES = {
     "a step of a connection failed": (
         "A defect of the relay: that connection is closed, others continue. Report it with the"
         " traceback."
+    ),
+    "the process {pid} has taken over": "Nothing: this process ends when it has answered.",
+    "{connections} connections are taken over, in {pause} ms": (
+        "Nothing: for that long no message was relayed. More than 1 s shows that the machine is"
+        " too busy."
+    ),
+    "the relay is not handed over, and goes on: {reason}": (
+        "Fix the reason, and try again. The lines of the other process before this one say more."
+    ),
+    "the relay is not handed over: {reason}": (
+        "Find out who has asked for it: a process of another user."
+    ),
+    "no successor can be started: {reason}": (
+        "Free memory or processes, or install the files that are missing, and try again."
+    ),
+    "the predecessor has ended before it has handed over anything": (
+        "Find out why it was killed. This process starts like any other; clients connect again."
+    ),
+    "nothing can be handed over at {path}: {reason}": (
+        "Give ``--take-over-from`` a path in a directory that the relay can write to. SIGUSR2 works"
+        " nevertheless."
+    ),
+    "{path} is not written: {reason}": (
+        "Let the relay write its pid file: the one that is there names its predecessor."
+    ),
+    **dict.fromkeys(
+        ("the hand-over failed", "taking over failed"),
+        "A defect of the relay: the old process goes on. Report it with the traceback.",
+    ),
+    **dict.fromkeys(
+        (
+            "releasing what is handed over failed",
+            "going on with what is taken over failed",
+            "going on with a connection failed",
+            "passing on a message failed",
+        ),
+        "A defect of the relay: a client may have to connect again. Report it with the traceback.",
     ),
 }
 """What to do about each line that is not an event, by its format."""

@@ -17,6 +17,7 @@ from twisted.scripts._twistd_unix import ServerOptions
 from acebase_ipc.admin.counts import KINDS
 from acebase_ipc.admin.families import METRICS
 from acebase_ipc.cli.main import cli
+from acebase_ipc.relay.limits import MIB, Limits
 from acebase_ipc.server.options import CONFIG, OPTIONS
 from acebase_ipc.testing import pytest as fixtures
 from tests.documents import DOCS, PROJECT, parse, read
@@ -166,6 +167,26 @@ def test_events_and_classes_exist(path: Path) -> None:
         if re.fullmatch(r"[A-Z][a-z]+(?:[A-Z][a-z]+)+", text):
             known = {*KINDS, *OF_OTHERS, *vars(builtins)}
             assert text in known or f"class {text}" in PACKAGE, text
+
+
+NUMBERS = {"five": "5", "ten": "10"}
+
+DEFAULT = re.compile(
+    r"(\w+) (seconds|MiB)(?: \w+)*? \(``--([a-z-]+)``[;)]|``--([a-z-]+)`` \((\d+) MiB\)"
+)
+"""``15 seconds (--option)``, ``64 MiB (--option)`` and ``--option (64 MiB)``."""
+
+
+def test_the_documents_state_the_defaults_of_options() -> None:
+    found = 0
+    for path in TEXTS:
+        for number, unit, after, before, size in DEFAULT.findall(" ".join(read(path).split())):
+            option = (after or before).replace("-", "_")
+            default = getattr(Limits(), option)
+            stated = float(NUMBERS.get(number, number) or size)
+            assert default == stated * (1 if unit == "seconds" else MIB), (path, option)
+            found += 1
+    assert found > 10
 
 
 def titles(path: Path) -> set[str]:

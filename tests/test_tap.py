@@ -356,7 +356,7 @@ def test_help_has_a_text_for_every_option(usage: str) -> None:
 
 def test_help_has_groups(usage: str) -> None:
     groups = re.findall(r"^(\S+):$", usage, re.MULTILINE)
-    assert groups == ["Listen", "Access", "AceBase", "Log", "Limits", "General"]
+    assert groups == ["Listen", "Access", "AceBase", "Log", "Process", "Limits", "General"]
 
 
 @pytest.mark.parametrize(

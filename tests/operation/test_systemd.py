@@ -336,7 +336,25 @@ def test_tls_on_the_sockets_of_the_unit(tmp_path: Path, kind: str) -> None:
             relay.kill()
 
 
-def test_the_drop_in_for_tls_is_valid_and_serves_tls(units: Path) -> None:
+def test_one_socket_with_tls_and_one_without(tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path)
+    ports = (f"ssl:systemd:index=1:privateKey={certificate.pem}", "systemd:index=0")
+    with listening_socket() as plain, listening_socket() as secure:
+        command = (TWISTD, "--nodaemon", "--pidfile=", "acebase-ipc")
+        options = [word for port in ports for word in ("--port", port)]
+        inherited = [plain.fileno(), secure.fileno()]
+        relay = Process("relay", activated([plain, secure], *command, *options), {}, inherited)
+        try:
+            relay.wait_for("start", lambda: "#info] ready" in relay.text())
+            shown = certificate_at(secure, certificate.root, "localhost")
+            assert shown == certificate.certificate.read_text()
+            with urlopen(f"http://127.0.0.1:{plain.getsockname()[1]}/healthz") as page:
+                assert page.read() == b"ok"
+        finally:
+            relay.kill()
+
+
+def test_the_drop_in_for_tls_differs_only_in_the_port(units: Path) -> None:
     drop_in = units / f"{SERVICE.name}.d"
     drop_in.mkdir()
     text = TLS.read_text(encoding="utf-8")
@@ -351,6 +369,8 @@ def test_the_drop_in_for_tls_is_valid_and_serves_tls(units: Path) -> None:
     port = "ssl:systemd:privateKey=/etc/acebase-ipc/key.pem:certKey=/etc/acebase-ipc/cert.pem"
     assert shlex.split(given) == shlex.split(plain.replace("--port systemd:", f"--port {port}"))
     assert parse_endpoint(port).is_inherited
+    assert settings(TLS)["ExecReload"] == ["", "/bin/kill -HUP $MAINPID"]
+    assert settings(TLS)["MemoryDenyWriteExecute"] == ["no"]
 
 
 def test_an_admin_endpoint_on_a_socket_that_is_open_to_the_network_needs_a_token() -> None:

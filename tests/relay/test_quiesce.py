@@ -83,6 +83,19 @@ def test_it_is_quiet_after_a_moment_of_silence() -> None:
     assert cluster.is_quiet(SILENCE * 1.01)
 
 
+def test_it_is_quiet_after_a_while_even_if_somebody_is_never_silent() -> None:
+    cluster = Cluster()
+    cluster.holds(W1, 7, "t1")
+    cluster.begins()
+    moments = 0
+    while not cluster.is_quiet(SILENCE / 2):
+        cluster.workers[W2].says(f'{{"type":"notification","from":"{W2}"}}')
+        moments += 1
+        if moments == 20:
+            cluster.releases(W1, 7)
+    assert 20 + 10 <= moments <= 20 + 12
+
+
 def test_pings_do_not_count() -> None:
     cluster = Cluster()
     cluster.begins()

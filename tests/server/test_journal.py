@@ -490,3 +490,58 @@ def test_it_restores_what_a_model_has(tmp_path: Path, steps: list[tuple[Any, ...
                 model.note(kind, *values, *([number] if kind == "joined" else []))
         assert view(after_crash(directory)) == model.view()
         journal.close()
+
+
+# Handing over
+
+
+def test_a_successor_begins_beside_its_predecessor(tmp_path: Path) -> None:
+    predecessor, successor = new_journal(tmp_path), new_journal(tmp_path)
+    predecessor.open()
+    predecessor.joined("db", "worker1", restarts=True)
+    assert predecessor.lock is not None
+    assert successor.begin(os.dup(predecessor.lock))
+    successor.joined("db", "worker2", restarts=True)
+    predecessor.joined("db", "worker3", restarts=True)  # it goes on until the other one commits
+
+    def workers() -> list[str]:
+        restored = after_crash(tmp_path)
+        return [worker.client_id for each in restored.databases for worker in each.workers]
+
+    assert workers() == ["worker1", "worker3"]
+    successor.commit()
+    assert workers() == ["worker2"]
+    predecessor.release(is_taken=True)
+    assert workers() == ["worker2"]
+    with pytest.raises(ConfigError, match="another relay uses it"):
+        new_journal(tmp_path).open()
+    successor.close()
+    assert workers() == []
+
+
+def test_a_successor_that_ends_before_it_commits_changes_nothing(tmp_path: Path) -> None:
+    predecessor = new_journal(tmp_path)
+    predecessor.open()
+    predecessor.joined("db", "worker1", restarts=True)
+    for _ in range(2):
+        successor = new_journal(tmp_path)
+        assert predecessor.lock is not None
+        successor.begin(os.dup(predecessor.lock))
+        successor.joined("db", "worker2", restarts=True)
+        successor._close()
+    restored = after_crash(tmp_path)
+    assert [each.client_id for each in restored.databases[0].workers] == ["worker1"]
+    predecessor.close()
+
+
+def test_a_successor_with_another_directory_takes_no_journal(tmp_path: Path) -> None:
+    predecessor, successor = new_journal(tmp_path / "one"), new_journal(tmp_path / "two")
+    predecessor.open()
+    predecessor.joined("db", "worker1", restarts=True)
+    assert predecessor.lock is not None
+    assert not successor.begin(os.dup(predecessor.lock))
+    successor.commit()
+    predecessor.release(is_taken=False)
+    assert after_crash(tmp_path / "one").databases == ()
+    new_journal(tmp_path / "one").open()
+    successor.close()

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from acebase_ipc.relay.quiesce import SILENCE
+from acebase_ipc.relay.relay import Relay
 from acebase_ipc.server.service import State
 from acebase_ipc.testing import (
     AceBaseMemoryPeer,
@@ -183,6 +184,31 @@ def test_a_client_that_connects_while_others_close_is_closed_with_1012_too(direc
         late = AceBaseMemoryPeer(worker_id(3), waiting)
         assert late.close_code == 1012
         first.leave()
+        relay.settle()
+        with running(directory, relay) as successor:
+            assert successor.join_acebase(worker_id(3)).received() == []
+            assert successor.join_acebase(W2).received() == [f"connect:{worker_id(3)}"]
+
+
+def test_a_master_that_connects_while_others_close_is_asked_by_the_next_relay(
+    directory: Path,
+) -> None:
+    with running(directory, quiesce_timeout=0) as relay:
+        master, first, _ = cluster(relay)
+        first.answers = False
+        master.lose()
+        request = lock(W1, new_id())
+        first.say(request)
+        waiting = relay.connect()
+        relay.stop()
+        waiting.send(upgrade_request(AceBaseMemoryPeer.target(MASTER, "shop_data", "none")))
+        master = AceBaseMemoryPeer(MASTER, waiting)
+        assert master.welcome()
+        assert (master.received(), master.close_code) == ([], 1012)
+        first.leave()
+        relay.settle()
+        with running(directory, relay) as successor:
+            assert successor.join_acebase(MASTER).received() == [body_of(request)]
 
 
 def test_a_documented_peer_joins_again(directory: Path) -> None:
@@ -320,6 +346,23 @@ def test_a_file_that_cannot_be_used_is_kept_and_one_warning_says_so(
             assert "state.unusable" in line
             assert directory.joinpath("state.unusable").read_bytes() == data
             assert not path.exists()
+            assert successor.join_acebase(W1).received() == []
+            assert len(successor.server.get_clients("shop_data")) == 1
+
+
+def test_a_defect_does_not_prevent_the_start(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(relay: Relay, now: float) -> None:
+        raise LookupError("a defect")
+
+    with running(directory) as relay:
+        cluster(relay)
+        stop(relay)
+        monkeypatch.setattr(Relay, "resume", fail)
+        with running(directory, relay, expect_errors=True) as successor:
+            assert successor.logged("adopting the state failed")
+            assert directory.joinpath("state.unusable").exists()
             assert successor.join_acebase(W1).received() == []
             assert len(successor.server.get_clients("shop_data")) == 1
 

@@ -110,7 +110,8 @@ def test_the_end_of_a_connection_is_logged_for_debugging(level: str) -> None:
     server.start()
     relay.port = reactor.ports[-1]
     relay.join("alice").leave()
-    ends = relay.logged("the connection of alice from 127.0.0.1:", " has ended after 0 s: 1000")
+    end = " has ended after 0 s: 1000, no reason given (clean: True)"
+    ends = relay.logged("the connection of alice from 127.0.0.1:", end)
     assert len(ends) == (level == "debug")
     server.stop()
     relay.pass_time(6)

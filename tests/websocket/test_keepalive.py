@@ -113,3 +113,13 @@ def test_an_idle_peer_that_answers_is_pinged_only_because_it_is_silent() -> None
         for _, silent in keepalive.due(now):
             assert silent == PING_AFTER
             line.last_received = now
+
+
+def test_another_process_goes_on_with_a_connection() -> None:
+    for silence, since_ping, first in ((0, 0, 5), (3, 3, 2), (5, 0, 3), (6, 1, 2), (7, 2, 1)):
+        keepalive = Keepalive[Line](PING_AFTER, DEAD_AFTER)
+        line = Line()
+        keepalive.adopt(line, 100, silence, since_ping)
+        due = [now for now in range(101, 130) if [*keepalive.due(now)]]
+        assert due[0] == 100 + first, silence
+        assert due[-1] == 100 + DEAD_AFTER - silence

@@ -37,6 +37,10 @@ from acebase_ipc.relay.queue import MessageQueue
 SILENCE: Final = 0.1
 """Seconds without a message after which a database is quiet: events follow a lock's release."""
 
+NOISE: Final = 0.5
+"""Seconds after which it is quiet without that silence: processes that send notifications all the
+time, or are no AceBase processes, must not let all others wait."""
+
 _NAMED: Final = 5
 """Peers of a database that a warning is given about at most."""
 
@@ -48,12 +52,14 @@ class _Waiting:
     :ivar since: when that began, in monotonic seconds.
     :ivar received: the messages of its peers so far.
     :ivar silent_since: when the last of them had come.
+    :ivar ended_since: since when nobody has a lock or an open request; ``None`` if somebody has.
     :ivar tids: the transactions whose first request is withheld.
     """
 
     since: float
     received: int
     silent_since: float
+    ended_since: float | None = None
     tids: set[bytes] = field(default_factory=set)
 
 
@@ -75,7 +81,7 @@ class Quiesce:
         :param now: monotonic seconds.
         """
         for database in databases:
-            if _has_work(database) and database not in self._waiting:
+            if database not in self._waiting and _has_work(database):
                 self.adopt(database, now)
 
     def includes(self, database: Database) -> bool:
@@ -99,9 +105,16 @@ class Quiesce:
             received = _received(database)
             if received != waiting.received:
                 waiting.received, waiting.silent_since = received, now
-            if now < waiting.since + self.timeout and _has_work(database):
-                is_silent = now >= waiting.silent_since + SILENCE
-                is_quiet = is_quiet and is_silent and _has_ended(database)
+            if now >= waiting.since + self.timeout or not _has_work(database):
+                continue
+            if not _has_ended(database):
+                waiting.ended_since = None
+                is_quiet = False
+                continue
+            if waiting.ended_since is None:
+                waiting.ended_since = now
+            is_silent = now >= waiting.silent_since + SILENCE
+            is_quiet = is_quiet and (is_silent or now >= waiting.ended_since + NOISE)
         return is_quiet
 
     def report_unfinished(self, now: float) -> None:

@@ -196,14 +196,16 @@ class Sessions:
         """Welcome a peer, tell the others if it is new, and deliver its queue."""
         peer, database = admitted.peer, admitted.peer.database
         others = [each for each in database.peers.values() if each is not peer]
+        if self._farewell is not None and peer.connection is not None:
+            self._delivery.send(peer, self._welcome)
+            peer.connection.suspend(*self._farewell)
+            if admitted.arrival is Arrival.JOINED:
+                self._introduce(peer, others)
+            return  # it receives its queue from the next relay, so that it can answer
         queued = peer.queue.take_all()
         self._delivery.send(peer, self._welcome)
         if admitted.arrival is Arrival.JOINED:
-            self._tell(others, connected(peer.id))
-            self._observer.report(
-                PeerJoined(database.name, peer.client_id, peer.dialect.value, peer.address)
-            )
-            self._introductions.introduce(peer)
+            self._introduce(peer, others)
         elif admitted.arrival is Arrival.RESTARTED:
             self._tell(others, disconnected(peer.id))
             self._tell(others, connected(peer.id))
@@ -216,8 +218,13 @@ class Sessions:
         is_back = admitted.arrival is not Arrival.JOINED
         if queued or is_back:
             self._delivery.deliver_queued(queued, peer, is_back)
-        if self._farewell is not None and peer.connection is not None:
-            peer.connection.suspend(*self._farewell)
+
+    def _introduce(self, newcomer: Peer, others: Collection[Peer]) -> None:
+        """Tell the *others* of a new peer, and introduce them to each other."""
+        self._tell(others, connected(newcomer.id))
+        name, dialect = newcomer.database.name, newcomer.dialect.value
+        self._observer.report(PeerJoined(name, newcomer.client_id, dialect, newcomer.address))
+        self._introductions.introduce(newcomer)
 
     def suspend_all(self, code: int, reason: str) -> None:
         """Close all connections, also those of peers that are welcomed from now on.

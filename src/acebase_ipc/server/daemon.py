@@ -199,8 +199,8 @@ class Daemon(Service):
             self.server.rehearse()
             with without_collection():
                 state = link.receive(arrival)
-                self.server.adopt(arrival, state, link.take_lock())
-                link.take_over(self.server.journal_lock is not None)
+                takes_journal = self.server.adopt(arrival, state, link.take_lock())
+                link.take_over(takes_journal)
                 self._resume(arrival, link)  # there is no way back any more
         except Ended:
             log.warn("the predecessor has ended before it has handed over anything")

@@ -98,15 +98,17 @@ class FileJournal:
         """The descriptor of the directory, which is locked while the journal is open."""
         return self._lock
 
-    def begin(self, lock: int | None) -> None:
-        """Begin a journal beside that of a predecessor, which it replaces with :meth:`commit`.
+    def begin(self, lock: int | None) -> bool:
+        """Begin a journal, beside that of a predecessor, which it replaces with :meth:`commit`.
 
         :param lock: the descriptor of the predecessor's directory, which belongs to this object
             from now on; ``None`` if the predecessor has no journal.
+        :returns: whether the predecessor's journal is in the same directory.
         :raises ConfigError: as :meth:`open`.
         """
+        is_own = lock is not None and self._is_own(lock)
         try:
-            if lock is not None and not self._is_own(lock):
+            if lock is not None and not is_own:
                 os.close(lock)
                 lock = None
             if lock is None:
@@ -121,6 +123,7 @@ class FileJournal:
         except OSError as error:
             self._close()
             raise self._unusable(error) from None
+        return is_own
 
     def _is_own(self, directory: int) -> bool:
         try:

@@ -217,7 +217,7 @@ class Listener:
         try:
             return partial(certificate.use, certificate.read())
         except Exception as error:  # parsers raise whatever their libraries do
-            raise self._unusable(error) from error
+            raise self._unusable(error, "use the certificate of") from error
 
     def warn(self, requires_token: bool) -> None:
         """Warn if the port is open to more than this machine, with too little protection."""
@@ -237,11 +237,11 @@ class Listener:
             return f"{self._scheme}{'s' if self._parsed.is_secure else ''}://{where}"
         return where
 
-    def _unusable(self, error: BaseException | None) -> ConfigError:
+    def _unusable(self, error: BaseException | None, doing: str = "listen on") -> ConfigError:
         reason = str(error) or type(error).__name__
         if reason.startswith("Unknown endpoint type"):
             reason += ": write 9163, or tcp:9163:interface=127.0.0.1"
-        return ConfigError(f"cannot listen on {self._parsed.redacted!r}: {reason}")
+        return ConfigError(f"cannot {doing} {self._parsed.redacted!r}: {reason}")
 
 
 def limit_accepts(port: Port, most: int, pause: float, reactor: IReactorTime) -> None:

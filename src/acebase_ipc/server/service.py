@@ -448,17 +448,18 @@ class AceBaseIPCServer(Service):
         """Return what receives the connections of a predecessor."""
         return Arrival(self._parts)
 
-    def adopt(self, arrival: Arrival, state: dict[str, Any], journal_lock: int | None) -> None:
+    def adopt(self, arrival: Arrival, state: dict[str, Any], journal_lock: int | None) -> bool:
         """Start in the place of a predecessor, but use none of its connections yet.
 
         :param state: of all its connections, and of what else it knows.
         :param journal_lock: the descriptor of its locked state directory.
+        :returns: whether its journal goes on here.
         :raises Exception: if that is not possible; then the process has to end without closing a
             connection.
         """
-        journal = self._parts.journal
+        journal, takes_journal = self._parts.journal, False
         if journal is not None:
-            journal.begin(journal_lock)
+            takes_journal = journal.begin(journal_lock)
         elif journal_lock is not None:
             os.close(journal_lock)
         self._has_journal = True
@@ -466,6 +467,7 @@ class AceBaseIPCServer(Service):
         if error is not None:
             raise error
         arrival.adopt(state, self._clock())
+        return takes_journal
 
     def resume(self, arrival: Arrival, link: Link) -> None:
         """Go on with the connections of a predecessor, which does not use them any more."""

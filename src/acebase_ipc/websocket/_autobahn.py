@@ -21,6 +21,7 @@ from autobahn.twisted.websocket import WebSocketClientProtocol, WebSocketServerP
 from autobahn.util import wildcards2patterns
 from autobahn.websocket.protocol import TrafficStats
 from autobahn.websocket.utf8validator import Utf8Validator
+from autobahn.websocket.xormasker import create_xor_masker
 from twisted.internet.tcp import Server
 from twisted.web.http import HTTPChannel
 
@@ -55,8 +56,17 @@ def missing_names(kind: type, names: Iterable[str]) -> frozenset[str]:
     return frozenset(names) - known
 
 
-PARSER_NAMES: Final = ("_dataReceived", "current_frame", "data", "inside_message")
-"""Names that show whether Autobahn is between two messages, and feed it without logging."""
+PARSER_NAMES: Final = (
+    "_dataReceived",
+    "control_frame_data",
+    "current_frame",
+    "data",
+    "frame_data",
+    "inside_message",
+    "message_data",
+    "message_is_binary",
+)
+"""Names that feed Autobahn without logging, and show what it has received of a message."""
 
 TRANSPORT_NAMES: Final = ("dataBuffer", "_tempDataBuffer", "_tempDataLen", "offset")
 """Names that show how many bytes a Twisted transport has buffered."""
@@ -84,6 +94,46 @@ def feed(protocol: Any, data: bytes) -> None:
     Only to be called if :data:`PARSER_IS_KNOWN`.
     """
     protocol._dataReceived(data)
+
+
+def received_in_part(protocol: Any) -> bytes:
+    """Return what Autobahn's *protocol* has received since the last message, as a client's frames.
+
+    The fragments of a message are one, and control frames that were processed are left out.
+    Only to be called if :data:`PARSER_IS_KNOWN`.
+    """
+    parts: list[bytes] = []
+    frame = protocol.current_frame
+    if protocol.inside_message:
+        is_first = frame is not None and frame.opcode in _DATA
+        if not is_first:
+            payload = b"".join(protocol.message_data)
+            parts.append(_header(False, 2 if protocol.message_is_binary else 1, len(payload)))
+            parts.append(payload)
+    if frame is not None:
+        is_control = frame.opcode > _LAST_DATA
+        pieces = protocol.control_frame_data if is_control else protocol.frame_data
+        parts.append(_header(frame.fin, frame.opcode, frame.length, frame.mask))
+        parts.append(create_xor_masker(frame.mask).process(b"".join(pieces)))
+    return b"".join((*parts, protocol.data))
+
+
+_DATA: Final = frozenset({1, 2})
+"""The opcodes of the first frame of a message (RFC 6455, section 5.2)."""
+
+_LAST_DATA: Final = 7
+_NO_MASK: Final = b"\0\0\0\0"
+
+
+def _header(final: bool, opcode: int, length: int, mask: bytes = _NO_MASK) -> bytes:
+    """Return the header of a client's frame."""
+    size = b""
+    form = length
+    if length >= 1 << 16:
+        form, size = 127, length.to_bytes(8, "big")
+    elif length > 125:
+        form, size = 126, length.to_bytes(2, "big")
+    return bytes((final << 7 | opcode, 0x80 | form)) + size + mask
 
 
 def is_empty(transport: Any) -> bool:

@@ -53,9 +53,6 @@ CLOSE_TOO_LARGE = 1009
 CLOSE_INTERNAL_ERROR = 1011
 CLOSE_NO_STATUS = 1005  # stands for a close frame without a code
 
-CONTROLS = range(8, 16)
-"""The opcodes of control frames (RFC 6455, section 5.5)."""
-
 PING_FRAME = b"\x89\x00"
 _PONG = 0x8A
 _MAX_CLOSE_REASON = 123  # bytes: RFC 6455, section 5.5
@@ -212,8 +209,6 @@ class WebSocketConnection(_autobahn.ServerProtocol):
     def onOpen(self) -> None:
         """Take the transport over from Twisted's HTTP channel."""
         self._cancel_deadline()
-        if self._incoming is not None and self.factory.knows_parser:
-            self._incoming.opened(self.data)
         try:
             self.transport.unregisterProducer()
             self.begin()
@@ -358,14 +353,6 @@ class WebSocketConnection(_autobahn.ServerProtocol):
         if self._incoming is not None:
             self._incoming.fragment_bytes += len(payload)
         super().onMessageFrameData(payload)
-
-    def onFrameEnd(self) -> bool | None:
-        """Note what Autobahn has processed: a successor must not receive it again."""
-        is_control = self.current_frame.opcode in CONTROLS
-        is_valid: bool | None = super().onFrameEnd()
-        if self._incoming is not None and self.factory.knows_parser:
-            self._incoming.frame_ended(len(self.data), is_control)
-        return is_valid
 
     def onPing(self, payload: bytes) -> None:
         """Answer a ping; while the connection is full, only the last one (RFC 6455, 5.5.3)."""

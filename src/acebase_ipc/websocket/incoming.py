@@ -107,10 +107,8 @@ class Incoming:
     __slots__ = (
         "_between_messages",
         "_connection",
-        "_fed",
         "_fragments",
         "_head",
-        "_kept",
         "_partial",
         "_postponed",
         "fragment_bytes",
@@ -125,8 +123,6 @@ class Incoming:
         self._partial: PartialText | None = None
         self._head = b""  # the beginning of a text's header
         self._postponed: tuple[list[bytes], bytes] | None = None
-        self._fed = bytearray()  # what Autobahn was fed since the last message, without controls
-        self._kept = 0  # bytes of that up to the end of the last fragment
         self._fragments = 0
         self.fragment_bytes = 0
 
@@ -138,7 +134,7 @@ class Incoming:
     @property
     def memory(self) -> int:
         """The received bytes that are held here."""
-        held = self._fragments * FRAGMENT_OVERHEAD + self.fragment_bytes + len(self._fed)
+        held = self._fragments * FRAGMENT_OVERHEAD + self.fragment_bytes
         if self._partial is not None:
             held += self._partial.received
         if self._postponed is not None:
@@ -149,7 +145,6 @@ class Incoming:
     def drop(self) -> None:
         """Drop everything, because the connection ends."""
         self._partial = self._postponed = None
-        self._fed.clear()
         self._fragments = self.fragment_bytes = 0
 
     @property
@@ -158,26 +153,14 @@ class Incoming:
 
         Pings and pongs among them that were processed are left out.
         """
-        part = self._head or bytes(self._fed) if self._partial is None else self._partial.raw
+        if self._partial is not None:
+            part = self._partial.raw
+        else:
+            part = self._head or _autobahn.received_in_part(self._connection)
         if self._postponed is None:
             return part
         texts, data = self._postponed
         return b"".join((part, *map(masked_text_frame, texts), data))
-
-    def opened(self, rest: bytes) -> None:
-        """Note that the handshake is answered, and that Autobahn has the *rest* after it."""
-        self._fed += rest
-
-    def frame_ended(self, rest: int, is_control: bool) -> None:
-        """Note that Autobahn has processed a frame, and holds *rest* bytes after it."""
-        end = len(self._fed) - rest
-        if not self._connection.inside_message:
-            del self._fed[:end]
-            self._kept = 0
-        elif is_control:
-            del self._fed[self._kept : end]
-        else:
-            self._kept = end
 
     def receive(self, data: bytes) -> None:
         """Process *data*, or keep it until what was postponed has been processed."""
@@ -294,8 +277,6 @@ class Incoming:
         step, rest = data[:size], data[size:]
         end = factory.work.units + SLICE
         if factory.knows_parser:
-            if connection.is_open_now:
-                self._fed += step
             _autobahn.feed(connection, step)
             self._between_messages = connection.is_open_now and _autobahn.is_between_messages(
                 connection

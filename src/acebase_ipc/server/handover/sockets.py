@@ -30,13 +30,13 @@ def place_of(parsed: ParsedEndpoint, role: str) -> str:
     if not parsed.is_known:
         return f"{role} {parsed.inner}"
     kind = parsed.kind if parsed.kind == "unix" else "tcp"
-    names = _PLACE
+    arguments, names = parsed.arguments, _PLACE
     if parsed.is_inherited:
         kind, names = "systemd", OF_SOCKET
-    given = {name: parsed.arguments[name] for name in names if parsed.arguments.get(name)}
     if parsed.kind == "tcp6":
-        given.setdefault("interface", "::")
-    return " ".join((role, kind, *(f"{name}={value}" for name, value in given.items())))
+        arguments = {"interface": "::", **arguments}
+    given = (f"{name}={arguments[name]}" for name in names if arguments.get(name))
+    return " ".join((role, kind, *given))
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,7 +144,10 @@ class Link:
 
         :raises HandOverError: if it has not.
         """
-        if self._process is None or not select.select([self._process], (), (), END_TIMEOUT)[0]:
+        ended = select.poll()
+        if self._process is not None:
+            ended.register(self._process, select.POLLIN)
+        if not ended.poll(END_TIMEOUT * 1000):
             raise HandOverError("the predecessor does not hand over")
 
     def close(self) -> None:

@@ -373,9 +373,7 @@ class AceBaseIPCServer(Service):
             files = WatchedFiles(new.reloaded_files)  # as they are before they are read
             tokens, admin_tokens = Tokens(new.rules()), Tokens(new.admin_rules())
             certificates = [
-                use
-                for each in self._all_listeners
-                if (use := each.read_certificate()) is not None
+                use for each in self._all_listeners if (use := each.read_certificate()) is not None
             ]
         except ConfigError as error:
             log.error("nothing is reloaded: {error}", error=str(error))

@@ -39,8 +39,9 @@ def main() -> None:
 
 
 def _serve() -> NoReturn:
-    # It would end the process. Nothing is missed: the configuration has not been read yet.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # They would end the process. Nothing is missed: the configuration has not been read yet.
+    for number in (signal.SIGHUP, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
     try:
         from acebase_ipc.serve import serve
 

@@ -30,13 +30,14 @@ class Successors:
     """Relays in memory, each of which takes over from the one before.
 
     :param options: of each.
+    :ivar options: the same, for the next one.
     :ivar relay: the present one.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
         self._monkeypatch = monkeypatch
-        self._options = {"port": 0, **options}
-        self.relay = MemoryRelay(**self._options)
+        self.options = {"port": 0, **options}
+        self.relay = MemoryRelay(**self.options)
         self._all = [self.relay]
 
     def hand_over(self) -> snapshot.Snapshot:
@@ -53,7 +54,7 @@ class Successors:
             snapshot, "_socket", lambda family, descriptor: pass_on(sockets[descriptor])
         )
         reactor: MemoryReactor = old.reactor
-        self.relay = new = MemoryRelay(reactor=reactor, **self._options)
+        self.relay = new = MemoryRelay(reactor=reactor, **self.options)
         self._all.append(new)
         arrival = new.server.arrive()
         for opened, descriptors in (first, taken.batch):

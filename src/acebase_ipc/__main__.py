@@ -41,7 +41,7 @@ def main() -> None:
 def _serve() -> NoReturn:
     # They would end the process. Nothing is missed: neither the configuration has been read yet,
     # nor has a log been written.
-    for number in (signal.SIGHUP, signal.SIGUSR1):
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     try:
         from acebase_ipc.serve import serve

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from acebase_ipc.testing import client_frame
+from tests.activation import ActivatedRelay, listening_socket
 from tests.certificates import make_certificate
 from tests.integration.raw import RawClient, post_head
 from tests.integration.relay_process import (
@@ -135,6 +136,42 @@ def test_a_port_of_any_kind_is_handed_over(tmp_path: Path, kind: str) -> None:
         with peers(relay.address, "newcomer"):
             pass
     assert not [each for each in tmp_path.iterdir() if each.name.startswith("socket")]
+
+
+def test_a_socket_of_a_service_manager_is_handed_over() -> None:
+    with listening_socket() as listener, ActivatedRelay(listener) as relay:
+        address = Address(port=relay.address.port)
+        with peers(address, "reader", "writer") as (reader, writer):
+            relay.signal(signal.SIGUSR2)
+            relay.wait_for("successor", lambda: " has taken over" in relay.text())
+            relay.wait_for("ready", lambda: relay.text().count("#info] ready") == 2)
+            present = psutil.Process(
+                int(relay.text().rpartition(" has taken over")[0].rpartition(" ")[2])
+            )
+            try:
+                say(writer, reader, "reader", "after it")
+                with peers(address, "newcomer"):
+                    pass
+            finally:
+                present.terminate()
+                relay.wait_ended(DEADLINE)
+
+
+def test_a_port_for_proxies_is_handed_over() -> None:
+    port = f"haproxy:{on_loopback()}"
+    with Upgraded(port, options=("--trust-proxy", "127.0.0.1", "--token", "secret")) as relay:
+        with RawClient(relay.address) as client:
+            client.send(b"PROXY TCP4 192.0.2.7 127.0.0.1 5000 9163\r\n")
+            answer = client.upgrade("/library/connect?id=reader&v=1.0.0&t=secret")
+            assert answer.startswith(b"HTTP/1.1 101 ")
+            relay.hand_over()
+            client.send(client_frame("ping"))
+            assert client.read_until(b"pong")
+        with RawClient(relay.address) as client:
+            client.send(b"PROXY TCP4 192.0.2.8 127.0.0.1 5000 9163\r\n")
+            answer = client.upgrade("/library/connect?id=other&v=1.0.0&t=secret")
+            assert answer.startswith(b"HTTP/1.1 101 ")
+        relay.wait_for("address", lambda log: "other joined from 192.0.2.8:5000" in log)
 
 
 def test_peers_with_tls_connect_again_to_the_successor(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -211,3 +212,12 @@ def test_the_handshake_of_a_connection_goes_along(monkeypatch: pytest.MonkeyPatc
     successors.relay.settle()
     assert peer.close_reason == "shop_data ['secret']"
     successors.close()
+
+
+def test_the_system_is_told_of_another_keepalive(successors: Successors) -> None:
+    option = (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+    (peer,) = successors.relay.join_all("first")
+    assert peer.connection.options[option] == 35_000
+    successors.options["keepalive_interval"] = 5
+    successors.hand_over()
+    assert peer.connection.options[option] == 15_000

@@ -90,7 +90,7 @@ class PeerConnection:
         """Make the client a peer, and welcome it."""
         self._websocket = connection
         self._since = self._surroundings.clock()
-        _watch_network(connection, self._surroundings.dead_after)
+        watch_network(connection, self._surroundings.dead_after)
         sessions = self._surroundings.relay.sessions
         admitted = sessions.admit(self.handshake, connection, self._surroundings.wall())
         self.belong_to(admitted.peer, connection)
@@ -242,7 +242,7 @@ class PeerConnection:
                 log.failure("{doing} failed", doing="answering a check")
 
 
-def _watch_network(connection: WebSocketConnection, dead_after: int) -> None:
+def watch_network(connection: WebSocketConnection, dead_after: int) -> None:
     """Enable the system's own detection of dead connections, where it has one."""
     transport = connection.transport
     try:

@@ -13,10 +13,10 @@ class RelayMaker(ServiceMaker):
     def options(self) -> Any:
         """The class of the options; asked for only when the command is run.
 
-        SIGHUP and SIGUSR1 would end the process until the relay handles them. Before the
+        SIGHUP, SIGUSR1 and SIGUSR2 would end the process until the relay handles them. Before the
         modules are imported, which takes most of a start, there is nothing to reload yet.
         """
-        for number in (signal.SIGHUP, signal.SIGUSR1):
+        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, signal.SIG_IGN)
         return super().options
 

@@ -20,6 +20,7 @@ from acebase_ipc.server.listener import Listener
 from acebase_ipc.server.proxy_protocol import ProxiedProtocol
 from acebase_ipc.server.state_codec import decode, encode
 from acebase_ipc.websocket import _autobahn
+from acebase_ipc.websocket.connection import watch_network
 from acebase_ipc.websocket.fastpath import WebSocketConnection
 from acebase_ipc.websocket.handing_over import (
     UNIX,
@@ -128,6 +129,7 @@ class Departure:
             "frames": frames.frames,
             "channels": heads,
             "since": now,
+            "dead_after": parts.connections.surroundings.dead_after,
         }
         return Snapshot(websockets, channels, (opened, descriptors), content)
 
@@ -219,6 +221,10 @@ class Arrival:
         for (database, client_id), connection in connections.items():
             peer = parts.relay.registry.peer(database, client_id)
             connection.listener.belong_to(peer, connection)
+        dead_after = parts.connections.surroundings.dead_after
+        if dead_after != content["dead_after"]:
+            for connection, _ in self._websockets:
+                watch_network(connection, dead_after)
         adopted = {connection for connection, _ in self._websockets}
         for left in announced:
             if isinstance(left, WebSocketConnection) and left not in adopted:

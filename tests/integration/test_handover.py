@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from acebase_ipc.testing import client_frame
-from tests.activation import ActivatedRelay, listening_socket
+from tests.acebase.cluster import Process
+from tests.activation import ActivatedRelay, activated, listening_socket
 from tests.certificates import make_certificate
 from tests.integration.raw import RawClient, post_head
 from tests.integration.relay_process import (
@@ -31,6 +32,7 @@ from tests.integration.relay_process import (
     on_loopback,
 )
 from tests.operation.manager import ServiceManager
+from tests.operation.test_systemd import certificate_at
 
 HAND_OVERS = 4
 
@@ -155,6 +157,35 @@ def test_a_socket_of_a_service_manager_is_handed_over() -> None:
             finally:
                 present.terminate()
                 relay.wait_ended(DEADLINE)
+
+
+@pytest.mark.parametrize("which", ["", "index=0:"], ids=["all of them", "one of them"])
+def test_sockets_of_a_service_manager_with_tls_are_handed_over(tmp_path: Path, which: str) -> None:
+    certificate = make_certificate(tmp_path)
+    port = f"ssl:systemd:{which}privateKey={certificate.pem}"
+    with listening_socket() as first, listening_socket() as second:
+        sockets = [first] if which else [first, second]
+        command = (TWISTD, "--nodaemon", "--pidfile=", "acebase-ipc", "--port", port)
+        descriptors = [each.fileno() for each in sockets]
+        relay = Process("relay", activated(sockets, *command), {}, descriptors)
+        present = relay.pid
+        try:
+            relay.wait_for("start", lambda: relay.text().count("#info] ready") == 1)
+            for count in (2, 3):
+                os.kill(present, signal.SIGUSR2)
+                relay.wait_for(
+                    "the successor",
+                    lambda count=count: relay.text().count("#info] ready") == count,  # type: ignore[misc]
+                )
+                told = relay.text().rpartition(" has taken over")[0]
+                present = int(told.rpartition(" ")[2])
+                for each in sockets:
+                    presented = certificate_at(each, certificate.root, "localhost")
+                    assert presented == certificate.certificate.read_text()
+        finally:
+            with suppress(psutil.NoSuchProcess):
+                psutil.Process(present).kill()
+            relay.kill()
 
 
 def test_a_port_for_proxies_is_handed_over() -> None:

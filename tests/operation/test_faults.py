@@ -82,6 +82,7 @@ async def test_no_file_descriptors(peers: Peers, manager: ServiceManager) -> Non
 
         for each in room:
             each.socket.close()
+        await deferToThread(manager.wait_for_ticks, 1)  # until it has closed them, too
         assert await first.received() == []
         third = await peers.join(relay.address, "third")
         assert await first.next() == "connect:third"
@@ -121,12 +122,12 @@ async def test_an_exception_ends_the_peer_whose_message_it_was(
     faulty = """
         from acebase_ipc.relay.router import Router
 
-        def receive(self, sender, message, relay=Router.receive):
-            if message == b"a message that we fail at":
+        def deliver(self, sender, addressee, body, deliver=Router._deliver):
+            if body == b"a message that we fail at":
                 raise ZeroDivisionError("our mistake")
-            relay(self, sender, message)
+            deliver(self, sender, addressee, body)
 
-        Router.receive = receive
+        Router._deliver = deliver
         AceBaseIPCServer(config).setServiceParent(application)
     """
     with running_application(tmp_path / "faulty.tac", faulty) as (twistd, address):

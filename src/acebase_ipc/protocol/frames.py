@@ -26,10 +26,14 @@ def text_frame(payload: bytes) -> bytes:
     return _header(length) + payload
 
 
-def masked_text_frame(payload: bytes) -> bytes:
-    """Return the frame of a client for *payload*, with a mask that changes nothing."""
-    header = _header(len(payload))
-    return b"".join((header[:1], bytes((header[1] | 0x80,)), header[2:], b"\0\0\0\0", payload))
+def masked_frame(first: int, payload: bytes, length: int, key: bytes) -> bytes:
+    """Return a frame of a client whose payload has *length* bytes, up to the end of *payload*.
+
+    :param first: the first byte of its header.
+    :param payload: the beginning of the payload, or all of it, without the mask *key*.
+    """
+    header = _header(length)
+    return b"".join((bytes((first, header[1] | 0x80)), header[2:], key, unmask(payload, key)))
 
 
 def _header(length: int) -> bytes:

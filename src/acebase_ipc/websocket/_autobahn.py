@@ -54,8 +54,15 @@ def missing_names(kind: type, names: Iterable[str]) -> frozenset[str]:
     return frozenset(names) - known
 
 
-PARSER_NAMES: Final = ("_dataReceived", "current_frame", "data", "inside_message")
-"""Names that show whether Autobahn is between two messages, and feed it without logging."""
+PARSER_NAMES: Final = (
+    "_dataReceived",
+    "control_frame_data",
+    "current_frame",
+    "data",
+    "inside_message",
+)
+"""Names that show whether Autobahn is between two messages, and what it holds, and feed it
+without logging."""
 
 TRANSPORT_NAMES: Final = ("dataBuffer", "_tempDataBuffer", "_tempDataLen", "offset")
 """Names that show how many bytes a Twisted transport has buffered."""

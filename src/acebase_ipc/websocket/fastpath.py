@@ -40,7 +40,14 @@ from acebase_ipc.relay.traffic import Traffic
 from acebase_ipc.relay.work import SLICE
 from acebase_ipc.websocket import _autobahn
 from acebase_ipc.websocket.factory import WebSocketFactory
-from acebase_ipc.websocket.incoming import FEED, MAX_FRAGMENTS, TEXT, Incoming, unmask_long
+from acebase_ipc.websocket.incoming import (
+    CONTROLS,
+    FEED,
+    MAX_FRAGMENTS,
+    TEXT,
+    Incoming,
+    unmask_long,
+)
 from acebase_ipc.websocket.slices import SLICE_BYTES, Slices
 
 BATCH = 64 * KIB
@@ -56,9 +63,6 @@ OPEN_TIMEOUT = 10.0
 CLOSE_TOO_LARGE = 1009
 CLOSE_INTERNAL_ERROR = 1011
 CLOSE_NO_STATUS = 1005  # stands for a close frame without a code
-
-CONTROLS = range(8, 16)
-"""The opcodes of control frames (RFC 6455, section 5.5)."""
 
 PING_FRAME = b"\x89\x00"
 _PONG = 0x8A
@@ -212,8 +216,6 @@ class WebSocketConnection(WebSocketServerProtocol):
     def onOpen(self) -> None:
         """Take the transport over from Twisted's HTTP channel."""
         self._cancel_deadline()
-        if self._incoming is not None and self.factory.knows_parser:
-            self._incoming.opened(self.data)
         try:
             self.transport.unregisterProducer()
             self.begin()
@@ -346,6 +348,12 @@ class WebSocketConnection(WebSocketServerProtocol):
         except Exception:
             self.crash("receiving a message")
 
+    def onMessageBegin(self, isBinary: bool) -> None:
+        """Note the kind of a message that did not take the fast path."""
+        if self._incoming is not None:
+            self._incoming.message_begins(isBinary)
+        super().onMessageBegin(isBinary)
+
     def onMessageFrameBegin(self, length: int) -> None:
         """Count the frames of a message: each uses memory, even if it is empty."""
         self.factory.work.units += FRAME
@@ -356,15 +364,15 @@ class WebSocketConnection(WebSocketServerProtocol):
     def onMessageFrameData(self, payload: bytes) -> None:
         """Count the bytes that have arrived of a message; its frames may announce more."""
         if self._incoming is not None:
-            self._incoming.fragment_bytes += len(payload)
+            self._incoming.keep(payload)
         super().onMessageFrameData(payload)
 
     def onFrameEnd(self) -> bool | None:
-        """Note what Autobahn has processed: a successor must not receive it again."""
+        """Note what Autobahn has processed, and a successor must not receive again."""
         is_control = self.current_frame.opcode in CONTROLS
         is_valid: bool | None = super().onFrameEnd()
-        if self._incoming is not None and self.factory.knows_parser:
-            self._incoming.frame_ended(len(self.data), is_control)
+        if self._incoming is not None and not is_control:
+            self._incoming.frame_ended()
         return is_valid
 
     def onPing(self, payload: bytes) -> None:

@@ -14,7 +14,7 @@ from autobahn.websocket.xormasker import create_xor_masker
 from acebase_ipc.protocol.frames import (
     PING,
     PartialText,
-    masked_text_frame,
+    masked_frame,
     may_become_text,
     split,
     take_control,
@@ -34,6 +34,15 @@ TEXT: Final = 4
 
 CONTROL: Final = 2
 """Units of work of a ping or pong that is parsed here."""
+
+TEXT_FRAME: Final = 0x81
+"""The first byte of a text in one frame."""
+
+BINARY: Final = 2
+"""The opcode of a binary message."""
+
+CONTROLS: Final = range(8, 16)
+"""The opcodes of control frames (RFC 6455, section 5.5)."""
 
 MAX_FRAGMENTS: Final = 4096
 """Fragments that a message may have; each uses about 100 bytes, even if it is empty."""
@@ -59,11 +68,17 @@ class Connection(Protocol):
     :ivar factory: its factory: limits, work, memory.
     :ivar feed_size: bytes that Autobahn is fed at a time.
     :ivar inside_message: whether Autobahn has a message in part.
+    :ivar current_frame: the frame that it has in part.
+    :ivar control_frame_data: the payload of that, if it is no part of a message.
+    :ivar data: what it has received of the next header.
     """
 
     factory: Any
     feed_size: int
     inside_message: bool
+    current_frame: Any
+    control_frame_data: Any
+    data: bytes
 
     @property
     def is_open_now(self) -> bool:
@@ -107,11 +122,13 @@ class Incoming:
     __slots__ = (
         "_between_messages",
         "_connection",
-        "_fed",
         "_fragments",
+        "_frame",
+        "_frames",
         "_head",
-        "_kept",
+        "_is_binary",
         "_partial",
+        "_pieces",
         "_postponed",
         "fragment_bytes",
     )
@@ -125,8 +142,10 @@ class Incoming:
         self._partial: PartialText | None = None
         self._head = b""  # the beginning of a text's header
         self._postponed: tuple[list[bytes], bytes] | None = None
-        self._fed = bytearray()  # what Autobahn was fed since the last message, without controls
-        self._kept = 0  # bytes of that up to the end of the last fragment
+        self._is_binary = False  # what Autobahn holds in part, which has the same bytes:
+        self._frames = 0  # the complete frames of a message
+        self._pieces: list[bytes] = []  # their payloads
+        self._frame: list[bytes] = []  # that of the next one, so far
         self._fragments = 0
         self.fragment_bytes = 0
 
@@ -138,7 +157,7 @@ class Incoming:
     @property
     def memory(self) -> int:
         """The received bytes that are held here."""
-        held = self._fragments * FRAGMENT_OVERHEAD + self.fragment_bytes + len(self._fed)
+        held = self._fragments * FRAGMENT_OVERHEAD + self.fragment_bytes
         if self._partial is not None:
             held += self._partial.received
         if self._postponed is not None:
@@ -149,7 +168,7 @@ class Incoming:
     def drop(self) -> None:
         """Drop everything, because the connection ends."""
         self._partial = self._postponed = None
-        self._fed.clear()
+        self._forget_message()
         self._fragments = self.fragment_bytes = 0
 
     @property
@@ -158,26 +177,53 @@ class Incoming:
 
         Pings and pongs among them that were processed are left out.
         """
-        part = self._head or bytes(self._fed) if self._partial is None else self._partial.raw
+        part = self._head or self._held if self._partial is None else self._partial.raw
         if self._postponed is None:
             return part
         texts, data = self._postponed
-        return b"".join((part, *map(masked_text_frame, texts), data))
+        return b"".join((part, *(_frame(TEXT_FRAME, each) for each in texts), data))
 
-    def opened(self, rest: bytes) -> None:
-        """Note that the handshake is answered, and that Autobahn has the *rest* after it."""
-        self._fed += rest
+    @property
+    def _held(self) -> bytes:
+        """The bytes that Autobahn holds; the complete frames of a message are one."""
+        connection = self._connection
+        if not connection.factory.knows_parser:
+            return b""
+        parts = []
+        opcode = BINARY if self._is_binary else TEXT_FRAME & 0x0F
+        if self._frames:
+            parts.append(_frame(opcode, b"".join(self._pieces)))
+            opcode = 0  # a continuation
+        frame = connection.current_frame
+        if frame is not None:
+            is_control = frame.opcode in CONTROLS
+            first = frame.opcode if is_control else opcode
+            payload = b"".join(connection.control_frame_data if is_control else self._frame)
+            parts.append(masked_frame(frame.fin << 7 | first, payload, frame.length, frame.mask))
+        return b"".join((*parts, connection.data))
 
-    def frame_ended(self, rest: int, is_control: bool) -> None:
-        """Note that Autobahn has processed a frame, and holds *rest* bytes after it."""
-        end = len(self._fed) - rest
-        if not self._connection.inside_message:
-            del self._fed[:end]
-            self._kept = 0
-        elif is_control:
-            del self._fed[self._kept : end]
+    def message_begins(self, is_binary: bool) -> None:
+        """Note that Autobahn has received the first header of a message."""
+        self._is_binary = is_binary
+
+    def keep(self, payload: bytes) -> None:
+        """Note a part of a message that Autobahn has received."""
+        self.fragment_bytes += len(payload)
+        self._frame.append(payload)
+
+    def frame_ended(self) -> None:
+        """Note that a frame of a message is complete; the message may be, too."""
+        if self._connection.inside_message:
+            self._frames += 1
+            self._pieces += self._frame
+            self._frame.clear()
         else:
-            self._kept = end
+            self._forget_message()
+
+    def _forget_message(self) -> None:
+        self._frames = 0
+        self._pieces.clear()
+        self._frame.clear()
 
     def receive(self, data: bytes) -> None:
         """Process *data*, or keep it until what was postponed has been processed."""
@@ -294,8 +340,6 @@ class Incoming:
         step, rest = data[:size], data[size:]
         end = factory.work.units + SLICE
         if factory.knows_parser:
-            if connection.is_open_now:
-                self._fed += step
             _autobahn.feed(connection, step)
             self._between_messages = connection.is_open_now and _autobahn.is_between_messages(
                 connection
@@ -315,3 +359,8 @@ class Incoming:
         """Count a frame of a message, and return whether a message may have so many."""
         self._fragments += 1
         return self._fragments <= MAX_FRAGMENTS
+
+
+def _frame(first: int, payload: bytes) -> bytes:
+    """Return a frame of a client with a mask that changes nothing."""
+    return masked_frame(first, payload, len(payload), b"\0\0\0\0")

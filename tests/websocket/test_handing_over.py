@@ -31,6 +31,12 @@ STREAMS = {
         + client_frame("lö".encode()[2:], Opcode.CONTINUATION)
         + client_frame(b"next")
     ),
+    "a binary message": (
+        client_frame(b"", Opcode.BINARY, final=False)
+        + client_frame(b"\xff\xfe", Opcode.CONTINUATION)
+        + client_frame(b"", final=False)
+        + client_frame(b"next", Opcode.CONTINUATION)
+    ),
     "pings": (
         client_frame(b"one", Opcode.PING)
         + client_frame(b"begin ", final=False)
@@ -44,6 +50,7 @@ EXPECTED = {
     "texts": ["msg:one", "msg:two", "msg:three"],
     "a long text": [f"msg:{LONG}", "msg:next"],
     "fragments": ["msg:hellö", "msg:next"],
+    "a binary message": ["msg:next"],
     "pings": ["msg:begin end", "msg:next"],
 }
 PONGS = {"pings": [b"one", b"two", b"three"]}

@@ -21,7 +21,9 @@ def pass_on(far: MemorySocket) -> MemorySocket:
     copy.inbox, copy.room, copy.options = far.inbox, far.room, dict(far.options)
     copy.left, copy.other = far.left, far.other
     copy.other.other = copy
-    far.other = connected_sockets(("127.0.0.1", 1), ("127.0.0.1", 2))[0]  # its end is not noticed
+    far.other, end = connected_sockets(("127.0.0.1", 1), ("127.0.0.1", 2))  # its end is not noticed
+    far.other.close()
+    end.close()
     far.inbox = bytearray()
     return copy
 

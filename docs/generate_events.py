@@ -301,7 +301,8 @@ LINES = {
         "The disk of ``--state-dir`` is full, or the relay has too many locks. The relay continues"
         " as without this option until it is restarted."
     ),
-    "the state of the relay that stopped {age} s ago is restored": (
+    "the state of the relay that stopped {age} s ago is restored: {peers} peer(s) of"
+    " {databases} database(s)": (
         "Nothing: sessions, locks and requests go on, and clients are connected again."
     ),
     "the state in {path} is {age} s old: the sessions in it have expired": (
@@ -323,6 +324,10 @@ LINES = {
     "cannot remove {path}: {reason}": "Remove the file before the relay stops or crashes.",
     "exporting the state failed": (
         "A defect of the relay: it stops without saving its state. Report it with the traceback."
+    ),
+    "adopting the state failed": (
+        "A defect of the relay: it starts without the state. Report it with the traceback. If"
+        " writes hang, restart the master."
     ),
     "saving the state failed": (
         "A defect of the relay: it stops without saving its state. Report it with the traceback."

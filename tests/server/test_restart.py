@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from acebase_ipc.relay.quiesce import SILENCE
+from acebase_ipc.relay.relay import Relay
 from acebase_ipc.server.service import State
 from acebase_ipc.testing import (
     AceBaseMemoryPeer,
@@ -345,6 +346,23 @@ def test_a_file_that_cannot_be_used_is_kept_and_one_warning_says_so(
             assert "state.unusable" in line
             assert directory.joinpath("state.unusable").read_bytes() == data
             assert not path.exists()
+            assert successor.join_acebase(W1).received() == []
+            assert len(successor.server.get_clients("shop_data")) == 1
+
+
+def test_a_defect_does_not_prevent_the_start(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(relay: Relay, now: float) -> None:
+        raise LookupError("a defect")
+
+    with running(directory) as relay:
+        cluster(relay)
+        stop(relay)
+        monkeypatch.setattr(Relay, "resume", fail)
+        with running(directory, relay, expect_errors=True) as successor:
+            assert successor.logged("adopting the state failed")
+            assert directory.joinpath("state.unusable").exists()
             assert successor.join_acebase(W1).received() == []
             assert len(successor.server.get_clients("shop_data")) == 1
 

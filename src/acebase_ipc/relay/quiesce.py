@@ -81,7 +81,7 @@ class Quiesce:
         :param now: monotonic seconds.
         """
         for database in databases:
-            if _has_work(database) and database not in self._waiting:
+            if database not in self._waiting and _has_work(database):
                 self.adopt(database, now)
 
     def includes(self, database: Database) -> bool:

@@ -72,9 +72,16 @@ class Parts:
             self.relay.restore(restored, now)
             return
         self.journal.begin_anew()
-        self.relay.adopt(state, now, {})
-        self.relay.resume()
-        self.state_file.remove()  # from now on the journal knows all that must not be lost
+        try:
+            self.relay.adopt(state, now, {})
+            self.relay.resume()
+        except Exception:
+            log.failure("adopting the state failed")
+            self.relay.clear()
+            self.journal.begin_anew()
+            self.state_file.set_aside("a defect of the relay")
+        else:
+            self.state_file.remove()  # from now on the journal knows all that must not be lost
 
     def prepare_state(self, now: float) -> bool:
         """Return whether the state is to be saved, and can be.

@@ -67,7 +67,13 @@ class StateFile:
             return None
         age = self._wall() - saved
         if abs(age) <= session_timeout + took:  # below 0 if the clock was set back
-            log.info("the state of the relay that stopped {age} s ago is restored", age=round(age))
+            log.info(
+                "the state of the relay that stopped {age} s ago is restored: {peers} peer(s) of"
+                " {databases} database(s)",
+                age=round(age),
+                peers=sum(len(each.peers) for each in state.databases),
+                databases=len(state.databases),
+            )
             return state
         log.warn(
             "the state in {path} is {age} s old: the sessions in it have expired",

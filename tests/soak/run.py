@@ -118,6 +118,12 @@ class SoakedRelay(Twistd):
         """Send SIGTERM to the present process."""
         os.kill(self.present, signal.SIGTERM)
 
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        if self.present != self.pid:
+            self.terminate()  # the first process has ended
+            self.wait_for("its end", lambda log: "stopped" in log)
+        super().__exit__(kind, error, traceback)
+
     async def gauges(self) -> dict[str, Any]:
         """The numbers that it reports."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self._gauges)

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 from twisted.logger import capturedLogs, eventAsText
 
+from acebase_ipc.errors import ConfigError
 from acebase_ipc.server.process import (
     OTHER_FILES,
+    PidFile,
     Signals,
     allow_files,
     remove_stale_pid_file,
@@ -134,3 +136,47 @@ def test_a_pid_file_that_tells_nothing_is_left_to_twistd(pid_file: Path, text: s
 
 def test_without_a_pid_file_there_is_nothing_to_do(pid_file: Path) -> None:
     remove_stale_pid_file(str(pid_file))
+
+
+def managed(path: Path) -> PidFile:
+    """A pid file that ``twistd`` leaves to the relay."""
+    runner = {"pidfile": str(path)}
+    made = PidFile(runner)
+    made.manage()
+    assert runner["pidfile"] == ""
+    return made
+
+
+def test_a_pid_file_passes_to_the_successor(pid_file: Path) -> None:
+    predecessor = managed(pid_file)
+    predecessor.check()
+    predecessor.write()
+    assert pid_file.read_text() == str(os.getpid())
+    pid_file.write_text("1")  # the successor's
+    predecessor.remove()
+    assert pid_file.read_text() == "1"
+    pid_file.write_text(str(os.getpid()))
+    predecessor.remove()
+    assert not pid_file.exists()
+    predecessor.remove()
+
+
+def test_a_pid_file_of_a_process_that_runs_is_respected(pid_file: Path) -> None:
+    pid_file.write_text(str(os.getpid()))
+    with pytest.raises(ConfigError, match=f"with the process id {os.getpid()} "):
+        managed(pid_file).check()
+
+
+def test_a_pid_file_that_cannot_be_written_is_logged(tmp_path: Path) -> None:
+    with capturedLogs() as logged:
+        managed(tmp_path / "missing" / "relay.pid").write()
+    assert [each["reason"] for each in logged] == ["No such file or directory"]
+
+
+def test_a_pid_file_that_twistd_manages_is_left_alone(pid_file: Path) -> None:
+    pid_file.write_text("7")
+    made = PidFile({"pidfile": str(pid_file)})
+    made.check()
+    made.write()
+    made.remove()
+    assert pid_file.read_text() == "7"

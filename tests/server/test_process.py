@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from twisted.logger import capturedLogs, eventAsText
 from acebase_ipc.errors import ConfigError
 from acebase_ipc.server.process import (
     OTHER_FILES,
+    Launch,
     PidFile,
     Signals,
     allow_files,
@@ -180,3 +183,98 @@ def test_a_pid_file_that_twistd_manages_is_left_alone(pid_file: Path) -> None:
     made.write()
     made.remove()
     assert pid_file.read_text() == "7"
+
+
+# What the start of a process comes to
+
+
+class Ended(BaseException):
+    """The process has ended."""
+
+
+class Forking:
+    """What ``twistd`` does: it forks, and waits in its first process."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        read, self._write = os.pipe()
+        self._stderr = os.fdopen(read, closefd=True)
+        self.wait: Callable[[], object] = lambda: None
+        self.at_exit: list[Callable[[], object]] = []
+        monkeypatch.setattr(os, "dup", lambda _: self._write)
+        monkeypatch.setattr(os, "register_at_fork", self._register)
+        monkeypatch.setattr(os, "_exit", self._exit)
+        monkeypatch.setattr(atexit, "register", self.at_exit.append)
+        monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+
+    def _register(self, *, after_in_parent: Callable[[], object]) -> None:
+        self.wait = after_in_parent
+
+    @staticmethod
+    def _exit(status: int) -> None:
+        raise Ended(status)
+
+    def said(self) -> str:
+        """What was written to standard error; it is closed with the outcome."""
+        with suppress(OSError):
+            os.close(self._write)
+        with self._stderr:
+            return self._stderr.read()
+
+
+@pytest.fixture
+def forking(monkeypatch: pytest.MonkeyPatch) -> Forking:
+    return Forking(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        (b"0", None),
+        (b"1", ""),  # the daemon has said why
+        (b"", "acebase-ipc: the process has ended while it was starting\n"),
+    ],
+    ids=["it serves", "it has failed", "it has ended"],
+)
+def test_the_first_process_waits_for_the_daemon(
+    forking: Forking, told: bytes, said: str | None
+) -> None:
+    launch = Launch(forks=True)
+    assert launch._outcome is not None
+    os.write(launch._outcome, told)
+    if said is None:
+        forking.wait()
+    else:
+        with pytest.raises(Ended, match="1"):
+            forking.wait()
+    assert forking.said() == (said or "")
+
+
+def test_that_it_serves_is_told_once(forking: Forking) -> None:
+    launch = Launch(forks=True)
+    launch.succeeded()
+    launch.succeeded()
+    assert forking.said() == ""
+
+
+def test_a_failure_is_told_when_the_process_ends(forking: Forking) -> None:
+    Launch(forks=True).failed("acebase-ipc: the port is taken")
+    (end,) = forking.at_exit
+    with pytest.raises(Ended, match="1"):
+        end()
+    assert forking.said() == "acebase-ipc: the port is taken\n"
+
+
+def test_a_process_can_end_at_once(forking: Forking) -> None:
+    with pytest.raises(Ended, match="1"):
+        Launch(forks=True).end_now("acebase-ipc: it cannot take over")
+    assert forking.said() == "acebase-ipc: it cannot take over\n"
+
+
+def test_an_exception_that_nobody_catches_is_told(
+    forking: Forking, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Launch(forks=True)
+    error = PermissionError("no pid file can be written")
+    sys.excepthook(PermissionError, error, None)
+    assert forking.said() == "acebase-ipc: no pid file can be written\n"
+    assert "PermissionError: no pid file can be written" in capsys.readouterr().err

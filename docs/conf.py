@@ -56,7 +56,8 @@ autodoc_typehints_description_target = "documented_params"
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", rf"({'|'.join(sys.stdlib_module_names)}|twisted|zope)(\..*)?"),
-    ("py:class", "I[A-Z][A-Za-z]+|Deferred|PathLike|TrustRoot"),  # as constructors' annotations name them
+    # As constructors' annotations name them.
+    ("py:class", "I[A-Z][A-Za-z]+|Deferred|InheritedSockets|PathLike|TrustRoot"),
 ]
 
 

@@ -4,7 +4,8 @@ Nearly all messages of a cluster are requests for locks and their answers. They 
 way, which keeps the ledger without reading more of a message than it has to. What is not usual
 stays for the general way (:mod:`acebase_ipc.relay.router`), which has the same effect on it.
 
-Measured with CPython 3.11: 1.0 µs for a request and 1.4 µs for an answer, of 2.9 µs and 3.9 µs.
+Measured with cachegrind and CPython 3.11, relay and clients together: a message of a cluster takes
+57,100 instructions, instead of 65,400 when each was relayed and noted by itself.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from acebase_ipc.admin.endpoint import Context, Endpoint, Missing
 from acebase_ipc.admin.stream import Stream, Streams
 from acebase_ipc.http.auth import raw_query
 from acebase_ipc.http.errors import BadRequest
-from acebase_ipc.http.responses import respond
+from acebase_ipc.http.responses import LateAnswer, respond
 from acebase_ipc.protocol.errors import RequestRefused
 from acebase_ipc.protocol.handshake import parse_query
 from acebase_ipc.relay.errors import NotFound
@@ -109,18 +109,14 @@ class Upgrade(Endpoint):
     def answer(self, request: Request) -> bytes | int:
         """Begin; the answer follows when the new process has taken over, or has failed."""
         body_of(request)
-        gone: list[object] = []
-        request.notifyFinish().addErrback(gone.append)
+        late = LateAnswer(request)
 
         def upgraded(pid: int) -> None:
-            if not gone:
-                body = respond_json(request, HTTPStatus.OK, {"pid": pid})
-                request.setHeader(b"Content-Length", b"%d" % len(body))
-                request.write(body)
-                request.finish()
+            if late.is_awaited:
+                late.give(respond_json(request, HTTPStatus.OK, {"pid": pid}))
 
         def failed(failure: Failure) -> None:
-            if not gone:
+            if late.is_awaited:
                 self.context.refusals.refuse(request, UpgradeFailed(str(failure.value)))
 
         self.context.server.upgrade().addCallbacks(upgraded, failed)

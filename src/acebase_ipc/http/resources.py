@@ -24,7 +24,7 @@ from acebase_ipc.http.admission import Caller
 from acebase_ipc.http.download import Download
 from acebase_ipc.http.endpoint import Context, Endpoint
 from acebase_ipc.http.errors import RequestTooLarge
-from acebase_ipc.http.responses import respond
+from acebase_ipc.http.responses import LateAnswer, respond
 from acebase_ipc.http.upgrade import check_upgrade
 from acebase_ipc.protocol.errors import InvalidDatabaseName, InvalidText, RequestRefused
 from acebase_ipc.protocol.handshake import Handshake, check_database_name
@@ -132,18 +132,14 @@ class Send(DatabaseEndpoint):
 
     def _pass_on(self, request: Request, answered: Deferred[tuple[int, str]]) -> int:
         """Answer with what the successor of this relay answers."""
-        gone: list[object] = []
-        request.notifyFinish().addErrback(gone.append)
+        late = LateAnswer(request)
 
         def answer(result: tuple[int, str]) -> None:
-            if not gone:
-                body = respond(request, *result)
-                request.setHeader(b"Content-Length", b"%d" % len(body))
-                request.write(body)
-                request.finish()
+            if late.is_awaited:
+                late.give(respond(request, *result))
 
         def failed(failure: Failure) -> None:
-            if not gone:
+            if late.is_awaited:
                 self.context.refusals.refuse(request, Overloaded(str(failure.value)))
 
         answered.addCallbacks(answer, failed)

@@ -34,6 +34,27 @@ def respond(
     return text.encode()
 
 
+class LateAnswer:
+    """The answer to a request that is not answered at once.
+
+    :ivar is_awaited: whether its client is still there.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self.is_awaited = True
+        request.notifyFinish().addErrback(self._client_gone)
+
+    def _client_gone(self, _: object) -> None:
+        self.is_awaited = False
+
+    def give(self, body: bytes) -> None:
+        """Answer with *body*; the status and the other headers are set. The client is there."""
+        self._request.setHeader(b"Content-Length", b"%d" % len(body))
+        self._request.write(body)
+        self._request.finish()
+
+
 class Refusals:
     """Answers the requests that are refused, and reports each refusal.
 
@@ -60,15 +81,11 @@ class Refusals:
 
     def refuse(self, request: Request, refusal: MessageRefused | RequestRefused) -> None:
         """Report *refusal* and answer *request* with it, at once or after a delay."""
-        gone: list[object] = []
-        request.notifyFinish().addErrback(gone.append)
+        late = LateAnswer(request)
 
         def answer() -> None:
-            if not gone:
-                body = self._render(request, refusal.status, str(refusal))
-                request.setHeader(b"Content-Length", b"%d" % len(body))
-                request.write(body)
-                request.finish()
+            if late.is_awaited:
+                late.give(self._render(request, refusal.status, str(refusal)))
 
         client = request.getClientAddress()
         self.report(format_address(client), refusal)

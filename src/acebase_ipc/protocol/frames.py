@@ -23,21 +23,34 @@ def text_frame(payload: bytes) -> bytes:
     length = len(payload)
     if length < _LONG:
         return _HEADERS[length] + payload
-    return _header(length) + payload
+    return header(_TEXT, length) + payload
 
 
 def masked_text_frame(payload: bytes) -> bytes:
     """Return the frame of a client for *payload*, with a mask that changes nothing."""
-    header = _header(len(payload))
-    return b"".join((header[:1], bytes((header[1] | 0x80,)), header[2:], b"\0\0\0\0", payload))
+    return header(_TEXT, len(payload), NO_MASK) + payload
 
 
-def _header(length: int) -> bytes:
+_TEXT = 0x81
+"""The first byte of the frame of a text message."""
+
+NO_MASK = b"\0\0\0\0"
+"""The key of a mask that changes nothing."""
+
+
+def header(first: int, length: int, mask: bytes = b"") -> bytes:
+    """Return the header of a frame.
+
+    :param first: its first byte: flags and opcode.
+    :param length: of its payload, in bytes.
+    :param mask: the key of a client's frame; a server's has none.
+    """
+    is_masked = 0x80 if mask else 0
     if length < 126:
-        return bytes((0x81, length))
+        return bytes((first, is_masked | length)) + mask
     if length < 65536:
-        return b"\x81\x7e" + length.to_bytes(2, "big")
-    return b"\x81\x7f" + length.to_bytes(8, "big")
+        return bytes((first, is_masked | 126)) + length.to_bytes(2, "big") + mask
+    return bytes((first, is_masked | 127)) + length.to_bytes(8, "big") + mask
 
 
 def frame_payload(frame: bytes) -> bytes:
@@ -57,7 +70,7 @@ PING = 9
 PONG = 10
 _PING_PONG = frozenset({0x80 | PING, 0x80 | PONG})
 
-_HEADERS = tuple(_header(length) for length in range(_LONG))
+_HEADERS = tuple(header(_TEXT, length) for length in range(_LONG))
 
 _REPEATED = tuple(int.from_bytes(b"\0\0\0\1" * words, "big") for words in range(_LONG // 4 + 1))
 """The product of a key of 4 bytes and the nth of these is the key, repeated n times."""

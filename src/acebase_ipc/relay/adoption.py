@@ -171,10 +171,7 @@ def _note_account(journal: Journal, account: Account) -> None:
     worker = account.worker
     for lock_id, (granted, _) in account.granted.items():
         journal.locked(worker, lock_id, lock_id, granted)
-    for request_id, asked in account.requests.items():
-        if asked is None:
-            continue
-        body, _, released = asked
+    for request_id, (body, _, released) in account.requests.items():
         if is_lock_request(body):
             journal.asked(worker, request_id, body)
         elif released is not None:

@@ -206,10 +206,6 @@ class Delivery:
             queue.move_to(peer.queue)
         self.drain(peer)
 
-    def end_warm_up(self, database: Database) -> None:
-        """Deliver to the master of *database*, if it is warming up, what waits for that."""
-        self.release(database, FILES)
-
     def release(self, database: Database, kind: int) -> None:
         """Withhold requests of this *kind* no longer, and deliver those that wait to the master."""
         if not database.withheld & kind:

@@ -32,7 +32,7 @@ from acebase_ipc.relay.delivery import Delivery
 from acebase_ipc.relay.journal import Journal
 from acebase_ipc.relay.ledger import MAX_OWN, Account, Ledger, Lock
 from acebase_ipc.relay.memory import MemoryBudget
-from acebase_ipc.relay.peers import Database, Peer
+from acebase_ipc.relay.peers import FILES, Database, Peer
 
 _PROOF: Final = 100
 """If the highest id was lower than this, a higher one does not show that the process is the same:
@@ -175,7 +175,7 @@ class OwnRequests:
         elif lock_id is None:
             lock.is_unknown = is_about_unknown_lock(body)
         elif lock_id == lock.former_id and read_details(body).tid == lock.details.tid:
-            self._delivery.end_warm_up(database)  # it is the same process
+            self._delivery.release(database, FILES)  # it is the same process
             self._confirm(database, ledger, lock, lock_id)
         else:
             lock.is_unknown = True
@@ -220,7 +220,7 @@ class OwnRequests:
         if ledger.is_same_process is None:
             ledger.is_same_process = lock_id > ledger.former_highest >= _PROOF
             if ledger.is_same_process:
-                self._delivery.end_warm_up(database)
+                self._delivery.release(database, FILES)
             for each in [lock, *ledger.own.values()]:
                 if not each.is_probed or each.is_unknown:
                     continue

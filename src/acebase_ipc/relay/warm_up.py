@@ -66,4 +66,4 @@ class WarmUp:
         for database, until in tuple(self._until.items()):
             if now >= until:
                 del self._until[database]
-                self._delivery.end_warm_up(database)
+                self._delivery.release(database, FILES)

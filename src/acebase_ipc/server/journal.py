@@ -75,8 +75,6 @@ class FileJournal:
         :raises ConfigError: if that is not possible, or another relay uses the directory.
         """
         try:
-            with suppress(FileExistsError):
-                os.mkdir(self._directory, 0o700)
             self._lock = _lock(self._directory)
             self._state = records.replay(self._read())
             self._last_worker = max(self._last_worker, self._state.last_worker)
@@ -112,8 +110,6 @@ class FileJournal:
                 os.close(lock)
                 lock = None
             if lock is None:
-                with suppress(FileExistsError):
-                    os.mkdir(self._directory, 0o700)
                 lock = _lock(self._directory)
             self._lock = lock
             self._is_pending = True
@@ -162,9 +158,7 @@ class FileJournal:
             self._replace(())
         except OSError as error:
             self._close()
-            raise ConfigError(
-                f"cannot use the state directory {self._directory!r}: {error.strerror}"
-            ) from None
+            raise self._unusable(error) from None
 
     def close(self) -> None:
         """End cleanly: the next relay restores nothing. May be called more than once."""
@@ -349,12 +343,14 @@ def _allocate(file: int, size: int) -> None:
 
 
 def _lock(directory: str) -> int:
-    """Return a descriptor of *directory* that nobody else can have at the same time.
+    """Return a descriptor of *directory*, made if it is not there, that nobody else can have.
 
     :raises BlockingIOError: if somebody has it.
     """
     from fcntl import LOCK_EX, LOCK_NB, flock  # not on Windows
 
+    with suppress(FileExistsError):
+        os.mkdir(directory, 0o700)
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         flock(descriptor, LOCK_EX | LOCK_NB)

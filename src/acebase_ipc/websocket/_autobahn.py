@@ -25,6 +25,8 @@ from autobahn.websocket.xormasker import create_xor_masker
 from twisted.internet.tcp import Server
 from twisted.web.http import HTTPChannel
 
+from acebase_ipc.protocol.frames import NO_MASK, header
+
 P = TypeVar("P", bound=type[WebSocketServerProtocol])
 
 
@@ -96,6 +98,13 @@ def feed(protocol: Any, data: bytes) -> None:
     protocol._dataReceived(data)
 
 
+_TEXT: Final = 1
+_BINARY: Final = 2
+_LAST_DATA: Final = 7
+"""Opcodes: of the first frame of a message, and the last one that is no control frame's
+(RFC 6455, section 5.2)."""
+
+
 def received_in_part(protocol: Any) -> bytes:
     """Return what Autobahn's *protocol* has received since the last message, as a client's frames.
 
@@ -105,35 +114,18 @@ def received_in_part(protocol: Any) -> bytes:
     parts: list[bytes] = []
     frame = protocol.current_frame
     if protocol.inside_message:
-        is_first = frame is not None and frame.opcode in _DATA
+        is_first = frame is not None and frame.opcode in (_TEXT, _BINARY)
         if not is_first:
             payload = b"".join(protocol.message_data)
-            parts.append(_header(False, 2 if protocol.message_is_binary else 1, len(payload)))
+            opcode = _BINARY if protocol.message_is_binary else _TEXT
+            parts.append(header(opcode, len(payload), NO_MASK))
             parts.append(payload)
     if frame is not None:
         is_control = frame.opcode > _LAST_DATA
         pieces = protocol.control_frame_data if is_control else protocol.frame_data
-        parts.append(_header(frame.fin, frame.opcode, frame.length, frame.mask))
+        parts.append(header(frame.fin << 7 | frame.opcode, frame.length, frame.mask))
         parts.append(create_xor_masker(frame.mask).process(b"".join(pieces)))
     return b"".join((*parts, protocol.data))
-
-
-_DATA: Final = frozenset({1, 2})
-"""The opcodes of the first frame of a message (RFC 6455, section 5.2)."""
-
-_LAST_DATA: Final = 7
-_NO_MASK: Final = b"\0\0\0\0"
-
-
-def _header(final: bool, opcode: int, length: int, mask: bytes = _NO_MASK) -> bytes:
-    """Return the header of a client's frame."""
-    size = b""
-    form = length
-    if length >= 1 << 16:
-        form, size = 127, length.to_bytes(8, "big")
-    elif length > 125:
-        form, size = 126, length.to_bytes(2, "big")
-    return bytes((final << 7 | opcode, 0x80 | form)) + size + mask
 
 
 def is_empty(transport: Any) -> bool:

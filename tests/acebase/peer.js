@@ -24,6 +24,7 @@
  */
 
 const { createHash, randomUUID } = require('node:crypto');
+const { createRequire } = require('node:module');
 
 const LONG_TEXT = 1000; // UTF-16 units; of a longer text only length and digest are reported
 
@@ -51,8 +52,10 @@ if (options.survives) {
 }
 
 const path = require('node:path');
-const { AceBase } = require('acebase');
-const distribution = path.dirname(require.resolve('acebase'));
+// TEST_ACEBASE is a directory in which another version of the package is installed.
+const installed = createRequire(path.join(process.env.TEST_ACEBASE || __dirname, 'package.json'));
+const { AceBase } = installed('acebase');
+const distribution = path.dirname(installed.resolve('acebase'));
 const { RemoteIPCPeer } = require(path.join(distribution, 'ipc', 'remote.js'));
 
 // -- time -------------------------------------------------------------------------------------------
@@ -337,6 +340,8 @@ const commands = {
     close: () => db.close().then(() => null),
 
     exit: ({ code }) => process.exit(code || 0),
+
+    ...require('./workloads.js')(db, ipc, digest),
 };
 
 const execute = async (line) => {

@@ -59,7 +59,8 @@ class Adoption:
         """Restore all of *state*."""
         recovery = self._recovery
         recovery.own.go_on(state.own_prefix, state.own_number)
-        recovery.next_lock_id = state.own_lock
+        recovery.sessions.next_id = state.own_lock
+        recovery.sessions.answered = state.locks_answered
         recovery.lock_waits.adopt(state.lock_waits)
         recovery.answer_times.adopt(state.answer_times)
         self._registry.departed.adopt(state.departed)
@@ -143,7 +144,8 @@ class Adoption:
                 peer.number = self._journal.joined(database.name, holder, restarts=False)
             return peer.number
 
-        adoption = LedgerAdoption(state.ledger, ledger, number, self._now)
+        enabled = self._recovery.sessions.enabled
+        adoption = LedgerAdoption(state.ledger, ledger, number, enabled, self._now)
         for each in state.peers:
             if each.account is not None:
                 peer = database.peers[each.client_id.encode()]

@@ -62,9 +62,10 @@ class Export:
             ),
             lock_waits=recovery.lock_waits.export(),
             answer_times=recovery.answer_times.export(),
+            locks_answered=recovery.sessions.answered,
             own_prefix=recovery.own.prefix,
             own_number=recovery.own.number,
-            own_lock=recovery.next_lock_id,
+            own_lock=recovery.sessions.next_id,
         )
 
     def _database(self, database: Database) -> DatabaseState:

@@ -53,12 +53,30 @@ class RequestState:
 
 
 @dataclass(frozen=True, slots=True)
+class CoverState:
+    """A :class:`~acebase_ipc.relay.ledger.Cover`, but for what is open.
+
+    :ivar is_current: whether the relay grants locks itself under it.
+    """
+
+    lock_id: int
+    tid: bytes
+    is_write: bool
+    expires: bytes
+    age: float
+    is_kept: bool
+    is_current: bool
+
+
+@dataclass(frozen=True, slots=True)
 class AccountState:
     """An :class:`~acebase_ipc.relay.ledger.Account`.
 
     :ivar granted: each lock that the present master has granted: its id, the envelope, its age.
     :ivar locks: the indices of locks that a former master has granted, by the worker's id of each.
     :ivar about: the indices of locks that open requests are about, by the request's id.
+    :ivar own: each lock that the relay has granted itself: its id, the envelope, its age, and the
+        id of the lock that covers it.
     """
 
     requests: tuple[RequestState, ...]
@@ -67,6 +85,8 @@ class AccountState:
     locks: tuple[tuple[int, int], ...]
     about: tuple[tuple[bytes, int], ...]
     resent: tuple[bytes, ...]
+    covers: tuple[CoverState, ...]
+    own: tuple[tuple[int, bytes, float, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +221,7 @@ class RelayState:
     :ivar ending: the peers whose session is about to be ended: the database and client id.
     :ivar conflicts: the ids that are in conflict: the database, the id, the time that is left.
     :ivar departed: the messages of peers that have left, by database.
+    :ivar locks_answered: how many requests for a lock the relay has answered itself.
     :ivar own_prefix: the beginning of the ids of the relay's own requests.
     :ivar own_number: the number of the next one.
     :ivar own_lock: the relay's next own id of a lock.
@@ -217,6 +238,7 @@ class RelayState:
     departed: tuple[tuple[str, Traffic], ...]
     lock_waits: Histogram
     answer_times: Histogram
+    locks_answered: int
     own_prefix: bytes
     own_number: int
     own_lock: int

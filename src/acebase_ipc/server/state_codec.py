@@ -27,7 +27,7 @@ from acebase_ipc.relay.histogram import SECONDS
 from acebase_ipc.relay.peers import SessionState
 from acebase_ipc.relay.state import DatabaseState, RelayState
 
-MAGIC: Final = b"acebase-ipc state 1\n"
+MAGIC: Final = b"acebase-ipc state 2\n"
 """The format and its version."""
 
 _NAME: Final = b"acebase-ipc state "
@@ -165,6 +165,8 @@ def _check_database(state: DatabaseState, messages: int) -> None:
         _check_indices(locks, (index for _, index in references))
     for account in accounts:
         _check_indices(locks, (index for _, index in account.locks))
+        if not {each[3] for each in account.own} <= {each.lock_id for each in account.covers}:
+            raise LookupError
     _check_indices(locks, ledger.unwanted)
 
 

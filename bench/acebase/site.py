@@ -18,8 +18,15 @@ KINDS = ("transaction", "set", "get")
 
 COUNTER = "counters/total"
 SENT, RECEIVED = "wire.sent", "wire.received"
-TO_MASTER = ("lock-request", "unlock-request", "move-lock-request", "request")
-"""The messages that the master has to answer."""
+TO_MASTER = {
+    "lock-request": "lock-request",
+    "unlock-request": "unlock-request",
+    "move-lock-request": "move-lock-request",
+    "fst.allocate": "request fst.allocate",
+    "fst.release": "request fst.release",
+    "kit.add": "request kit.add",
+}
+"""The messages that the master has to answer: their titles, and the keys of peer.js."""
 
 DEADLINE = 60.0
 """Seconds for the end of a measurement, after its time is over."""
@@ -67,7 +74,8 @@ class Site:
             sample[f"{name}_us"] = (used - before[0][name]) * 1e6 / len(took)
         for name, counts in after[1].items():
             sample[name] = {
-                each: (counts[each] - before[1][name][each]) / len(took) for each in TO_MASTER
+                title: (counts[key] - before[1][name][key]) / len(took)
+                for title, key in TO_MASTER.items()
             }
         return sample
 

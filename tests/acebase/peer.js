@@ -116,6 +116,7 @@ if (options.opensAfter) {
 
 // -- the wire, observed ---------------------------------------------------------------------
 
+// The messages by their kind, and requests by what they are for, too: 'request', 'request kit.add'.
 // `announced`: arrivals and departures in order, as [kind, id]: ['connect', 'x'], ['hello', 'x'], …
 const wire = { received: {}, sent: {}, announced: [] };
 const waiting = []; // { holds: () => boolean, resolve }
@@ -128,6 +129,10 @@ const kindOf = (text) => /^(?:to:[^;]*;)?(?:\{"type":"([^"]*)"|(\w+))/.exec(text
 const count = (counts, text) => {
     const kind = kindOf(text);
     counts[kind] = (counts[kind] || 0) + 1;
+    if (kind === 'request') {
+        const [, purpose] = /"data":\{"type":"([^"]*)"/.exec(text) || [];
+        counts[`request ${purpose}`] = (counts[`request ${purpose}`] || 0) + 1;
+    }
     return kind;
 };
 

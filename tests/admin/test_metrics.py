@@ -105,13 +105,19 @@ def post_too_large_a_message(relay: AdminRelay) -> None:
     assert relay.join("alice").post("x" * 300_000).status == 413
 
 
-def ask_for_a_lock(relay: AdminRelay, *, answer: bool = True) -> None:
+def ask_for_a_lock(relay: AdminRelay, *, answer: bool = True, more: int = 0) -> None:
     worker, master = relay.join_acebase(worker_id(1)), relay.join_acebase(MASTER)
     asked = lock(worker.id, new_id())
     worker.say(asked)
     relay.pass_time(0.5)
     if answer:
         master.say(grant(body_of(asked), 1))
+    for _ in range(more):
+        worker.say(lock(worker.id, new_id()))
+
+
+def ask_for_three_locks(relay: AdminRelay) -> None:
+    ask_for_a_lock(relay, more=2)
 
 
 def wait_for_a_lock(relay: AdminRelay) -> None:
@@ -168,6 +174,9 @@ CAUSES: list[tuple[Callable[[AdminRelay], object], str, dict[str, str], float]] 
     (ask_for_a_lock, "lock_wait_seconds_count", {}, 1),
     (ask_for_a_lock, "lock_wait_seconds_bucket", {"le": "0.5"}, 1),
     (ask_for_a_lock, "lock_wait_seconds_sum", {}, 0.5),
+    (ask_for_three_locks, "locks", DB, 3),
+    (ask_for_three_locks, "lock_answers_total", {"by": "master"}, 1),
+    (ask_for_three_locks, "lock_answers_total", {"by": "relay"}, 2),
     (wait_for_a_lock, "open_requests", DB, 1),
     (wait_for_a_lock, "lock_wait_seconds_count", {}, 0),
     (ask_an_absent_master, "awaiting_master_messages", DB, 1),

@@ -128,9 +128,12 @@ bench-acebase: $(VENV)/.test node-modules ## Measure the writes and reads of rea
 bench-attacks: $(VENV)/.test ## Attack the relay and measure the others' round trips, 5 minutes (ARGS='--quick' for 2)
 	@$(BIN)/python -m bench.attacks $(ARGS)
 
+# These turn lock sessions on and off by themselves.
+IN_BOTH_MODES := tests/acebase/test_lock_sessions.py tests/acebase/test_same_work.py
 test-acebase: $(VENV)/.test node-modules ## Run the tests with AceBase with lock sessions and without, and 10,000 operations (SEED=...)
 	$(BIN)/python -m pytest $(PARALLEL) tests/acebase
-	ACEBASE_IPC_NO_LOCK_SESSIONS=1 $(BIN)/python -m pytest $(PARALLEL) tests/acebase
+	ACEBASE_IPC_NO_LOCK_SESSIONS=1 $(BIN)/python -m pytest $(PARALLEL) tests/acebase \
+	    $(IN_BOTH_MODES:%=--ignore=%)
 	@$(BIN)/python -m tests.acebase.same_work $(if $(SEED),--seed $(SEED))
 
 # Each version is installed in a directory of its own, with the oldest acebase-core that it accepts:
@@ -144,7 +147,7 @@ test-acebase-versions: $(VENV)/.test node-modules ## Run a cluster of each of VE
 	        .dependencies['acebase-core'].replace('^', '')") || exit; \
 	    $(NPM_INSTALL) $$directory acebase-core@$$core || exit; \
 	    TEST_ACEBASE=$$directory $(BIN)/python -m pytest \
-	        tests/acebase/test_same_work.py tests/acebase/test_cluster.py || exit; \
+	        $(IN_BOTH_MODES) tests/acebase/test_cluster.py || exit; \
 	done
 
 soak: $(VENV)/.test ## Run 200 misbehaving peers for SECONDS and account for every message (SEED=..., HAND_OVER=5)

@@ -71,7 +71,7 @@ class Results:
         cases = {Case(each["kind"], each["workers"], each["delay"]) for each in self.runs}
         return sorted(cases, key=lambda each: (KINDS.index(each.kind), each.workers, each.delay))
 
-    def values(self, case: Case, variant: str, figure: str) -> list[float]:
+    def values(self, case: Case, variant: str, figure: str) -> list[Any]:
         """One figure of each repeat."""
         return [
             each[figure]
@@ -95,7 +95,7 @@ class Results:
         """
         cases = [each for each in self.cases if each.kind == kind and each.delay == 0]
         case = cases[len(cases) // 2]
-        samples: list[Any] = self.values(case, variant, figure)
+        samples = self.values(case, variant, figure)
         return {each: median(sample[each] for sample in samples) for each in TO_MASTER}
 
 

@@ -18,11 +18,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.acebase.cluster import Cluster, Relay, Role, running_relay
+from tests.acebase.cluster import Cluster, Peer, Relay, Role, running_relay
 
 WORKERS = 4
 WORDS = ("alpha", "beta", "gamma", "delta", "epsilon")
@@ -31,8 +32,11 @@ ITEMS, ARRAYS, ROWS = 12, 6, 15
 
 SHARED = ("first", "second")
 MODES = {"with": (), "without": ("--no-lock-sessions",)}
-PATIENCE = 600.0
-"""Seconds for all operations."""
+AT_ONCE = 50
+"""Operations that a worker is told to do at once."""
+
+PATIENCE = 100.0
+"""Seconds for these. A lock that nobody releases expires after 120."""
 
 
 @dataclass(slots=True)
@@ -217,6 +221,15 @@ def differences(read: Any, expected: Any, path: str = "") -> Iterator[str]:
         yield f"{path}: {read!r}, not {expected!r}"
 
 
+def perform(worker: Peer, script: Script) -> list[Any]:
+    """Let a worker execute its script; returns what it has read."""
+    read: list[Any] = []
+    for start in range(0, len(script.operations), AT_ONCE):
+        operations = script.operations[start : start + AT_ONCE]
+        read += worker.call("perform", PATIENCE, operations=operations)
+    return read
+
+
 def do_work(relay: Relay, directory: Path, scripts: Sequence[Script]) -> list[str]:
     """Let the workers of a cluster execute their scripts at the same time.
 
@@ -229,15 +242,10 @@ def do_work(relay: Relay, directory: Path, scripts: Sequence[Script]) -> list[st
         master.set("shared", dict.fromkeys(SHARED, 0))
         roles: list[Role] = ["worker"] * len(scripts)
         workers = cluster.join(*roles)
-        running = [
-            worker.begin("perform", operations=script.operations)
-            for worker, script in zip(workers, scripts, strict=True)
-        ]
-        for script, each in zip(scripts, running, strict=True):
-            read = each.result(PATIENCE)
-            expected = script.read
-            for number, (one, other) in enumerate(zip(read, expected, strict=True)):
-                wrong += differences(one, other, f"{script.path}: read {number}")
+        with ThreadPoolExecutor(len(scripts)) as threads:
+            for script, read in zip(scripts, threads.map(perform, workers, scripts), strict=True):
+                for number, (one, other) in enumerate(zip(read, script.read, strict=True)):
+                    wrong += differences(one, other, f"{script.path}: read {number}")
         content: dict[str, Any] = {each.path: each.part for each in scripts}
         content["shared"] = {key: sum(each.shared[key] for each in scripts) for key in SHARED}
         (late,) = cluster.join("worker")

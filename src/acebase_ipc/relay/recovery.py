@@ -104,11 +104,11 @@ class LockRecovery:
             )
             self._delivery.cut(worker)
             return None
-        is_open = request_id in account.requests  # then it is a defect of the client
-        if not (is_open and kind is LOCK):
-            if self.sessions.answer(worker, account, kind, request_id, body):
-                return None
-        if is_open:
+        is_known = request_id in account.requests  # a defect of the client
+        may_answer = not (is_known and kind is LOCK)
+        if may_answer and self.sessions.answer(worker, account, kind, request_id, body):
+            return None
+        if is_known:
             return body
         account.open(request_id, body, self._clock())
         if self._journal is not None and kind is LOCK:

@@ -287,6 +287,18 @@ def test_an_id_of_the_relays_own_never_reaches_the_master(cluster: Cluster) -> N
     assert cluster.asked() == []
 
 
+def test_an_id_of_the_relays_own_never_reaches_the_master_in_a_second_request_of_one_id(
+    cluster: Cluster,
+) -> None:
+    cluster.holds(W1, 7)
+    own = cluster.own(W1)
+    request_id = new_id()
+    cluster.asks(W1, to_master(W1, "request", {"type": "x"}, request_id))
+    cluster.master.hears()
+    assert len(cluster.asks(W1, move(W1, request_id, own), unlock(W1, request_id, own))) == 2
+    assert cluster.asked() == []
+
+
 def test_the_release_of_a_lock_that_nobody_knows_is_left_to_the_master(cluster: Cluster) -> None:
     request = unlock(W1, new_id(), 3)
     assert cluster.asks(W1, request) == []

@@ -29,7 +29,7 @@ from acebase_ipc.relay.delivery import Delivery
 from acebase_ipc.relay.events import LocksFreed, Observer, TooManyRequests
 from acebase_ipc.relay.histogram import Histogram
 from acebase_ipc.relay.journal import Journal, RestoredWorker
-from acebase_ipc.relay.ledger import MAX_RECORDS, Account, Lock
+from acebase_ipc.relay.ledger import MAX_RECORDS, Account, Ledger, Lock
 from acebase_ipc.relay.lock_sessions import LockSessions
 from acebase_ipc.relay.lost_locks import LostLocks
 from acebase_ipc.relay.master_arrivals import MasterArrivals
@@ -104,10 +104,12 @@ class LockRecovery:
             )
             self._delivery.cut(worker)
             return None
-        if request_id in account.requests:
-            return body  # a defect of the client
-        if self.sessions.answer(worker, account, kind, request_id, body):
+        is_known = request_id in account.requests  # a defect of the client
+        may_answer = not (is_known and kind is LOCK)
+        if may_answer and self.sessions.answer(worker, account, kind, request_id, body):
             return None
+        if is_known:
+            return body
         account.open(request_id, body, self._clock())
         if self._journal is not None and kind is LOCK:
             self._journal.asked(account.worker, request_id, body)
@@ -364,5 +366,18 @@ class LockRecovery:
         master.database.masters += 1
         if self._journal is not None:
             self._journal.master_arrived(master.database.name)
+            if master.database.ledger is not None:
+                self._rename_unwanted(self._journal, master.database.ledger)
         if self._enabled:
             self._arrivals.arrived(master, queue)
+
+    def _rename_unwanted(self, journal: Journal, ledger: Ledger) -> None:
+        """Note the locks that are to be released under other ids.
+
+        A new process may grant their holders, which have released them, others of the same ids.
+        """
+        for lock in (*ledger.own.values(), *ledger.unwanted):
+            if lock.is_unwanted and lock.worker:
+                former, lock.id = lock.id, self.sessions.new_id()
+                journal.locked(lock.worker, lock.id, lock.former_id, lock.granted)
+                journal.released(lock.worker, former)

@@ -1,8 +1,9 @@
 """Passes the usual messages between workers and their master, many at a time.
 
 Nearly all messages of a cluster are requests for locks and their answers. They take this short
-way, which keeps the ledger without reading more of a message than it has to. What is not usual
-stays for the general way (:mod:`acebase_ipc.relay.router`), which has the same effect on it.
+way, which keeps the ledger without reading more of a message than it has to, and answers those
+whose answer is known (:mod:`acebase_ipc.relay.lock_sessions`). What is not usual stays for the
+general way (:mod:`acebase_ipc.relay.router`), which has the same effect on it.
 
 Measured with cachegrind and CPython 3.11, relay and clients together: a message of a cluster takes
 57,100 instructions, instead of 65,400 when each was relayed and noted by itself.

@@ -66,7 +66,11 @@ class IPCClient(Service):
     fail with it, and so does everything that is tried later.
 
     Callbacks and the Deferreds that a client returns are called one after the other,
-    never within each other, and may call any method of the client.
+    never within each other, and may call any method of the client. Each message goes to the
+    iterators of :meth:`messages`, in the order in which they were made, then to the callbacks of
+    :meth:`on_message`, in the order in which they were added, and only then comes the next one.
+    So a coroutine that waits for an iterator goes on with a message before a callback is called
+    with it. An iterator or a callback that is added meanwhile begins with the next message.
 
     :param url: ``ws://host:port``, ``wss://host:port`` or ``ws+unix:/path/of/socket``;
         see :mod:`acebase_ipc.client.url`.

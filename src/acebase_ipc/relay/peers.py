@@ -248,10 +248,10 @@ class Database:
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
-    """A connected client, as ``AceBaseIPCServer.get_clients`` returns it.
+class ConnectedPeer:
+    """What others may know of a connected peer.
 
-    :ivar id: the client's id.
+    :ivar id: its id.
     :ivar dbname: the wire name of its database.
     :ivar connected: when it connected, in milliseconds since 1970.
     """

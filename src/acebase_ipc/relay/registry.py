@@ -10,7 +10,7 @@ from acebase_ipc.protocol.handshake import Handshake
 from acebase_ipc.relay.errors import AmbiguousPeer, NotAPeer, NotFound, Overloaded
 from acebase_ipc.relay.limits import Limits
 from acebase_ipc.relay.memory import MemoryBudget
-from acebase_ipc.relay.peers import Client, Connection, Database, Peer
+from acebase_ipc.relay.peers import ConnectedPeer, Connection, Database, Peer
 from acebase_ipc.relay.traffic import DepartedTraffic, Traffic
 
 _LOCK_TIMEOUT: Final = 120.0
@@ -139,11 +139,11 @@ class Registry:
             raise AmbiguousPeer
         return found[0]
 
-    def clients(self, database: str) -> list[Client]:
+    def clients(self, database: str) -> list[ConnectedPeer]:
         """Return the connected peers of that database, in the order in which they joined."""
         found = self.databases.get(database)
         return [
-            Client(each.client_id, database, each.connected)
+            ConnectedPeer(each.client_id, database, each.connected)
             for each in (found.peers.values() if found else ())
             if each.connection is not None
         ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from acebase_ipc.protocol.dialect import (
     ACEBASE,
@@ -231,31 +231,58 @@ class Router:
             else:
                 self._keep(peer, message, None)
 
+    def send_own(self, recipients: Sequence[Peer], body: bytes, now: float) -> None:
+        """Send *body*, valid UTF-8 of any size, to peers of one database, as the relay's own.
+
+        :param now: monotonic seconds.
+        """
+        announced = self._announce(recipients, body, now) if self._is_large(body) else None
+        self._send_each(recipients, body, announced, None)
+
     def _deliver_large(
         self, sender: Peer, addressee: bytes | Audience, body: bytes, now: float
     ) -> None:
-        """Announce *body* to documented recipients, and send it inline to acebase peers.
-
-        Acebase peers cannot download, and accept messages of any size.
-        """
         database = sender.database
         if isinstance(addressee, Audience):
             recipients = [each for each in database.peers.values() if each is not sender]
         else:
             recipients = [each for each in (database.peers.get(addressee),) if each]
+        announced = self._announce(recipients, body, now)
+        if announced is None:
+            self._deliver(sender, addressee, body)
+        else:
+            by = None if addressee is OTHERS or sender.id == MASTER else sender
+            self._send_each(recipients, body, announced, by)
+
+    def _announce(self, recipients: Sequence[Peer], body: bytes, now: float) -> Message | None:
+        """Store a large *body* for the documented ones of *recipients*.
+
+        Acebase peers cannot download, and accept messages of any size.
+
+        :returns: the message that tells them; ``None`` if there are none.
+        """
         downloads = [each.id for each in recipients if each.dialect is DOCUMENTED]
         if not downloads:
-            self._deliver(sender, addressee, body)
-            return
-        announced = Message(announcement(self._store.put(database.name, body, downloads, now)))
-        inline = None
-        by = None if addressee is OTHERS or sender.id == MASTER else sender
+            return None
+        name = recipients[0].database.name
+        return Message(announcement(self._store.put(name, body, downloads, now)))
+
+    def _send_each(
+        self, recipients: Sequence[Peer], body: bytes, documented: Message | None, by: Peer | None
+    ) -> None:
+        """Send *body* to each, rendered once for each dialect.
+
+        :param documented: what documented peers receive instead.
+        :param by: the peer that has addressed it.
+        """
+        acebase = None
+        self._work.units += len(recipients)
         for peer in recipients:
             if peer.dialect is DOCUMENTED:
-                self._delivery.send(peer, announced, by)
+                message = documented = documented or Message(render(body, DOCUMENTED))
             else:
-                inline = inline or Message(render(body, ACEBASE))
-                self._delivery.send(peer, inline, by)
+                message = acebase = acebase or Message(render(body, ACEBASE))
+            self._delivery.send(peer, message, by)
 
     def _drop(self, database: str, client_id: str, reason: DropReason) -> None:
         self._observer.report(MessageDropped(database, client_id, reason))

@@ -27,8 +27,9 @@ What to know of the npm package acebase (all measured with 1.29.13):
   may miss what is set above its wildcard (a defect of the npm package):
   subscribe to the parent instead.
 * **Scalars.** ``child_…`` events at a path that holds a text come for its characters.
-* **unsubscribe** has no effect in Node processes, by a defect. They keep sending
-  until the peer leaves or they end; the events are dropped here.
+* **unsubscribe** has no effect in Node processes, by a defect: they keep sending until the peer
+  leaves or they end. The relay drops the events as soon as the peer has told it all its
+  subscriptions; those that come before are dropped here.
 * **Requests** to a Node process are answered by AceBase itself first, and with an error
   if it does not know their type. See :meth:`AceBasePeer.request`.
 * **Notifications** of a type that AceBase does not know are printed by each Node process

@@ -67,6 +67,7 @@ class Registry:
         """
         database = peer.database
         del database.peers[peer.id]
+        database.unsubscribed.pop(peer.id, None)
         self.leave(database)
 
     def left(self) -> Iterator[tuple[Database, float]]:
@@ -153,6 +154,12 @@ class Registry:
         """The bytes that the ledgers of all databases hold."""
         ledgers = [each.ledger for each in self.all_databases()]
         return sum(each.memory for each in ledgers if each is not None)
+
+    @property
+    def memory_of_unsubscribed(self) -> int:
+        """The bytes of what peers have unsubscribed from."""
+        databases = self.databases.values()
+        return sum(each.memory for database in databases for each in database.unsubscribed.values())
 
     def all_databases(self) -> list[Database]:
         """Return the databases, and those without peers of which locks have to be released."""

@@ -14,6 +14,7 @@ from acebase_ipc.relay.events import (
     StateRestored,
 )
 from acebase_ipc.relay.exporting import Export
+from acebase_ipc.relay.interest import Interest
 from acebase_ipc.relay.introductions import Introductions
 from acebase_ipc.relay.journal import Journal, Restored
 from acebase_ipc.relay.limits import Limits
@@ -78,6 +79,7 @@ class Relay:
         self.store = MessageStore(limits.message_ttl)
         self.memory.register("stored", lambda: self.store.stored)
         self.memory.register("ledger", lambda: self.registry.memory)
+        self.memory.register("unsubscribed", lambda: self.registry.memory_of_unsubscribed)
         self.work = work = work or Work()
         self.delivery = Delivery(limits, self.registry, self.memory, observer, work, clock)
         introductions = Introductions(self.delivery, introduce)
@@ -112,6 +114,7 @@ class Relay:
             lambda: in_steps(self._end_some),
             journal,
         )
+        self._interest = Interest(introductions, limits.payload_limit, observer, clock)
         self.router = Router(
             limits,
             self.delivery,
@@ -119,6 +122,7 @@ class Relay:
             self.store,
             recovery,
             self.quiesce,
+            self._interest,
             observer,
         )
 
@@ -235,6 +239,7 @@ class Relay:
         self.sessions.expire(now)
         self.registry.expire(now)
         self.delivery.enforce_memory_limit()
+        self._interest.expire(self.registry.databases.values(), now)
         self._recovery.expire(now)
         self._warm_up.expire(now)
         self._master_watch.check(self.registry.databases.values(), now)

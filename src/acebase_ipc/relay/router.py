@@ -27,6 +27,7 @@ from acebase_ipc.protocol.messages import (
 )
 from acebase_ipc.relay.delivery import Delivery
 from acebase_ipc.relay.events import DialectDetected, DropReason, MessageDropped, Observer
+from acebase_ipc.relay.interest import Interest
 from acebase_ipc.relay.introductions import Introductions
 from acebase_ipc.relay.limits import MAX_UTF8_PER_UNIT, Limits
 from acebase_ipc.relay.peers import Peer
@@ -36,8 +37,16 @@ from acebase_ipc.relay.store import MessageStore
 from acebase_ipc.relay.work import SLICE
 
 # A comparison of slices takes less time than a call of startswith.
-_BYE_LENGTH = len(BYE_START)
 _ENVELOPE_LENGTH = len(ENVELOPE_START)
+
+# Texts of one byte always are the same objects, which know their hashes.
+_SECOND = len(ENVELOPE_START) + 1
+_THIRD = _SECOND + 1
+_ABOUT_SENDER = frozenset({b"y", b"u", b"n"})
+"""The second letters of ``bye``, ``subscribe`` and ``unsubscribe``: they are about the sender."""
+
+_ANSWERS = _ABOUT_SENDER | {b"e"}
+"""That of ``hello`` as well, where a peer may have been asked for its subscriptions."""
 
 
 class Router:
@@ -58,6 +67,7 @@ class Router:
         store: MessageStore,
         recovery: LockRecovery,
         quiesce: Quiesce,
+        interest: Interest,
         observer: Observer,
     ) -> None:
         self.max_payload = limits.payload_limit
@@ -70,19 +80,24 @@ class Router:
         self._recovery = recovery
         self._short_way = recovery.short_way
         self._withholds = quiesce.withholds
+        self._interest = interest
         self._observer = observer
         self._pong = Message(PONG)
 
     def receive(self, sender: Peer, texts: list[bytes]) -> int:
         """Relay text messages, valid UTF-8, from *sender*'s WebSocket, up to a slice of work.
 
-        Nothing is relayed after a message that has ended the connection.
+        Nothing is relayed after a message that has ended the connection. Events that nobody wants
+        any more are removed from *texts*.
 
-        :returns: how many were relayed.
+        :returns: how many of *texts* were relayed.
         :raises MessageTooLarge: above ``max_payload`` UTF-16 code units.
         :raises InvalidAddress: for a malformed ``to:``.
         """
-        taken = 0
+        taken, about_sender = 0, _ABOUT_SENDER
+        if sender.database.unsubscribed:
+            self._interest.drop_unwanted(sender, texts)
+            about_sender = _ANSWERS
         account = sender.account
         if account is not None or sender.id == MASTER:
             if self.watch is not None:
@@ -105,7 +120,7 @@ class Router:
             traffic.received_bytes += size
             addressee, body = parse(text)
             if sender.dialect is ACEBASE:
-                may_matter = body[:_BYE_LENGTH] == BYE_START
+                may_matter = body[_SECOND:_THIRD] in about_sender
             else:
                 may_matter = (
                     not sender.dialect_settled and body[:_ENVELOPE_LENGTH] == ENVELOPE_START
@@ -127,6 +142,8 @@ class Router:
         addressee, body = parse(message)
         sender.traffic.received += 1
         sender.traffic.received_bytes += len(message)
+        if sender.database.unsubscribed and self._interest.is_unwanted(sender, message):
+            return
         if not self._is_relayed(sender, addressee, body):
             return
         if self.watch is not None:
@@ -166,6 +183,8 @@ class Router:
             if addressee is OTHERS:
                 sender.said_bye = True
                 self._recovery.worker_gone(sender)
+        elif sender.dialect is ACEBASE:
+            self._interest.note(sender, addressee, body)
         return True
 
     def _detect_dialect(self, sender: Peer, body: bytes) -> None:

@@ -20,7 +20,8 @@ from acebase_ipc import (
     PeerError,
     SSLConfig,
 )
-from acebase_ipc.client.errors import ConnectionProblem, QueueFull
+from acebase_ipc.client.changes import Changes
+from acebase_ipc.client.errors import ConnectionProblem, HistoryGap, QueueFull
 from acebase_ipc.client.iterators import Messages
 from acebase_ipc.peer.errors import RemoteError
 from acebase_ipc.protocol.envelopes import Event, Mutation
@@ -100,6 +101,14 @@ async def follow(url: str) -> object:
 
     stops = [peer.subscribe("users", "mutations", changed), peer.on_request("copy", answer)]
     peer.on_notification(lambda data, sender: None)
+    changes: Changes = peer.changes("orders", since=None)
+    await changes.when_ready()
+    try:
+        async for change in changes:
+            cursor: str = change.cursor
+            print(cursor, change.mutations[0].target, changes.cursor)  # noqa: T201
+    except HistoryGap:
+        await changes.aclose()
     peer.startService()
     await peer.when_connected()
     try:

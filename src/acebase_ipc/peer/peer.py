@@ -50,6 +50,7 @@ from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.logger import Logger
 
 from acebase_ipc.client.callouts import Callouts, checked_callable
+from acebase_ipc.client.changes import Changes
 from acebase_ipc.client.endpoint import TrustRoot
 from acebase_ipc.client.reconnect import retry_delay
 from acebase_ipc.client.service import (
@@ -66,7 +67,6 @@ from acebase_ipc.peer.subscriptions import (
     Subscription,
     Subscriptions,
     checked_event,
-    normal_path,
 )
 from acebase_ipc.protocol.dialect import ACEBASE
 from acebase_ipc.protocol.envelopes import (
@@ -89,6 +89,7 @@ from acebase_ipc.protocol.envelopes import (
     unsubscribe,
 )
 from acebase_ipc.protocol.messages import utf8_size
+from acebase_ipc.protocol.paths import normal_path
 
 log = Logger()
 
@@ -131,6 +132,7 @@ class RelayClient(Protocol):
     def when_ended(self) -> Deferred[None]: ...
     def send(self, body: str, to: str | None = None) -> Deferred[None]: ...
     def ping(self) -> Deferred[float]: ...
+    def changes(self, path: str, since: str | None = None) -> Changes: ...
     def on_message(self, callback: Callable[[str], object]) -> Callable[[], None]: ...
     def on_connected(self, callback: Callable[[], object]) -> Callable[[], None]: ...
     def on_peer_joined(self, callback: Callable[[str], object]) -> Callable[[], None]: ...
@@ -282,6 +284,31 @@ class AceBasePeer(Service):
         """
         for each in self._subscriptions.found(normal_path(path), event, callback):
             self._discard(each)
+
+    def changes(self, path: str, since: str | None = None) -> Changes:
+        """Follow what changes under a *path*, from now on or from a cursor on.
+
+        ::
+
+            changes = peer.changes("orders", since=load_cursor())
+            async for change in changes:
+                apply(change.mutations)
+                store_cursor(change.cursor)
+
+        Unlike a subscription it misses nothing silently, also while the program does not run: the
+        relay keeps the changes, if it was started with ``--history-messages``, and asks the
+        writers for them itself, whether or not this peer is connected. Where something may be
+        missing, the iterator raises :exc:`~acebase_ipc.client.errors.HistoryGap`: read the
+        database, and begin without a cursor. To begin, wait for :meth:`.Changes.when_ready`, and
+        read the database then.
+
+        :param path: as in ``db.ref(path)``, without wildcards.
+        :param since: a cursor that was stored.
+        :returns: an asynchronous iterator of :class:`.Change`, which begins at once. It ends when
+            the peer is stopped.
+        :raises ValueError: for a path that AceBase does not have, or with wildcards.
+        """
+        return self.client.changes(path, since)
 
     def _discard(self, subscription: Subscription) -> None:
         if self._subscriptions.discard(subscription) and self.client.connected:

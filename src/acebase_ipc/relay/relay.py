@@ -14,6 +14,7 @@ from acebase_ipc.relay.events import (
     StateRestored,
 )
 from acebase_ipc.relay.exporting import Export
+from acebase_ipc.relay.history import Histories
 from acebase_ipc.relay.interest import Interest
 from acebase_ipc.relay.introductions import Introductions
 from acebase_ipc.relay.journal import Journal, Restored
@@ -53,6 +54,7 @@ class Relay:
     :ivar registry: knows the databases and their peers.
     :ivar store: keeps large messages until they are downloaded.
     :ivar delivery: hands messages to peers' connections.
+    :ivar histories: keep the last changes of the paths that somebody follows.
     :ivar sessions: admits, welcomes, suspends and ends peers.
     :ivar quiesce: waits for a moment in which nothing is under way.
     :ivar router: decides who receives what.
@@ -82,7 +84,10 @@ class Relay:
         self.memory.register("unsubscribed", lambda: self.registry.memory_of_unsubscribed)
         self.work = work = work or Work()
         self.delivery = Delivery(limits, self.registry, self.memory, observer, work, clock)
-        introductions = Introductions(self.delivery, introduce)
+        self.histories = Histories(limits, self.registry, self.delivery, self.memory, clock)
+        self.memory.register("history", lambda: self.histories.memory)
+        self.memory.register_spare(self.histories.give_up)
+        introductions = Introductions(self.delivery, self.histories, introduce)
         self._clock = clock
         self._master_watch = MasterWatch(observer)
         self._lock_watch = LockWatch(limits.lock_warning, observer)
@@ -112,6 +117,7 @@ class Relay:
             self.quiesce,
             observer,
             lambda: in_steps(self._end_some),
+            self.histories,
             journal,
         )
         self._interest = Interest(introductions, limits.payload_limit, observer, clock)
@@ -123,6 +129,7 @@ class Relay:
             recovery,
             self.quiesce,
             self._interest,
+            self.histories,
             observer,
         )
 
@@ -136,6 +143,7 @@ class Relay:
         self._lock_watch.patience = limits.lock_warning
         self._warm_up.seconds = limits.master_warmup
         self.quiesce.timeout = limits.quiesce_timeout
+        self.histories.apply(limits)
 
     def _end_some(self) -> bool:
         return self.sessions.end_some(self._clock())
@@ -185,6 +193,7 @@ class Relay:
         self.sessions.clear()
         self.quiesce.clear()
         self.store.clear()
+        self.histories.clear()
 
     def export(self, now: float) -> RelayState:
         """Return all that another relay has to know to go on in the place of this one.
@@ -240,6 +249,7 @@ class Relay:
         self.registry.expire(now)
         self.delivery.enforce_memory_limit()
         self._interest.expire(self.registry.databases.values(), now)
+        self.histories.expire(now)
         self._recovery.expire(now)
         self._warm_up.expire(now)
         self._master_watch.check(self.registry.databases.values(), now)

@@ -27,6 +27,7 @@ from acebase_ipc.protocol.messages import (
 )
 from acebase_ipc.relay.delivery import Delivery
 from acebase_ipc.relay.events import DialectDetected, DropReason, MessageDropped, Observer
+from acebase_ipc.relay.history import Histories
 from acebase_ipc.relay.interest import Interest
 from acebase_ipc.relay.introductions import Introductions
 from acebase_ipc.relay.limits import MAX_UTF8_PER_UNIT, Limits
@@ -68,6 +69,7 @@ class Router:
         recovery: LockRecovery,
         quiesce: Quiesce,
         interest: Interest,
+        histories: Histories,
         observer: Observer,
     ) -> None:
         self.max_payload = limits.payload_limit
@@ -81,6 +83,7 @@ class Router:
         self._short_way = recovery.short_way
         self._withholds = quiesce.withholds
         self._interest = interest
+        self._histories = histories
         self._observer = observer
         self._pong = Message(PONG)
 
@@ -230,7 +233,7 @@ class Router:
         database = sender.database
         if addressee == MASTER and self._delivery.waits_for_master(sender):
             self._delivery.keep_for_master(database, Message(render(body, ACEBASE)), sender)
-        else:
+        elif not self._histories.received(sender, addressee, body):
             self._drop(database.name, addressee.decode(), DropReason.UNKNOWN_ADDRESSEE)
 
     def _broadcast(self, sender: Peer, body: bytes) -> None:

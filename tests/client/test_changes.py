@@ -144,7 +144,7 @@ def test_a_program_that_reads_slowly_holds_little_and_misses_nothing() -> None:
     shop.write(*(f"{number} {'x' * 1000}" for number in range(100)))
     shop.relay.pass_time(5)
     assert changes._size < 15_000
-    values = []
+    values: list[int] = []
     while len(values) < 100:
         value = taken(changes.__anext__()).mutations[0].value
         values.append(int(value.split()[0]))

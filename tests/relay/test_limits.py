@@ -152,6 +152,8 @@ DEFAULTS: dict[str, float | None] = {
     "quiesce_timeout": 5,
     "session_timeout": 15,
     "max_memory": GIB,
+    "history_messages": None,
+    "history_bytes": 16 * MIB,
     "max_connections": 20_000,
     "max_database_connections": 5_000,
     "max_address_connections": None,

@@ -39,7 +39,8 @@ def moment(seconds: float) -> str:
 def server(relay: Relay, facts: Facts, lag: LoopLag, census: RelayCensus) -> Object:
     """Return the status of a server."""
     total, parts = census.total, relay.memory.parts()
-    queues, stored, ledger = (parts[each] for each in ("queues", "stored", "ledger"))
+    queues, stored = parts["queues"], parts["stored"] + parts["history"]
+    ledger = parts["ledger"] + parts["unsubscribed"]
     used = sum(parts.values())
     return {
         "version": facts.version,

@@ -22,6 +22,7 @@ from acebase_ipc.relay.registry import Registry
 from acebase_ipc.relay.sessions import Sessions
 from acebase_ipc.relay.state import DatabaseState, PeerState, Queue, RelayState
 from acebase_ipc.relay.store import MessageStore
+from acebase_ipc.relay.unsubscribed import Unsubscribed
 from acebase_ipc.relay.warm_up import WarmUp
 
 
@@ -116,6 +117,10 @@ class Adoption:
         peer.state = SessionState[state.state]
         peer.traffic.adopt(state.traffic)
         database.peers[peer.id] = peer
+        if state.unsubscribed:
+            unsubscribed = database.unsubscribed[peer.id] = Unsubscribed(connection)
+            for key in state.unsubscribed:
+                unsubscribed.add(key)
         if self._journal is not None and peer.restarts and not peer.is_master:
             peer.number = self._journal.joined(database.name, peer.client_id, restarts=True)
 

@@ -210,6 +210,7 @@ class DropReason(Enum):
     RECIPIENT_GONE = "its recipient has left"
     SENDER_GONE = "its sender has left"
     FOREIGN_BYE = "it is a bye for another peer"
+    UNSUBSCRIBED = "its recipient has unsubscribed from such events"
 
 
 @dataclass(frozen=True, slots=True)

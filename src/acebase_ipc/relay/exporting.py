@@ -88,6 +88,7 @@ class Export:
 
     def _peer(self, peer: Peer, locks: LedgerExport | None) -> PeerState:
         account = peer.account
+        unsubscribed = peer.database.unsubscribed.get(peer.id)
         return PeerState(
             client_id=peer.client_id,
             dialect=peer.dialect.value,
@@ -101,6 +102,7 @@ class Export:
             traffic=peer.traffic.export(),
             queue=self._queue(peer.queue),
             account=None if account is None or locks is None else locks.account(account),
+            unsubscribed=() if unsubscribed is None else tuple(unsubscribed.states),
         )
 
     def _queue(self, queue: MessageQueue) -> Queue:

@@ -14,6 +14,8 @@ from acebase_ipc.relay.events import (
     StateRestored,
 )
 from acebase_ipc.relay.exporting import Export
+from acebase_ipc.relay.history import Histories
+from acebase_ipc.relay.interest import Interest
 from acebase_ipc.relay.introductions import Introductions
 from acebase_ipc.relay.journal import Journal, Restored
 from acebase_ipc.relay.limits import Limits
@@ -54,6 +56,7 @@ class Relay:
     :ivar registry: knows the databases and their peers.
     :ivar store: keeps large messages until they are downloaded.
     :ivar delivery: hands messages to peers' connections.
+    :ivar histories: keep the last changes of the paths that somebody follows.
     :ivar sessions: admits, welcomes, suspends and ends peers.
     :ivar quiesce: waits for a moment in which nothing is under way.
     :ivar router: decides who receives what.
@@ -82,9 +85,13 @@ class Relay:
         self.store = MessageStore(limits.message_ttl)
         self.memory.register("stored", lambda: self.store.stored)
         self.memory.register("ledger", lambda: self.registry.memory)
+        self.memory.register("unsubscribed", lambda: self.registry.memory_of_unsubscribed)
         self.work = work = work or Work()
         self.delivery = Delivery(limits, self.registry, self.memory, observer, work, clock)
-        introductions = Introductions(self.delivery, introduce)
+        self.histories = Histories(limits, self.registry, self.delivery, self.memory, clock)
+        self.memory.register("history", lambda: self.histories.memory)
+        self.memory.register_spare(self.histories.give_up)
+        introductions = Introductions(self.delivery, self.histories, introduce)
         self._clock = clock
         self._master_watch = MasterWatch(observer)
         self._lock_watch = LockWatch(limits.lock_warning, observer)
@@ -117,8 +124,10 @@ class Relay:
             self.quiesce,
             observer,
             lambda: in_steps(self._end_some),
+            self.histories,
             journal,
         )
+        self._interest = Interest(introductions, limits.payload_limit, observer, clock)
         self.router = Router(
             limits,
             self.delivery,
@@ -126,6 +135,8 @@ class Relay:
             self.store,
             recovery,
             self.quiesce,
+            self._interest,
+            self.histories,
             observer,
         )
 
@@ -140,6 +151,7 @@ class Relay:
         self._recovery.sessions.seconds = limits.lock_session_max
         self._warm_up.seconds = limits.master_warmup
         self.quiesce.timeout = limits.quiesce_timeout
+        self.histories.apply(limits)
 
     def _end_some(self) -> bool:
         return self.sessions.end_some(self._clock())
@@ -189,6 +201,7 @@ class Relay:
         self.sessions.clear()
         self.quiesce.clear()
         self.store.clear()
+        self.histories.clear()
 
     def export(self, now: float) -> RelayState:
         """Return all that another relay has to know to go on in the place of this one.
@@ -243,6 +256,8 @@ class Relay:
         self.sessions.expire(now)
         self.registry.expire(now)
         self.delivery.enforce_memory_limit()
+        self._interest.expire(self.registry.databases.values(), now)
+        self.histories.expire(now)
         self._recovery.expire(now)
         self._warm_up.expire(now)
         self._master_watch.check(self.registry.databases.values(), now)

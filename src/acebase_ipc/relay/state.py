@@ -133,6 +133,7 @@ class PeerState:
 
     :ivar state: the name of its session's state; ``GONE`` is never exported.
     :ivar may_run: whether its process may run, if its session is about to be ended.
+    :ivar unsubscribed: what it may have unsubscribed from.
     """
 
     client_id: str
@@ -147,6 +148,7 @@ class PeerState:
     traffic: Traffic
     queue: Queue
     account: AccountState | None
+    unsubscribed: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)

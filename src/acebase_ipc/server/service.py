@@ -415,7 +415,10 @@ class AceBaseIPCServer(Service):
         """
         if self._state is not State.RUNNING:
             raise HandOverError("it is about to stop")
-        return departure.take(self._clock())
+        snapshot = departure.take(self._clock())
+        snapshot.content["counted"] = None if self._admin is None else self._admin.export()
+        snapshot.content["is_draining"] = self._parts.admission.is_draining
+        return snapshot
 
     def release(self, snapshot: Snapshot, journal_is_taken: bool) -> None:
         """Forget what a successor has now; nothing of it is closed."""
@@ -467,6 +470,9 @@ class AceBaseIPCServer(Service):
         if error is not None:
             raise error
         arrival.adopt(state, self._clock())
+        if self._admin is not None and state["counted"] is not None:
+            self._admin.adopt(state["counted"])
+        self._parts.admission.is_draining = state["is_draining"]
         return takes_journal
 
     def resume(self, arrival: Arrival, link: Link) -> None:

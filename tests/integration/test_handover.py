@@ -271,6 +271,15 @@ def test_a_successor_that_cannot_start_changes_nothing(tmp_path: Path) -> None:
         relay.end = lambda: None  # type: ignore[method-assign]
 
 
+def test_a_relay_that_is_stopped_meanwhile_has_no_successor() -> None:
+    with Upgraded(on_loopback()) as relay, peers(relay.address, "reader"):
+        os.kill(relay.present, signal.SIGUSR2)
+        os.kill(relay.present, signal.SIGTERM)
+        relay.wait_ended()  # the successor writes to the same output
+        assert "nothing is taken over: it is about to stop" in relay.log
+        relay.end = lambda: None  # type: ignore[method-assign]
+
+
 def test_nothing_grows_with_each_hand_over() -> None:
     with Upgraded(on_loopback()) as relay, peers(relay.address, "reader", "writer") as clients:
         relay.hand_over()

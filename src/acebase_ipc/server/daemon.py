@@ -331,6 +331,7 @@ class Daemon(Service):
         super().stopService()
         if self.server.state is State.HANDED_OVER:
             return succeed(None)
+        self._handing_over.give_up("it is about to stop")
         self._notifier.stopping()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._handle(number, self.server.hurry)

@@ -6,6 +6,8 @@ VENV ?= .venv
 # Options of the relay for "make run", of the benchmark for "make bench" and "make bench-attacks",
 # or of the example for "make cluster", e.g. ARGS='--token secret'.
 ARGS ?=
+# Where Python keeps no compiled modules, each process that a test starts compiles the relay again.
+unexport PYTHONDONTWRITEBYTECODE
 # Options and paths for pytest, e.g. PYTEST_ARGS='-x tests/relay/test_router.py'. With them the
 # tests run in a single process, so that -s and --pdb work.
 PYTEST_ARGS ?=
@@ -122,9 +124,9 @@ bench: $(VENV)/.bench ## Measure the relay against a plain Autobahn relay, 10 mi
 bench-attacks: $(VENV)/.test ## Attack the relay and measure the others' round trips, 5 minutes (ARGS='--quick' for 2)
 	@$(BIN)/python -m bench.attacks $(ARGS)
 
-soak: $(VENV)/.test ## Run 200 misbehaving peers for SECONDS and account for every message (SEED=..., HAND_OVER=5)
+soak: $(VENV)/.test ## Run 200 misbehaving peers for SECONDS and account for every message (SEED=..., HAND_OVER=5, RESTART=5)
 	@$(BIN)/python -m tests.soak.run --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) \
-	    $(if $(HAND_OVER),--hand-over $(HAND_OVER))
+	    $(if $(HAND_OVER),--hand-over $(HAND_OVER)) $(if $(RESTART),--restart $(RESTART))
 
 soak-acebase: $(VENV)/.test node-modules ## Run real AceBase clusters for SECONDS and kill their processes (SEED=...)
 	@$(BIN)/python -m tests.soak.acebase --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))

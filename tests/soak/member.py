@@ -7,7 +7,8 @@ import json
 import random
 import string
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
 from weakref import WeakKeyDictionary
@@ -43,6 +44,7 @@ class Scene:
     :ivar pause: longest standstill of this process recently, in seconds.
     :ivar faults: number of times that each kind of fault was provoked.
     :ivar members: all members, by database.
+    :ivar restarts: how many restarts of the relay have begun or ended.
     """
 
     seed: int
@@ -51,6 +53,21 @@ class Scene:
     pause: float = 0.0
     faults: Counter[str] = field(default_factory=Counter)
     members: dict[str, list[Member]] = field(default_factory=dict)
+    restarts: int = 0
+
+    @contextmanager
+    def restart(self) -> Iterator[None]:
+        """While the relay restarts, what members do may fail."""
+        self.restarts += 1
+        try:
+            yield
+        finally:
+            self.restarts += 1
+
+    @property
+    def is_restarting(self) -> bool:
+        """Whether the relay restarts just now."""
+        return self.restarts % 2 == 1
 
 
 class Member:
@@ -118,6 +135,14 @@ class Member:
         self._paths += 1
         self._serial = 0
         self._unsettled.clear()
+
+    async def resume(self) -> None:
+        """Connect again after the relay has restarted, in which nothing may be lost."""
+        assert self.link is not None
+        last, ended = self.receiver.presences[-1], self.link.ended_at
+        await self.connect(last.until or last.welcomed, ended + SESSION_TIMEOUT)
+        if self.receiver.presences[-1].since > ended:
+            self.gone(ended)
 
     async def until(self, what: str, holds: Callable[[], bool]) -> None:
         """Wait until *holds* returns true.

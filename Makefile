@@ -31,14 +31,16 @@ SPHINX := ^\.\. (toctree|auto|literalinclude|include)|:(class|func|doc|ref):`
 # npm writes this file when it installs: it lists what "npm ci" installed.
 NODE_MODULES := $(ACEBASE)/node_modules/.package-lock.json
 
-# A run of all tests uses one process for each core, and has to cover the code. Tests of one file
-# stay in one process: they may share a relay. In the order of their paths, the slow files come
-# early; pytest-xdist would begin with the files of many short tests.
+# A run of all tests uses one process more than there are cores, since many tests wait for others,
+# and has to cover the code. Tests of one file stay in one process: they may share a relay. In the
+# order of their paths, the slow files come early; pytest-xdist would begin with the files of many
+# short tests.
 COVERAGE := --cov --cov-report=term-missing:skip-covered
 ifneq ($(strip $(PYTEST_ARGS)),)
 COVERAGE += --cov-fail-under=0
 else
-PARALLEL := --numprocesses=auto --dist=loadfile --no-loadscope-reorder
+PARALLEL = --numprocesses=$(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) \
+    --dist=loadfile --no-loadscope-reorder
 endif
 
 # The minor versions of Python in setup.cfg's classifiers, and the first interpreter found of each.

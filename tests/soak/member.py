@@ -24,6 +24,9 @@ LARGEST = 300_000
 """Characters of a large message."""
 
 SESSION_TIMEOUT = 6.0
+RESTARTED_TIMEOUT = 20.0
+"""The same of a relay that is restarted, which takes its time if some peers do not answer."""
+
 KEEPALIVE = 8.0
 """Seconds until a peer that does not answer is disconnected."""
 
@@ -140,7 +143,7 @@ class Member:
         """Connect again after the relay has restarted, in which nothing may be lost."""
         assert self.link is not None
         last, ended = self.receiver.presences[-1], self.link.ended_at
-        await self.connect(last.until or last.welcomed, ended + SESSION_TIMEOUT)
+        await self.connect(last.until or last.welcomed, ended + RESTARTED_TIMEOUT)
         if self.receiver.presences[-1].since > ended:
             self.gone(ended)
 

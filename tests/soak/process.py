@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 
 from tests.certificates import make_certificate
 from tests.integration.relay_process import Twistd, endpoint, find_addresses
-from tests.soak.member import KEEPALIVE, MAX_PAYLOAD, SESSION_TIMEOUT, TOKEN
+from tests.soak.member import KEEPALIVE, MAX_PAYLOAD, RESTARTED_TIMEOUT, SESSION_TIMEOUT, TOKEN
 
 OPTIONS: Final[dict[str, Any]] = {
     "token": TOKEN,
@@ -65,6 +65,8 @@ class SoakedRelay:
         if self.is_secure:
             plain[1] = endpoint("ssl", ports[1], interface="127.0.0.1", privateKey=self._pem)
         options = OPTIONS | {"endpoints": plain, "state_dir": self._state}
+        if self.change is Change.RESTART:
+            options["limits"] = OPTIONS["limits"] | {"session_timeout": RESTARTED_TIMEOUT}
         path = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
         self._twistd = Twistd(
             *("--nodaemon", "--pidfile=", "--python", str(SCRIPT)),

@@ -52,6 +52,7 @@ class Link(asyncio.Protocol):
     :ivar opened: set when the handshake is answered or the connection has ended.
     :ivar ended: set when the connection has ended.
     :ivar ended_at: when that was, in monotonic seconds.
+    :ivar has_rest: whether all has come that had waited for the peer.
     :ivar pings: number of ``ping`` messages sent.
     :ivar pongs: number of ``pong`` messages received.
     """
@@ -64,6 +65,7 @@ class Link(asyncio.Protocol):
         self.opened = asyncio.Event()
         self.ended = asyncio.Event()
         self.ended_at = 0.0
+        self.has_rest = False
         self.pings = self.pongs = 0
         self._target = target
         self._data = bytearray()

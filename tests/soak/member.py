@@ -30,6 +30,9 @@ RESTARTED_TIMEOUT = 20.0
 KEEPALIVE = 8.0
 """Seconds until a peer that does not answer is disconnected."""
 
+REST_HAS_COME = "the rest has come"
+"""What a member sends to itself."""
+
 MASTER = "[master]"
 
 _CONTENTS = ("x", "é", "語", "😀", string.ascii_letters)
@@ -146,6 +149,13 @@ class Member:
         await self.connect(last.until or last.welcomed, ended + RESTARTED_TIMEOUT)
         if self.receiver.presences[-1].since > ended:
             self.gone(ended)
+        await self._skip_pongs(self.link)
+
+    async def _skip_pongs(self, link: Link) -> None:
+        """Wait until all is received that has waited: answers to pings over the last link, too."""
+        link.send(f"to:{self.id};{REST_HAS_COME}")
+        await self.until("the rest", lambda: link.has_rest or not link.alive)
+        link.pongs = 0
 
     async def until(self, what: str, holds: Callable[[], bool]) -> None:
         """Wait until *holds* returns true.
@@ -249,6 +259,8 @@ class Member:
             self._welcomed(link)
         elif text == "pong":
             link.pongs += 1
+        elif text == f"msg:{REST_HAS_COME}":
+            link.has_rest = True
         elif text.startswith(("connect:", "disconnect:")):
             what, _, who = text.partition(":")
             self._notified(link, what, who)

@@ -177,6 +177,8 @@ class Daemon(Service):
 
     def _report_ready(self, _: None) -> None:
         def report() -> None:
+            gc.freeze()  # what is there stays: no later search has to look at it
+            gc.enable()
             log.info("ready")
             self._notifier.ready()
             self._launch.succeeded()

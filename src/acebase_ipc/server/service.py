@@ -436,10 +436,11 @@ class AceBaseIPCServer(Service):
 
         WebSockets that were closing already have the usual time for that.
 
-        :param wire: the socket to the successor, to which their messages are passed on.
+        :param wire: the socket to the successor, which is told of their messages and downloads.
         """
         posts = PostsToSuccessor(wire, self._reactor)
         self._parts.site.context.pass_on = posts.post
+        self._parts.relay.store.pass_on = posts.fetched
         closing = self._parts.connections.wait_closed(SHUTDOWN_TIMEOUT)
         return gatherResults([self._parts.site.close(timeout), closing], consumeErrors=True)
 
@@ -487,6 +488,7 @@ class AceBaseIPCServer(Service):
             lambda database, client_id, body: self._parts.post(
                 database, client_id, body, self._clock()
             ),
+            lambda key: self._parts.relay.store.note_fetched(key, self._clock()),
         )
         link.release()
         self._report_listening(None)

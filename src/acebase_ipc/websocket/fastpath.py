@@ -38,6 +38,7 @@ from acebase_ipc.websocket import _autobahn
 from acebase_ipc.websocket.factory import WebSocketFactory
 from acebase_ipc.websocket.incoming import FEED, MAX_FRAGMENTS, TEXT, Incoming, unmask_long
 from acebase_ipc.websocket.slices import SLICE_BYTES, Slices
+from acebase_ipc.websocket.tls import TLSSocket, tls_socket
 
 BATCH = 64 * KIB
 """Bytes that are collected for one write: as many as Twisted's transports buffer before
@@ -46,12 +47,12 @@ they pause a producer (``FileDescriptor.bufferSize``)."""
 FRAME = 16
 """Units of work of a frame that Autobahn parses: it takes about 25 microseconds."""
 
-OPEN_TIMEOUT = 10.0
-"""Seconds within which an accepted handshake has to become an open WebSocket."""
-
 CLOSE_TOO_LARGE = 1009
 CLOSE_INTERNAL_ERROR = 1011
 CLOSE_NO_STATUS = 1005  # stands for a close frame without a code
+
+MORE_FOLLOWS = getattr(socket, "MSG_MORE", 0)
+"""Lets the system send bytes together with those of the next call; not every system can."""
 
 PING_FRAME = b"\x89\x00"
 _PONG = 0x8A
@@ -159,13 +160,17 @@ class WebSocketConnection(_autobahn.ServerProtocol):
 
     factory: WebSocketFactory[WebSocketConnection]
 
-    def __init__(self, listener: Listener, client: IAddress | None = None) -> None:
-        """:param client: the address of the client behind a trusted proxy."""
-        super().__init__()
-        self.set_up(listener, client)
+    def __init__(
+        self,
+        factory: WebSocketFactory[Any],
+        listener: Listener,
+        client: IAddress | None = None,
+    ) -> None:
+        """Autobahn's own attributes are in the class: it takes no part in the handshake.
 
-    def set_up(self, listener: Listener, client: IAddress | None) -> None:
-        """Set all attributes that an open connection has; Autobahn's others are in the class."""
+        :param client: the address of the client behind a trusted proxy.
+        """
+        self.factory = factory
         self.listener = listener
         self.transport: Any = None
         self.state = WebSocketServerProtocol.STATE_CONNECTING
@@ -182,11 +187,13 @@ class WebSocketConnection(_autobahn.ServerProtocol):
         self._paused = False  # whether the transport has told us to pause
         self._batch: list[bytes] = []
         self._batched_bytes = 0
-        self._direct: socket.socket | None = None  # the socket, while the transport is empty
+        self._direct: socket.socket | TLSSocket | None = (
+            None  # the socket, while the transport is empty
+        )
         self._incoming: Incoming | None = None
         self._pong: bytes | None = None  # the payload of a ping to answer when there is room
         self._slices: Slices | None = None
-        self._socket: socket.socket | None = None
+        self._socket: socket.socket | TLSSocket | None = None  # if it can be used directly
         self._source: int | None = None  # identifies the transport to the factory's reader
         self._deadline: IDelayedCall | None = None
         self._close_code: int | None = None
@@ -200,24 +207,29 @@ class WebSocketConnection(_autobahn.ServerProtocol):
 
     # Opening
 
-    def connectionMade(self) -> None:
-        """Begin the handshake, with a deadline that applies even if an error interrupts it."""
-        self._set_deadline(OPEN_TIMEOUT)
-        self._incoming = Incoming(self, between_messages=False)
-        super().connectionMade()
+    def open(self, transport: Any, answer: bytes, rest: bytes) -> None:
+        """Open on *transport*, from which the handshake was received and accepted.
 
-    def onOpen(self) -> None:
-        """Take the transport over from Twisted's HTTP channel."""
-        self._cancel_deadline()
+        :param answer: the response to it.
+        :param rest: what has arrived after it.
+        """
+        self.transport = transport
+        if not self.factory.knows_parser:
+            self._incoming = Incoming(self, between_messages=False)  # for good
         try:
-            self.transport.unregisterProducer()
             self.begin()
-            _autobahn.drop_handshake_state(self)
+            self.state = STATE_OPEN
             self.factory.opened(self)
+            if isinstance(self._socket, TLSSocket):
+                self.transport.write(answer)  # Twisted collects what leaves in one record
+            else:
+                self._write(answer, MORE_FOLLOWS)  # the first message leaves together with it
             self.listener.opened(self)
         except Exception:
             self.crash("opening a connection")
-        self.flush()  # so that the first message leaves in one write with the 101
+        self.flush()
+        if rest:
+            self.dataReceived(rest)
 
     def begin(self) -> None:
         """Read from the transport, and write to it, as fast as that is possible."""
@@ -225,10 +237,25 @@ class WebSocketConnection(_autobahn.ServerProtocol):
         transport.registerProducer(self, True)
         if self.factory.knows_transport and type(transport) is Server and not transport.TLS:
             self._socket = transport.getHandle()
-            self._source = self.factory.read_for(self)
+            self._source = self.factory.read_for(self, self._socket, transport)
             _autobahn.compact(transport)
         else:
             self.factory.hold(self, 0)
+            if self.factory.knows_transport:
+                self._begin_tls()
+        if self._source is None:
+            transport.resumeProducing()
+
+    def _begin_tls(self) -> None:
+        self._socket = tls = tls_socket(self.transport, self._end_tls)
+        if tls is not None:
+            self._source = self.factory.read_for(self, tls, tls.transport)
+
+    def _end_tls(self) -> None:
+        """Let Twisted notice that TLS has ended."""
+        self._stop_reading()
+        if isinstance(self._socket, TLSSocket):
+            self._socket.end()
 
     # Receiving
 
@@ -431,10 +458,9 @@ class WebSocketConnection(_autobahn.ServerProtocol):
         self._batched_bytes = 0
         direct = self._direct
         if direct is None:
-            has_buffered = self._socket is None or not _autobahn.is_empty(self.transport)
-            if has_buffered and self._slices is None and len(data) <= SLICE_BYTES:
+            if self._slices is None and len(data) <= SLICE_BYTES and not self._may_write_directly():
                 self.factory.hold(self, len(data))
-                self.transport.write(data)  # always over TLS
+                self.transport.write(data)
             else:
                 self._write(data)
             return
@@ -455,19 +481,28 @@ class WebSocketConnection(_autobahn.ServerProtocol):
         self.flush()
         self._write(data)
 
-    def _write(self, data: bytes) -> None:
-        """Write *data* after all that was written before."""
-        may_be_empty = self._direct is None and self._socket is not None and self._slices is None
-        if may_be_empty and _autobahn.is_empty(self.transport):
+    def _write(self, data: bytes, flags: int = 0) -> None:
+        """Write *data* after all that was written before.
+
+        :param flags: for the system, if the data can be handed to it now.
+        """
+        if self._direct is None and self._slices is None and self._may_write_directly():
             self._direct = self._socket
         if self._direct is not None:
-            self._write_directly(self._direct, data)
+            self._write_directly(self._direct, data, flags)
         else:
             self._write_later(data)
 
-    def _write_directly(self, direct: socket.socket, data: bytes) -> None:
+    def _may_write_directly(self) -> bool:
+        """Return whether the transport has nothing to write, and can be passed by."""
+        handle = self._socket
+        if isinstance(handle, TLSSocket):
+            return handle.is_empty
+        return handle is not None and _autobahn.is_empty(self.transport)
+
+    def _write_directly(self, direct: socket.socket | TLSSocket, data: bytes, flags: int) -> None:
         try:
-            sent = direct.send(data)
+            sent = direct.send(data, flags)
         except OSError:
             sent = 0  # it is full or broken, which the transport notices
         if sent < len(data):
@@ -517,7 +552,7 @@ class WebSocketConnection(_autobahn.ServerProtocol):
     @property
     def may_hold(self) -> bool:
         """Whether it may hold bytes without notice: what its transport has buffered."""
-        return self._socket is None
+        return not isinstance(self._socket, socket.socket)
 
     def collect_slices(self, frames: dict[int, int]) -> int:
         """Note the frames that are written in slices; see :meth:`Slices.collect`."""
@@ -616,6 +651,8 @@ class WebSocketConnection(_autobahn.ServerProtocol):
     def _stop_reading(self) -> None:
         source, self._source = self._source, None
         self.factory.stop_reading(source)
+        if source is not None and isinstance(self._socket, TLSSocket):
+            self._socket.transport.resumeProducing()  # TLS ends when both ends have ended it
 
     def begin_closing(self) -> None:
         """Set a deadline for the other end to close, and tell the listener."""
@@ -647,6 +684,7 @@ class WebSocketConnection(_autobahn.ServerProtocol):
         self._drop_received()
         self._is_ended_by_peer = self.is_open_now
         super().connectionLost(reason)
+        self._direct = self._socket = None
 
     def _drop_received(self) -> None:
         """Drop what was received in part or postponed, and slices that are not written."""
@@ -665,11 +703,3 @@ class WebSocketConnection(_autobahn.ServerProtocol):
         except Exception:
             log.failure("{doing} failed", doing="reporting the end of a connection")
         self.factory.closed(self)
-
-    def sendHttpErrorResponse(self, code: int, reason: str, responseHeaders: Any = None) -> None:
-        """Answer a malformed upgrade, which Autobahn refuses, with one line of text."""
-        body = reason.encode("utf-8", "replace")
-        headers = [*(responseHeaders or ()), ("Content-Type", "text/plain; charset=utf-8")]
-        headers += [("Content-Length", len(body)), ("Connection", "close")]
-        lines = [f"HTTP/1.1 {code} Refused", *(f"{name}: {value}" for name, value in headers)]
-        self.sendData("\r\n".join(lines).encode() + b"\r\n\r\n" + body)

@@ -6,6 +6,8 @@ VENV ?= .venv
 # Options of the relay for "make run", of the benchmark for "make bench" and "make bench-attacks",
 # or of the example for "make cluster", e.g. ARGS='--token secret'.
 ARGS ?=
+# Where Python keeps no compiled modules, each process that a test starts compiles the relay again.
+unexport PYTHONDONTWRITEBYTECODE
 # Options and paths for pytest, e.g. PYTEST_ARGS='-x tests/relay/test_router.py'. With them the
 # tests run in a single process, so that -s and --pdb work.
 PYTEST_ARGS ?=
@@ -31,14 +33,16 @@ SPHINX := ^\.\. (toctree|auto|literalinclude|include)|:(class|func|doc|ref):`
 # npm writes this file when it installs: it lists what "npm ci" installed.
 NODE_MODULES := $(ACEBASE)/node_modules/.package-lock.json
 
-# A run of all tests uses one process for each core, and has to cover the code. Tests of one file
-# stay in one process: they may share a relay. In the order of their paths, the slow files come
-# early; pytest-xdist would begin with the files of many short tests.
+# A run of all tests uses one process more than there are cores, since many tests wait for others,
+# and has to cover the code. Tests of one file stay in one process: they may share a relay. In the
+# order of their paths, the slow files come early; pytest-xdist would begin with the files of many
+# short tests.
 COVERAGE := --cov --cov-report=term-missing:skip-covered
 ifneq ($(strip $(PYTEST_ARGS)),)
 COVERAGE += --cov-fail-under=0
 else
-PARALLEL := --numprocesses=auto --dist=loadfile --no-loadscope-reorder
+PARALLEL = --numprocesses=$(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) \
+    --dist=loadfile --no-loadscope-reorder
 endif
 
 # The minor versions of Python in setup.cfg's classifiers, and the first interpreter found of each.
@@ -150,9 +154,9 @@ test-acebase-versions: $(VENV)/.test node-modules ## Run a cluster of each of VE
 	        $(IN_BOTH_MODES) tests/acebase/test_cluster.py || exit; \
 	done
 
-soak: $(VENV)/.test ## Run 200 misbehaving peers for SECONDS and account for every message (SEED=..., HAND_OVER=5)
+soak: $(VENV)/.test ## Run 200 misbehaving peers for SECONDS and account for every message (SEED=..., HAND_OVER=5, RESTART=5)
 	@$(BIN)/python -m tests.soak.run --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) \
-	    $(if $(HAND_OVER),--hand-over $(HAND_OVER))
+	    $(if $(HAND_OVER),--hand-over $(HAND_OVER)) $(if $(RESTART),--restart $(RESTART))
 
 soak-acebase: $(VENV)/.test node-modules ## Run real AceBase clusters for SECONDS, with lock sessions and without, and kill processes (SEED=...)
 	@$(BIN)/python -m tests.soak.acebase --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))

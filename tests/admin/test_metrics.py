@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import cbor2
 import pytest
 from prometheus_client import ProcessCollector
 from prometheus_client.openmetrics import parser as openmetrics_parser
@@ -252,6 +253,28 @@ def test_counters_stay_when_a_database_has_left() -> None:
         assert figures("databases") == 0
         assert figures("messages_received_total", **DB) == 1
         assert figures("peers", database="shop_data", dialect="documented", state="connected") == 0
+
+
+def test_no_counter_falls_at_a_hand_over() -> None:
+    with AdminRelay() as relay, AdminRelay() as successor:
+        relay.pass_time(30)
+        for cause in (say, leave, is_refused, close_with_a_code_of_its_own, stay_connected):
+            cause(relay)
+        relay.cut_connections()
+        relay.pass_time(2)
+        state = relay.server.take_snapshot(relay.server.depart()).content
+        successor.server.adopt(
+            successor.server.arrive(), cbor2.loads(cbor2.dumps(state)), journal_lock=None
+        )
+        before, after = scrape(relay), scrape(successor)
+        counted = {
+            name: value
+            for name, value in before.samples.items()
+            if name[0].endswith(("_total", "_bucket", "_sum", "_count"))
+            and not name[0].startswith("process_")
+        }
+        assert {f"{PREFIX}events_total", f"{PREFIX}refusals_total"} < {name for name, _ in counted}
+        assert {name: after.samples.get(name) for name in counted} == counted
 
 
 @pytest.mark.parametrize("name", ['say "hi"', "back\\slash", "日本語", "a{b}=,c", "%25"])

@@ -10,7 +10,7 @@ Left out are what connections hold, warnings that were given, and caches.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 Queue = tuple[tuple[int, str | None], ...]
 """Messages that wait: the index of each, and the id of the peer that has addressed it."""
@@ -22,8 +22,7 @@ Histogram = tuple[tuple[int, ...], float]
 """How many durations there were up to each bound and above all, and their sum in seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class LockState:
+class LockState(NamedTuple):
     """A :class:`~acebase_ipc.relay.ledger.Lock`."""
 
     id: int
@@ -39,8 +38,7 @@ class LockState:
     is_unknown: bool
 
 
-@dataclass(frozen=True, slots=True)
-class RequestState:
+class RequestState(NamedTuple):
     """An open request.
 
     :ivar released: the envelope that has granted the lock which it releases, and its age.
@@ -52,8 +50,7 @@ class RequestState:
     released: tuple[bytes, float] | None
 
 
-@dataclass(frozen=True, slots=True)
-class CoverState:
+class CoverState(NamedTuple):
     """A :class:`~acebase_ipc.relay.ledger.Cover`, but for what is open.
 
     :ivar is_current: whether the relay grants locks itself under it.
@@ -68,8 +65,7 @@ class CoverState:
     is_current: bool
 
 
-@dataclass(frozen=True, slots=True)
-class AccountState:
+class AccountState(NamedTuple):
     """An :class:`~acebase_ipc.relay.ledger.Account`.
 
     :ivar granted: each lock that the present master has granted: its id, the envelope, its age.
@@ -89,8 +85,7 @@ class AccountState:
     own: tuple[tuple[int, bytes, float, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class SearchState:
+class SearchState(NamedTuple):
     """The search for lost locks in a database.
 
     :ivar workers: the workers whose locks were requested again, by tid.
@@ -105,8 +100,7 @@ class SearchState:
     moved: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerState:
+class LedgerState(NamedTuple):
     """A :class:`~acebase_ipc.relay.ledger.Ledger`, whose accounts are those of the peers.
 
     :ivar locks: the locks that are meant by their index.
@@ -127,8 +121,7 @@ class LedgerState:
     search: SearchState | None
 
 
-@dataclass(frozen=True, slots=True)
-class PeerState:
+class PeerState(NamedTuple):
     """A :class:`~acebase_ipc.relay.peers.Peer`.
 
     :ivar state: the name of its session's state; ``GONE`` is never exported.
@@ -151,8 +144,7 @@ class PeerState:
     unsubscribed: tuple[bytes, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class DatabaseState:
+class DatabaseState(NamedTuple):
     """A :class:`~acebase_ipc.relay.peers.Database`.
 
     :ivar warm_up: until its master has opened its files; ``None`` if it has.
@@ -170,8 +162,7 @@ class DatabaseState:
     ledger: LedgerState | None
 
 
-@dataclass(frozen=True, slots=True)
-class StoredState:
+class StoredState(NamedTuple):
     """A large message that waits to be downloaded.
 
     :ivar recipients: all its recipients.
@@ -186,8 +177,7 @@ class StoredState:
     left: float
 
 
-@dataclass(frozen=True, slots=True)
-class StoreState:
+class StoreState(NamedTuple):
     """A :class:`~acebase_ipc.relay.store.MessageStore`; downloads in progress are left out.
 
     :ivar fetched: the database, recipient and id of each download that may be repeated, and the
@@ -201,8 +191,7 @@ class StoreState:
     downloaded: int
 
 
-@dataclass(frozen=True, slots=True)
-class FenceState:
+class FenceState(NamedTuple):
     """An id that is refused for the time that is left."""
 
     database: str
@@ -212,8 +201,7 @@ class FenceState:
     once: bool
 
 
-@dataclass(frozen=True, slots=True)
-class RelayState:
+class RelayState(NamedTuple):
     """All that a relay has to know to go on where another one has ended.
 
     :ivar messages: the texts of messages that wait in queues.

@@ -46,8 +46,8 @@ BATCH: Final = 16 * KIB
 class ChangesStream:
     """Writes the changes of a feed as fast as the reader takes them.
 
-    It holds one change and a batch at most, and readers share the changes: a reader that is too slow for the history
-    is told of a gap, and one that reads nothing is cut as every other client.
+    It holds one change and a batch at most, and readers share the changes. A reader that is too
+    slow for the history is told of a gap, and one that reads nothing is cut as every other client.
 
     :param position: the number of the last event that the reader has; ``None``: it begins now.
     """

@@ -172,6 +172,24 @@ def test_a_reader_that_does_not_read_holds_nothing_and_is_told_of_a_gap() -> Non
     assert len(events) < 100
 
 
+def test_what_readers_hold_is_counted_once() -> None:
+    shop = Shop(history_bytes=1000, request_timeout=1000)
+    readers = [Events(shop.relay) for _ in range(3)]
+    shop.answers()
+    text = f'"from":"{shop.worker.id}","to":"{shop.id}","path":"orders","event":"mutations"'
+    for each in readers:
+        each.connection.stop_reading()
+    for size in (3_000_000, 1):
+        data = json.dumps({"path": "orders", "val": "x" * size})
+        shop.worker.post(f'to:{shop.id};{{"type":"event",{text},"data":{data}}}')
+    memory = shop.relay.server._parts.relay.memory
+    assert 3_000_000 < memory.parts()["history"] < 3_010_000
+    for each in readers:
+        each.connection.resume_reading()
+        assert values(each.read()[1:]) == ["x" * 3_000_000, "x"]
+    assert memory.parts()["history"] < 1000
+
+
 def test_a_reader_that_reads_nothing_is_cut(shop: Shop) -> None:
     reader = Events(shop.relay)
     shop.answers()

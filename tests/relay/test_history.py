@@ -11,7 +11,7 @@ from acebase_ipc.relay import history as module
 from acebase_ipc.relay.errors import HistoryGap, NotFound, Overloaded
 from acebase_ipc.relay.feed import ENTRY_OVERHEAD, Feed
 from acebase_ipc.relay.history import IDLE
-from acebase_ipc.relay.limits import MIB
+from acebase_ipc.relay.limits import MIB, Limits
 from tests.relay.core import DATABASE, MASTER, Core, Process
 
 PATH = "orders"
@@ -178,12 +178,7 @@ def new_master(scene: Scene) -> None:
     scene.answers(scene.writers[0])
 
 
-def need_memory(scene: Scene) -> None:
-    scene.core.relay.memory.set_limit(1)
-    scene.core.relay.expire(scene.core.now)
-
-
-@pytest.mark.parametrize("happens", [cut, end, replace, new_master, need_memory])
+@pytest.mark.parametrize("happens", [cut, end, replace, new_master])
 def test_where_a_change_may_be_missing_every_cursor_is_a_gap(happens: Any) -> None:
     scene = Scene()
     feed = scene.follow()
@@ -196,6 +191,30 @@ def test_where_a_change_may_be_missing_every_cursor_is_a_gap(happens: Any) -> No
             scene.missed(feed.cursor(number))
     assert woken[-1] == feed.floor == feed.number == 2
     assert scene.missed(feed.cursor(2)) == []
+
+
+def test_where_memory_is_needed_the_events_are_given_up_first() -> None:
+    scene = Scene()
+    feed = scene.follow()
+    scene.change(1)
+    scene.core.relay.memory.set_limit(300)
+    scene.core.relay.expire(scene.core.now)
+    assert scene.core.relay.memory.parts()["history"] == 0
+    with pytest.raises(HistoryGap):
+        scene.missed(feed.cursor(0))
+    assert scene.missed(feed.cursor(1)) == []  # this reader has had all
+    assert all(each.peer.connection is not None for each in scene.writers)
+
+
+def test_a_history_that_is_turned_off_is_a_gap() -> None:
+    scene = Scene()
+    feed = scene.follow()
+    woken: list[int] = []
+    feed.readers[scene] = lambda: woken.append(feed.floor)
+    scene.core.relay.apply(Limits())
+    assert woken == [1]
+    with pytest.raises(NotFound):
+        scene.missed(feed.cursor(0))
 
 
 def test_a_gap_is_told_even_if_nothing_has_happened_yet() -> None:

@@ -17,6 +17,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -37,16 +38,16 @@ from acebase_ipc.relay.limits import KIB
 SLICE: Final = 128 * KIB
 """Bytes written in one step, as those of a download."""
 
-_LINE_ENDS: Final = bytes.maketrans(b"\r\n", b"  ")
-"""Line ends between the tokens of JSON; within texts they are escaped."""
+BATCH: Final = 16 * KIB
+"""Bytes of changes that are written together, at least, while there are so many."""
 
 
 @implementer(IPushProducer)
 class ChangesStream:
     """Writes the changes of a feed as fast as the reader takes them.
 
-    It holds no changes of its own: a reader that is too slow for the history is told of a gap, and
-    one that reads nothing is cut as every other client.
+    It holds one change and a batch at most, and readers share the changes. A reader that is too
+    slow for the history is told of a gap, and one that reads nothing is cut as every other client.
 
     :param position: the number of the last event that the reader has; ``None``: it begins now.
     """
@@ -60,7 +61,8 @@ class ChangesStream:
         self._position = position
         self._is_ready = False
         self._context = context
-        self._unwritten = memoryview(b"")
+        self._event = b""
+        self._unwritten: deque[memoryview] = deque()
         self._is_paused = self._has_ended = self._is_ending = False
 
     def begin(self) -> None:
@@ -70,8 +72,12 @@ class ChangesStream:
         getattr(self._request.channel, "need_client", lambda: None)()  # of another Site
         self._context.streams.add(self)
         self._feed.readers[self] = self._wake
-        self._unwritten = memoryview(b"retry: 2000\n\n")
+        self._say(b"retry: 2000\n\n")
         self._wake()
+
+    def _say(self, *texts: bytes) -> int:
+        self._unwritten.extend(map(memoryview, texts))
+        return sum(map(len, texts))
 
     def _wake(self) -> None:
         if not (self._is_paused or self._has_ended):
@@ -82,36 +88,60 @@ class ChangesStream:
         if self._is_paused or self._has_ended:
             return False
         if not self._unwritten:
-            self._unwritten = memoryview(self._next())
-        piece, self._unwritten = self._unwritten[:SLICE], self._unwritten[SLICE:]
-        if piece:
-            self._request.write(bytes(piece))
+            size = 0
+            while size < BATCH and (said := self._go_on()):
+                size += said
+        if self._unwritten:
+            self._write()
         elif self._is_ending:
             self._has_ended = True
             self._request.unregisterProducer()
             self._request.finish()
-        return bool(piece)
+            return False
+        return bool(self._unwritten) or self._is_ending or self._has_more
 
-    def _next(self) -> bytes:
-        """Return the next event for the reader; nothing if there is none."""
+    def _write(self) -> None:
+        """Write what is unwritten, up to a slice."""
+        pieces, room = [], SLICE
+        while self._unwritten and room:
+            piece = self._unwritten.popleft()
+            if len(piece) > room:
+                self._unwritten.appendleft(piece[room:])
+                piece = piece[:room]
+            pieces.append(piece)
+            room -= len(piece)
+        if not self._unwritten:
+            self._event = b""
+        self._request.write(b"".join(pieces))
+
+    @property
+    def _has_more(self) -> bool:
+        return self._position is not None and self._position != self._feed.number
+
+    def _go_on(self) -> int:
+        """Say what comes next; returns its size, 0 if there is nothing."""
         feed = self._feed
-        if self._is_ending:
-            return b""
-        if self._position is None:
-            if feed.awaited:
-                return b""
+        if self._position is None and not feed.awaited:
             self._position = feed.number
+        if self._position is None or self._is_ending:
+            return 0
         if not self._is_ready:
             self._is_ready = True
-            return b"event: ready\nid: %b\ndata: {}\n\n" % self._cursor
+            return self._say(b"event: ready\nid: %b\ndata: {}\n\n" % self._cursor)
         if self._position < feed.floor:
             self._is_ending = True
-            return b"event: gap\ndata: {}\n\n"
+            return self._say(b"event: gap\ndata: {}\n\n")
         if self._position == feed.number:
-            return b""
+            return 0
         self._position += 1
-        event = feed.event(self._position).translate(_LINE_ENDS)
-        return b"id: %b\ndata: %b\n\n" % (self._cursor, event)
+        self._event = feed.event(self._position)
+        return self._say(b"id: %b\ndata: " % self._cursor, self._event, b"\n\n")
+
+    @property
+    def held(self) -> bytes | None:
+        """The change that is being written, if the history does not keep it any more."""
+        is_kept = self._position is None or self._position > self._feed.floor
+        return None if is_kept else self._event
 
     @property
     def _cursor(self) -> bytes:
@@ -119,7 +149,8 @@ class ChangesStream:
 
     def _ended(self) -> None:
         self._has_ended = True
-        self._unwritten = memoryview(b"")
+        self._unwritten.clear()
+        self._event = b""
         self._feed.readers.pop(self, None)
         self._context.streams.discard(self)
         self._context.rotation.discard(self)

@@ -15,6 +15,10 @@ class Stream(Protocol):
     def is_allowed(self) -> bool:
         """Whether the token of its request is valid now."""
 
+    @property
+    def held(self) -> bytes | None:
+        """What it holds and nothing else counts; several may hold the same."""
+
     def comment(self) -> None:
         """Show that the stream goes on."""
 
@@ -31,6 +35,12 @@ class Streams:
     def __init__(self) -> None:
         self._streams: dict[Stream, None] = {}
         self._ticks = 0
+
+    @property
+    def memory(self) -> int:
+        """The bytes that the streams hold and nothing else counts."""
+        held = {id(each.held): len(each.held) for each in self._streams if each.held}
+        return sum(held.values())
 
     def add(self, stream: Stream) -> None:
         """Look after *stream* until :meth:`discard`."""

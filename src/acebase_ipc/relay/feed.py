@@ -62,7 +62,7 @@ class Feed:
         return number
 
     def event(self, number: int) -> bytes:
-        """Return the envelope of an event that is kept."""
+        """Return the envelope of an event that is kept, in one line."""
         return self._events[number]
 
     def add(self, event: bytes) -> None:
@@ -76,13 +76,15 @@ class Feed:
         self.floor = number
         return len(self._events.pop(number)) + ENTRY_OVERHEAD
 
-    def interrupt(self) -> int:
-        """Note that an event may be missing after the last one; return the bytes of all others."""
-        held = sum(map(len, self._events.values())) + len(self._events) * ENTRY_OVERHEAD
+    def forget(self) -> None:
+        """Forget all events: who has not had them has missed something."""
         self._events.clear()
-        self.number += 1
         self.floor = self.number
-        return held
+
+    def interrupt(self) -> None:
+        """Note that an event may be missing after the last one: everybody has missed something."""
+        self.number += 1
+        self.forget()
 
     def wake(self) -> None:
         """Let all readers look for more."""

@@ -41,6 +41,9 @@ MAX_DATABASES: Final = 1_000
 _PREFIX: Final = b"changes-"
 """Begins the ids under which relays subscribe."""
 
+_LINE_ENDS: Final = bytes.maketrans(b"\r\n", b"  ")
+"""Line ends between the tokens of JSON; within texts they are escaped."""
+
 _EVENT: Final = b'{"type":"event",'
 _HELLO: Final = b'{"type":"hello",'
 _SUBSCRIBE: Final = b'{"type":"subscribe","from":"%b","data":{"path":%b,"event":"mutations"}}'
@@ -67,12 +70,18 @@ class History:
         while len(self._order) > max_messages or (len(self._order) > 1 and self.size > max_bytes):
             self.size -= self._order.popleft().drop_oldest()
 
-    def interrupt(self) -> None:
-        """Forget all events, as one may be missing."""
+    def forget(self, is_interrupted: bool = False) -> None:
+        """Forget all events.
+
+        :param is_interrupted: whether one may be missing, also for the readers that have had all.
+        """
         self._order.clear()
         self.size = 0
         for feed in self.feeds.values():
-            feed.interrupt()
+            if is_interrupted:
+                feed.interrupt()
+            else:
+                feed.forget()
             feed.wake()
 
 
@@ -96,12 +105,12 @@ class Histories:
         budget: MemoryBudget,
         clock: Callable[[], float],
     ) -> None:
+        self._histories: dict[str, History] = {}
         self.apply(limits)
         self._registry = registry
         self._delivery = delivery
         self._budget = budget
         self._clock = clock
-        self._histories: dict[str, History] = {}
         self.id = _PREFIX + secrets.token_hex(8).encode()
         self._hello = Message(b'{"type":"hello","from":"%b"}' % self.id)
 
@@ -109,6 +118,8 @@ class Histories:
         """Use these *limits* from now on."""
         self._max_messages = limits.history_messages
         self._max_bytes = limits.history_bytes
+        if self._max_messages is None:
+            self.clear()
 
     @property
     def memory(self) -> int:
@@ -170,16 +181,16 @@ class Histories:
                     feed.wake()
 
     def clear(self) -> None:
-        """Forget all, as another relay goes on: its cursors are others."""
+        """Forget all, as another relay goes on or no history is kept any more."""
         histories, self._histories = self._histories, {}
         for history in histories.values():
-            history.interrupt()
+            history.forget(is_interrupted=True)
 
     def give_up(self) -> None:
         """Forget all events, because memory is needed."""
         for history in self._histories.values():
             if history.size:
-                history.interrupt()
+                history.forget()
 
     # Writers
 
@@ -198,7 +209,7 @@ class Histories:
         """Note that an event in *database* may be lost."""
         history = self._histories.get(database)
         if history is not None:
-            history.interrupt()
+            history.forget(is_interrupted=True)
 
     def _ask(self, peer: Peer, feeds: list[Feed]) -> None:
         """Subscribe at *peer*, and greet it: it answers when it knows the subscriptions."""
@@ -247,6 +258,8 @@ class Histories:
             feed = None
         if feed is None or self._max_messages is None:
             return
+        if b"\n" in body or b"\r" in body:
+            body = body.translate(_LINE_ENDS)
         history.add(feed, body, self._max_messages, self._max_bytes)
         feed.wake()
         self._budget.growth += len(body) + ENTRY_OVERHEAD
@@ -262,6 +275,6 @@ class Histories:
         for feed in feeds:
             feed.awaited.discard(sender.id)
         if sender.is_master and any(each.has_begun for each in feeds):
-            history.interrupt()
+            history.forget(is_interrupted=True)
         for feed in feeds:
             feed.wake()

@@ -214,6 +214,7 @@ def compose(
     site = RelaySite(context, limits, observer, connections.count)
     relay.memory.register("uploads", lambda: uploads.reserved)
     relay.memory.register("http", lambda: site.memory)
+    relay.memory.register("history", lambda: context.streams.memory)
     return Parts(
         relay,
         journal,

@@ -34,15 +34,11 @@ _UNTRACED = {
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Measure no coverage where it is not worth its time: code that is traced takes three times.
-
-    So it is with other processes, and with properties, which try a hundred examples each.
-    """
+    """Measure no coverage where it is not worth its time: code that is traced takes three times."""
     if config.pluginmanager.hasplugin("_cov"):
         for item in items:
-            is_property = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
             first, *_ = item.path.relative_to(_TESTS).parts
-            if is_property or first in _UNTRACED:
+            if first in _UNTRACED:
                 item.add_marker(pytest.mark.no_cover)
 
 

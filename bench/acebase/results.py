@@ -57,8 +57,11 @@ class Results:
     lost: int
 
     def to_json(self) -> str:
-        """The results as JSON."""
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+        """The results as JSON, with one line for each run."""
+        rest = asdict(self)
+        runs = ",\n  ".join(map(json.dumps, rest.pop("runs")))
+        text = json.dumps(rest, indent=1, ensure_ascii=False).removesuffix("\n}")
+        return f'{text},\n "runs": [\n  {runs}\n ]\n}}\n'
 
     @classmethod
     def from_json(cls, text: str) -> Results:

@@ -66,15 +66,15 @@ class Site:
         if kind == "transaction":
             self._transactions += len(took)
         sample: Sample = {
-            "rate": sum(len(outcome["took"]) / outcome["seconds"] for outcome in outcomes),
+            "rate": round(sum(len(each["took"]) / each["seconds"] for each in outcomes), 2),
             "p50_us": took[len(took) // 2],
             "p99_us": took[len(took) * 99 // 100],
         }
         for name, used in after[0].items():
-            sample[f"{name}_us"] = (used - before[0][name]) * 1e6 / len(took)
+            sample[f"{name}_us"] = round((used - before[0][name]) * 1e6 / len(took))
         for name, counts in after[1].items():
             sample[name] = {
-                title: (counts[key] - before[1][name][key]) / len(took)
+                title: round((counts[key] - before[1][name][key]) / len(took), 2)
                 for title, key in TO_MASTER.items()
             }
         return sample

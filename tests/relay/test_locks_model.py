@@ -320,6 +320,25 @@ class LocksMachine(RuleBasedStateMachine):
         if turns:
             self.end_turn()
 
+    @rule(
+        which=index,
+        kinds=st.lists(kinds, min_size=2, max_size=4),
+        chosen=st.lists(index, max_size=4),
+        wanted=wishes,
+    )
+    def transact(
+        self, which: int, kinds: list[bool], chosen: list[int], wanted: list[tuple[int, int, bool]]
+    ) -> None:
+        """A worker takes several locks of one transaction, and releases some of its own."""
+        for writes in kinds:
+            self.lock([(which, 0, writes)], True)
+        worker = pick(self.living, which)
+        for each in chosen:
+            held = pick(free(worker), each) if worker else None
+            if worker and held:
+                worker.release(held)
+        self.lock(wanted, True)
+
     @rule(chosen=choices, turns=st.booleans())
     def release_or_move(self, chosen: list[tuple[int, bool]], turns: bool) -> None:
         for which, moves in chosen:
@@ -622,7 +641,9 @@ class LocksMachine(RuleBasedStateMachine):
         for peer in database.peers.values():
             account = peer.account
             for _, _, cover in account.own.values() if account else ():
-                if account and cover.lock_id in account.granted:
+                assert account
+                assert cover.lock_id in {**account.granted, **account.locks}, cover.lock_id
+                if cover.lock_id in account.granted:
                     lock = known[cover.lock_id]
                     assert (lock.owner, lock.tid) == (peer.client_id, cover.tid.decode())
                     assert lock.write == cover.is_write

@@ -198,7 +198,7 @@ class Changes:
 
     def _failed(self, failure: Failure) -> None:
         if not failure.check(CancelledError):
-            log.failure("following changes failed", failure)
+            log.failure("{doing} failed", failure, doing="following changes")
             self.end(RequestFailed("following changes failed; see the log"))
 
     def _received(self, data: bytes) -> None:

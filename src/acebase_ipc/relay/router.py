@@ -97,10 +97,9 @@ class Router:
         :raises MessageTooLarge: above ``max_payload`` UTF-16 code units.
         :raises InvalidAddress: for a malformed ``to:``.
         """
-        taken, about_sender = 0, _ABOUT_SENDER
+        taken = 0
         if sender.database.unsubscribed:
             self._interest.drop_unwanted(sender, texts)
-            about_sender = _ANSWERS
         account = sender.account
         if account is not None or sender.id == MASTER:
             if self.watch is not None:
@@ -112,6 +111,7 @@ class Router:
             if taken == len(texts):
                 return taken
             texts = texts[taken:]
+        about_sender = _ANSWERS if sender.database.unsubscribed else _ABOUT_SENDER
         connection, traffic, work = sender.connection, sender.traffic, self._work
         end = work.units + SLICE
         for text in texts:

@@ -420,10 +420,6 @@ CLIENT_LINES = {
     "retry_policy returned {delay}, no delay; 0.5 s is used": (
         "A defect of your ``retry_policy``: it must return a number of seconds."
     ),
-    "following changes failed": (
-        "A defect of the client: report it with the traceback. The iterator of the changes ends with"
-        " an error."
-    ),
     "work that was cancelled failed": "A defect of your program: the traceback shows where.",
     "an answer was not sent: {why}": (
         "The process that asked gets a failure instead. If the answer was too large, answer"

@@ -37,6 +37,7 @@ from acebase_ipc.peer.peer import (
     INTERNAL_REQUESTS,
     AceBasePeer,
 )
+from acebase_ipc.client.session import Gap
 from acebase_ipc.protocol.dialect import ACEBASE
 from acebase_ipc.protocol.envelopes import (
     MASTER,
@@ -78,6 +79,7 @@ class FakeClient:
             "connected": [],
             "joined": [],
             "left": [],
+            "gap": [],
         }
 
     def startService(self) -> None:
@@ -116,6 +118,9 @@ class FakeClient:
 
     def on_peer_left(self, callback: Callable[[str], object]) -> Callable[[], None]:
         return self._on("left", callback)
+
+    def on_gap(self, callback: Callable[[Gap], object]) -> Callable[[], None]:
+        return self._on("gap", callback)
 
     def _on(self, what: str, callback: Callable[..., object]) -> Callable[[], None]:
         self.callbacks[what].append(callback)

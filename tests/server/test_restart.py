@@ -328,7 +328,7 @@ def test_a_state_whose_sessions_have_expired_is_discarded(
         lambda data: b"",
         lambda data: b"nonsense",
         lambda data: data.replace(b"restart 1", b"restart 2"),
-        lambda data: data.replace(b"state 1", b"state 2"),
+        lambda data: data.replace(b"state 2", b"state 3"),
         lambda data: data.replace(W1.encode(), W2.encode()),
     ],
 )

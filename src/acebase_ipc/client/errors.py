@@ -9,6 +9,7 @@
         ├── QueueFull              more waits to be sent than max_queue bytes
         ├── PingTimeout            no pong in time
         ├── SlowReader             an iterator of messages was not read
+        ├── Unconfirmed            a message may or may not have been relayed
         ├── ConnectionProblem      why there is no connection
         │   ├── ConnectionFailed        no connection could be made
         │   ├── TLSFailed (*)           TLS could not be set up
@@ -101,6 +102,16 @@ class SlowReader(ClientError):
             f"more than {max_queue} bytes, or too many messages, wait to be read: messages were"
             " lost. Read faster, or raise max_queue"
         )
+
+
+class Unconfirmed(ClientError):
+    """The connection was lost for too long: a message may or may not have been relayed.
+
+    If it does no harm when it arrives twice, send it again.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("the connection was lost: the message may have been relayed")
 
 
 class ConnectionProblem(ClientError):

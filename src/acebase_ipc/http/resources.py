@@ -127,7 +127,7 @@ class Send(DatabaseEndpoint):
                 request, self.context.pass_on(caller.database, caller.client_id, message)
             )
         self.context.uploads.admit(request, sender, len(message))
-        self.context.relay.router.post(sender, message, self.context.clock())
+        self.context.relay.post(sender, message, self.context.clock())
         return respond(request, HTTPStatus.OK, "ok")
 
     def _pass_on(self, request: Request, answered: Deferred[tuple[int, str]]) -> int:

@@ -108,6 +108,20 @@ class LedgerState:
 
 
 @dataclass(frozen=True, slots=True)
+class NumberingState:
+    """A :class:`~acebase_ipc.relay.numbering.Numbering`.
+
+    :ivar kept: the messages that were sent on its connection and are not acknowledged.
+    """
+
+    session: str
+    acknowledged: int
+    highest: int
+    received: int
+    kept: Queue
+
+
+@dataclass(frozen=True, slots=True)
 class PeerState:
     """A :class:`~acebase_ipc.relay.peers.Peer`.
 
@@ -127,6 +141,7 @@ class PeerState:
     traffic: Traffic
     queue: Queue
     account: AccountState | None
+    numbering: NumberingState | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +219,7 @@ class RelayState:
     :ivar own_prefix: the beginning of the ids of the relay's own requests.
     :ivar own_number: the number of the next one.
     :ivar own_lock: the relay's next own id of a lock.
+    :ivar epoch: see :class:`~acebase_ipc.relay.sessions.Sessions`.
     """
 
     messages: tuple[bytes, ...]
@@ -220,3 +236,4 @@ class RelayState:
     own_prefix: bytes
     own_number: int
     own_lock: int
+    epoch: str

@@ -27,7 +27,7 @@ from acebase_ipc.relay.histogram import SECONDS
 from acebase_ipc.relay.peers import SessionState
 from acebase_ipc.relay.state import DatabaseState, RelayState
 
-MAGIC: Final = b"acebase-ipc state 1\n"
+MAGIC: Final = b"acebase-ipc state 2\n"
 """The format and its version."""
 
 _NAME: Final = b"acebase-ipc state "
@@ -153,7 +153,12 @@ def _check_database(state: DatabaseState, messages: int) -> None:
         Dialect(each.dialect)
         if each.state not in _STATES or (each.account is not None and state.ledger is None):
             raise ValueError
-    for queue in (state.awaiting_master, *(each.queue for each in state.peers)):
+    numberings = [each.numbering for each in state.peers if each.numbering is not None]
+    for numbering in numberings:
+        if numbering.highest < numbering.acknowledged + len(numbering.kept):
+            raise ValueError
+    queues = [state.awaiting_master, *(each.queue for each in state.peers)]
+    for queue in (*queues, *(each.kept for each in numberings)):
         _check_indices(messages, (index for index, _ in queue))
         if not {sender for _, sender in queue if sender is not None} <= ids:
             raise LookupError

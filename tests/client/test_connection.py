@@ -82,7 +82,7 @@ class TestHandshake:
     def test_this_is_what_it_asks_for(self) -> None:
         request = Played(dbname="a b", token="s3cret", url="wss://[::1]:1/x").server.request
         line, *headers = request.split("\r\n")
-        assert line == "GET /x/a%20b/connect?id=alice&v=1.0.0&dialect=documented HTTP/1.1"
+        assert line == "GET /x/a%20b/connect?id=alice&v=1.0.0&dialect=documented&resume=1 HTTP/1.1"
         assert "Host: [::1]:1" in headers
         assert "Authorization: Bearer s3cret" in headers
 
@@ -477,10 +477,10 @@ class TestHTTP:
     @pytest.mark.parametrize(
         ("answers", "says"),
         [
-            ([None, None, None], "the relay did not answer"),
+            ([None] * 6, "the relay did not answer"),
             (["HTTP/1.1 404 N\r\nContent-Length: 4\r\n\r\ngone"], "404 'gone'"),
             ([ok("x" * 21)], "exceeds 20 bytes"),
-            (["HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nx", None, None], "did not answer"),
+            (["HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nx", *[None] * 5], "did not answer"),
         ],
     )
     def test_a_download_that_keeps_failing_is_logged_and_left_out(
@@ -492,7 +492,7 @@ class TestHTTP:
             played.settle()
             for each in answers:
                 answer_http(played, b"/receive?", each)
-                played.network.pass_time(4)
+                played.network.pass_time(25)
         assert played.heard == ["2"]
         (warning,) = (each for each in events if each["log_level"] is LogLevel.warn)
         assert says in warning["reason"]
@@ -501,7 +501,7 @@ class TestHTTP:
         played = Played().welcomed()
         played.server.say("get:1", "msg:2")
         played.settle()
-        for delay in (60, 1, 60, 4, 59):
+        for delay in (60, 1, 60, 4, 60, 8, 60, 15, 60, 25, 59):
             played.server.send(b"", Opcode.PING)
             assert played.heard == []
             for _ in range(delay):

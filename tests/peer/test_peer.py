@@ -341,6 +341,7 @@ class TestJoining:
                 endpoint=network,
                 clock=network.reactor.seconds,
                 retry_policy=float,
+                resume=False,
             )
             for number in range(5)
         ]
@@ -436,6 +437,7 @@ def test_a_peer_takes_what_a_client_takes() -> None:
         "max_queue": 1,
         "max_message": 2,
         "endpoint": object(),
+        "resume": False,
         "retry_policy": float,
         "clock": float,
     }

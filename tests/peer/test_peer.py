@@ -22,6 +22,7 @@ from acebase_ipc.client.errors import (
     TooLargeForRelay,
 )
 from acebase_ipc.client.service import IPCClient
+from acebase_ipc.client.session import Gap
 from acebase_ipc.errors import ConfigError
 from acebase_ipc.peer.errors import (
     PeerError,
@@ -37,7 +38,6 @@ from acebase_ipc.peer.peer import (
     INTERNAL_REQUESTS,
     AceBasePeer,
 )
-from acebase_ipc.client.session import Gap
 from acebase_ipc.protocol.dialect import ACEBASE
 from acebase_ipc.protocol.envelopes import (
     MASTER,

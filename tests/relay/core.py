@@ -255,6 +255,7 @@ class Core:
             if process.is_connected
         }
         assert keeps_connections or not connections
+        self._calls.clear()  # those of the process before
         self.relay = self._make()
         self.relay.adopt(state, self.now, connections)
         assert self.relay.export(self.now) == state

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionLost
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import ConnectionLost, ConnectionRefusedError
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
@@ -87,7 +87,7 @@ class _Cuts(WrappingFactory):
         self.limits = endpoint.limits
 
     def buildProtocol(self, address: Any) -> Any:
-        protocol = super().buildProtocol(address)
+        protocol: Any = super().buildProtocol(address)
         self.endpoint.opened.append(protocol)
         return protocol
 
@@ -98,6 +98,7 @@ class CuttingEndpoint:
 
     :param endpoint: where to connect.
     :ivar limits: returns the bytes that the next connection sends, and receives, before it breaks.
+    :ivar is_away: whether no connection can be made.
     :ivar cuts: how many have broken.
     :ivar opened: all connections.
     """
@@ -105,13 +106,16 @@ class CuttingEndpoint:
     def __init__(self, endpoint: Any) -> None:
         self._endpoint = endpoint
         self.limits: Callable[[], tuple[int, int]] = lambda: (NEVER, NEVER)
+        self.is_away = False
         self.cuts = 0
         self.opened: list[_Cut] = []
 
     def connect(self, factory: Any) -> Deferred[Any]:
         """Begin to connect."""
+        if self.is_away:
+            return fail(ConnectionRefusedError())
         connecting: Deferred[Any] = self._endpoint.connect(_Cuts(factory, self))
-        return connecting
+        return connecting.addCallback(lambda protocol: protocol.wrappedProtocol)
 
     def cut(self) -> None:
         """Break all connections."""

@@ -477,10 +477,10 @@ class TestHTTP:
     @pytest.mark.parametrize(
         ("answers", "says"),
         [
-            ([None] * 6, "the relay did not answer"),
+            ([None] * 8, "the relay did not answer"),
             (["HTTP/1.1 404 N\r\nContent-Length: 4\r\n\r\ngone"], "404 'gone'"),
             ([ok("x" * 21)], "exceeds 20 bytes"),
-            (["HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nx", *[None] * 5], "did not answer"),
+            (["HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nx", *[None] * 7], "did not answer"),
         ],
     )
     def test_a_download_that_keeps_failing_is_logged_and_left_out(
@@ -501,7 +501,7 @@ class TestHTTP:
         played = Played().welcomed()
         played.server.say("get:1", "msg:2")
         played.settle()
-        for delay in (60, 1, 60, 4, 60, 8, 60, 15, 60, 25, 59):
+        for delay in (60, 1, 60, 1, 60, 2, 60, 4, 60, 8, 60, 15, 60, 25, 59):
             played.server.send(b"", Opcode.PING)
             assert played.heard == []
             for _ in range(delay):

@@ -34,8 +34,9 @@ TIMEOUT = 60.0
 RETRY_AFTER = (1.0, 4.0)
 """Seconds after which a GET that was not answered is tried again."""
 
-DOWNLOAD_RETRY_AFTER = (1.0, 4.0, 8.0, 15.0, 25.0)
-"""The same for a download: an announced message waits for 60 s."""
+DOWNLOAD_RETRY_AFTER = (1.0, 1.0, 2.0, 4.0, 8.0, 15.0, 25.0)
+"""The same for a download: an announced message waits for 60 s, but only for 10 s after the relay
+has written it completely, into a connection that may have been broken by then."""
 
 T = TypeVar("T")
 

@@ -319,9 +319,13 @@ class Sender:
         self._unread = bool(late)  # or the connection is lost, with all that was sent
         if not isinstance(result, Failure):
             self.acknowledge(self._handed_over)
-        elif late and not self._again and len(self._outbox):
-            if self._next_units() > self._max_payload:
-                self._callouts.settle(self._outbox.take().ticket, result)
+        elif (
+            late
+            and not self._again
+            and len(self._outbox)
+            and self._next_units() > self._max_payload
+        ):
+            self._callouts.settle(self._outbox.take().ticket, result)
 
     def _posted(self, result: object) -> None:
         posting, self._posting = self._posting, None

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import event, settings
@@ -50,7 +50,7 @@ class Stage:
         self._patch = pytest.MonkeyPatch()
         self._directory = Path(tempfile.mkdtemp())
         self.keeps_state = keeps_state
-        options = {
+        options: dict[str, Any] = {
             "max_payload": 100,
             "session_timeout": SESSION_TIMEOUT,
             "max_session_queue": MAX_SESSION_QUEUE,

@@ -253,9 +253,11 @@ def read(text: str) -> Incoming:
     treats every peer as an acebase peer. No other message starts with ``{``.
     """
     if text.startswith("n:"):
-        digits, _, rest = text[2:].partition(";")
+        digits, semicolon, rest = text[2:].partition(";")
         number = _read_number(digits)
-        return Unknown() if number is None else Numbered(number, _read_plain(rest))
+        if number is None or not semicolon:
+            return Unknown()
+        return Numbered(number, _read_plain(rest))
     return _read_plain(text)
 
 

@@ -13,6 +13,8 @@ NPM ?= npm
 # How long "make soak", "make soak-acebase" and "make fuzz" (each of its targets) run.
 SECONDS ?= 60
 SEED ?=
+# How many connections "make soak-cuts" cuts.
+CUTS ?= 1000
 TARGET ?=
 
 BIN := $(VENV)/bin
@@ -51,7 +53,7 @@ done)
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help run cluster test test-pythons test-trunk test-images lint docs linkcheck package deb \
-        bench bench-attacks soak soak-acebase conformance fuzz screenshots node-modules clean \
+        bench bench-attacks soak soak-acebase soak-cuts conformance fuzz screenshots node-modules clean \
         docs/limits.rst docs/events.rst docs/metrics.rst docs/options.rst contrib/acebase-ipc.toml
 
 help: ## Show this list
@@ -128,6 +130,9 @@ soak: $(VENV)/.test ## Run 200 misbehaving peers for SECONDS and account for eve
 
 soak-acebase: $(VENV)/.test node-modules ## Run real AceBase clusters for SECONDS and kill their processes (SEED=...)
 	@$(BIN)/python -m tests.soak.acebase --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+soak-cuts: $(VENV)/.test ## Cut the connections of clients CUTS times at any byte and account for every message (SEED=...)
+	@$(BIN)/python -m tests.soak.cuts --cuts $(CUTS) $(if $(SEED),--seed $(SEED))
 
 conformance: $(VENV)/.run ## Run the Autobahn TestSuite against the WebSocket (needs Python 2.7)
 	@$(BIN)/python -m tests.conformance.run

@@ -20,10 +20,8 @@ from acebase_ipc.websocket.fastpath import WebSocketConnection
 
 # RFC 6455, section 5.7
 
-UPGRADE = (
-    b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
+ANSWER = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
+"""The response to a handshake, as far as it matters here."""
 
 BIG = 1 << 20
 """Bytes that a message may have where no limit is tested."""
@@ -120,8 +118,8 @@ class Recorder(WebSocketConnection):
     transport: MemoryTransport
     on_open: Callable[[], object] = staticmethod(lambda: None)
 
-    def __init__(self) -> None:
-        super().__init__(self)
+    def __init__(self, factory: RecorderFactory) -> None:
+        super().__init__(factory, self)
         self.heard: list[str | bytes] = []
         self.calls: list[Any] = []
         self.on_text: Callable[[bytes], object] = lambda text: None
@@ -208,19 +206,13 @@ class _Nobody:
     def closed(self, connection: WebSocketConnection) -> None: ...
 
 
-def shake_hands(protocol: Any) -> Any:
-    """Open a WebSocket of *protocol* in memory; what that writes is not kept."""
-    transport = MemoryTransport()
-    protocol.makeConnection(transport)
-    protocol.dataReceived(UPGRADE)
-    assert transport.written.startswith(b"HTTP/1.1 101 ")
-    transport.writes.clear()
-    return protocol
-
-
 def connect(factory: Any) -> Any:
-    """Open a WebSocket of *factory* in memory."""
-    return shake_hands(factory.buildProtocol(None))
+    """Open a WebSocket of *factory* in memory; what that writes is not kept."""
+    protocol = factory.protocol(factory)
+    protocol.open(MemoryTransport(), ANSWER, b"")
+    assert protocol.transport.written.startswith(ANSWER)
+    protocol.transport.writes.clear()
+    return protocol
 
 
 def lose(protocol: Any) -> None:

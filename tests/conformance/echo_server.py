@@ -19,7 +19,10 @@ from time import monotonic
 from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request, Site
 
+from acebase_ipc.http.upgrade import check_upgrade
 from acebase_ipc.protocol.errors import MessageRefused
 from acebase_ipc.protocol.messages import Message
 from acebase_ipc.relay.memory import MemoryBudget
@@ -28,6 +31,7 @@ from acebase_ipc.rotation import Rotation
 from acebase_ipc.websocket._autobahn import CLOSE_TIMEOUT
 from acebase_ipc.websocket.factory import WebSocketFactory
 from acebase_ipc.websocket.fastpath import WebSocketConnection
+from acebase_ipc.websocket.upgrade import switching_protocols, take_transport
 
 UNLIMITED = sys.maxsize
 """Greatest size of a message, and of all that the server holds, in bytes."""
@@ -38,8 +42,8 @@ LOOPBACK = "127.0.0.1"
 class Echo(WebSocketConnection):
     """The relay's WebSocket, which sends back every message; it is its own listener."""
 
-    def __init__(self) -> None:
-        super().__init__(self)
+    def __init__(self, factory: EchoFactory) -> None:
+        super().__init__(factory, self)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         if isBinary:
@@ -77,14 +81,15 @@ class Echo(WebSocketConnection):
     def closing(self, code: int | None, by_peer: bool) -> None:
         pass
 
+    def closed(self, code: int, reason: str, is_clean: bool) -> None:
+        pass
+
 
 class EchoFactory(WebSocketFactory[WebSocketConnection]):
     """The factory of echo connections, which may hold any amount of memory.
 
     :param private: whether to use private names of Autobahn and Twisted.
     """
-
-    protocol = Echo
 
     def __init__(self, reactor: Any, private: bool) -> None:
         budget = MemoryBudget(UNLIMITED)
@@ -102,6 +107,23 @@ class _Owner:
         pass
 
 
+class EchoResource(Resource):
+    """Opens a WebSocket, at any path."""
+
+    isLeaf = True
+
+    def __init__(self, factory: EchoFactory) -> None:
+        super().__init__()
+        self._factory = factory
+
+    def render_GET(self, request: Request) -> int:
+        check_upgrade(request)
+        connection = Echo(self._factory)
+        answer = switching_protocols(request)
+        connection.open(take_transport(request, connection), answer, b"")
+        return NOT_DONE_YET
+
+
 class StockEcho(WebSocketServerProtocol):
     """Autobahn alone."""
 
@@ -109,10 +131,10 @@ class StockEcho(WebSocketServerProtocol):
         self.sendMessage(payload, isBinary)
 
 
-def make_factory(kind: str, reactor: Any) -> WebSocketServerFactory:
+def make_factory(kind: str, reactor: Any) -> Any:
     """The factory of connections of a *kind*: ``private``, ``public`` or ``stock``."""
     if kind != "stock":
-        return EchoFactory(reactor, private=kind == "private")
+        return Site(EchoResource(EchoFactory(reactor, private=kind == "private")))
     stock = WebSocketServerFactory(server=None, reactor=reactor)
     stock.protocol = StockEcho
     stock.setProtocolOptions(

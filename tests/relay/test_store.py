@@ -20,7 +20,14 @@ from hypothesis.stateful import (
 )
 
 from acebase_ipc.relay.errors import NotFound
-from acebase_ipc.relay.store import ENTRY_SIZE, REFETCH_PERIOD, Key, MessageStore, Reading
+from acebase_ipc.relay.store import (
+    ENTRY_SIZE,
+    REFETCH_BYTES,
+    REFETCH_PERIOD,
+    Key,
+    MessageStore,
+    Reading,
+)
 
 DATABASE = "mydb_data"
 TTL = 60.0
@@ -178,6 +185,67 @@ def test_only_losses_are_reported() -> None:
 def test_a_message_without_recipients_is_an_error() -> None:
     with pytest.raises(ValueError, match="without recipients"):
         MessageStore(TTL).put(DATABASE, b"body", [], now=0)
+
+
+HALF = b"x" * (REFETCH_BYTES // 2)
+
+
+def can_be_read(store: MessageStore, message_ids: list[str]) -> list[bool]:
+    """Which of the messages can be downloaded."""
+    found = []
+    for each in message_ids:
+        try:
+            store.abandon(read(store, each))
+        except NotFound:
+            found.append(False)
+        else:
+            found.append(True)
+    return found
+
+
+def test_only_the_last_messages_are_kept_to_be_fetched_again() -> None:
+    store = MessageStore(TTL)
+    bodies = [HALF, HALF, HALF, b"small", b"unfetched"]
+    ids = [store.put(DATABASE, each, [b"peer1"], now=0) for each in bodies]
+    assert can_be_read(store, ids) == [True] * 5
+    fetch(store, ids[0])
+    fetch(store, ids[1])
+    assert can_be_read(store, ids) == [True] * 5
+    fetch(store, ids[2])
+    assert can_be_read(store, ids) == [False, True, True, True, True]
+    fetch(store, ids[3])
+    assert can_be_read(store, ids) == [False, False, True, True, True]
+    assert store.stored == size(HALF, 1) + size(b"small", 1) + size(b"unfetched", 1)
+
+
+def test_one_message_of_any_size_is_kept_to_be_fetched_again() -> None:
+    store = MessageStore(TTL)
+    ids = [store.put(DATABASE, each, [b"peer1"], now=0) for each in (b"small", 3 * HALF)]
+    for each in ids:
+        fetch(store, each)
+    assert can_be_read(store, ids) == [False, True]
+
+
+def test_a_message_that_is_fetched_again_counts_no_more_than_once() -> None:
+    store = MessageStore(TTL)
+    ids = [store.put(DATABASE, HALF, [b"peer1"], now=0) for _ in range(2)]
+    for _ in range(3):
+        for each in ids:
+            fetch(store, each)
+    assert can_be_read(store, ids) == [True, True]
+
+
+def test_what_another_relay_has_kept_is_kept_within_the_same_limit() -> None:
+    former = MessageStore(TTL)
+    ids = [former.put(DATABASE, HALF, [b"peer1"], now=0) for _ in range(4)]
+    for each in ids[:3]:
+        fetch(former, each)
+    reading = read(former, ids[3])
+    former._fetched[reading.key] = REFETCH_PERIOD  # fetched, and being fetched again
+    reading.message.unfetched -= 1
+    store = MessageStore(TTL)
+    store.adopt(former.export(0), 0)
+    assert can_be_read(store, ids) == [False, False, True, True]
 
 
 @pytest.mark.parametrize("recipients", [1, 100, 5000])

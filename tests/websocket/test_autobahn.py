@@ -97,24 +97,3 @@ def test_the_methods_that_colour_values_are_those_of_autobahn_without_that() -> 
             coloured = {each for each in copy.__code__.co_names if each.startswith("hl")}
             assert coloured
             assert all(copy.__globals__[each]("a value") is None for each in coloured)
-
-
-class Opened(_autobahn.ServerProtocol):
-    """A protocol with the state of a handshake, and with what a test adds."""
-
-    data = b""
-
-    def __init__(self, **state: object) -> None:
-        super().__init__()
-        self.__dict__ = {"http_headers": {"host": "x"}, "peer": "y", "data": b"", **state}
-
-
-def test_an_open_protocol_keeps_nothing_of_the_handshake_and_what_is_not_known() -> None:
-    protocols = [Opened(), Opened(closedByMe=True), Opened(of_a_later_version=1)]
-    for each in protocols:
-        _autobahn.drop_handshake_state(each)
-    assert [vars(each) for each in protocols] == [
-        {},
-        {"closedByMe": True},
-        {"of_a_later_version": 1},
-    ]

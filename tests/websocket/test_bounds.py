@@ -17,12 +17,12 @@ from acebase_ipc.rotation import TURN
 from acebase_ipc.testing import Opcode, client_frame, close_frame, ping_frame, server_frames
 from acebase_ipc.websocket._autobahn import CLOSE_TIMEOUT
 from acebase_ipc.websocket.epoll import BUFFER
-from acebase_ipc.websocket.fastpath import OPEN_TIMEOUT, STATE_OPEN
+from acebase_ipc.websocket.fastpath import STATE_OPEN
 from acebase_ipc.websocket.incoming import CONTROL, FEED, FRAGMENT_OVERHEAD, MAX_FRAGMENTS, TEXT
 from acebase_ipc.websocket.slices import SLICE_BYTES
 from tests.wire import (
+    ANSWER,
     BIG,
-    UPGRADE,
     MemoryTransport,
     Recorder,
     RecorderFactory,
@@ -487,33 +487,6 @@ def test_what_arrives_after_the_end_is_not_kept(factory: RecorderFactory) -> Non
     assert peer.heard == []
 
 
-@pytest.mark.parametrize("sent", [b"", UPGRADE[:30], UPGRADE.replace(b"Key", b"Kex")])
-def test_a_handshake_that_comes_to_nothing_is_ended(
-    factory: RecorderFactory, clock: TurnClock, sent: bytes
-) -> None:
-    peer = factory.buildProtocol(None)
-    peer.makeConnection(MemoryTransport())
-    peer.dataReceived(sent)
-    clock.advance(OPEN_TIMEOUT)
-    assert peer.transport.aborted
-
-
-def test_a_handshake_that_an_error_interrupts_is_ended(
-    factory: RecorderFactory, clock: TurnClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(self: Recorder) -> None:
-        raise LookupError("a mistake")
-
-    peer = factory.buildProtocol(None)
-    peer.makeConnection(MemoryTransport())
-    monkeypatch.setattr(Recorder, "processHandshake", fail)
-    with capturedLogs() as events:
-        peer.dataReceived(UPGRADE)
-    assert len(failures(events)) == 1
-    clock.advance(OPEN_TIMEOUT)
-    assert peer.transport.aborted
-
-
 def failures(events: Sequence[LogEvent]) -> list[LogEvent]:
     return [each for each in events if each["log_level"] is LogLevel.critical]
 
@@ -532,12 +505,11 @@ def test_an_end_leaves_no_timer(factory: RecorderFactory, clock: TurnClock) -> N
 def test_a_connection_that_becomes_full_while_it_opens_stays_full(
     factory: RecorderFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    peer = factory.buildProtocol(None)
+    peer = Recorder(factory)
     transport = MemoryTransport()
     transport.room = 0
     peer.on_open = lambda: peer.send(Message(b"x" * BIG))
-    peer.makeConnection(transport)
-    peer.dataReceived(UPGRADE)
+    peer.open(transport, ANSWER, b"")
     assert peer.is_full
     transport.drain()
     assert not peer.is_full

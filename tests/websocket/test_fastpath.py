@@ -23,8 +23,8 @@ from acebase_ipc.websocket._autobahn import CLOSE_TIMEOUT
 from acebase_ipc.websocket.coalescing import BUSY
 from acebase_ipc.websocket.fastpath import BATCH, STATE_OPEN, WebSocketConnection
 from tests.wire import (
+    ANSWER,
     BIG,
-    UPGRADE,
     MemoryTransport,
     Recorder,
     RecorderFactory,
@@ -159,9 +159,8 @@ def test_what_looks_like_a_text_within_a_frame_is_none(
 
 def test_messages_in_the_same_read_as_the_handshake(factory: RecorderFactory) -> None:
     for cut in range(len(ONE)):
-        peer = factory.buildProtocol(None)
-        peer.makeConnection(MemoryTransport())
-        peer.dataReceived(UPGRADE + ONE[:cut])
+        peer = Recorder(factory)
+        peer.open(MemoryTransport(), ANSWER, ONE[:cut])
         peer.dataReceived(ONE[cut:] + TWO)
         assert peer.heard == ["one", "two"], f"cut at {cut}"
 
@@ -502,10 +501,9 @@ def test_a_connection_that_breaks_is_not_a_clean_close(factory: RecorderFactory)
 def test_the_first_messages_leave_with_the_answer_to_the_handshake(
     factory: RecorderFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    peer = factory.buildProtocol(None)
+    peer: Any = Recorder(factory)
     monkeypatch.setattr(peer, "on_open", lambda: (peer.send(A), peer.send(B)), raising=False)
-    peer.makeConnection(MemoryTransport())
-    peer.dataReceived(UPGRADE)
+    peer.open(MemoryTransport(), ANSWER, b"")
     head, _, messages = peer.transport.written.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 101 ")
     assert messages == framed(A, B)
@@ -542,10 +540,9 @@ def test_the_first_messages_do_not_wait_even_if_all_are_busy(
     factory: RecorderFactory, now: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Recorder, "last_flush", now.seconds())
-    peer = factory.buildProtocol(None)
+    peer = Recorder(factory)
     monkeypatch.setattr(peer, "on_open", lambda: peer.send(A))
-    peer.makeConnection(MemoryTransport())
-    peer.dataReceived(UPGRADE)
+    peer.open(MemoryTransport(), ANSWER, b"")
     assert peer.transport.written.endswith(framed(A))
 
 
@@ -837,26 +834,6 @@ def test_an_open_connection_keeps_little(clock: Clock) -> None:
 def test_every_option_of_autobahn_is_decided_here() -> None:
     for option in WebSocketServerProtocol.CONFIG_ATTRS:
         assert hasattr(WebSocketConnection, option), f"{option} would be missing"
-
-
-def test_compression_is_not_accepted(factory: RecorderFactory) -> None:
-    peer = factory.buildProtocol(None)
-    peer.makeConnection(MemoryTransport())
-    offer = b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
-    peer.dataReceived(UPGRADE.removesuffix(b"\r\n") + offer)
-    assert b"101" in peer.transport.written
-    assert b"deflate" not in peer.transport.written
-
-
-def test_a_malformed_upgrade_is_refused_with_a_line_of_text(factory: RecorderFactory) -> None:
-    peer = factory.buildProtocol(None)
-    peer.makeConnection(MemoryTransport())
-    peer.dataReceived(UPGRADE.replace(b"Sec-WebSocket-Key", b"X-No-Key"))
-    head, _, body = peer.transport.written.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 400 ")
-    assert f"Content-Length: {len(body)}".encode() in head
-    assert b"Sec-WebSocket-Key" in body
-    assert peer.transport.disconnecting
 
 
 def test_the_factory_knows_who_is_open(factory: RecorderFactory) -> None:

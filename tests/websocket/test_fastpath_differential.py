@@ -20,6 +20,7 @@ from acebase_ipc.testing import (
     close_frame,
     ping_frame,
     server_frames,
+    upgrade_request,
 )
 from acebase_ipc.websocket.fastpath import WebSocketConnection
 from acebase_ipc.websocket.incoming import FEED
@@ -95,8 +96,18 @@ def open_all(limit: int, clock: Clock) -> list[Any]:
         openHandshakeTimeout=0,
         closeHandshakeTimeout=0,
     )
-    factories = [stock, *(AnsweringFactory(limit, clock, knows) for knows in (True, False))]
-    return [connect(each) for each in factories]
+    factories = [AnsweringFactory(limit, clock, knows) for knows in (True, False)]
+    return [shake_hands(stock), *(connect(each) for each in factories)]
+
+
+def shake_hands(factory: WebSocketServerFactory) -> Any:
+    """Open a WebSocket of Autobahn alone in memory; what that writes is not kept."""
+    protocol = factory.buildProtocol(None)
+    protocol.makeConnection(MemoryTransport())
+    protocol.dataReceived(upgrade_request("/"))
+    assert protocol.transport.written.startswith(b"HTTP/1.1 101 ")
+    protocol.transport.writes.clear()
+    return protocol
 
 
 def seen(peer: Any) -> dict[str, object]:

@@ -18,7 +18,7 @@ from acebase_ipc.testing import Opcode, client_frame, close_frame, server_frames
 from acebase_ipc.websocket import _autobahn
 from acebase_ipc.websocket.fastpath import BATCH
 from tests.tcp import HandReactor
-from tests.wire import BIG, UPGRADE, RecorderFactory, closed_with
+from tests.wire import ANSWER, BIG, Recorder, RecorderFactory, closed_with
 
 A, B, C = (Message(text) for text in (b"a", b"b", b"c"))
 LONG = Message(b"x" * 200_000)
@@ -70,17 +70,21 @@ class Line:
             self.client = socket.create_connection(listener.getsockname(), timeout=10)
             accepted, address = listener.accept()
         self.socket = NarrowSocket(accepted.detach())
-        self.peer: Any = factory.buildProtocol(None)
+        self.peer: Any = Recorder(factory)
         port: Any = None
         reactor: Any = self.reactor
         self.transport = Server(self.socket, self.peer, address, port, 0, reactor)
-        self.peer.makeConnection(self.transport)
+        self.transport.registerProducer(self.transport, True)  # as Twisted's HTTP channel
         if upgrade:
-            self.client.sendall(UPGRADE)
-            self.reactor.turn_until(lambda: self.peer in factory.connections)
+            self.open()
             self.reactor.turn()
-            assert b"\r\n\r\n" in self.client.recv(4096)
+            assert self.client.recv(4096) == ANSWER
             self.socket.sent.clear()
+
+    def open(self) -> None:
+        """Open the WebSocket."""
+        self.transport.unregisterProducer()
+        self.peer.open(self.transport, ANSWER, b"")
 
     @property
     def ended(self) -> bool:
@@ -133,7 +137,7 @@ def line(factory: RecorderFactory) -> Iterator[Line]:
     line.end()
 
 
-def test_a_turns_frames_leave_in_one_system_call_without_the_transport(line: Line) -> None:
+def test_a_turns_frames_leave_in_one_segment_without_the_transport(line: Line) -> None:
     line.peer.send(A)
     line.peer.send(B)
     line.reactor.advance(0)
@@ -157,17 +161,14 @@ def test_the_public_way_is_through_the_transport(
     line.end()
 
 
-def test_the_first_messages_leave_in_one_system_call_with_the_101(
+def test_the_first_messages_leave_in_one_segment_with_the_101(
     factory: RecorderFactory, monkeypatch: pytest.MonkeyPatch, use_private: bool
 ) -> None:
     line = Line(RecorderFactory(BIG, factory.reactor, standing_clock), upgrade=False)
     monkeypatch.setattr(line.peer, "on_open", lambda: (line.peer.send(A), line.peer.send(B)))
-    line.client.sendall(UPGRADE)
+    line.open()
     line.reactor.turn_until(lambda: line.socket.sent)
-    (size,) = line.socket.sent
-    head, _, messages = line.read(size).partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 101 ")
-    assert messages == framed(A, B)
+    assert line.client.recv(4096) == ANSWER + framed(A, B)
     line.end()
 
 

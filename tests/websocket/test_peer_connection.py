@@ -33,7 +33,7 @@ from acebase_ipc.websocket.connections import PeerConnections
 from acebase_ipc.websocket.fastpath import WebSocketConnection
 from tests.relay.core import MASTER
 from tests.relay.locks import worker_id
-from tests.wire import UPGRADE, MemoryTransport, lose
+from tests.wire import ANSWER, MemoryTransport, lose
 
 DATABASE = "shop_data"
 
@@ -60,15 +60,13 @@ class Network:
     def connect(
         self, client_id: str, dialect: Dialect = Dialect.DOCUMENTED, room: float = float("inf")
     ) -> Any:
-        """A client that has connected, whose transport takes *room* bytes."""
+        """A client that has connected, whose transport takes *room* bytes of messages."""
         handshake = Handshake(DATABASE, client_id, dialect, True)
         listener = PeerConnection(self._surroundings, handshake, ())
-        protocol: Any = WebSocketConnection(listener)
-        protocol.factory = self.connections.factory
+        protocol: Any = WebSocketConnection(self.connections.factory, listener)
         transport = MemoryTransport()
-        transport.room = room
-        protocol.makeConnection(transport)
-        protocol.dataReceived(UPGRADE)
+        transport.room = len(ANSWER) + room
+        protocol.open(transport, ANSWER, b"")
         self.clock.advance(0)
         return protocol
 

@@ -26,9 +26,7 @@ KEPT: Final = frozenset(
         b"forwarded",
         b"host",
         b"origin",
-        b"sec-websocket-extensions",
         b"sec-websocket-key",
-        b"sec-websocket-protocol",
         b"sec-websocket-version",
         b"transfer-encoding",
         b"upgrade",
@@ -38,7 +36,7 @@ KEPT: Final = frozenset(
         b"x-forwarded-proto",
     }
 )
-"""Headers that the relay, Twisted or Autobahn reads. Others are checked and not kept: a
+"""Headers that the relay or Twisted reads. Others are checked and not kept: a
 request may wait for its body for a minute, and a header takes 200 bytes beside its text."""
 
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from io import BytesIO
 from typing import Any, Final
 
 from twisted.internet.abstract import FileDescriptor
@@ -101,10 +100,10 @@ class RelayChannel(SteppedChannel):
 
     # The end
 
-    def upgraded(self) -> None:
-        """The connection becomes a WebSocket, which takes the rest of the input, too."""
+    def upgraded(self) -> bytes:
+        """The connection becomes a WebSocket; returns the rest of the input."""
         rest = b"".join((self.clearLineBuffer(), *self._input))
         self._end()
         self._read_bodies()  # or messages, if the transport reads for the WebSocket
         self.paused = True
-        self.requests[-1].content = BytesIO(rest)
+        return rest

@@ -18,8 +18,7 @@ _HOST = re.compile(rb"(\[[0-9A-Fa-f:.%]+\]|[^\s:\[\]]+)(:\d{1,5})?")
 def check_upgrade(request: Request) -> None:
     """Refuse what is not a correct opening handshake.
 
-    Autobahn checks the same afterwards; its refusals are neither reported nor in one
-    line. What it would negotiate, the relay does not offer: those headers are removed.
+    Extensions and subprotocols, which a client may offer, are not negotiated.
 
     :raises UpgradeRequired: if the request asks for no WebSocket.
     :raises HTTPVersionRefused: if it is not of HTTP/1.1.
@@ -43,8 +42,6 @@ def check_upgrade(request: Request) -> None:
         raise _malformed(request, "The Host header is missing or malformed")
     if b"#" in request.uri:
         raise _malformed(request, "The request target has a fragment")
-    for name in (b"Sec-WebSocket-Extensions", b"Sec-WebSocket-Protocol"):
-        request.requestHeaders.removeHeader(name)
 
 
 def _malformed(request: Request, reason: str) -> BadRequest:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from acebase_ipc.relay.errors import NotFound
+from acebase_ipc.relay.limits import MIB
 from acebase_ipc.relay.state import StoredState, StoreState
 
 _ID_BYTES: Final = 24
@@ -17,6 +18,11 @@ _ID_BYTES: Final = 24
 REFETCH_PERIOD: Final = 10.0
 """Seconds for which a message can be downloaded again after it was written completely:
 the kernel takes up to some megabytes before it notices that the connection is broken."""
+
+REFETCH_BYTES: Final = 32 * MIB
+"""Bytes of messages that are kept for that alone, or one message: of each connection the kernel
+holds a part only. More would be memory that no cache has any more when it is written to again:
+messages of 1 MB, posted and downloaded one after the other, would take a fifth longer."""
 
 ENTRY_SIZE: Final = 120
 """Bytes that each recipient of a message uses, beside the body; measured."""
@@ -80,6 +86,7 @@ class MessageStore:
         self._reclaimable: OrderedDict[str, StoredMessage] = (
             OrderedDict()
         )  # kept only to be fetched again
+        self._reclaimable_bytes = 0
         self.stored = 0
         self.received = 0
         self.downloaded = 0
@@ -129,7 +136,7 @@ class MessageStore:
         message = self._messages[message_id]
         previous = self._readings.get(key)
         message.readers += 1
-        self._reclaimable.pop(message_id, None)
+        self._take_back(message_id)
         if previous is not None:
             self.abandon(previous)
         reading = self._readings[key] = Reading(key, message, interrupt)
@@ -159,9 +166,18 @@ class MessageStore:
     def make_room(self, limit: int) -> None:
         """Drop messages that all recipients have downloaded while more than *limit* is stored."""
         while self.stored > limit and self._reclaimable:
-            message_id, message = next(iter(self._reclaimable.items()))
-            for recipient in message.recipients:
-                self._drop((message.database, recipient, message_id))
+            self._reclaim_first()
+
+    def _reclaim_first(self) -> None:
+        message_id, message = next(iter(self._reclaimable.items()))
+        for recipient in message.recipients:
+            self._drop((message.database, recipient, message_id))
+
+    def _take_back(self, message_id: str) -> None:
+        """Note that a message is not, or no longer, kept only to be fetched again."""
+        message = self._reclaimable.pop(message_id, None)
+        if message is not None:
+            self._reclaimable_bytes -= len(message.body)
 
     def forget(self, database: str, recipient: bytes) -> int:
         """Drop the messages for *recipient*, which has left.
@@ -234,10 +250,10 @@ class MessageStore:
         for database, recipient, message_id, left in state.fetched:
             self._fetched[database, recipient, message_id] = now + left
             self._messages[message_id].unfetched -= 1
-        for message_id in state.reclaimable:
-            self._settle(message_id, self._messages[message_id])
-        for message_id, message in self._messages.items():
-            self._settle(message_id, message)  # its download has ended with the other relay
+        kept = (*state.reclaimable, *self._messages)  # downloads have ended with the other relay
+        for message_id in kept:
+            if message_id in self._messages:  # no other has taken its place
+                self._settle(message_id, self._messages[message_id])
         self.received += state.received
         self.downloaded += state.downloaded
 
@@ -273,7 +289,10 @@ class MessageStore:
         if message.readers:
             return
         if not message.entries:
-            self._reclaimable.pop(message_id, None)
+            self._take_back(message_id)
             self.stored -= len(message.body)
-        elif not message.unfetched:
-            self._reclaimable.setdefault(message_id, message)
+        elif not message.unfetched and message_id not in self._reclaimable:
+            self._reclaimable[message_id] = message
+            self._reclaimable_bytes += len(message.body)
+            while self._reclaimable_bytes > REFETCH_BYTES and len(self._reclaimable) > 1:
+                self._reclaim_first()

@@ -7,6 +7,7 @@ import socket
 from typing import Any
 
 _SIGNAL = b"!"
+MORE_FOLLOWS = getattr(socket, "MSG_MORE", 0)
 
 
 class MemorySocket(socket.socket):
@@ -19,7 +20,8 @@ class MemorySocket(socket.socket):
 
     :ivar inbox: bytes that the other end has sent and this one has not received.
     :ivar room: bytes that this end still takes; ``None``: any number.
-    :ivar writes: the bytes that each ``send`` of this end took.
+    :ivar writes: the bytes that each ``send`` of this end took; those of one with ``MSG_MORE``
+        are with those of the next.
     :ivar options: the socket options that were set.
     :ivar left: how the other end has ended the connection, ``"closed"`` or ``"reset"``.
     :ivar other: the other end.
@@ -33,6 +35,7 @@ class MemorySocket(socket.socket):
         self.inbox = bytearray()
         self.room: int | None = None
         self.writes: list[bytes] = []
+        self._more_follows = False
         self.options: dict[tuple[int, int], object] = {}
         self.left: str | None = None
         self._address = address
@@ -67,7 +70,11 @@ class MemorySocket(socket.socket):
             data = data[:room]
             self.other.room = room - len(data)
         taken = bytes(data)
-        self.writes.append(taken)
+        if self._more_follows:
+            self.writes[-1] += taken
+        else:
+            self.writes.append(taken)
+        self._more_follows = bool(flags & MORE_FOLLOWS)
         self.other._receive(taken)
         return len(taken)
 

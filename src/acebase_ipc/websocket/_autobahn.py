@@ -11,9 +11,7 @@ connection, and that are set on the class here.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
-from itertools import compress, repeat
-from operator import is_not
+from functools import cached_property
 from types import FunctionType
 from typing import Any, Final, TypeVar
 
@@ -174,34 +172,6 @@ CLOSE_TIMEOUT: Final = 2.0
 are enough to read what was sent before, and few enough that a restart takes less than 5 s:
 then the npm package acebase, waiting for its connection, crashes."""
 
-_HANDSHAKE: Final = frozenset(
-    {
-        "_transport_details",
-        "_wskey",
-        "http_headers",
-        "http_request_data",
-        "http_request_host",
-        "http_request_params",
-        "http_request_path",
-        "http_request_uri",
-        "http_response_data",
-        "http_status_line",
-        "websocket_extensions",
-        "websocket_extensions_in_use",
-        "websocket_origin",
-        "websocket_protocols",
-    }
-)
-"""State of a handshake that Autobahn keeps, and that an open connection does not need."""
-
-_SHARED: Final = frozenset(
-    {"_results", "_valid_events", "is_closed", "is_open", "peer", "send_queue", "trafficStats"}
-)
-"""Attributes that this package does not use: all connections share one object in the class."""
-
-_UNNEEDED: Final = _HANDSHAKE | _SHARED
-_ABSENT: Final = object()
-
 
 class _Unobserved:
     """A Deferred that no code waits for."""
@@ -210,20 +180,13 @@ class _Unobserved:
         """Ignore that a connection has opened or closed."""
 
 
-class _SharedUtf8Validator:
-    """Makes the validator of a connection when it is first needed: few connections need one.
+def _make_validator(protocol: object) -> Utf8Validator:
+    """Return the validator of one connection, which few need."""
+    return Utf8Validator()
 
-    This is a descriptor, because ``__getattr__`` would make access to attributes slow.
-    """
 
-    def __get__(self, protocol: Any, owner: type) -> Utf8Validator:
-        validator = protocol._utf8validator
-        if validator is None:
-            validator = protocol._utf8validator = Utf8Validator()
-        return validator
-
-    def __set__(self, protocol: Any, validator: Utf8Validator) -> None:
-        """Discard the validator that Autobahn makes for each connection."""
+_validator = cached_property(_make_validator)
+_validator.__set_name__(WebSocketServerProtocol, "utf8validator")
 
 
 def _accept_no_compression(offers: object) -> None:
@@ -244,7 +207,7 @@ _LEAN: Final[dict[str, Any]] = {
     "autoFragmentSize": 0,
     "failByDrop": False,  # so that the close code tells a peer the reason
     "echoCloseCodeReason": True,
-    "openHandshakeTimeout": 0,  # the request is complete before the connection is made
+    "openHandshakeTimeout": 0,
     "closeHandshakeTimeout": 0,  # WebSocketConnection has its own deadlines
     "tcpNoDelay": True,
     "autoPingInterval": 0,
@@ -262,7 +225,7 @@ _LEAN: Final[dict[str, Any]] = {
     "allowNullOrigin": True,
     "maxConnections": 0,
     "trustXForwardedFor": 0,
-    # State that Autobahn sets in each connection, and that most never change.
+    # State that Autobahn sets when a handshake begins, and that most connections never change.
     "autoPingPending": None,
     "autoPingPendingCall": None,
     "autoPingPendingSent": None,
@@ -292,36 +255,27 @@ _LEAN: Final[dict[str, Any]] = {
     "wasOpenHandshakeTimeout": False,
     "wasServerConnectionDropTimeout": False,
     "wasServingFlashSocketPolicyFile": False,
+    "_perMessageCompress": None,
     "websocket_protocol_in_use": None,
     "websocket_version": 13,
-    "_perMessageCompress": None,
-    "_transport_details": None,
-    "_utf8validator": None,
-    "utf8validator": _SharedUtf8Validator(),
+    "utf8validator": _validator,
     "is_open": _Unobserved(),
     "is_closed": _Unobserved(),
     "peer": "",
     "send_queue": (),
     "trafficStats": TrafficStats(),
-    "_valid_events": ("message",),
-    "_results": {"message": None},
 }
 
 
 def lean(kind: P) -> P:
     """Reduce the memory of each connection of *kind* to a third, and return *kind*.
 
-    Autobahn copies 40 options to each connection and formats them for its log, which takes
-    0.2 ms. Here the options, and state that rarely changes, are attributes of the class.
+    Autobahn copies 40 options to each connection when its handshake begins. Here the options, and
+    state that rarely changes, are attributes of the class.
     """
     for name, value in _LEAN.items():
         setattr(kind, name, value)
     return kind
-
-
-@cache
-def _class_attributes(kind: type) -> dict[str, Any]:
-    return {name: value for each in reversed(kind.__mro__) for name, value in vars(each).items()}
 
 
 _HIGHLIGHTS: Final = frozenset({"hl", "hlid", "hltype", "hlval"})
@@ -338,7 +292,8 @@ def without_highlights(kind: P) -> P:
     They do so even if nothing is logged, which takes a fiftieth of the time to open a connection.
     """
     base: type = kind
-    for name, member in _class_attributes(base).items():
+    members = {name: value for each in reversed(base.__mro__) for name, value in vars(each).items()}
+    for name, member in members.items():
         if isinstance(member, FunctionType) and _HIGHLIGHTS & {*member.__code__.co_names}:
             known = {**member.__globals__, **dict.fromkeys(_HIGHLIGHTS, _ignore)}
             copy = FunctionType(
@@ -352,26 +307,6 @@ def without_highlights(kind: P) -> P:
 @without_highlights
 class ServerProtocol(WebSocketServerProtocol):
     """Autobahn's server protocol, without the cost of log lines that nobody reads."""
-
-
-_KNOWN: Final = _UNNEEDED | _LEAN.keys()
-_NAMES: Final = tuple(_LEAN.keys() - _UNNEEDED)
-_DEFAULTS: Final = tuple(map(_LEAN.__getitem__, _NAMES))
-
-
-def drop_handshake_state(protocol: Any) -> None:
-    """Remove attributes of an open *protocol* that are not needed, or equal those of its class."""
-    kind: Any = type(protocol)
-    state = protocol.__dict__
-    # Loops in Python would take a twentieth of the time to open a connection.
-    if state.keys() <= _KNOWN and tuple(map(state.get, _NAMES, _DEFAULTS)) == _DEFAULTS:
-        protocol.__dict__ = {}  # as nearly always
-        return
-    names = state.keys() - _UNNEEDED
-    values = tuple(map(state.__getitem__, names))
-    defaults = map(_class_attributes(kind).get, names, repeat(_ABSENT))
-    kept = compress(zip(names, values, strict=True), map(is_not, values, defaults))
-    protocol.__dict__ = dict(kept)
 
 
 def compact(transport: Any) -> None:

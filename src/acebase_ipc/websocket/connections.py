@@ -6,7 +6,6 @@ import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 
-from autobahn.twisted.resource import WebSocketResource
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.logger import Logger
@@ -25,6 +24,7 @@ from acebase_ipc.websocket.connection import PeerConnection, Surroundings
 from acebase_ipc.websocket.factory import WebSocketFactory
 from acebase_ipc.websocket.fastpath import WebSocketConnection
 from acebase_ipc.websocket.keepalive import Keepalive
+from acebase_ipc.websocket.upgrade import switching_protocols, take_transport
 
 CLOSE_POLICY = 1008
 
@@ -36,22 +36,6 @@ PING = 16
 """Units of work of a ping, which takes about 20 microseconds."""
 
 log = Logger()
-
-
-class _Upgrade:
-    """The factory that a WebSocketResource needs, for one accepted handshake."""
-
-    def __init__(
-        self, connections: PeerConnections, listener: PeerConnection, client: IAddress | None
-    ) -> None:
-        self._connections = connections
-        self._listener = listener
-        self._client = client
-
-    def buildProtocol(self, address: IAddress) -> WebSocketConnection:
-        protocol = WebSocketConnection(self._listener, self._client)
-        protocol.factory = self._connections.factory
-        return protocol
 
 
 class PeerConnections:
@@ -116,14 +100,14 @@ class PeerConnections:
 
     def upgrade(self, request: Request, handshake: Handshake, tokens: tuple[str, ...]) -> None:
         """Turn *request* into the WebSocket of an accepted *handshake*."""
-        upgraded = getattr(request.channel, "upgraded", lambda: None)
-        upgraded()  # tells the relay's own Site; another Site does not count
+        # The relay's own Site counts its connections; another Site does not.
+        rest = getattr(request.channel, "upgraded", bytes)()
         listener = PeerConnection(self.surroundings, handshake, tokens, _is_proxied(request))
         self.factory.work.units += UPGRADE
         client = request.getClientAddress()
         is_served = client != request.channel.getPeer()  # by a trusted proxy
-        upgrade = _Upgrade(self, listener, client if is_served else None)
-        WebSocketResource(upgrade).render(request)
+        connection = WebSocketConnection(self.factory, listener, client if is_served else None)
+        connection.open(take_transport(request, connection), switching_protocols(request), rest)
 
     def opened(self, connection: WebSocketConnection) -> None:
         """Count *connection*, which is open, and keep it alive."""

@@ -46,12 +46,12 @@ they pause a producer (``FileDescriptor.bufferSize``)."""
 FRAME = 16
 """Units of work of a frame that Autobahn parses: it takes about 25 microseconds."""
 
-OPEN_TIMEOUT = 10.0
-"""Seconds within which an accepted handshake has to become an open WebSocket."""
-
 CLOSE_TOO_LARGE = 1009
 CLOSE_INTERNAL_ERROR = 1011
 CLOSE_NO_STATUS = 1005  # stands for a close frame without a code
+
+MORE_FOLLOWS = getattr(socket, "MSG_MORE", 0)
+"""Lets the system send bytes together with those of the next call; not every system can."""
 
 PING_FRAME = b"\x89\x00"
 _PONG = 0x8A
@@ -159,13 +159,17 @@ class WebSocketConnection(_autobahn.ServerProtocol):
 
     factory: WebSocketFactory[WebSocketConnection]
 
-    def __init__(self, listener: Listener, client: IAddress | None = None) -> None:
-        """:param client: the address of the client behind a trusted proxy."""
-        super().__init__()
-        self.set_up(listener, client)
+    def __init__(
+        self,
+        factory: WebSocketFactory[Any],
+        listener: Listener,
+        client: IAddress | None = None,
+    ) -> None:
+        """Autobahn's own attributes are in the class: it takes no part in the handshake.
 
-    def set_up(self, listener: Listener, client: IAddress | None) -> None:
-        """Set all attributes that an open connection has; Autobahn's others are in the class."""
+        :param client: the address of the client behind a trusted proxy.
+        """
+        self.factory = factory
         self.listener = listener
         self.transport: Any = None
         self.state = WebSocketServerProtocol.STATE_CONNECTING
@@ -200,24 +204,26 @@ class WebSocketConnection(_autobahn.ServerProtocol):
 
     # Opening
 
-    def connectionMade(self) -> None:
-        """Begin the handshake, with a deadline that applies even if an error interrupts it."""
-        self._set_deadline(OPEN_TIMEOUT)
-        self._incoming = Incoming(self, between_messages=False)
-        super().connectionMade()
+    def open(self, transport: Any, answer: bytes, rest: bytes) -> None:
+        """Open on *transport*, from which the handshake was received and accepted.
 
-    def onOpen(self) -> None:
-        """Take the transport over from Twisted's HTTP channel."""
-        self._cancel_deadline()
+        :param answer: the response to it.
+        :param rest: what has arrived after it.
+        """
+        self.transport = transport
+        if not self.factory.knows_parser:
+            self._incoming = Incoming(self, between_messages=False)  # for good
         try:
-            self.transport.unregisterProducer()
             self.begin()
-            _autobahn.drop_handshake_state(self)
+            self.state = STATE_OPEN
             self.factory.opened(self)
+            self._write(answer, MORE_FOLLOWS)  # the first message leaves together with it
             self.listener.opened(self)
         except Exception:
             self.crash("opening a connection")
-        self.flush()  # so that the first message leaves in one write with the 101
+        self.flush()
+        if rest:
+            self.dataReceived(rest)
 
     def begin(self) -> None:
         """Read from the transport, and write to it, as fast as that is possible."""
@@ -229,6 +235,8 @@ class WebSocketConnection(_autobahn.ServerProtocol):
             _autobahn.compact(transport)
         else:
             self.factory.hold(self, 0)
+        if self._source is None:
+            transport.resumeProducing()
 
     # Receiving
 
@@ -455,19 +463,22 @@ class WebSocketConnection(_autobahn.ServerProtocol):
         self.flush()
         self._write(data)
 
-    def _write(self, data: bytes) -> None:
-        """Write *data* after all that was written before."""
+    def _write(self, data: bytes, flags: int = 0) -> None:
+        """Write *data* after all that was written before.
+
+        :param flags: for the system, if the data can be handed to it now.
+        """
         may_be_empty = self._direct is None and self._socket is not None and self._slices is None
         if may_be_empty and _autobahn.is_empty(self.transport):
             self._direct = self._socket
         if self._direct is not None:
-            self._write_directly(self._direct, data)
+            self._write_directly(self._direct, data, flags)
         else:
             self._write_later(data)
 
-    def _write_directly(self, direct: socket.socket, data: bytes) -> None:
+    def _write_directly(self, direct: socket.socket, data: bytes, flags: int) -> None:
         try:
-            sent = direct.send(data)
+            sent = direct.send(data, flags)
         except OSError:
             sent = 0  # it is full or broken, which the transport notices
         if sent < len(data):
@@ -665,11 +676,3 @@ class WebSocketConnection(_autobahn.ServerProtocol):
         except Exception:
             log.failure("{doing} failed", doing="reporting the end of a connection")
         self.factory.closed(self)
-
-    def sendHttpErrorResponse(self, code: int, reason: str, responseHeaders: Any = None) -> None:
-        """Answer a malformed upgrade, which Autobahn refuses, with one line of text."""
-        body = reason.encode("utf-8", "replace")
-        headers = [*(responseHeaders or ()), ("Content-Type", "text/plain; charset=utf-8")]
-        headers += [("Content-Length", len(body)), ("Connection", "close")]
-        lines = [f"HTTP/1.1 {code} Refused", *(f"{name}: {value}" for name, value in headers)]
-        self.sendData("\r\n".join(lines).encode() + b"\r\n\r\n" + body)

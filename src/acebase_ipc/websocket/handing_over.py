@@ -255,15 +255,11 @@ def build(
     tokens = tuple(opened.tokens)
     listener = PeerConnection(connections.surroundings, handshake, tokens, opened.is_proxied)
     client = None if opened.client is None else address_of(tuple(opened.client))
-    connection = WebSocketConnection.__new__(WebSocketConnection)  # nothing of a handshake
-    connection.set_up(listener, client)
-    connection.factory = connections.factory
+    connection = WebSocketConnection(connections.factory, listener, client)
     connection.transport = make_transport(
         handle, connection, tuple(opened.address), None, connection.factory.reactor, reads=False
     )
     connection.begin()
-    if connection._source is None:
-        connection.transport.startReading()
     return connection
 
 
@@ -288,7 +284,6 @@ def adopt(
     connection.lag = state.lag
     connection.feed_size = state.feed_size
     connection._pong = state.pong
-    connection.factory.countConnections += 1  # as Autobahn does for each that it opens
     connections.adopt(connection, state.silence, state.since_ping)
     pinged = None if state.pinged is None else (state.pinged[0], now - state.pinged[1])
     listener.adopt(connection, now - state.age, state.pings, pinged)

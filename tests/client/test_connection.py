@@ -12,7 +12,7 @@ from service_identity.hazmat import DNS_ID
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import LogLevel, capturedLogs
+from twisted.logger import LogLevel, capturedLogs, eventAsText
 
 from acebase_ipc import IPCClient
 from acebase_ipc.client import errors as client_errors
@@ -494,7 +494,8 @@ class TestHTTP:
                 answer_http(played, b"/receive?", each)
                 played.network.pass_time(25)
         assert played.heard == ["2"]
-        (warning,) = (each for each in events if each["log_level"] is LogLevel.warn)
+        (warning,) = (each for each in events if "a large message is lost" in eventAsText(each))
+        assert warning["log_level"] is LogLevel.warn
         assert says in warning["reason"]
 
     def test_a_download_that_takes_too_long_fails(self) -> None:

@@ -13,7 +13,7 @@ NPM ?= npm
 # How long "make soak", "make soak-acebase" and "make fuzz" (each of its targets) run.
 SECONDS ?= 60
 SEED ?=
-# How many connections "make soak-cuts" cuts.
+# How many connections "make soak-cuts" and "make soak-peer-cuts" cut.
 CUTS ?= 1000
 TARGET ?=
 
@@ -53,7 +53,8 @@ done)
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help run cluster test test-pythons test-trunk test-images lint docs linkcheck package deb \
-        bench bench-attacks soak soak-acebase soak-cuts conformance fuzz screenshots node-modules clean \
+        bench bench-attacks soak soak-acebase soak-cuts soak-peer-cuts \
+        conformance fuzz screenshots node-modules clean \
         docs/limits.rst docs/events.rst docs/metrics.rst docs/options.rst contrib/acebase-ipc.toml
 
 help: ## Show this list
@@ -133,6 +134,9 @@ soak-acebase: $(VENV)/.test node-modules ## Run real AceBase clusters for SECOND
 
 soak-cuts: $(VENV)/.test ## Cut the connections of clients CUTS times at any byte and account for every message (SEED=...)
 	@$(BIN)/python -m tests.soak.cuts --cuts $(CUTS) $(if $(SEED),--seed $(SEED))
+
+soak-peer-cuts: $(VENV)/.test node-modules ## Cut a Python peer of real AceBase processes CUTS times and count its events (SEED=...)
+	@$(BIN)/python -m tests.acebase.peer_cuts --cuts $(CUTS) $(if $(SEED),--seed $(SEED))
 
 conformance: $(VENV)/.run ## Run the Autobahn TestSuite against the WebSocket (needs Python 2.7)
 	@$(BIN)/python -m tests.conformance.run

@@ -210,6 +210,21 @@ def test_what_was_not_acknowledged_is_sent_again_before_all_else(session: Sessio
     assert session.outcomes == ["a", "b", "c", "first", "d"]
 
 
+def test_what_is_acknowledged_meanwhile_is_not_sent_again(session: Session) -> None:
+    for each in "abc":
+        session.sends(each)
+    session.server.transport.lose()
+    session.settle()
+    session.played.again().accept()
+    session.sends("d" * 90)
+    session.server.transport.room = 0  # after one message it is full
+    session.says(welcome(resumed=True, received=1))
+    assert session.server.received() == ["n:2;b"]
+    session.says("ack:3")
+    session.server.transport.drain()
+    assert session.server.received() == ["n:4;" + "d" * 90]
+
+
 def test_what_is_kept_is_bounded() -> None:
     session = Session(max_queue=30)
     session.sends("a" * 10)
@@ -342,6 +357,23 @@ def test_a_large_message_that_is_lost_is_a_gap(session: Session) -> None:
     session.says("n:1;get:m1", "n:2;msg:b")
     answer_http(session.played, b"/receive?", "HTTP/1.1 404 N\r\nContent-Length: 0\r\n\r\n")
     assert session.heard == [Gap(GapReason.DOWNLOAD_FAILED), "b"]
+
+
+def test_peers_that_are_known_are_not_asked_for_again(session: Session) -> None:
+    def asked() -> int:
+        transports = session.played.network.transports
+        return sum(each.sent.count(b"/clients") for each in transports)
+
+    session.is_cut(welcome(resumed=True))
+    assert asked() == 2, "the first question was not answered"
+    answer_http(session.played, b"/clients", ok('[{"id":"bobby"}]'))
+    session.passes(10)
+    session.is_cut(welcome(resumed=True))
+    assert asked() == 2
+    assert session.client.peers == {"bobby"}
+    session.passes(10)
+    session.is_cut(welcome("S2"))
+    assert asked() == 3
 
 
 def test_a_download_goes_on_after_a_cut(session: Session) -> None:

@@ -238,7 +238,6 @@ class Traffic:
         """There will be no connection any more."""
         ended, self._ended = self._ended, set()
         with self._callouts:
-            self._acknowledge_no_more()
             self.session.clear()
             self._sender.fail(error)
             self._inbox.clear()

@@ -15,6 +15,8 @@ NPM ?= npm
 # How long "make soak", "make soak-acebase" and "make fuzz" (each of its targets) run.
 SECONDS ?= 60
 SEED ?=
+# How many connections "make soak-cuts" and "make soak-peer-cuts" cut.
+CUTS ?= 1000
 TARGET ?=
 # Of the npm package acebase, for "make test-acebase-versions".
 VERSIONS ?= 1.12.3 1.18.0 1.25.2 latest
@@ -58,6 +60,7 @@ done)
 .NOTPARALLEL:
 .PHONY: help run cluster test test-pythons test-trunk test-images lint docs linkcheck package deb \
         bench bench-acebase bench-attacks test-acebase test-acebase-versions soak soak-acebase \
+        soak-cuts soak-peer-cuts \
         conformance fuzz screenshots node-modules clean \
         docs/limits.rst docs/events.rst docs/metrics.rst docs/options.rst contrib/acebase-ipc.toml
 
@@ -160,6 +163,12 @@ soak: $(VENV)/.test ## Run 200 misbehaving peers for SECONDS and account for eve
 
 soak-acebase: $(VENV)/.test node-modules ## Run real AceBase clusters for SECONDS, with lock sessions and without, and kill processes (SEED=...)
 	@$(BIN)/python -m tests.soak.acebase --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+soak-cuts: $(VENV)/.test ## Cut the connections of clients CUTS times at any byte and account for every message (SEED=...)
+	@$(BIN)/python -m tests.soak.cuts --cuts $(CUTS) $(if $(SEED),--seed $(SEED))
+
+soak-peer-cuts: $(VENV)/.test node-modules ## Cut a Python peer of real AceBase processes CUTS times and count its events (SEED=...)
+	@$(BIN)/python -m tests.acebase.peer_cuts --cuts $(CUTS) $(if $(SEED),--seed $(SEED))
 
 conformance: $(VENV)/.run ## Run the Autobahn TestSuite against the WebSocket (needs Python 2.7)
 	@$(BIN)/python -m tests.conformance.run

@@ -25,6 +25,9 @@ Every refusal is one of these, and carries what the client is told::
     │   └── Overloaded          503       a limit is reached: try again later
     └── MessageRefused                    a message: .close_code and .status
         ├── InvalidAddress      1008/400
+        ├── InvalidNumber       1008/400  in a resumable session
+        ├── MissingMessages     1008/409  in a resumable session
+        ├── WrongSession        410       in a resumable session, of a POST
         ├── InvalidText         1007/400
         └── MessageTooLarge     1009/413
 

@@ -10,7 +10,8 @@ database, and a few things else:
 * ``notify_typed``: notifies everybody of :data:`TYPED`.
 
 It answers requests of three types: ``double``, ``fail`` and ``typed``. Of a notification
-that is not of ``notify`` it tells the ``repr()``.
+that is not of ``notify`` it tells the ``repr()``, and of a gap the reason, as events of the
+subscriptions ``other notification`` and ``gap``.
 """
 
 from __future__ import annotations
@@ -96,6 +97,7 @@ class Program(LineOnlyReceiver):
             retry_policy=lambda failures: 0.05,
         )
         self._peer.on_notification(self._notified)
+        self._peer.on_gap(lambda gap: self._tell("gap", "", gap.reason.value, ""))
         self._peer.on_request("double", lambda data, sender: {"double": 2 * data["number"]})
         self._peer.on_request("fail", self._fail)
         self._peer.on_request("typed", self._typed)

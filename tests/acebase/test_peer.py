@@ -71,8 +71,7 @@ def known_to(peer: Peer, path: str, event: str) -> str:
 
 @pytest.mark.parametrize("key", ["steady", "cut"])
 def test_every_write_of_two_workers_arrives_in_order(cluster: Running, key: str) -> None:
-    """Also across a cut connection. Only what is on its way at that very moment is lost, by
-    the relay's rule of sending nothing twice; so the cut falls between two writes."""
+    """Also across a cut connection."""
     python, writers = cluster.python, cluster.workers
     python.subscribe(key, "child_added", writers)
     subscription = f"child_added {key}"

@@ -12,7 +12,7 @@ from service_identity.hazmat import DNS_ID
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import LogLevel, capturedLogs
+from twisted.logger import LogLevel, capturedLogs, eventAsText
 
 from acebase_ipc import IPCClient
 from acebase_ipc.client import errors as client_errors
@@ -82,7 +82,7 @@ class TestHandshake:
     def test_this_is_what_it_asks_for(self) -> None:
         request = Played(dbname="a b", token="s3cret", url="wss://[::1]:1/x").server.request
         line, *headers = request.split("\r\n")
-        assert line == "GET /x/a%20b/connect?id=alice&v=1.0.0&dialect=documented HTTP/1.1"
+        assert line == "GET /x/a%20b/connect?id=alice&v=1.0.0&dialect=documented&resume=1 HTTP/1.1"
         assert "Host: [::1]:1" in headers
         assert "Authorization: Bearer s3cret" in headers
 
@@ -477,10 +477,10 @@ class TestHTTP:
     @pytest.mark.parametrize(
         ("answers", "says"),
         [
-            ([None, None, None], "the relay did not answer"),
+            ([None] * 8, "the relay did not answer"),
             (["HTTP/1.1 404 N\r\nContent-Length: 4\r\n\r\ngone"], "404 'gone'"),
             ([ok("x" * 21)], "exceeds 20 bytes"),
-            (["HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nx", None, None], "did not answer"),
+            (["HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nx", *[None] * 7], "did not answer"),
         ],
     )
     def test_a_download_that_keeps_failing_is_logged_and_left_out(
@@ -492,16 +492,17 @@ class TestHTTP:
             played.settle()
             for each in answers:
                 answer_http(played, b"/receive?", each)
-                played.network.pass_time(4)
+                played.network.pass_time(25)
         assert played.heard == ["2"]
-        (warning,) = (each for each in events if each["log_level"] is LogLevel.warn)
+        (warning,) = (each for each in events if "a large message is lost" in eventAsText(each))
+        assert warning["log_level"] is LogLevel.warn
         assert says in warning["reason"]
 
     def test_a_download_that_takes_too_long_fails(self) -> None:
         played = Played().welcomed()
         played.server.say("get:1", "msg:2")
         played.settle()
-        for delay in (60, 1, 60, 4, 59):
+        for delay in (60, 1, 60, 1, 60, 2, 60, 4, 60, 8, 60, 15, 60, 25, 59):
             played.server.send(b"", Opcode.PING)
             assert played.heard == []
             for _ in range(delay):

@@ -295,6 +295,7 @@ class TestSending:
         assert isinstance(error(client.send("y")), QueueFull)
         assert pending(sent)
         network.start(client)
+        network.pass_time(1)
         assert result(client.send("y")) is None
 
     def test_a_message_that_waits_can_be_taken_back(self, network: RelayNetwork) -> None:
@@ -310,19 +311,19 @@ class TestSending:
 
     def test_a_full_transport_gets_no_more(self, network: RelayNetwork) -> None:
         heard = hearing(network.started("bobby"))
-        alice = network.started("alice", max_queue=200)
+        alice = network.started("alice", max_queue=200)  # a number takes four bytes
         transport = network.websocket(alice)
         transport.room = 50
         handed_over = alice.send("x" * 80)
         assert not pending(handed_over)
-        waits = alice.send("y" * 100)
+        waits = alice.send("y" * 96)
         assert pending(waits)
         assert isinstance(error(alice.send("z" * 21)), QueueFull)
         assert pending(alice.send("z" * 20))
         transport.drain()
         assert result(waits) is None
         network.settle()
-        assert heard == ["x" * 80, "y" * 100, "z" * 20]
+        assert heard == ["x" * 80, "y" * 96, "z" * 20]
 
     def test_what_is_lost_makes_room(self, network: RelayNetwork) -> None:
         alice = network.started("alice", max_queue=100)
@@ -335,21 +336,25 @@ class TestSending:
 
 class TestLargeMessages:
     @pytest.mark.parametrize(
-        ("body", "to", "posted"),
+        ("body", "to", "resume", "posted"),
         [
-            ("x" * 100, None, 0),
-            ("x" * 101, None, 1),
-            ("x" * 91, "bobby", 0),
-            ("x" * 92, "bobby", 1),
-            ("世" * 100, None, 0),
-            ("𝄞" * 50, None, 0),
-            ("𝄞" * 51, None, 1),
+            ("x" * 100, None, False, 0),
+            ("x" * 101, None, False, 1),
+            ("x" * 91, "bobby", False, 0),
+            ("x" * 92, "bobby", False, 1),
+            ("世" * 100, None, False, 0),
+            ("𝄞" * 50, None, False, 0),
+            ("𝄞" * 51, None, False, 1),
+            ("x" * 96, None, True, 0),  # its number counts
+            ("x" * 97, None, True, 1),
+            ("世" * 96, None, True, 0),
+            ("世" * 97, None, True, 1),
         ],
     )
     def test_what_is_too_large_is_posted(
-        self, network: RelayNetwork, body: str, to: str | None, posted: int
+        self, network: RelayNetwork, body: str, to: str | None, resume: bool, posted: int
     ) -> None:
-        bobby, alice = network.started("bobby"), network.started("alice")
+        bobby, alice = network.started("bobby"), network.started("alice", resume=resume)
         heard = hearing(bobby)
         alice.fetch_peers()
         network.settle()
@@ -1138,10 +1143,11 @@ class TestRefusals:
 
     def test_a_client_whose_id_is_in_conflict_waits(self) -> None:
         network = RelayNetwork(expect_errors=True)
-        first = network.started("alice", dialect=Dialect.ACEBASE)
-        second = network.started("alice", dialect=Dialect.ACEBASE)
+        options = {"dialect": Dialect.ACEBASE, "resume": False}
+        first = network.started("alice", **options)
+        second = network.started("alice", **options)
         assert first.failed
-        third = network.started("alice", dialect=Dialect.ACEBASE)
+        third = network.started("alice", **options)
         network.pass_time(1)
         assert isinstance(third.problem, IdInUse)
         assert not third.failed

@@ -18,7 +18,10 @@ ROOT = Path(__file__).parents[2]
 CORPUS = Path(__file__).with_name("corpus")
 WORK = ROOT / "build" / "fuzz"
 
-TARGETS = ("frames", "framing", "wire", "handshake", "dialect", "tokens", "http", "peer", "relay")
+TARGETS = (
+    *("frames", "framing", "wire", "handshake", "dialect", "tokens", "http", "peer", "relay"),
+    "sessions",
+)
 
 SLOW = 20
 """Seconds that one input may take."""

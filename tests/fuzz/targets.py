@@ -38,6 +38,7 @@ from acebase_ipc.testing import (
 from acebase_ipc.testing.frames import apply_mask
 from tests.fuzz.history import play
 from tests.fuzz.reader import Reader
+from tests.fuzz.sessions import play as play_session
 from tests.websocket.test_fastpath_differential import LONG_LIMIT, SHORT_LIMIT, compare
 
 MAX_PIECES = 12
@@ -364,7 +365,12 @@ def relay(data: bytes) -> None:
     play(Reader(data))
 
 
+def sessions(data: bytes) -> None:
+    """A session whose connections are lost, against a peer that loses none."""
+    play_session(Reader(data))
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     each.__name__: each
-    for each in (frames, framing, wire, handshake, dialect, tokens, http, peer, relay)
+    for each in (frames, framing, wire, handshake, dialect, tokens, http, peer, relay, sessions)
 }

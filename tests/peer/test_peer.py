@@ -23,6 +23,7 @@ from acebase_ipc.client.errors import (
     TooLargeForRelay,
 )
 from acebase_ipc.client.service import IPCClient
+from acebase_ipc.client.session import Gap
 from acebase_ipc.errors import ConfigError
 from acebase_ipc.peer.errors import (
     PeerError,
@@ -79,6 +80,7 @@ class FakeClient:
             "connected": [],
             "joined": [],
             "left": [],
+            "gap": [],
         }
 
     def startService(self) -> None:
@@ -120,6 +122,9 @@ class FakeClient:
 
     def on_peer_left(self, callback: Callable[[str], object]) -> Callable[[], None]:
         return self._on("left", callback)
+
+    def on_gap(self, callback: Callable[[Gap], object]) -> Callable[[], None]:
+        return self._on("gap", callback)
 
     def _on(self, what: str, callback: Callable[..., object]) -> Callable[[], None]:
         self.callbacks[what].append(callback)
@@ -340,6 +345,7 @@ class TestJoining:
                 endpoint=network,
                 clock=network.reactor.seconds,
                 retry_policy=float,
+                resume=False,
             )
             for number in range(5)
         ]
@@ -435,6 +441,7 @@ def test_a_peer_takes_what_a_client_takes() -> None:
         "max_queue": 1,
         "max_message": 2,
         "endpoint": object(),
+        "resume": False,
         "retry_policy": float,
         "clock": float,
     }

@@ -7,13 +7,13 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 from acebase_ipc.protocol.dialect import Dialect
-from acebase_ipc.protocol.handshake import Handshake
+from acebase_ipc.protocol.handshake import Handshake, Resume
 from acebase_ipc.protocol.messages import Message
 from acebase_ipc.relay.events import RelayEvent
 from acebase_ipc.relay.journal import Journal
 from acebase_ipc.relay.limits import Limits
 from acebase_ipc.relay.memory import ENTRY_OVERHEAD, MESSAGE_OVERHEAD
-from acebase_ipc.relay.peers import Peer
+from acebase_ipc.relay.peers import Connection, Peer
 from acebase_ipc.relay.relay import Relay
 from acebase_ipc.relay.work import do_at_once
 from acebase_ipc.server.state_codec import decode, encode
@@ -143,15 +143,24 @@ class Process:
     def __init__(self, core: Core, peer: Peer, connection: FakeConnection) -> None:
         self.peer = peer
         self.connection = connection
+        self._known_as = peer.connection
         self._core = core
         self._relay = core.relay
         self._heard = 0
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether its connection is the one of its peer."""
+        return self._known_as is not None and self.peer.connection is self._known_as
 
     def follow(self, peers: dict[tuple[str, str], Peer], relay: Relay) -> None:
         """Be a peer of another *relay* in place of the one with these *peers*."""
         key = self.peer.database.name, self.peer.client_id
         if peers.get(key) is self.peer:
+            is_used = self.is_connected
             self.peer = relay.registry.peer(*key)
+            if is_used:
+                self._known_as = self.peer.connection
         self._relay = relay
 
     def hears(self) -> list[str]:
@@ -162,12 +171,12 @@ class Process:
 
     def says(self, *messages: str) -> int:
         """Send *messages* over the WebSocket, to arrive together; returns how many were relayed."""
-        return self._relay.router.receive(self.peer, [each.encode() for each in messages])
+        return self._relay.receiver(self.peer)([each.encode() for each in messages])
 
     def posts(self, message: str) -> None:
         """POST *message*, which needs no connection."""
         peer = self._relay.registry.peer(self.peer.database.name, self.peer.client_id)
-        self._relay.router.post(peer, message.encode(), self._core.now)
+        self._relay.post(peer, message.encode(), self._core.now)
 
     def downloads(self, announcement: str) -> str:
         """Fetch the large message that *announcement* is about."""
@@ -186,13 +195,14 @@ class Process:
         """Let the connection have room again."""
         self.connection.transport = 0
         self.connection.is_full = False
-        if self.peer.connection is self.connection:
+        if self.peer.connection is self._known_as:
             self._relay.delivery.drain(self.peer)
 
     def is_lost(self, close_code: int | None = None, has_ended: bool = False) -> None:
         """End the connection; without a close code it breaks."""
         now = self._core.now
-        self._relay.sessions.lost(self.peer, self.connection, close_code, now, has_ended)
+        assert self._known_as is not None
+        self._relay.sessions.lost(self.peer, self._known_as, close_code, now, has_ended)
 
 
 class Core:
@@ -216,6 +226,7 @@ class Core:
     ) -> None:
         self.now = 1000.0
         self.reports: list[RelayEvent] = []
+        self._calls: list[tuple[float, Callable[[], object]]] = []
         self._make = lambda: Relay(
             lambda: self.now,
             Limits(**limits),
@@ -225,6 +236,7 @@ class Core:
             lock_sessions,
             journal,
             in_steps=in_steps,
+            call_later=lambda seconds, call: self._calls.append((self.now + seconds, call)),
         )
         self.relay = self._make()
         self._processes: list[Process] = []
@@ -239,8 +251,13 @@ class Core:
         state = decode(encode(self.relay.export(self.now)))
         assert state == self.relay.export(self.now), "to export a state changes nothing"
         peers = {(each.database.name, each.client_id): each for each in self.relay.registry.peers()}
-        connections = {key: peer.connection for key, peer in peers.items() if peer.connection}
+        connections: dict[tuple[str, str], Connection] = {
+            (process.peer.database.name, process.peer.client_id): process.connection
+            for process in self._processes
+            if process.is_connected
+        }
         assert keeps_connections or not connections
+        self._calls.clear()  # those of the process before
         self.relay = self._make()
         self.relay.adopt(state, self.now, connections)
         assert self.relay.export(self.now) == state
@@ -264,10 +281,11 @@ class Core:
         settled: bool = True,
         database: str = DATABASE,
         restarts: bool = False,
+        resume: Resume | None = None,
     ) -> Process:
         """Let a process connect."""
         connection = FakeConnection()
-        handshake = Handshake(database, client_id, dialect, settled, restarts)
+        handshake = Handshake(database, client_id, dialect, settled, restarts, resume)
         self.relay.sessions.check_fence(handshake, connection.address, self.now)
         admitted = self.relay.sessions.admit(handshake, connection, self.wall)
         assert connection.texts == [], "nothing is sent before the connection knows its peer"
@@ -288,6 +306,10 @@ class Core:
     def wait(self, seconds: float) -> None:
         """Let time pass, and the relay know."""
         self.now += seconds
+        due = [each for each in self._calls if each[0] <= self.now]
+        self._calls = [each for each in self._calls if each[0] > self.now]
+        for _, call in due:
+            call()
         self.relay.expire(self.now)
 
     def hush(self) -> None:

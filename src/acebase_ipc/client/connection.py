@@ -47,6 +47,9 @@ PING_AFTER = 25.0
 PONG_WITHIN = 10.0
 """Seconds that a relay has to answer that ping."""
 
+EARLY = 0.001
+"""Seconds that a timer may fire too early, by rounding, without being set again."""
+
 LAST_LOOK = 0.1
 """Seconds for which we look for an answer that came while this process stood still."""
 
@@ -140,7 +143,7 @@ class ClientConnection(WebSocketClientProtocol):
     def watch(self) -> None:
         """From now on, end the connection if the relay does not answer pings."""
         remaining = PING_AFTER - (self.factory.clock() - self._last_received)
-        if remaining > 0:
+        if remaining > EARLY:
             self._wait(remaining, self.watch)
         else:
             self.sendPing()

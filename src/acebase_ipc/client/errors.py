@@ -10,6 +10,7 @@
         ├── PingTimeout            no pong in time
         ├── SlowReader             an iterator of messages was not read
         ├── HistoryGap             changes of the database may be missing
+        ├── Unconfirmed            a message may or may not have been relayed
         ├── ConnectionProblem      why there is no connection
         │   ├── ConnectionFailed        no connection could be made
         │   ├── TLSFailed (*)           TLS could not be set up
@@ -109,6 +110,16 @@ class HistoryGap(ClientError):
 
     def __init__(self) -> None:
         super().__init__("changes may be missing: read the database, and begin without a cursor")
+
+
+class Unconfirmed(ClientError):
+    """The connection was lost for too long: a message may or may not have been relayed.
+
+    If it does no harm when it arrives twice, send it again.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("the connection was lost: the message may have been relayed")
 
 
 class ConnectionProblem(ClientError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from http import HTTPStatus
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -32,8 +32,11 @@ TIMEOUT = 60.0
 """Seconds that a request may take; the relay's own limit."""
 
 RETRY_AFTER = (1.0, 4.0)
-"""Seconds after which a GET that was not answered is tried again; an announced message
-waits for 60 s."""
+"""Seconds after which a GET that was not answered is tried again."""
+
+DOWNLOAD_RETRY_AFTER = (1.0, 1.0, 2.0, 4.0, 8.0, 15.0, 25.0)
+"""The same for a download: an announced message waits for 60 s, but only for 10 s after the relay
+has written it completely, into a connection that may have been broken by then."""
 
 T = TypeVar("T")
 
@@ -206,7 +209,7 @@ class RelayHTTP:
 
         async def download() -> str:
             path = f"receive?id={self._id}&msg={quote(message_id, safe='')}"
-            return await self._get(path, self._max_message)
+            return await self._get(path, self._max_message, DOWNLOAD_RETRY_AFTER)
 
         return self._run(download())
 
@@ -290,9 +293,9 @@ class RelayHTTP:
 
         return closing.addBoth(closed)
 
-    async def _get(self, path: str, limit: int) -> str:
+    async def _get(self, path: str, limit: int, retry_after: Sequence[float] = RETRY_AFTER) -> str:
         """Return the answer to a GET, which may be tried again."""
-        for delay in RETRY_AFTER:
+        for delay in retry_after:
             try:
                 return await self._request("GET", path, limit)
             except (RequestUnanswered, RelayOverloaded):

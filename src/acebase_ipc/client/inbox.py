@@ -12,11 +12,12 @@ from twisted.python.failure import Failure
 from acebase_ipc.client.callouts import Callouts
 from acebase_ipc.client.errors import RequestFailed
 from acebase_ipc.client.outbox import MAX_MESSAGES
+from acebase_ipc.client.session import Gap, GapReason
 from acebase_ipc.protocol.messages import Body, ConnectNotice, DisconnectNotice, DownloadNotice
 
 log = Logger()
 
-Item = ConnectNotice | DisconnectNotice | Body
+Item = ConnectNotice | DisconnectNotice | Body | Gap
 """What is delivered."""
 
 
@@ -72,7 +73,7 @@ class Inbox:
         self._changed()
 
     def forget_peers(self) -> None:
-        """Discard the notices about peers: their connection has ended."""
+        """Discard the notices about peers: what was known of these is out of date."""
         kept = [
             each
             for each in self._waiting
@@ -114,4 +115,5 @@ class Inbox:
                 self._deliver(Body(result))
             elif result.check(RequestFailed):
                 log.warn("a large message is lost: {reason}", reason=str(result.value))
+                self._deliver(Gap(GapReason.DOWNLOAD_FAILED))
             self._pump()

@@ -24,11 +24,13 @@ class Outgoing(Generic[T]):
     :ivar message: in UTF-8.
     :ivar units: its length in UTF-16 code units.
     :ivar ticket: identifies it; for a client the Deferred that its user holds.
+    :ivar confirm: whether its user wants to know when it was relayed.
     """
 
     message: bytes
     units: int
     ticket: T
+    confirm: bool = False
 
 
 class Outbox(Generic[T]):
@@ -47,7 +49,7 @@ class Outbox(Generic[T]):
     def __len__(self) -> int:
         return len(self._first) + len(self._waiting)
 
-    def put(self, message: bytes, ticket: T, elsewhere: int = 0) -> None:
+    def put(self, message: bytes, ticket: T, elsewhere: int = 0, confirm: bool = False) -> None:
         """Add *message* behind the others.
 
         A message of any size may wait alone.
@@ -62,7 +64,7 @@ class Outbox(Generic[T]):
             raise QueueFull(self._max_bytes)
         self._bytes += len(message)
         queue = self._first if self._ahead else self._waiting
-        queue[ticket] = Outgoing(message, utf16_units(message), ticket)
+        queue[ticket] = Outgoing(message, utf16_units(message), ticket, confirm)
 
     def put_ahead(self, ahead: bool) -> None:
         """From now on, add messages before those that wait now (in order), or behind."""

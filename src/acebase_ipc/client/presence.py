@@ -22,6 +22,7 @@ class Peers:
     that is.
 
     :param own_id: the client's own id, which the relay lists, too.
+    :ivar is_known: whether the relay was asked who is connected, and has answered.
     :ivar joined: is called with the id of each peer that is new.
     :ivar left: is called with the id of each peer that is gone.
     """
@@ -30,6 +31,7 @@ class Peers:
         self._own_id = own_id
         self._callouts = callouts
         self._ids: set[str] = set()
+        self.is_known = False
         self.joined = Callbacks(callouts)
         self.left = Callbacks(callouts)
         self._asked: list[dict[str, bool]] = []
@@ -87,6 +89,7 @@ class Peers:
         self._asked.clear()
 
     def _set(self, ids: frozenset[str]) -> None:
+        self.is_known = True
         before, self._ids = self._ids, set(ids)
         with self._callouts:
             for peer_id in sorted(before - ids):

@@ -78,13 +78,13 @@ class ClientState(Enum):
 class Route:
     """How to connect to the relay.
 
-    :ivar request: the request of every handshake.
+    :ivar request: returns the request of the next handshake.
     :ivar max_message: bytes that an incoming message may have.
     :ivar clock: returns monotonic seconds.
     """
 
     endpoint: IStreamClientEndpoint
-    request: ConnectingRequest
+    request: Callable[[], ConnectingRequest]
     max_message: int
     reactor: Any
     clock: Callable[[], float]
@@ -93,7 +93,7 @@ class Route:
 class LinkObserver(Protocol):
     """What a link reports to."""
 
-    def welcomed(self, connection: ClientConnection, max_payload: int) -> None:
+    def welcomed(self, connection: ClientConnection, welcome: Welcome) -> None:
         """The relay has welcomed the client."""
 
     def received(self, message: Incoming, size: int) -> None:
@@ -193,7 +193,7 @@ class Link:
         self.state = ClientState.CONNECTING
         self._retry = None
         self._factory = ClientConnectionFactory(
-            self, route.request, route.max_message, route.reactor, route.clock
+            self, route.request(), route.max_message, route.reactor, route.clock
         )
         attempt = maybeDeferred(route.endpoint.connect, self._factory)
         self._attempt = attempt
@@ -306,7 +306,7 @@ class Link:
         message = read(text)
         if self.state is ClientState.CONNECTING:
             if isinstance(message, Welcome):
-                self._welcome(connection, message.max_payload)
+                self._welcome(connection, message)
             else:
                 connection.fail(NotARelay("its first message is no welcome"))
         elif self.state is ClientState.CONNECTED:
@@ -315,7 +315,7 @@ class Link:
             elif self._pongs:
                 self._callouts.settle(self._pongs.popleft())
 
-    def _welcome(self, connection: ClientConnection, max_payload: int) -> None:
+    def _welcome(self, connection: ClientConnection, welcome: Welcome) -> None:
         with self._callouts:
             connection.watch()
             self.state = ClientState.CONNECTED
@@ -323,7 +323,7 @@ class Link:
             self._ever_welcomed = True
             self._welcomed_at = connection.factory.clock()
             waiting, self._waiting = self._waiting, {}
-            self._observer.welcomed(connection, max_payload)
+            self._observer.welcomed(connection, welcome)
             self._callouts.settle_all(waiting)
 
     def drained(self, connection: ClientConnection) -> None:

@@ -35,6 +35,7 @@ from acebase_ipc.client.errors import ConnectionProblem, NotConnected
 from acebase_ipc.client.http import RelayHTTP
 from acebase_ipc.client.iterators import Messages
 from acebase_ipc.client.reconnect import ClientState, Route, retry_delay
+from acebase_ipc.client.session import Gap
 from acebase_ipc.client.traffic import Traffic
 from acebase_ipc.client.url import parse_url
 from acebase_ipc.errors import ConfigError
@@ -87,6 +88,8 @@ class IPCClient(Service):
     :param max_queue: bytes that may wait to be sent; also, that may wait in each
         iterator of :meth:`messages`, and behind a message that is being downloaded.
     :param max_message: bytes that an incoming message may have.
+    :param resume: ask the relay for a resumable session, so that no message is lost and none
+        arrives twice while connections are lost for a time: see :meth:`on_gap`.
     :param endpoint: where to connect, instead of what *url* names; TLS included.
     :param retry_policy: returns the seconds to wait after so many failures in a row (from
         1). If it fails or returns no delay, that is logged and 0.5 s is used.
@@ -109,6 +112,7 @@ class IPCClient(Service):
         trust_root: TrustRoot | str | PathLike[str] | None = None,
         max_queue: int = DEFAULT_MAX_QUEUE,
         max_message: int = DEFAULT_MAX_MESSAGE,
+        resume: bool = True,
         endpoint: IStreamClientEndpoint | None = None,
         retry_policy: Callable[[int], float] = retry_delay,
         clock: Callable[[], float] = monotonic,
@@ -136,7 +140,7 @@ class IPCClient(Service):
         self._retry_policy = retry_policy
         self._changes: set[Changes] = set()
         self._callouts = Callouts()
-        self._traffic = Traffic(self._callouts, self.id, max_queue, retry_policy)
+        self._traffic = Traffic(self._callouts, self.id, max_queue, retry_policy, resume)
         self._link = self._traffic.link
 
     def __repr__(self) -> str:
@@ -155,7 +159,7 @@ class IPCClient(Service):
         super().startService()
         endpoint, http = self._relay()
         self._traffic.use(http, self._reactor)
-        route = Route(endpoint, self._handshake(), self._max_message, self._reactor, self._clock)
+        route = Route(endpoint, self._handshake, self._max_message, self._reactor, self._clock)
         self._link.start(route)
 
     def _relay(self) -> tuple[IStreamClientEndpoint, RelayHTTP]:
@@ -178,6 +182,7 @@ class IPCClient(Service):
 
     def _handshake(self) -> ConnectingRequest:
         query = f"id={quote(self.id, safe='')}&v={VERSION}&dialect={self.dialect.value}"
+        query += self._traffic.session.query
         target = f"{self._url.prefix}/{quote(self.dbname, safe='')}/connect?{query}"
         return ConnectingRequest(
             self._url.host_header, self._url.port, target, headers=self._headers
@@ -263,13 +268,15 @@ class IPCClient(Service):
 
     # Sending
 
-    def send(self, body: str, to: str | None = None) -> Deferred[None]:
+    def send(self, body: str, to: str | None = None, *, confirm: bool = False) -> Deferred[None]:
         """Send *body* to the peer *to*, or to all others.
 
-        Messages arrive in the order they were sent. While there is no connection they
-        wait. What was handed over when a connection is lost may be lost with it: the
-        protocol has no acknowledgements. Nothing is ever sent twice.
+        Messages arrive in the order they were sent, and never twice. While there is no connection
+        they wait. What was handed over when a connection is lost is sent again, if the relay has
+        not relayed it. Only where the client's session has ended meanwhile it may be lost:
+        :meth:`on_gap` tells so. (With ``resume=False`` that is whenever a connection is lost.)
 
+        :param confirm: fire only when the relay has relayed the message.
         :returns: a Deferred that fires when the message was handed to the transport;
             or, if it is too large for the WebSocket and was posted, when the relay has
             relayed it. Cancelling it takes back a message that still waits. It fails
@@ -277,14 +284,16 @@ class IPCClient(Service):
             :class:`~acebase_ipc.client.errors.QueueFull` if too much waits,
             :class:`~acebase_ipc.client.errors.RequestFailed` if it could not be posted,
             :class:`~acebase_ipc.client.errors.PingTimeout` if the relay did not read in
-            time what was sent before (nothing was posted then), ``ClientStopped``, or the
-            problem that has ended the client.
+            time what was sent before (nothing was posted then),
+            :class:`~acebase_ipc.client.errors.Unconfirmed` if it may or may not have been relayed
+            (only with *confirm* or a POST), ``ClientStopped``, or the problem that has ended the
+            client.
         :raises ValueError: if *to* is no id, or *body* not valid Unicode.
         :raises TypeError: if *body* is no text.
         """
         if to is not None:
             _check_id(to, ValueError)
-        return self._traffic.send(compose(body, to))
+        return self._traffic.send(compose(body, to), confirm)
 
     def ping(self, timeout: float = PING_TIMEOUT) -> Deferred[float]:
         """Ask the relay whether it has read all that was sent.
@@ -346,6 +355,20 @@ class IPCClient(Service):
         )
         self._changes.add(changes)
         return changes
+
+    def on_gap(self, callback: Callable[[Gap], object]) -> Callable[[], None]:
+        """Call *callback* with a :class:`~acebase_ipc.client.session.Gap` at each gap.
+
+        There messages may be lost, and nowhere else. It is called after the messages before the
+        gap and before those that follow; after a reconnect also before the callbacks of
+        :meth:`on_connected`. There is a gap when the client comes back too late
+        (``--session-timeout``, 15 s), when too much has waited for it (``--max-session-queue``),
+        when the relay was restarted without its state, when a large message cannot be downloaded,
+        and at every reconnect if the client has no resumable session.
+
+        :returns: a function that ends this.
+        """
+        return self._traffic.on_gap.add(callback)
 
     # Peers
 

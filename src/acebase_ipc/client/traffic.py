@@ -7,6 +7,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -18,6 +19,7 @@ from acebase_ipc.client.errors import (
     ConnectionProblem,
     NotConnected,
     PingTimeout,
+    ProtocolError,
     QueueFull,
 )
 from acebase_ipc.client.http import RelayHTTP
@@ -26,14 +28,22 @@ from acebase_ipc.client.iterators import Messages
 from acebase_ipc.client.presence import Peers
 from acebase_ipc.client.reconnect import ClientState, Link
 from acebase_ipc.client.sender import Sender
+from acebase_ipc.client.session import Gap, Session
+from acebase_ipc.protocol.errors import InvalidNumber, MessageRefused
 from acebase_ipc.protocol.messages import (
+    Acknowledgement,
     Body,
     ConnectNotice,
     DisconnectNotice,
     DownloadNotice,
     Incoming,
+    Numbered,
+    Plain,
+    Unknown,
+    Welcome,
     utf8_size,
 )
+from acebase_ipc.protocol.numbers import ACK_AFTER
 
 PONG_TIMEOUT = 30.0
 """Seconds that a large message waits until the relay has read all that was sent before it.
@@ -49,6 +59,8 @@ class Traffic:
     :param own_id: the client's id.
     :param max_queue: bytes that may wait in each queue.
     :param retry_policy: seconds to wait after so many failures in a row.
+    :param resume: whether to ask for a resumable session.
+    :ivar session: what outlasts a connection.
     :ivar link: the connection to the relay.
     :ivar http: the relay's HTTP endpoints, once the client was started.
     :ivar peers: the other peers that are connected.
@@ -60,11 +72,14 @@ class Traffic:
         own_id: str,
         max_queue: int,
         retry_policy: Callable[[int], float],
+        resume: bool,
     ) -> None:
         self._callouts = callouts
         self._max_queue = max_queue
         self._reactor: Any = None
         self.http: RelayHTTP | None = None
+        self.session = Session(resume)
+        self._acknowledging: IDelayedCall | None = None
         self.link = Link(self, callouts, retry_policy)
         self.peers = Peers(callouts, own_id)
         self._sender = Sender(callouts, max_queue, self._post, self._pong, self._wait)
@@ -76,6 +91,7 @@ class Traffic:
         self.on_message = Callbacks(callouts)
         self.on_connected = Callbacks(callouts)
         self.on_disconnected = Callbacks(callouts)
+        self.on_gap = Callbacks(callouts)
 
     def use(self, http: RelayHTTP, reactor: Any) -> None:
         """From now on, use *http* and *reactor*."""
@@ -84,13 +100,13 @@ class Traffic:
 
     # What the user asks for
 
-    def send(self, message: bytes) -> Deferred[None]:
+    def send(self, message: bytes, confirm: bool) -> Deferred[None]:
         """Send *message*, or fail at once if there will be no connection or no room."""
         refusal = self.link.refusal()
         if refusal is not None:
             return fail(refusal)
         try:
-            return self._sender.send(message)
+            return self._sender.send(message, confirm)
         except QueueFull as error:
             return fail(error)
 
@@ -132,28 +148,90 @@ class Traffic:
 
     # What the link reports
 
-    def welcomed(self, connection: ClientConnection, max_payload: int) -> None:
+    def welcomed(self, connection: ClientConnection, welcome: Welcome) -> None:
         """The relay has welcomed the client."""
-        self._sender.connect(connection, max_payload)
+        gap = self.session.welcomed(welcome)
+        self._sender.connect(connection, welcome.max_payload)
+        if self.session.is_resumed:
+            try:
+                self._sender.resume(welcome.received)
+            except MessageRefused:
+                connection.fail(ProtocolError(1002, "the relay has received what was not sent"))
+                return
+        else:
+            unconfirmed = self._sender.begin(self.session.is_active)
+            self._inbox.forget_peers()
+            self.peers.is_known = False
+            if gap is not None:
+                self._inbox.put(Gap(gap, unconfirmed), 0)
         self.on_connected.call()
         self._callouts.call(self._sender.release)
-        self._callouts.call(self._learn_peers)
+        if not self.peers.is_known:
+            self._callouts.call(self._learn_peers)
 
     def received(self, message: Incoming, size: int) -> None:
         """A message has arrived; a message of an unknown kind is ignored."""
+        if self.session.is_active:
+            try:
+                taken = self._take(message)
+            except MessageRefused as error:
+                if self.link.connection is not None:
+                    self.link.connection.fail(ProtocolError(1002, str(error)))
+                return
+            if taken is None:
+                return
+            message = taken
         if isinstance(message, ConnectNotice | DisconnectNotice | Body | DownloadNotice):
             self._inbox.put(message, size)
             if self._inbox.is_full:
                 self._regulate()
 
+    def _take(self, message: Incoming) -> Plain | None:
+        """Take a message of a resumable session.
+
+        :returns: the message without its number; ``None`` if there is nothing to deliver.
+        :raises MessageRefused: if its number cannot be right.
+        """
+        match message:
+            case Acknowledgement(number):
+                self._sender.acknowledge(number)
+            case Numbered(number, plain):
+                received = self.session.received
+                is_new = received.accept(number)
+                if received.is_due:
+                    self._acknowledge()
+                elif self._acknowledging is None:
+                    self._acknowledging = self._reactor.callLater(ACK_AFTER, self._acknowledge)
+                return plain if is_new else None
+            case Unknown():
+                pass
+            case _:
+                raise InvalidNumber
+        return None
+
+    def _acknowledge(self) -> None:
+        """Acknowledge what has arrived, if the connection has room now."""
+        self._acknowledge_no_more()
+        connection, received = self.link.connection, self.session.received
+        if received.is_untold and connection is not None and connection.ready:
+            connection.send(received.acknowledgement())
+
+    def _acknowledge_no_more(self) -> None:
+        acknowledging, self._acknowledging = self._acknowledging, None
+        if acknowledging is not None and acknowledging.active():
+            acknowledging.cancel()
+
     def drained(self) -> None:
         """There is room again for what is to be sent."""
+        self._acknowledge()
         self._sender.pump()
 
     def disconnected(self, problem: ConnectionProblem) -> None:
         """The connection has ended."""
         self._sender.disconnect()
-        self._inbox.forget_peers()
+        self._acknowledge_no_more()
+        if not self.session.is_active:
+            self._inbox.forget_peers()
         self.peers.forget()
         self.on_disconnected.call(problem)
 
@@ -161,6 +239,7 @@ class Traffic:
         """There will be no connection any more."""
         ended, self._ended = self._ended, set()
         with self._callouts:
+            self.session.clear()
             self._sender.fail(error)
             self._inbox.clear()
             self.peers.forget()
@@ -174,7 +253,7 @@ class Traffic:
     # What the queues need
 
     def _post(self, message: bytes) -> Deferred[None]:
-        return self.http.post(message) if self.http else fail(NotConnected())
+        return self.http.post(self.session.posted(message)) if self.http else fail(NotConnected())
 
     def _download(self, message_id: str) -> Deferred[str]:
         return self.http.download(message_id) if self.http else fail(NotConnected())
@@ -192,6 +271,8 @@ class Traffic:
                 for iterator in tuple(self._iterators):
                     iterator.put(item.text, size)
                 self.on_message.call(item.text)
+            elif isinstance(item, Gap):
+                self.on_gap.call(item)
             else:
                 self.peers.changed(item.id, isinstance(item, ConnectNotice))
 

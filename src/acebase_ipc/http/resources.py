@@ -133,7 +133,7 @@ class Send(DatabaseEndpoint):
         except Overloaded:
             self.context.relay.histories.interrupted(sender)
             raise
-        self.context.relay.router.post(sender, message, self.context.clock())
+        self.context.relay.post(sender, message, self.context.clock())
         return respond(request, HTTPStatus.OK, "ok")
 
     def _pass_on(self, request: Request, answered: Deferred[tuple[int, str]]) -> int:

@@ -59,6 +59,7 @@ from acebase_ipc.client.service import (
     IPCClient,
     random_id,
 )
+from acebase_ipc.client.session import Gap
 from acebase_ipc.errors import ConfigError
 from acebase_ipc.peer.introductions import Introductions
 from acebase_ipc.peer.requests import Answer, Answers, PendingRequests, check_times
@@ -137,6 +138,7 @@ class RelayClient(Protocol):
     def on_connected(self, callback: Callable[[], object]) -> Callable[[], None]: ...
     def on_peer_joined(self, callback: Callable[[str], object]) -> Callable[[], None]: ...
     def on_peer_left(self, callback: Callable[[str], object]) -> Callable[[], None]: ...
+    def on_gap(self, callback: Callable[[Gap], object]) -> Callable[[], None]: ...
 
 
 class AceBasePeer(Service):
@@ -152,8 +154,8 @@ class AceBasePeer(Service):
     :param id: of this process; by default 24 random characters. Not ``[master]``.
     :param token: the relay's token, if it asks for one.
     :param reactor: by default the global one, which is looked up when it is needed.
-    :param trust_root: as for the client; so are *max_queue*, *max_message*, *endpoint*,
-        *retry_policy* and *clock*.
+    :param trust_root: as for the client; so are *max_queue*, *max_message*, *resume*,
+        *endpoint*, *retry_policy* and *clock*.
     :param client: makes the client of these arguments.
     :ivar client: its connection to the relay. The peer starts and stops it.
     :ivar ignored: how many messages have been ignored because they were not
@@ -172,6 +174,7 @@ class AceBasePeer(Service):
         trust_root: TrustRoot | str | PathLike[str] | None = None,
         max_queue: int = DEFAULT_MAX_QUEUE,
         max_message: int = DEFAULT_MAX_MESSAGE,
+        resume: bool = True,
         endpoint: IStreamClientEndpoint | None = None,
         retry_policy: Callable[[int], float] = retry_delay,
         clock: Callable[[], float] = monotonic,
@@ -189,6 +192,7 @@ class AceBasePeer(Service):
             trust_root=trust_root,
             max_queue=max_queue,
             max_message=max_message,
+            resume=resume,
             endpoint=endpoint,
             retry_policy=retry_policy,
             clock=clock,
@@ -250,6 +254,10 @@ class AceBasePeer(Service):
     def when_ended(self) -> Deferred[None]:
         """Wait for the end of all attempts: see :meth:`.IPCClient.when_ended`."""
         return self.client.when_ended()
+
+    def on_gap(self, callback: Callable[[Gap], object]) -> Callable[[], None]:
+        """Call *callback* where events and messages may be lost: see :meth:`.IPCClient.on_gap`."""
+        return self.client.on_gap(callback)
 
     # Events
 

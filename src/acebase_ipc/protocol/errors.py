@@ -79,3 +79,28 @@ class MessageTooLarge(MessageRefused):
 
     def __init__(self, max_payload: int) -> None:
         super().__init__(f"The message exceeds maxPayload, {max_payload} UTF-16 code units")
+
+
+class InvalidNumber(MessageRefused):
+    """A message in a resumable session has no number, or an acknowledged one does not exist."""
+
+    def __init__(self) -> None:
+        super().__init__("A message in a resumable session is n:<number>;<message>")
+
+
+class WrongSession(MessageRefused):
+    """A message was posted in a resumable session that its peer does not have any more."""
+
+    status = HTTPStatus.GONE
+
+    def __init__(self) -> None:
+        super().__init__("This is not the session of this peer")
+
+
+class MissingMessages(MessageRefused):
+    """A message in a resumable session has a higher number than the next."""
+
+    status = HTTPStatus.CONFLICT
+
+    def __init__(self) -> None:
+        super().__init__("Messages with lower numbers have not arrived")

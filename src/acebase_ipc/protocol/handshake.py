@@ -14,9 +14,11 @@ from acebase_ipc.protocol.dialect import Dialect, has_acebase_fingerprint
 from acebase_ipc.protocol.errors import (
     InvalidClientId,
     InvalidDatabaseName,
+    MessageRefused,
     RequestRefused,
     UnsupportedVersion,
 )
+from acebase_ipc.protocol.numbers import read_number
 
 MAX_DATABASE_NAME: Final = 200
 """Characters. A name is a path segment and a key in memory, so its length is limited."""
@@ -80,6 +82,18 @@ def check_client_id(client_id: str | None) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Resume:
+    """A client's wish for a resumable session.
+
+    :ivar session: the session that it had; empty if it asks for a new one.
+    :ivar last: the number of the last message that it has received there.
+    """
+
+    session: str = ""
+    last: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Handshake:
     """The valid handshake of a client that asks to become a peer.
 
@@ -90,6 +104,7 @@ class Handshake:
     :ivar restarts: whether the process ends when a reconnect is refused, so that its supervisor
         starts it afresh: it is the npm package acebase, as far as can be told. What a client
         says of its dialect does not count, because Python clients say it.
+    :ivar resume: ``None`` for a client that does not ask for a resumable session.
     """
 
     database: str
@@ -97,6 +112,7 @@ class Handshake:
     dialect: Dialect
     dialect_settled: bool
     restarts: bool = False
+    resume: Resume | None = None
 
 
 def accept(database: str, raw_query: bytes, server_dialect: Dialect | None = None) -> Handshake:
@@ -106,21 +122,32 @@ def accept(database: str, raw_query: bytes, server_dialect: Dialect | None = Non
     :param server_dialect: the server's ``--dialect``; ``None`` for ``auto``.
     :raises UnsupportedVersion: if ``v`` is missing or not version 1.
     :raises InvalidClientId: if ``id`` is missing or cannot be used.
-    :raises RequestRefused: if ``dialect`` is neither of the two.
+    :raises RequestRefused: if ``dialect`` is neither of the two, or ``last`` no number.
     """
     query = parse_query(raw_query)
     if query.get("v", "").partition(".")[0] != PROTOCOL_MAJOR:
         raise UnsupportedVersion
     client_id = check_client_id(query.get("id"))
     asked = query.get("dialect")
+    resume = _read_resume(query)
     if server_dialect is not None:
-        restarts = server_dialect is Dialect.ACEBASE and asked is None
-        return Handshake(database, client_id, server_dialect, True, restarts)
+        restarts = server_dialect is Dialect.ACEBASE and asked is None and resume is None
+        return Handshake(database, client_id, server_dialect, True, restarts, resume)
     if asked is not None:
         try:
-            return Handshake(database, client_id, Dialect(asked), True)
+            return Handshake(database, client_id, Dialect(asked), True, resume=resume)
         except ValueError:
             raise RequestRefused("dialect is either documented or acebase") from None
     if has_acebase_fingerprint(raw_query, client_id):
         return Handshake(database, client_id, Dialect.ACEBASE, True, restarts=True)
-    return Handshake(database, client_id, Dialect.DOCUMENTED, False)
+    return Handshake(database, client_id, Dialect.DOCUMENTED, False, resume=resume)
+
+
+def _read_resume(query: dict[str, str]) -> Resume | None:
+    if query.get("resume") != "1":
+        return None
+    try:
+        last = read_number(query.get("last", "0").encode("ascii", "replace"))
+    except MessageRefused:
+        raise RequestRefused("last is the number of a message") from None
+    return Resume(query.get("session", ""), last)

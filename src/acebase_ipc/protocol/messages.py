@@ -17,6 +17,9 @@ What a peer receives::
     get:<msgId>                a message above maxPayload waits to be downloaded
     {…}                        a message of another peer, to an acebase peer
 
+In a resumable session most messages of both ends have a number before them, and both ends
+acknowledge them: see :mod:`acebase_ipc.protocol.numbers`.
+
 The relay does not interpret bodies, with one exception: the envelopes of an acebase peer
 show its dialect, and a ``bye`` that it leaves (see :mod:`acebase_ipc.protocol.dialect`).
 """
@@ -31,6 +34,7 @@ from typing import Final
 from acebase_ipc.protocol.dialect import ACEBASE, Dialect
 from acebase_ipc.protocol.errors import InvalidAddress
 from acebase_ipc.protocol.frames import frame_payload, text_frame
+from acebase_ipc.protocol.numbers import MAX_DIGITS
 
 PING = b"ping"
 PONG = b"pong"
@@ -122,6 +126,25 @@ def welcome(max_payload: int) -> bytes:
     return b'welcome:{"maxPayload":%d}' % max_payload
 
 
+def welcome_to_session(
+    max_payload: int, session: str, epoch: str, is_resumed: bool, received: int
+) -> bytes:
+    """Return the first message to a peer that has a resumable session.
+
+    :param session: its name, which cannot be guessed.
+    :param epoch: names the memory of the relay.
+    :param received: the number of the last message of the peer that was relayed.
+    """
+    resumed = b"true" if is_resumed else b"false"
+    return b'welcome:{"maxPayload":%d,"session":"%b","epoch":"%b","resumed":%b,"received":%d}' % (
+        max_payload,
+        session.encode(),
+        epoch.encode(),
+        resumed,
+        received,
+    )
+
+
 def connected(peer_id: bytes) -> bytes:
     """Return the message that another peer has joined."""
     return b"connect:" + peer_id
@@ -146,9 +169,19 @@ def utf16_units(text: bytes) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """The first message: a WebSocket message may have *max_payload* UTF-16 code units."""
+    """The first message: a WebSocket message may have *max_payload* UTF-16 code units.
+
+    :ivar session: names the resumable session; empty without one.
+    :ivar epoch: names the memory of the relay.
+    :ivar is_resumed: whether the session goes on that the handshake has named.
+    :ivar received: the number of the last message of this peer that the relay has relayed.
+    """
 
     max_payload: int
+    session: str = ""
+    epoch: str = ""
+    is_resumed: bool = False
+    received: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,11 +218,32 @@ class DownloadNotice:
 
 
 @dataclass(frozen=True, slots=True)
+class Acknowledgement:
+    """The relay has relayed all messages of this peer up to *number*."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Unknown:
     """A message of an unknown kind, which a later version of the relay may send."""
 
 
-Incoming = Welcome | ConnectNotice | DisconnectNotice | Pong | Body | DownloadNotice | Unknown
+Stream = ConnectNotice | DisconnectNotice | Body | DownloadNotice
+"""What has a number in a resumable session."""
+
+Plain = Stream | Welcome | Pong | Acknowledgement | Unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """A message in a resumable session."""
+
+    number: int
+    message: Plain
+
+
+Incoming = Plain | Numbered
 
 
 def read(text: str) -> Incoming:
@@ -198,6 +252,16 @@ def read(text: str) -> Incoming:
     Only acebase peers receive bodies without ``msg:``, but with ``--dialect acebase`` a relay
     treats every peer as an acebase peer. No other message starts with ``{``.
     """
+    if text.startswith("n:"):
+        digits, semicolon, rest = text[2:].partition(";")
+        number = _read_number(digits)
+        if number is None or not semicolon:
+            return Unknown()
+        return Numbered(number, _read_plain(rest))
+    return _read_plain(text)
+
+
+def _read_plain(text: str) -> Plain:
     if text.startswith("{"):
         return Body(text)
     kind, colon, value = text.partition(":")
@@ -212,9 +276,17 @@ def read(text: str) -> Incoming:
             return ConnectNotice(value)
         case "disconnect" if value:
             return DisconnectNotice(value)
+        case "ack":
+            number = _read_number(value)
+            return Unknown() if number is None else Acknowledgement(number)
         case "welcome":
             return _read_welcome(value)
     return Unknown()
+
+
+def _read_number(digits: str) -> int | None:
+    is_number = digits.isascii() and digits.isdigit() and len(digits) <= MAX_DIGITS
+    return int(digits) if is_number else None
 
 
 def utf8_size(text: str) -> int:
@@ -224,12 +296,25 @@ def utf8_size(text: str) -> int:
 
 def _read_welcome(value: str) -> Welcome | Unknown:
     try:
-        match json.loads(value):
-            case {"maxPayload": int(max_payload)} if max_payload > 0 and max_payload is not True:
-                return Welcome(max_payload)
+        read = json.loads(value)
     except (ValueError, RecursionError):
-        pass
+        return Unknown()
+    match read:
+        case {
+            "maxPayload": max_payload,
+            "session": str(session),
+            "epoch": str(epoch),
+            "resumed": bool(is_resumed),
+            "received": received,
+        } if _is_number(max_payload) and max_payload > 0 and _is_number(received) and session:
+            return Welcome(max_payload, session, epoch, is_resumed, received)
+        case {"maxPayload": max_payload} if _is_number(max_payload) and max_payload > 0:
+            return Welcome(max_payload)
     return Unknown()
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is int and value >= 0
 
 
 def compose(body: str, to: str | None) -> bytes:

@@ -9,18 +9,26 @@ from acebase_ipc.protocol.dialect import Dialect
 from acebase_ipc.protocol.handshake import Handshake
 from acebase_ipc.protocol.locks import is_lock_request, read_lock_id
 from acebase_ipc.protocol.messages import Message
+from acebase_ipc.protocol.numbers import SentNumbers
 from acebase_ipc.relay.delivery import Delivery
 from acebase_ipc.relay.journal import Journal
 from acebase_ipc.relay.ledger import Account, Ledger
 from acebase_ipc.relay.ledger_state import LedgerAdoption
 from acebase_ipc.relay.memory import MemoryBudget
+from acebase_ipc.relay.numbering import Numbering, Window
 from acebase_ipc.relay.peers import Connection, Database, Peer, SessionState
 from acebase_ipc.relay.queue import MessageQueue
 from acebase_ipc.relay.quiesce import Quiesce
 from acebase_ipc.relay.recovery import LockRecovery
 from acebase_ipc.relay.registry import Registry
-from acebase_ipc.relay.sessions import Sessions
-from acebase_ipc.relay.state import DatabaseState, PeerState, Queue, RelayState
+from acebase_ipc.relay.sessions import Sessions, attach
+from acebase_ipc.relay.state import (
+    DatabaseState,
+    NumberingState,
+    PeerState,
+    Queue,
+    RelayState,
+)
 from acebase_ipc.relay.store import MessageStore
 from acebase_ipc.relay.unsubscribed import Unsubscribed
 from acebase_ipc.relay.warm_up import WarmUp
@@ -55,10 +63,13 @@ class Adoption:
         self._now = now
         self._connections = connections
         self._messages: list[Message] = []
+        self._window = Window(0)
 
     def restore(self, state: RelayState, sessions: Sessions, store: MessageStore) -> None:
         """Restore all of *state*."""
         recovery = self._recovery
+        self._window = sessions.window
+        sessions.epoch = state.epoch
         recovery.own.go_on(state.own_prefix, state.own_number)
         recovery.sessions.next_id = state.own_lock
         recovery.sessions.answered = state.locks_answered
@@ -91,8 +102,11 @@ class Adoption:
         for each in state.peers:
             self._peer(each, database)
         for each in state.peers:
+            peer = database.peers[each.client_id.encode()]
             if each.queue:
-                self._fill(database.peers[each.client_id.encode()].queue, each.queue, database)
+                self._fill(peer.queue, each.queue, database)
+            if each.numbering is not None:
+                self._number(peer, each.numbering, database)
         self._fill(database.awaiting_master, state.awaiting_master, database)
         database.awaiting_since = now - state.awaiting_age if state.awaiting_master else 0.0
         database.masters = state.masters
@@ -125,6 +139,17 @@ class Adoption:
                 unsubscribed.add(key)
         if self._journal is not None and peer.restarts and not peer.is_master:
             peer.number = self._journal.joined(database.name, peer.client_id, restarts=True)
+
+    def _number(self, peer: Peer, state: NumberingState, database: Database) -> None:
+        sent = SentNumbers(state.acknowledged, len(state.kept), state.highest)
+        numbering = Numbering(state.session, self._window, self._budget, sent, state.received)
+        numbering.received.told = 0  # the peer may have been told less
+        peer.numbering = numbering
+        self._fill(numbering.kept, state.kept, database)
+        if peer.connection is None:
+            peer.queue.prepend(numbering.take_back())
+        else:
+            attach(peer, peer.connection)
 
     def _fill(self, queue: MessageQueue, entries: Queue, database: Database) -> None:
         for index, sender in entries:

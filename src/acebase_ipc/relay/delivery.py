@@ -67,6 +67,7 @@ class Delivery:
     exceed the limit of another peer's queue, and so on.
 
     :param clock: returns monotonic seconds.
+    :ivar budget: counts the messages that wait.
     :ivar work: counts the work of delivering to many.
     :ivar ending: the peers whose session has to be ended, the first one first, each with
         whether its process may still run.
@@ -83,7 +84,7 @@ class Delivery:
     ) -> None:
         self.apply(limits)
         self._registry = registry
-        self._budget = budget
+        self.budget = budget
         self._observer = observer
         self._clock = clock
         self.work = work
@@ -108,6 +109,8 @@ class Delivery:
     def keep(self, peer: Peer, message: Message, sender: Peer | None) -> None:
         """Queue *message* for *peer*, which cannot receive it now, if the limits allow it."""
         connection = peer.connection
+        if peer.numbering is not None:
+            sender = None  # it is delivered even if its sender has left
         if connection is not None:
             unsent = peer.queue.memory + connection.unsent
             if unsent and unsent + memory_of(message.size) > self._max_backlog:
@@ -126,7 +129,7 @@ class Delivery:
 
     def _append(self, queue: MessageQueue, message: Message, sender: Peer | None) -> None:
         queue.append(message, sender)
-        if self._budget.is_due:
+        if self.budget.is_due:
             self.enforce_memory_limit()
 
     def _make_room(self, queue: MessageQueue, size: int) -> bool:
@@ -200,7 +203,7 @@ class Delivery:
         if queue or is_back:
             name, kind = peer.database.name, SessionResumed if is_back else QueueDelivered
             self._observer.report(kind(name, peer.client_id, len(queue), peer.address))
-        if peer.dialect is DOCUMENTED:  # a master; the messages were rendered for acebase
+        if peer.is_master and peer.dialect is DOCUMENTED:  # they were rendered for acebase
             queue.change_each(_render_documented)
         if queue is not peer.queue:
             queue.move_to(peer.queue)
@@ -281,7 +284,7 @@ class Delivery:
 
     def enforce_memory_limit(self) -> None:
         """End the sessions that hold most memory while the total exceeds ``max_memory``."""
-        if not self._budget.check():
+        if not self.budget.check():
             return
         consumers: list[tuple[int, int, Peer | Database]] = []
         for database in self._registry.all_databases():
@@ -291,7 +294,7 @@ class Delivery:
                 if memory := peer.memory:
                     consumers.append((-memory, len(consumers), peer))
         heapify(consumers)
-        budget = self._budget
+        budget = self.budget
         excess = budget.used - budget.limit  # computed once: it asks every connection
         while consumers and excess > 0:
             _, _, consumer = heappop(consumers)
@@ -307,7 +310,7 @@ class Delivery:
         self._observer.report(
             EvictedForMemory(peer.database.name, peer.client_id, peer.memory, peer.address)
         )
-        peer.queue.clear()
+        peer.drop_messages()
         held = peer.memory
         self.cut(peer)
         return held

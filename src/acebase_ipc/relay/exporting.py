@@ -7,13 +7,14 @@ import math
 from acebase_ipc.protocol.messages import Message
 from acebase_ipc.relay.delivery import Delivery
 from acebase_ipc.relay.ledger_state import LedgerExport
+from acebase_ipc.relay.numbering import Numbering
 from acebase_ipc.relay.peers import Database, Peer, SessionState
 from acebase_ipc.relay.queue import MessageQueue
 from acebase_ipc.relay.quiesce import Quiesce
 from acebase_ipc.relay.recovery import LockRecovery
 from acebase_ipc.relay.registry import Registry
 from acebase_ipc.relay.sessions import Sessions
-from acebase_ipc.relay.state import DatabaseState, PeerState, Queue, RelayState
+from acebase_ipc.relay.state import DatabaseState, NumberingState, PeerState, Queue, RelayState
 from acebase_ipc.relay.store import MessageStore
 from acebase_ipc.relay.warm_up import WarmUp
 
@@ -66,6 +67,7 @@ class Export:
             own_prefix=recovery.own.prefix,
             own_number=recovery.own.number,
             own_lock=recovery.sessions.next_id,
+            epoch=sessions.epoch,
         )
 
     def _database(self, database: Database) -> DatabaseState:
@@ -87,7 +89,7 @@ class Export:
         )
 
     def _peer(self, peer: Peer, locks: LedgerExport | None) -> PeerState:
-        account = peer.account
+        account, numbering = peer.account, peer.numbering
         unsubscribed = peer.database.unsubscribed.get(peer.id)
         return PeerState(
             peer.client_id,
@@ -103,6 +105,16 @@ class Export:
             self._queue(peer.queue) if peer.queue else (),
             None if account is None or locks is None else locks.account(account),
             () if unsubscribed is None else tuple(unsubscribed.states),
+            None if numbering is None else self._numbering(numbering),
+        )
+
+    def _numbering(self, numbering: Numbering) -> NumberingState:
+        return NumberingState(
+            session=numbering.session,
+            acknowledged=numbering.sent.acknowledged,
+            highest=numbering.sent.highest,
+            received=numbering.received.last,
+            kept=self._queue(numbering.kept),
         )
 
     def _queue(self, queue: MessageQueue) -> Queue:

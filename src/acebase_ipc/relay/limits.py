@@ -155,7 +155,7 @@ class Limits:
     )
     session_timeout: float = _limit(
         15.0,
-        summary="how long the session of a lost acebase peer is kept; 0: not at all",
+        summary="how long the session of a lost peer is kept, if it has one; 0: not at all",
         **_TIME,
         exceeded="the session expires: the other peers are told that the peer left",
         reason="clients reconnect at once, and a master restarts within seconds",
@@ -213,7 +213,8 @@ class Limits:
     )
     max_session_queue: int = _limit(
         16 * MIB,
-        summary="the messages that wait for one suspended session",
+        summary="the messages that wait for one suspended session; in a resumable session half of"
+        " it may be unacknowledged",
         unit="bytes",
         exceeded="the session expires: the other peers are told that the peer left",
         reason="a peer that missed more has stale caches anyway; above max_backlog, a peer that"

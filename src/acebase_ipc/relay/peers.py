@@ -12,6 +12,7 @@ from acebase_ipc.protocol.handshake import Handshake
 from acebase_ipc.protocol.messages import MASTER, Message
 from acebase_ipc.relay.ledger import Account, Ledger
 from acebase_ipc.relay.memory import MemoryBudget
+from acebase_ipc.relay.numbering import Numbering
 from acebase_ipc.relay.queue import MessageQueue
 from acebase_ipc.relay.traffic import Traffic
 from acebase_ipc.relay.unsubscribed import Unsubscribed
@@ -112,6 +113,7 @@ class Peer:
     :ivar introduction: the message that introduces it to others; ``None`` until one was made.
     :ivar account: its open requests and locks; ``None`` until it asks the master for something.
     :ivar number: its number in the journal; 0 if it is not there.
+    :ivar numbering: the numbers of its resumable session; ``None`` if it has not asked for one.
     :ivar restarts: see :attr:`~acebase_ipc.protocol.handshake.Handshake.restarts`.
     """
 
@@ -127,6 +129,7 @@ class Peer:
         "introduction",
         "last_address",
         "number",
+        "numbering",
         "queue",
         "restarts",
         "said_bye",
@@ -157,6 +160,7 @@ class Peer:
         self.introduction: Message | None = None
         self.account: Account | None = None
         self.number = 0
+        self.numbering: Numbering | None = None
         self.restarts = handshake.restarts
 
     def __repr__(self) -> str:
@@ -172,6 +176,11 @@ class Peer:
         self.last_address = self.address
         self.connection = None
 
+    def drop_messages(self) -> int:
+        """Drop all messages that wait for it, and return how many there were."""
+        kept = 0 if self.numbering is None else self.numbering.kept.clear()
+        return kept + self.queue.clear()
+
     @property
     def is_master(self) -> bool:
         """Whether it has the id of the cluster's lock master."""
@@ -185,10 +194,11 @@ class Peer:
     @property
     def memory(self) -> int:
         """The bytes that the relay holds for it."""
-        connection, account = self.connection, self.account
+        connection, account, numbering = self.connection, self.account, self.numbering
         unsubscribed = self.database.unsubscribed.get(self.id)
         return (
             self.queue.memory
+            + (0 if numbering is None else numbering.kept.memory)
             + (0 if connection is None else connection.memory)
             + (0 if account is None else account.memory)
             + (0 if unsubscribed is None else unsubscribed.memory)

@@ -74,6 +74,13 @@ class MessageQueue:
         self.swept_to = 0
         return messages
 
+    def drop(self, count: int) -> None:
+        """Remove the first *count* messages."""
+        for _ in range(count):
+            message, _ = self._entries.popleft()
+            self._remove(message)
+        self.swept_to = 0
+
     def discard_if(self, unwanted: Callable[[Message, object], bool]) -> int:
         """Drop the messages that are *unwanted*, each with its sender.
 

@@ -141,12 +141,15 @@ class Registry:
         return found[0]
 
     def clients(self, database: str) -> list[ConnectedPeer]:
-        """Return the connected peers of that database, in the order in which they joined."""
+        """Return the peers of that database, in the order in which they joined.
+
+        Those without a connection are left out, unless they may resume their session silently.
+        """
         found = self.databases.get(database)
         return [
             ConnectedPeer(each.client_id, database, each.connected)
             for each in (found.peers.values() if found else ())
-            if each.connection is not None
+            if each.connection is not None or each.numbering is not None
         ]
 
     @property

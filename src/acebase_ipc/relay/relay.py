@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from acebase_ipc.relay.adoption import Adoption
 from acebase_ipc.relay.delivery import Delivery
@@ -23,10 +24,11 @@ from acebase_ipc.relay.lock_table import LockTable, lock_table
 from acebase_ipc.relay.lock_watch import LockWatch
 from acebase_ipc.relay.master_watch import MasterWatch
 from acebase_ipc.relay.memory import MemoryBudget
-from acebase_ipc.relay.peers import Connection
+from acebase_ipc.relay.peers import Connection, Peer
 from acebase_ipc.relay.quiesce import Quiesce
 from acebase_ipc.relay.recovery import LockRecovery
 from acebase_ipc.relay.registry import Registry
+from acebase_ipc.relay.resumption import Resumption
 from acebase_ipc.relay.router import Router
 from acebase_ipc.relay.sessions import Sessions
 from acebase_ipc.relay.state import RelayState
@@ -52,6 +54,8 @@ class Relay:
     :param work: counts the work.
     :param in_steps: calls a function until it returns that nothing is left to do; default: at
         once, as long as that takes.
+    :param call_later: calls a function after so many seconds; without it, messages of resumable
+        sessions are acknowledged with each 64, and by :meth:`expire`.
     :ivar memory: counts the bytes that all parts hold.
     :ivar registry: knows the databases and their peers.
     :ivar store: keeps large messages until they are downloaded.
@@ -77,6 +81,7 @@ class Relay:
         journal: Journal | None = None,
         work: Work | None = None,
         in_steps: Callable[[Callable[[], bool]], object] = do_at_once,
+        call_later: Callable[[float, Callable[[], object]], object] | None = None,
     ) -> None:
         limits = limits or Limits()
         self._observer = observer = observer or NullObserver()
@@ -139,6 +144,24 @@ class Relay:
             self.histories,
             observer,
         )
+
+        self._resumption = Resumption(self.router, self.delivery, call_later)
+
+    def receiver(self, peer: Peer) -> Callable[[list[bytes]], int]:
+        """Return what receives the texts from the WebSocket of *peer*: see `Router.receive`."""
+        if peer.numbering is None:
+            return partial(self.router.receive, peer)
+        return partial(self._resumption.receive, peer)
+
+    def post(self, peer: Peer, message: bytes, now: float) -> None:
+        """Relay a message, valid UTF-8 of any size, that *peer* has posted.
+
+        :param now: monotonic seconds.
+        :raises MessageRefused: for a malformed ``to:``, or, in a resumable session, without a valid
+            number.
+        """
+        post = self.router.post if peer.numbering is None else self._resumption.post
+        post(peer, message, now)
 
     def apply(self, limits: Limits) -> None:
         """Use these *limits* from now on, except ``max_payload``, which peers were told."""
@@ -241,6 +264,9 @@ class Relay:
     def resume(self) -> None:
         """Go on after :meth:`adopt`: withhold nothing, and find out which masters are the same."""
         self.quiesce.end()
+        for peer in self.registry.peers():
+            if peer.numbering is not None and peer.connection is not None:
+                self._resumption.acknowledge_soon(peer)
         for database in self.registry.all_databases():
             if database.ledger is not None:
                 database.ledger.asks_who = True
@@ -255,6 +281,7 @@ class Relay:
             self._observer.report(dropped)
         self.sessions.expire(now)
         self.registry.expire(now)
+        self._resumption.acknowledge_all()
         self.delivery.enforce_memory_limit()
         self._interest.expire(self.registry.databases.values(), now)
         self.histories.expire(now)

@@ -12,13 +12,21 @@ disconnect is deferred and none when it is sent at once.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from hmac import compare_digest
 
 from acebase_ipc.protocol.dialect import ACEBASE
 from acebase_ipc.protocol.handshake import Handshake
-from acebase_ipc.protocol.messages import Message, connected, disconnected, welcome
+from acebase_ipc.protocol.messages import (
+    Message,
+    connected,
+    disconnected,
+    welcome,
+    welcome_to_session,
+)
 from acebase_ipc.relay.conflicts import CHECK_TIMEOUT, IdConflicts
 from acebase_ipc.relay.delivery import Delivery
 from acebase_ipc.relay.events import (
@@ -38,10 +46,12 @@ from acebase_ipc.relay.history import Histories
 from acebase_ipc.relay.introductions import Introductions
 from acebase_ipc.relay.journal import Journal, RestoredFence, RestoredWorker
 from acebase_ipc.relay.limits import Limits
+from acebase_ipc.relay.numbering import Numbering, Window
 from acebase_ipc.relay.peers import FILES, Connection, Database, Peer, SessionState
 from acebase_ipc.relay.quiesce import Quiesce
 from acebase_ipc.relay.recovery import LockRecovery
-from acebase_ipc.relay.registry import Registry
+from acebase_ipc.relay.registry import Registry, encode_id
+from acebase_ipc.relay.resumption import NumberedConnection
 from acebase_ipc.relay.state import FenceState
 from acebase_ipc.relay.store import MessageStore
 from acebase_ipc.relay.warm_up import WarmUp
@@ -58,6 +68,12 @@ CLOSE_KICKED = 4002
 
 LEAVING = frozenset({1000, 1001})
 """Close codes of a client that leaves (RFC 6455: normal closure, going away)."""
+
+SESSION_BYTES = 24
+"""Random bytes of the name of a resumable session: 192 bits cannot be guessed."""
+
+EPOCH_BYTES = 9
+"""Random bytes of an epoch, of which two must not be the same."""
 
 END = 32
 """Units of work that ending a session counts, beside telling the others."""
@@ -87,7 +103,11 @@ class Admitted:
 
 
 class Sessions:
-    """Admits, suspends, resumes and ends sessions."""
+    """Admits, suspends, resumes and ends sessions.
+
+    :ivar epoch: names what this relay, and those before it whose state it has, know of sessions.
+    :ivar window: how much the peers of resumable sessions may leave unacknowledged.
+    """
 
     def __init__(
         self,
@@ -106,6 +126,8 @@ class Sessions:
     ) -> None:
         """:param end_soon: calls :meth:`end_some` until it returns that none is left."""
         self._fences = Fences(limits.fence, observer, journal)
+        self.window = Window(0)
+        self.epoch = secrets.token_urlsafe(EPOCH_BYTES)
         self.apply(limits)
         self._registry = registry
         self._delivery = delivery
@@ -121,6 +143,7 @@ class Sessions:
         self._conflicts = IdConflicts()
         self._expiries: dict[Peer, float] = {}
         self._farewell: tuple[int, str] | None = None
+        self._max_payload = limits.payload_limit
         self._welcome = Message(welcome(limits.payload_limit))
 
     def apply(self, limits: Limits) -> None:
@@ -128,6 +151,7 @@ class Sessions:
         self._timeout = limits.session_timeout
         self._timeout_closed = min(limits.session_timeout_closed, limits.session_timeout)
         self._max_session_queue = limits.max_session_queue
+        self.window.size = limits.max_session_queue // 2
         self._fences.seconds = limits.fence
 
     # Arriving
@@ -182,7 +206,9 @@ class Sessions:
         if previous is not None and self._continues(previous, handshake):
             self._take_connection(previous)
             self._expiries.pop(previous, None)
-            previous.connection = connection
+            if handshake.resume is not None and previous.numbering is not None:
+                previous.numbering.resume(handshake.resume.last, previous.queue)
+            attach(previous, connection)
             previous.connected = connected_at
             previous.state = SessionState.CONNECTED
             arrival = Arrival.RESTARTED if previous.is_master else Arrival.RESUMED
@@ -191,6 +217,10 @@ class Sessions:
             self._take_connection(previous)
             self.end({previous: None})
         peer = self._registry.add(handshake, connection, connected_at)
+        if handshake.resume is not None and self._timeout > 0 and not peer.is_master:
+            session = secrets.token_urlsafe(SESSION_BYTES)
+            peer.numbering = Numbering(session, self.window, self._delivery.budget)
+            attach(peer, connection)
         if self._journal is not None and handshake.restarts and not peer.is_master:
             peer.number = self._journal.joined(peer.database.name, peer.client_id, restarts=True)
         return Admitted(peer, Arrival.JOINED)
@@ -200,13 +230,13 @@ class Sessions:
         peer, database = admitted.peer, admitted.peer.database
         others = [each for each in database.peers.values() if each is not peer]
         if self._farewell is not None and peer.connection is not None:
-            self._delivery.send(peer, self._welcome)
+            self._send_welcome(admitted)
             peer.connection.suspend(*self._farewell)
             if admitted.arrival is Arrival.JOINED:
                 self._introduce(peer, others)
             return  # it receives its queue from the next relay, so that it can answer
         queued = peer.queue.take_all()
-        self._delivery.send(peer, self._welcome)
+        self._send_welcome(admitted)
         if admitted.arrival is Arrival.JOINED:
             self._introduce(peer, others)
         elif admitted.arrival is Arrival.RESTARTED:
@@ -221,6 +251,20 @@ class Sessions:
         is_back = admitted.arrival is not Arrival.JOINED
         if queued or is_back:
             self._delivery.deliver_queued(queued, peer, is_back)
+
+    def _send_welcome(self, admitted: Admitted) -> None:
+        peer, message = admitted.peer, self._welcome
+        numbering = peer.numbering
+        if numbering is not None:
+            numbering.received.acknowledgement()
+            is_resumed = admitted.arrival is not Arrival.JOINED
+            last = numbering.received.last
+            message = Message(
+                welcome_to_session(
+                    self._max_payload, numbering.session, self.epoch, is_resumed, last
+                )
+            )
+        self._delivery.send(peer, message)
 
     def _introduce(self, newcomer: Peer, others: Collection[Peer]) -> None:
         """Tell the *others* of a new peer, and introduce them to each other."""
@@ -241,12 +285,22 @@ class Sessions:
 
     @staticmethod
     def _continues(previous: Peer, handshake: Handshake) -> bool:
-        """Return whether a newcomer resumes the session of *previous*, an acebase peer.
+        """Return whether a newcomer resumes the session of *previous*.
 
-        The handshake of a peer whose dialect was detected by an envelope does not show it.
+        It has to name a resumable session. That of another acebase peer it need not: the handshake
+        of a peer whose dialect was detected by an envelope does not even show the dialect.
         """
+        resume, numbering = handshake.resume, previous.numbering
+        if numbering is not None:
+            return (
+                resume is not None
+                and compare_digest(encode_id(resume.session), numbering.session.encode())
+                and numbering.sent.can_resume(resume.last)
+                and previous.state is not SessionState.ENDING
+            )
         return (
-            previous.is_introduced
+            resume is None
+            and previous.is_introduced
             and previous.state is not SessionState.ENDING
             and (handshake.dialect is ACEBASE or not handshake.dialect_settled)
         )
@@ -307,7 +361,7 @@ class Sessions:
     def drop(self, peer: Peer) -> None:
         """Forget *peer*, whose session another relay goes on with."""
         peer.detach()
-        peer.queue.clear()
+        peer.drop_messages()
         peer.database.awaiting_master.clear()
         peer.state = SessionState.GONE
         self._delivery.forget(peer)
@@ -363,7 +417,7 @@ class Sessions:
         if peer.state is SessionState.ENDING:
             self._end_soon()
         elif peer.connection is not connection:
-            if close_code is not None:
+            if close_code is not None and peer.numbering is None:
                 self._conflicts.declare(peer, now)  # it was replaced although its process runs
         else:
             peer.queue.prepend(connection.reclaim())
@@ -371,7 +425,8 @@ class Sessions:
             if close_code not in LEAVING and not peer.said_bye:
                 self._histories.interrupted(peer)
             if self._keeps_session(peer, close_code):
-                self._suspend(peer, now, has_ended and not peer.is_master)
+                may_come_back = peer.is_master or peer.numbering is not None
+                self._suspend(peer, now, has_ended and not may_come_back)
             else:
                 self._end_later(peer, may_run=close_code not in LEAVING)
                 self._end_soon()
@@ -379,7 +434,7 @@ class Sessions:
     def _keeps_session(self, peer: Peer, close_code: int | None) -> bool:
         return (
             self._timeout > 0
-            and peer.dialect is ACEBASE
+            and (peer.dialect is ACEBASE or peer.numbering is not None)
             and close_code not in LEAVING
             and not peer.said_bye
             and peer.queue.fits(self._max_session_queue)
@@ -476,7 +531,7 @@ class Sessions:
         if self._journal is not None and peer.number:
             self._journal.left(peer.number)
         name = peer.database.name
-        undelivered = peer.queue.clear() + self._store.forget(name, peer.id)
+        undelivered = peer.drop_messages() + self._store.forget(name, peer.id)
         if undelivered:
             self._observer.report(
                 MessageDropped(name, peer.client_id, DropReason.RECIPIENT_GONE, undelivered)
@@ -510,3 +565,9 @@ class Sessions:
         for peer in tuple(self._registry.peers()):
             self._forget(peer)
             self._observer.report(PeerLeft(peer.database.name, peer.client_id, peer.address))
+
+
+def attach(peer: Peer, connection: Connection) -> None:
+    """Let *peer* be sent messages over *connection*."""
+    numbering = peer.numbering
+    peer.connection = connection if numbering is None else NumberedConnection(connection, numbering)

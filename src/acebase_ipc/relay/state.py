@@ -121,6 +121,19 @@ class LedgerState(NamedTuple):
     search: SearchState | None
 
 
+class NumberingState(NamedTuple):
+    """A :class:`~acebase_ipc.relay.numbering.Numbering`.
+
+    :ivar kept: the messages that were sent on its connection and are not acknowledged.
+    """
+
+    session: str
+    acknowledged: int
+    highest: int
+    received: int
+    kept: Queue
+
+
 class PeerState(NamedTuple):
     """A :class:`~acebase_ipc.relay.peers.Peer`.
 
@@ -142,6 +155,7 @@ class PeerState(NamedTuple):
     queue: Queue
     account: AccountState | None
     unsubscribed: tuple[bytes, ...]
+    numbering: NumberingState | None
 
 
 class DatabaseState(NamedTuple):
@@ -215,6 +229,7 @@ class RelayState(NamedTuple):
     :ivar own_prefix: the beginning of the ids of the relay's own requests.
     :ivar own_number: the number of the next one.
     :ivar own_lock: the relay's next own id of a lock.
+    :ivar epoch: see :class:`~acebase_ipc.relay.sessions.Sessions`.
     """
 
     messages: tuple[bytes, ...]
@@ -232,3 +247,4 @@ class RelayState(NamedTuple):
     own_prefix: bytes
     own_number: int
     own_lock: int
+    epoch: str

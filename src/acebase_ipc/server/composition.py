@@ -138,7 +138,7 @@ class Parts:
         :param now: monotonic seconds.
         """
         try:
-            self.relay.router.post(self.relay.registry.peer(database, client_id), body, now)
+            self.relay.post(self.relay.registry.peer(database, client_id), body, now)
         except (MessageRefused, RequestRefused) as refusal:
             return int(refusal.status), str(refusal)
         return int(HTTPStatus.OK), "ok"
@@ -187,6 +187,7 @@ def compose(
         journal,
         rotation.work,
         rotation.do,
+        reactor.callLater,
     )
     uploads = UploadAdmission(relay.router, relay.store, limits, reactor, clock)
     connections = PeerConnections(

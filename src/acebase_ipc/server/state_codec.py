@@ -109,7 +109,12 @@ def _check_database(state: DatabaseState, messages: int) -> None:
     accounts = [each.account for each in state.peers if each.account is not None]
     if accounts and state.ledger is None:
         raise LookupError
-    for queue in (state.awaiting_master, *(each.queue for each in state.peers if each.queue)):
+    numberings = [each.numbering for each in state.peers if each.numbering is not None]
+    for numbering in numberings:
+        if numbering.highest < numbering.acknowledged + len(numbering.kept):
+            raise ValueError
+    queues = [state.awaiting_master, *(each.queue for each in state.peers if each.queue)]
+    for queue in (*queues, *(each.kept for each in numberings)):
         _check_indices(messages, (index for index, _ in queue))
         if not {sender for _, sender in queue if sender is not None} <= ids:
             raise LookupError

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -14,7 +13,7 @@ from acebase_ipc.protocol.errors import MessageRefused
 from acebase_ipc.protocol.handshake import Handshake
 from acebase_ipc.relay.events import ConnectionClosed, Observer, ProtocolViolated
 from acebase_ipc.relay.histogram import Histogram
-from acebase_ipc.relay.peers import Peer
+from acebase_ipc.relay.peers import Connection, Peer
 from acebase_ipc.relay.relay import Relay
 from acebase_ipc.websocket.fastpath import WebSocketConnection
 from acebase_ipc.websocket.network import round_trip
@@ -57,6 +56,7 @@ class PeerConnection:
         "_check_timeout",
         "_checks",
         "_is_proxied",
+        "_known_as",
         "_pinged",
         "_pings",
         "_since",
@@ -77,6 +77,7 @@ class PeerConnection:
         self._surroundings = surroundings
         self._is_proxied = is_proxied
         self._websocket: WebSocketConnection | None = None
+        self._known_as: Connection | None = None  # what the relay knows the WebSocket as
         self._checks: tuple[Callable[[bool], object], ...] = ()
         self._check_timeout: IDelayedCall | None = None
         self._pinged: tuple[int, float] | None = None  # the first unanswered ping, and when
@@ -99,8 +100,14 @@ class PeerConnection:
     def belong_to(self, peer: Peer, connection: WebSocketConnection) -> None:
         """Let *connection* receive for *peer*, and count what that is sent."""
         self.peer = peer
-        connection.receive = partial(self._surroundings.relay.router.receive, peer)
+        self._known_as = peer.connection
+        connection.receive = self._surroundings.relay.receiver(peer)
         connection.traffic = peer.traffic
+
+    @property
+    def is_used(self) -> bool:
+        """Whether a peer is sent messages over this connection."""
+        return self.peer is not None and self.peer.connection is self._known_as
 
     def adopt(
         self,
@@ -144,7 +151,7 @@ class PeerConnection:
 
     def drained(self) -> None:
         """Send the messages that wait for the peer."""
-        if self.peer is not None and self.peer.connection is self._websocket:
+        if self.peer is not None and self.is_used:
             self._surroundings.relay.delivery.drain(self.peer)
 
     def closing(self, code: int | None, by_peer: bool) -> None:
@@ -156,7 +163,7 @@ class PeerConnection:
         peer, websocket = self.peer, self._websocket
         try:
             if peer is not None and websocket is not None:
-                if code is not None or peer.connection is websocket:
+                if code is not None or self.is_used:
                     self.peer = None  # the relay needs no further notice
                 self._tell_lost(peer, websocket, code, by_peer)
         finally:
@@ -170,7 +177,7 @@ class PeerConnection:
         is_heard = websocket.silence < self._surroundings.dead_after - 1
         has_ended = by_peer and is_heard and not self._is_proxied
         try:
-            sessions.lost(peer, websocket, code, now, has_ended)
+            sessions.lost(peer, self._known_as or websocket, code, now, has_ended)
         except Exception:
             log.failure("{doing} failed", doing="losing a connection")
             sessions.end({peer: now})  # otherwise it would collect messages indefinitely

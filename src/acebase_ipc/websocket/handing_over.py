@@ -166,8 +166,7 @@ def make_transport(
 
 def is_movable(connection: WebSocketConnection) -> bool:
     """Return whether *connection* is open, and that of a peer."""
-    peer = getattr(connection.listener, "peer", None)
-    return connection.is_open_now and peer is not None and peer.connection is connection
+    return connection.is_open_now and getattr(connection.listener, "is_used", False)
 
 
 def movable(connections: PeerConnections) -> list[tuple[WebSocketConnection, Server]]:

@@ -266,6 +266,18 @@ def test_lock_warning_is_how_long_a_request_is_open() -> None:
     assert len(relay.logged(f"{worker.id} has waited", "a lock-request at 'a/b'")) == 1
 
 
+def test_lock_session_max_is_how_long_a_lock_covers_others() -> None:
+    relay = MemoryRelay(lock_session_max=5)
+    master, worker = join_with_lock(relay)
+    relay.pass_time(4)
+    worker.say(lock(worker.id, new_id()))
+    assert worker.envelopes()[-1]["type"] == "lock-result"
+    asked = len(master.envelopes())
+    relay.pass_time(2)
+    worker.say(lock(worker.id, new_id()))
+    assert len(master.envelopes()) == asked + 1
+
+
 def test_master_warmup_is_how_long_requests_about_files_wait_for_a_new_master() -> None:
     relay = MemoryRelay(master_warmup=5)
     worker = relay.join_acebase(worker_id(1))

@@ -351,7 +351,17 @@ def test_locks_returns_what_is_held_and_what_is_open() -> None:
     details: dict[str, Any] = {"path": "a/b", "write": True, "comment": "transactNode"}
     request_id = json.loads(body_of(waiting))["id"]
     assert relay.server.locks(DATABASE) == LockTable(
-        (HeldLock(holder=worker.id, id=7, tid="t1", age=5, **details),),
+        (
+            HeldLock(
+                holder=worker.id,
+                id=7,
+                tid="t1",
+                age=5,
+                granted_by="master",
+                is_kept=False,
+                **details,
+            ),
+        ),
         (
             OpenRequest(
                 worker=worker.id, id=request_id, kind="lock-request", tid="t2", age=3, **details

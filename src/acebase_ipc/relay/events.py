@@ -452,6 +452,20 @@ class LostLockReleased(PeerEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class ReleaseFailed(PeerEvent):
+    """The master has refused to release a lock that the relay has asked it to release."""
+
+    severity: ClassVar[Severity] = Severity.WARNING
+    text: ClassVar[str] = (
+        "{database}: the master has not released the lock of {peer} at {path!r} ({comment}); if it"
+        " has that lock, writes wait until it expires"
+    )
+
+    path: str
+    comment: str
+
+
+@dataclass(frozen=True, slots=True)
 class LockHeldLong(PeerEvent):
     """A peer has held a lock for longer than ``lock_warning`` while others wait."""
 

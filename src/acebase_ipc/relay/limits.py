@@ -202,6 +202,15 @@ class Limits:
         reason="a transaction takes milliseconds; AceBase itself is silent for 30 s",
         minimum=0.1,
     )
+    lock_session_max: float = _limit(
+        30.0,
+        summary="how long a lock that the master has granted covers those of the relay's own",
+        unit="seconds",
+        maximum=100,
+        exceeded="the master is asked for the next lock of the transaction",
+        reason="the relay's own expire with it: a quarter of AceBase's 120 s, and of a lockTimeout"
+        " that is set to less",
+    )
     max_session_queue: int = _limit(
         16 * MIB,
         summary="the messages that wait for one suspended session",

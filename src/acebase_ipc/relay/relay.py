@@ -46,6 +46,8 @@ class Relay:
     :param introduce: whether to greet acebase peers on each other's behalf.
     :param recover_locks: whether to release the locks of peers that are gone, and to tell a new
         master of locks and open requests.
+    :param lock_sessions: whether to answer requests about locks where the answer is known, if
+        locks are recovered.
     :param journal: receives what the next relay needs if this one ends without warning.
     :param work: counts the work.
     :param in_steps: calls a function until it returns that nothing is left to do; default: at
@@ -60,6 +62,7 @@ class Relay:
     :ivar router: decides who receives what.
     :ivar lock_waits: how long peers have waited for locks.
     :ivar answer_times: how long they have waited for other answers of the master.
+    :ivar lock_sessions: grants and releases locks in the place of masters.
     :ivar work: counts the work that broadcasts cause.
     """
 
@@ -70,6 +73,7 @@ class Relay:
         observer: Observer | None = None,
         introduce: bool = True,
         recover_locks: bool = True,
+        lock_sessions: bool = True,
         journal: Journal | None = None,
         work: Work | None = None,
         in_steps: Callable[[Callable[[], bool]], object] = do_at_once,
@@ -98,11 +102,14 @@ class Relay:
             observer,
             clock,
             recover_locks,
+            lock_sessions,
+            limits.lock_session_max,
             journal,
         )
         self._recovery = recovery
         self.lock_waits = recovery.lock_waits
         self.answer_times = recovery.answer_times
+        self.lock_sessions = recovery.sessions
         self._warm_up = WarmUp(self.delivery, limits.master_warmup, clock)
         self.quiesce = Quiesce(self.delivery, limits.quiesce_timeout, observer)
         self._journal = journal
@@ -141,6 +148,7 @@ class Relay:
         self.delivery.apply(limits)
         self.sessions.apply(limits)
         self._lock_watch.patience = limits.lock_warning
+        self._recovery.sessions.seconds = limits.lock_session_max
         self._warm_up.seconds = limits.master_warmup
         self.quiesce.timeout = limits.quiesce_timeout
         self.histories.apply(limits)

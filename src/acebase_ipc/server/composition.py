@@ -183,6 +183,7 @@ def compose(
         observer,
         config.introductions,
         config.lock_recovery,
+        config.lock_sessions,
         journal,
         rotation.work,
         rotation.do,

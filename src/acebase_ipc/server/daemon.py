@@ -178,6 +178,8 @@ class Daemon(Service):
 
     def _report_ready(self, _: None) -> None:
         def report() -> None:
+            gc.freeze()  # what is there stays: no later search has to look at it
+            gc.enable()
             log.info("ready")
             self._notifier.ready()
             self._launch.succeeded()
@@ -332,6 +334,7 @@ class Daemon(Service):
         super().stopService()
         if self.server.state is State.HANDED_OVER:
             return succeed(None)
+        self._handing_over.give_up("it is about to stop")
         self._notifier.stopping()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._handle(number, self.server.hurry)

@@ -64,7 +64,10 @@ class ReplaceableServer(AceBaseIPCServer):
         """
         if self._state is not State.RUNNING:
             raise HandOverError("it is about to stop")
-        return departure.take(self._clock())
+        snapshot = departure.take(self._clock())
+        snapshot.content["counted"] = None if self._admin is None else self._admin.export()
+        snapshot.content["is_draining"] = self._parts.admission.is_draining
+        return snapshot
 
     def release(self, snapshot: Snapshot, journal_is_taken: bool) -> None:
         """Forget what a successor has now; nothing of it is closed."""
@@ -82,10 +85,11 @@ class ReplaceableServer(AceBaseIPCServer):
 
         WebSockets that were closing already have the usual time for that.
 
-        :param wire: the socket to the successor, to which their messages are passed on.
+        :param wire: the socket to the successor, which is told of their messages and downloads.
         """
         posts = PostsToSuccessor(wire, self._reactor)
         self._parts.site.context.pass_on = posts.post
+        self._parts.relay.store.pass_on = posts.fetched
         closing = self._parts.connections.wait_closed(SHUTDOWN_TIMEOUT)
         return gatherResults([self._parts.site.close(timeout), closing], consumeErrors=True)
 
@@ -116,6 +120,9 @@ class ReplaceableServer(AceBaseIPCServer):
         if error is not None:
             raise error
         arrival.adopt(state, self._clock())
+        if self._admin is not None and state["counted"] is not None:
+            self._admin.adopt(state["counted"])
+        self._parts.admission.is_draining = state["is_draining"]
         return takes_journal
 
     def resume(self, arrival: Arrival, link: Link) -> None:
@@ -130,6 +137,7 @@ class ReplaceableServer(AceBaseIPCServer):
             lambda database, client_id, body: self._parts.post(
                 database, client_id, body, self._clock()
             ),
+            lambda key: self._parts.relay.store.note_fetched(key, self._clock()),
         )
         link.release()
         self._report_listening(None)

@@ -98,7 +98,8 @@ class Router:
         :raises InvalidAddress: for a malformed ``to:``.
         """
         taken = 0
-        if sender.database.unsubscribed:
+        unsubscribed = sender.database.unsubscribed
+        if unsubscribed:
             self._interest.drop_unwanted(sender, texts)
         account = sender.account
         if account is not None or sender.id == MASTER:
@@ -111,7 +112,7 @@ class Router:
             if taken == len(texts):
                 return taken
             texts = texts[taken:]
-        about_sender = _ANSWERS if sender.database.unsubscribed else _ABOUT_SENDER
+        about_sender = _ANSWERS if unsubscribed else _ABOUT_SENDER
         connection, traffic, work = sender.connection, sender.traffic, self._work
         end = work.units + SLICE
         for text in texts:

@@ -37,6 +37,14 @@ def cut(scene: Scene) -> None:
     scene.network.cut(scene.alice)
 
 
+def lose_the_session(scene: Scene) -> None:
+    scene.network.refuses = True
+    cut(scene)
+    scene.network.pass_time(20, step=2)
+    scene.network.refuses = False
+    scene.network.pass_time(20, step=2)
+
+
 # What calls user code. Each prepares a call, and returns what makes it.
 
 
@@ -163,6 +171,26 @@ def by_fetch_peers(scene: Scene) -> None:
     for _ in range(2):
         scene.watch(scene.alice.fetch_peers().addBoth(scene.react))
     scene.network.settle()
+
+
+def by_on_gap(scene: Scene) -> None:
+    start(scene)
+    scene.alice.on_gap(scene.react)
+    lose_the_session(scene)
+
+
+def by_confirmed_messages(scene: Scene) -> None:
+    for each in ("1", LARGE, "3"):
+        scene.watch(scene.alice.send(each, confirm=True).addBoth(scene.react))
+    start(scene)
+
+
+def by_unconfirmed_messages(scene: Scene) -> None:
+    start(scene)
+    scene.network.websocket(scene.alice).take = lambda data: None  # it is lost on its way
+    for each in ("1", "2"):
+        scene.watch(scene.alice.send(each, confirm=True).addErrback(scene.react))
+    lose_the_session(scene)
 
 
 def by_the_retry_policy(scene: Scene) -> None:
@@ -299,7 +327,8 @@ def assert_idle(client: IPCClient) -> None:
     assert not link._pongs
     assert not link._stopping
     assert len(sender._outbox) == 0
-    assert not any([sender._step, sender._posting])
+    assert not any([sender._step, sender._posting, sender._kept, sender._again])
+    assert not any([sender._to_confirm, client._traffic._acknowledging])
     assert not client._callouts._waiting
 
 

@@ -17,7 +17,8 @@ TARGET ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-METADATA := setup.cfg pyproject.toml $(wildcard src/twisted/plugins/*.py)
+METADATA := setup.cfg setup.py pyproject.toml src/acebase_ipc/_speedups.c \
+    $(wildcard src/twisted/plugins/*.py)
 # For the environments of "make test-pythons" and "make test-trunk".
 VENVS := build/venvs
 ACEBASE := tests/acebase
@@ -162,6 +163,7 @@ docs/metrics.rst: $(VENV)/.run ## Generate the table of metrics from acebase_ipc
 clean: ## Remove what make, the tests and the tools have created
 	rm -rf $(VENV) build dist docs/_build .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	rm -rf $(ACEBASE)/node_modules $(CLUSTER)/node_modules src/*.egg-info src/twisted/plugins/dropin.cache
+	rm -f src/acebase_ipc/_speedups.*.so
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # With a PYTHON that is given, the environment is created again, unless it was created with it.

@@ -52,7 +52,7 @@ done)
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help run cluster test test-pythons test-trunk test-images lint docs linkcheck package deb \
-        bench bench-attacks soak soak-acebase conformance fuzz screenshots node-modules clean \
+        bench bench-attacks soak soak-acebase conformance fuzz fuzz-native screenshots node-modules clean \
         docs/limits.rst docs/events.rst docs/metrics.rst docs/options.rst contrib/acebase-ipc.toml
 
 help: ## Show this list
@@ -135,6 +135,12 @@ conformance: $(VENV)/.run ## Run the Autobahn TestSuite against the WebSocket (n
 
 fuzz: $(VENV)/.fuzz ## Fuzz each target for SECONDS (TARGET=... selects one; SEED=...)
 	@$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(TARGET)
+ifeq ($(strip $(TARGET)),)
+	@$(BIN)/python -m tests.fuzz.native --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+endif
+
+fuzz-native: $(VENV)/.test ## Fuzz the C extension for SECONDS with sanitizers (needs GCC or Clang; SEED=...)
+	@$(BIN)/python -m tests.fuzz.native --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 docs/architecture.svg: docs/architecture.dot ## Draw the picture of the architecture (needs Graphviz)
 	@command -v dot > /dev/null || { \

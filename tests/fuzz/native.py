@@ -41,9 +41,17 @@ ENVIRONMENT = {
     "ASAN_OPTIONS": "detect_leaks=0",
 }
 
-LENGTHS = (*range(20), 124, 125, 126, 127, 128, 1023, 1024, 65535, 65536, 65537)
+LENGTHS: tuple[int, ...] = (*range(20), 124, 125, 126, 127, 128, 1023, 1024, 65535, 65536, 65537)
 LIMITS = (0, 125, 126, 1024, 65535, 65536, 1 << 20, 1 << 63)
-UNITS = (b"x", "é".encode(), "語".encode(), "😀".encode(), b"\x80", b"\xed\xa0\x80", b"\xf4\x90")
+UNITS: tuple[bytes, ...] = (
+    b"x",
+    "é".encode(),
+    "語".encode(),
+    "😀".encode(),
+    b"\x80",
+    b"\xed\xa0\x80",
+    b"\xf4\x90",
+)
 MAX_CHANGES = 3
 
 
@@ -81,7 +89,7 @@ def payload(random: Random) -> bytes:
 
 def stream(random: Random) -> bytes:
     """Frames of a client, most of them texts, which are changed here and there and cut."""
-    header = import_module("acebase_ipc.protocol.frames").header
+    header: Any = import_module("acebase_ipc.protocol.frames").header
     data = bytearray()
     for _ in range(random.choice([0, 1, 1, 1, 2, 3, 70])):
         text = payload(random) if len(data) < 1 << 18 else b""
@@ -93,7 +101,8 @@ def stream(random: Random) -> bytes:
     for _ in range(random.randrange(MAX_CHANGES)):
         if data:
             data[random.randrange(min(len(data), 30))] = random.randrange(256)
-    return bytes(data[: random.choice([len(data), random.randrange(len(data) + 1)])])
+    end = random.choice([len(data), random.randrange(len(data) + 1)])
+    return bytes(data[:end])
 
 
 def seen(result: Any) -> tuple[Any, ...]:

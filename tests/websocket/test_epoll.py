@@ -37,8 +37,7 @@ RESET = struct.pack("ii", 1, 0)
 class Gatherer:
     """Receives for an ear what the reader has read."""
 
-    def __init__(self, ear: Ear, transport: Server) -> None:
-        self.transport = transport
+    def __init__(self, ear: Ear) -> None:
         self.dataReceived = ear.gathered
         self.is_within_message = lambda: ear.is_within_message
 
@@ -55,7 +54,7 @@ class Ear(Protocol):
 
     def connectionMade(self) -> None:
         transport: Any = self.transport
-        self.number = self._reader.add(Gatherer(self, transport))
+        self.number = self._reader.add(Gatherer(self), transport.getHandle(), transport)
         if self.number is None:
             transport.startReading()
 

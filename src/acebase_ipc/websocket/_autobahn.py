@@ -21,6 +21,7 @@ from autobahn.websocket.protocol import TrafficStats
 from autobahn.websocket.utf8validator import Utf8Validator
 from autobahn.websocket.xormasker import create_xor_masker
 from twisted.internet.tcp import Server
+from twisted.protocols import tls
 from twisted.web.http import HTTPChannel
 
 from acebase_ipc.protocol.frames import NO_MASK, header
@@ -71,13 +72,26 @@ PARSER_NAMES: Final = (
 TRANSPORT_NAMES: Final = ("dataBuffer", "_tempDataBuffer", "_tempDataLen", "offset")
 """Names that show how many bytes a Twisted transport has buffered."""
 
-MISSING: Final = missing_names(WebSocketServerProtocol, PARSER_NAMES) | missing_names(
-    Server, TRANSPORT_NAMES
+TLS_NAMES: Final = ("_aggregator", "_appSendBuffer", "_flushReceiveBIO")
+"""Names that show whether a Twisted transport has to encrypt something, and let it go on."""
+
+TLS_BUFFER_NAMES: Final = ("_buffer",)
+"""The same of what collects the bytes to be encrypted."""
+
+TLSTransport: Final[Any] = tls.TLSMemoryBIOFactory.protocol
+"""The transport above TLS."""
+
+MISSING: Final = (
+    missing_names(WebSocketServerProtocol, PARSER_NAMES)
+    | missing_names(Server, TRANSPORT_NAMES)
+    | missing_names(TLSTransport, TLS_NAMES)
+    | missing_names(getattr(tls, "_AggregateSmallWrites", type), TLS_BUFFER_NAMES)
 )
 """The names that are missing."""
 
 PARSER_IS_KNOWN: Final = not MISSING & set(PARSER_NAMES)
 TRANSPORT_IS_KNOWN: Final = not MISSING & set(TRANSPORT_NAMES)
+TLS_IS_KNOWN: Final = TRANSPORT_IS_KNOWN and not MISSING & {*TLS_NAMES, *TLS_BUFFER_NAMES}
 
 
 def is_between_messages(protocol: Any) -> bool:
@@ -132,6 +146,23 @@ def is_empty(transport: Any) -> bool:
     Only to be called if :data:`TRANSPORT_IS_KNOWN`.
     """
     return not transport.dataBuffer and not transport._tempDataBuffer
+
+
+def is_tls_empty(transport: Any) -> bool:
+    """Return whether a Twisted *transport* has nothing to encrypt.
+
+    Only to be called if :data:`TLS_IS_KNOWN`.
+    """
+    collected = getattr(transport._aggregator, "_buffer", ())  # nothing after the end
+    return not transport._appSendBuffer and not collected
+
+
+def flush_tls(transport: Any) -> None:
+    """Let a Twisted *transport* notice what has arrived over TLS.
+
+    Only to be called if :data:`TLS_IS_KNOWN`.
+    """
+    transport._flushReceiveBIO()
 
 
 def buffered(transport: Any) -> int | None:

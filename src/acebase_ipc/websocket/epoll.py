@@ -11,7 +11,6 @@ each of them has had its turn.
 from __future__ import annotations
 
 import select
-import socket
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -62,10 +61,18 @@ def can_use_epoll(reactor: object) -> TypeGuard[IReactorFDSet]:
     return hasattr(select, "epoll") and IReactorFDSet.providedBy(reactor)
 
 
+class Socket(Protocol):
+    """What is read from: a socket, or one that decrypts."""
+
+    def fileno(self) -> int:
+        """Return its descriptor."""
+
+    def recv(self, size: int, /) -> bytes:
+        """Receive up to *size* bytes."""
+
+
 class Receiver(Protocol):
     """A connection that receives the data in place of its transport's protocol."""
-
-    transport: Server
 
     def dataReceived(self, data: bytes) -> None:
         """Receive *data*."""
@@ -83,11 +90,13 @@ class _Source:
 
     __slots__ = ("epoll", "events", "is_new", "receiver", "socket", "transport")
 
-    def __init__(self, epoll: select.epoll, handle: socket.socket, receiver: Receiver) -> None:
+    def __init__(
+        self, epoll: select.epoll, handle: Socket, transport: Server, receiver: Receiver
+    ) -> None:
         self.epoll = epoll
         self.socket = handle
         self.receiver = receiver
-        self.transport = receiver.transport
+        self.transport = transport
         self.events = select.EPOLLIN
         self.is_new = True
 
@@ -122,13 +131,13 @@ class EpollReader:
         self._ready: deque[int] = deque()  # found ready, and not read from yet
         self._heavy_ready: deque[int] = deque()
 
-    def add(self, receiver: Receiver) -> int | None:
-        """Read for the transport of *receiver* from now on.
+    def add(self, receiver: Receiver, handle: Socket, transport: Server) -> int | None:
+        """Read for *receiver* from now on, in place of the *transport* of its socket.
 
+        :param handle: the socket.
         :returns: the argument of :meth:`discard`; ``None`` if the system has no
             descriptor or memory for it: then the transport reads for itself.
         """
-        handle: socket.socket = receiver.transport.getHandle()
         number = handle.fileno()
         try:
             light = self._epoll or self._begin()
@@ -136,8 +145,8 @@ class EpollReader:
             epoll.register(number, select.EPOLLIN)
         except OSError:
             return None
-        receiver.transport.stopReading()
-        self._sources[number] = _Source(epoll, handle, receiver)
+        transport.stopReading()
+        self._sources[number] = _Source(epoll, handle, transport, receiver)
         return number
 
     def _begin(self) -> select.epoll:

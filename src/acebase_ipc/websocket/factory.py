@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
 from autobahn.twisted.websocket import WebSocketServerFactory
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.tcp import Server
 from twisted.logger import Logger
 
 from acebase_ipc.relay.memory import MemoryBudget
 from acebase_ipc.rotation import Rotation
 from acebase_ipc.websocket import _autobahn
 from acebase_ipc.websocket.coalescing import WriteCoalescer
-from acebase_ipc.websocket.epoll import EpollReader, can_use_epoll
+from acebase_ipc.websocket.epoll import EpollReader, Socket, can_use_epoll
 
 log = Logger()
 
@@ -172,15 +172,14 @@ class WebSocketFactory(WebSocketServerFactory, Generic[C]):
 
     # Reading
 
-    def read_for(self, connection: C) -> int | None:
+    def read_for(self, connection: C, handle: Socket, transport: Server) -> int | None:
         """Read for *connection* together with others, if that is possible.
 
+        :param handle: its socket.
+        :param transport: the transport of that.
         :returns: the argument of :meth:`stop_reading`; ``None`` if its transport reads.
         """
-        handle = connection.transport.getHandle()
-        if self._reader is None or not isinstance(handle, socket.socket):
-            return None
-        return self._reader.add(connection)
+        return None if self._reader is None else self._reader.add(connection, handle, transport)
 
     def stop_reading(self, source: int | None) -> None:
         """Do not read for a connection any more."""

@@ -38,6 +38,7 @@ from acebase_ipc.websocket import _autobahn
 from acebase_ipc.websocket.factory import WebSocketFactory
 from acebase_ipc.websocket.incoming import FEED, MAX_FRAGMENTS, TEXT, Incoming, unmask_long
 from acebase_ipc.websocket.slices import SLICE_BYTES, Slices
+from acebase_ipc.websocket.tls import TLSSocket, tls_socket
 
 BATCH = 64 * KIB
 """Bytes that are collected for one write: as many as Twisted's transports buffer before
@@ -186,11 +187,13 @@ class WebSocketConnection(_autobahn.ServerProtocol):
         self._paused = False  # whether the transport has told us to pause
         self._batch: list[bytes] = []
         self._batched_bytes = 0
-        self._direct: socket.socket | None = None  # the socket, while the transport is empty
+        self._direct: socket.socket | TLSSocket | None = (
+            None  # the socket, while the transport is empty
+        )
         self._incoming: Incoming | None = None
         self._pong: bytes | None = None  # the payload of a ping to answer when there is room
         self._slices: Slices | None = None
-        self._socket: socket.socket | None = None
+        self._socket: socket.socket | TLSSocket | None = None  # if it can be used directly
         self._source: int | None = None  # identifies the transport to the factory's reader
         self._deadline: IDelayedCall | None = None
         self._close_code: int | None = None
@@ -217,7 +220,10 @@ class WebSocketConnection(_autobahn.ServerProtocol):
             self.begin()
             self.state = STATE_OPEN
             self.factory.opened(self)
-            self._write(answer, MORE_FOLLOWS)  # the first message leaves together with it
+            if isinstance(self._socket, TLSSocket):
+                self.transport.write(answer)  # Twisted collects what leaves in one record
+            else:
+                self._write(answer, MORE_FOLLOWS)  # the first message leaves together with it
             self.listener.opened(self)
         except Exception:
             self.crash("opening a connection")
@@ -231,12 +237,25 @@ class WebSocketConnection(_autobahn.ServerProtocol):
         transport.registerProducer(self, True)
         if self.factory.knows_transport and type(transport) is Server and not transport.TLS:
             self._socket = transport.getHandle()
-            self._source = self.factory.read_for(self)
+            self._source = self.factory.read_for(self, self._socket, transport)
             _autobahn.compact(transport)
         else:
             self.factory.hold(self, 0)
+            if self.factory.knows_transport:
+                self._begin_tls()
         if self._source is None:
             transport.resumeProducing()
+
+    def _begin_tls(self) -> None:
+        self._socket = tls = tls_socket(self.transport, self._end_tls)
+        if tls is not None:
+            self._source = self.factory.read_for(self, tls, tls.transport)
+
+    def _end_tls(self) -> None:
+        """Let Twisted notice that TLS has ended."""
+        self._stop_reading()
+        if isinstance(self._socket, TLSSocket):
+            self._socket.end()
 
     # Receiving
 
@@ -439,10 +458,9 @@ class WebSocketConnection(_autobahn.ServerProtocol):
         self._batched_bytes = 0
         direct = self._direct
         if direct is None:
-            has_buffered = self._socket is None or not _autobahn.is_empty(self.transport)
-            if has_buffered and self._slices is None and len(data) <= SLICE_BYTES:
+            if self._slices is None and len(data) <= SLICE_BYTES and not self._may_write_directly():
                 self.factory.hold(self, len(data))
-                self.transport.write(data)  # always over TLS
+                self.transport.write(data)
             else:
                 self._write(data)
             return
@@ -468,15 +486,21 @@ class WebSocketConnection(_autobahn.ServerProtocol):
 
         :param flags: for the system, if the data can be handed to it now.
         """
-        may_be_empty = self._direct is None and self._socket is not None and self._slices is None
-        if may_be_empty and _autobahn.is_empty(self.transport):
+        if self._direct is None and self._slices is None and self._may_write_directly():
             self._direct = self._socket
         if self._direct is not None:
             self._write_directly(self._direct, data, flags)
         else:
             self._write_later(data)
 
-    def _write_directly(self, direct: socket.socket, data: bytes, flags: int) -> None:
+    def _may_write_directly(self) -> bool:
+        """Return whether the transport has nothing to write, and can be passed by."""
+        handle = self._socket
+        if isinstance(handle, TLSSocket):
+            return handle.is_empty
+        return handle is not None and _autobahn.is_empty(self.transport)
+
+    def _write_directly(self, direct: socket.socket | TLSSocket, data: bytes, flags: int) -> None:
         try:
             sent = direct.send(data, flags)
         except OSError:
@@ -528,7 +552,7 @@ class WebSocketConnection(_autobahn.ServerProtocol):
     @property
     def may_hold(self) -> bool:
         """Whether it may hold bytes without notice: what its transport has buffered."""
-        return self._socket is None
+        return not isinstance(self._socket, socket.socket)
 
     def collect_slices(self, frames: dict[int, int]) -> int:
         """Note the frames that are written in slices; see :meth:`Slices.collect`."""
@@ -627,6 +651,8 @@ class WebSocketConnection(_autobahn.ServerProtocol):
     def _stop_reading(self) -> None:
         source, self._source = self._source, None
         self.factory.stop_reading(source)
+        if source is not None and isinstance(self._socket, TLSSocket):
+            self._socket.transport.resumeProducing()  # TLS ends when both ends have ended it
 
     def begin_closing(self) -> None:
         """Set a deadline for the other end to close, and tell the listener."""
@@ -658,6 +684,7 @@ class WebSocketConnection(_autobahn.ServerProtocol):
         self._drop_received()
         self._is_ended_by_peer = self.is_open_now
         super().connectionLost(reason)
+        self._direct = self._socket = None
 
     def _drop_received(self) -> None:
         """Drop what was received in part or postponed, and slices that are not written."""

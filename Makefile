@@ -139,7 +139,7 @@ ifeq ($(strip $(TARGET)),)
 	@$(BIN)/python -m tests.fuzz.native --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 endif
 
-fuzz-native: $(VENV)/.test ## Fuzz the C extension for SECONDS with sanitizers (needs GCC or Clang; SEED=...)
+fuzz-native: $(VENV)/.test ## Fuzz the C extension for SECONDS with sanitizers (needs GCC; SEED=...)
 	@$(BIN)/python -m tests.fuzz.native --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 docs/architecture.svg: docs/architecture.dot ## Draw the picture of the architecture (needs Graphviz)

@@ -23,7 +23,8 @@ VERSIONS ?= 1.12.3 1.18.0 1.25.2 latest
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-METADATA := setup.cfg pyproject.toml $(wildcard src/twisted/plugins/*.py)
+METADATA := setup.cfg setup.py pyproject.toml src/acebase_ipc/_speedups.c \
+    $(wildcard src/twisted/plugins/*.py)
 # For the environments of "make test-pythons" and "make test-trunk".
 VENVS := build/venvs
 ACEBASE := tests/acebase
@@ -61,7 +62,7 @@ done)
 .PHONY: help run cluster test test-pythons test-trunk test-images lint docs linkcheck package deb \
         bench bench-acebase bench-attacks test-acebase test-acebase-versions soak soak-acebase \
         soak-cuts soak-peer-cuts \
-        conformance fuzz screenshots node-modules clean \
+        conformance fuzz fuzz-native screenshots node-modules clean \
         docs/limits.rst docs/events.rst docs/metrics.rst docs/options.rst contrib/acebase-ipc.toml
 
 help: ## Show this list
@@ -175,6 +176,12 @@ conformance: $(VENV)/.run ## Run the Autobahn TestSuite against the WebSocket (n
 
 fuzz: $(VENV)/.fuzz ## Fuzz each target for SECONDS (TARGET=... selects one; SEED=...)
 	@$(BIN)/python -m tests.fuzz.run --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(TARGET)
+ifeq ($(strip $(TARGET)),)
+	@$(BIN)/python -m tests.fuzz.native --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+endif
+
+fuzz-native: $(VENV)/.test ## Fuzz the C extension for SECONDS with sanitizers (needs GCC; SEED=...)
+	@$(BIN)/python -m tests.fuzz.native --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 docs/architecture.svg: docs/architecture.dot ## Draw the picture of the architecture (needs Graphviz)
 	@command -v dot > /dev/null || { \
@@ -203,6 +210,7 @@ docs/metrics.rst: $(VENV)/.run ## Generate the table of metrics from acebase_ipc
 clean: ## Remove what make, the tests and the tools have created
 	rm -rf $(VENV) build dist docs/_build .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	rm -rf $(ACEBASE)/node_modules $(CLUSTER)/node_modules src/*.egg-info src/twisted/plugins/dropin.cache
+	rm -f src/acebase_ipc/_speedups.*.so
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # With a PYTHON that is given, the environment is created again, unless it was created with it.

@@ -227,8 +227,12 @@ ADVICE = {
 """What to do about each event, by its class's name."""
 
 LINES = {
-    "acebase-ipc {version}: token {token}, maxPayload {max_payload} UTF-16 code units ({source})": (
-        "Check after each start that these values are the intended ones."
+    (
+        "acebase-ipc {version} ({code}): token {token}, maxPayload {max_payload} UTF-16 code units"
+        " ({source})"
+    ): (
+        "Check after each start that these values are the intended ones. The code is ``C"
+        " extension`` or ``pure Python``: see *The C extension* in performance.rst."
     ),
     "listening on {where}": "Nothing: the line names all ports.",
     "listening on {where}; the admin endpoint is {admin}": "Nothing: the line names all ports.",

@@ -181,7 +181,7 @@ def test_a_daemon_that_is_killed_while_it_starts_does_not_let_its_parent_wait(
 
 
 LINES = [
-    r"acebase-ipc \S+: token not required, maxPayload 16384 UTF-16 code units \(.*\)",
+    r"acebase-ipc \S+ \((C extension|pure Python)\): token not required, maxPayload 16384 .*",
     r"listening on ws://127\.0\.0\.1:\d+, unix:\S+/relay\.sock",
     "ready",
     r"Received SIGTERM, shutting down\.",

@@ -14,7 +14,10 @@ from tests.packaging.system import System, skip_without
 
 PROJECT = Path(__file__).resolve().parents[2]
 
-NOT_SOURCES = ("*.egg-info", "*.pyc", ".*_cache", ".git", ".venv", "build", "dist", "node_modules")
+NOT_SOURCES = (
+    *("*.egg-info", "*.pyc", "*.so", ".*_cache", ".git", ".venv", "build", "dist"),
+    "node_modules",
+)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ import tarfile
 import time
 import venv
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.client import HTTPSConnection
 from pathlib import Path
 
@@ -25,6 +25,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+
+from bench.processes import find_compiler
+from tests.programs import missing
 
 pytestmark = pytest.mark.packaging
 
@@ -49,12 +52,20 @@ def clean_environment() -> dict[str, str]:
     }
 
 
-def run(*command: str | Path, cwd: Path, timeout: float = COMMAND_SECONDS) -> str:
-    """Return what the command wrote; the test fails with it when the command fails."""
+def run(
+    *command: str | Path,
+    cwd: Path,
+    timeout: float = COMMAND_SECONDS,
+    environment: Mapping[str, str] | None = None,
+) -> str:
+    """Return what the command wrote; the test fails with it when the command fails.
+
+    :param environment: variables that are added to the clean environment.
+    """
     done = subprocess.run(
         command,
         cwd=cwd,
-        env=clean_environment(),
+        env=clean_environment() | dict(environment or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -169,6 +180,41 @@ def test_wheel_holds_the_package_and_its_plugins_and_nothing_of_twisted(wheel: P
     assert not packed & {"twisted/__init__.py", "twisted/plugins/__init__.py"}
 
 
+EXTENSION = "acebase_ipc/_speedups.abi3.so"
+
+
+def test_the_wheel_holds_the_c_extension_for_each_python(wheel: Path) -> None:
+    if find_compiler() is None:
+        missing("the C extension needs a C compiler")
+    assert "-cp311-abi3-" in wheel.name
+    packed = zipfile.ZipFile(wheel).namelist()
+    assert EXTENSION in packed
+    assert not [name for name in packed if name.endswith(".c")]
+
+
+@pytest.mark.parametrize(
+    ("environment", "tag"),
+    [({"CC": "/bin/false"}, "-cp311-abi3-"), ({"ACEBASE_IPC_PURE": "1"}, "-py3-none-any")],
+    ids=["without a compiler", "on demand"],
+)
+def test_the_source_distribution_is_built_in_pure_python(
+    distributions: Path, tmp_path: Path, environment: dict[str, str], tag: str
+) -> None:
+    (archive,) = distributions.glob("*.tar.gz")
+    run(
+        *(sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet"),
+        *("--no-build-isolation", "--no-deps", "--wheel-dir", tmp_path, archive),
+        cwd=tmp_path,
+        timeout=INSTALL_SECONDS,
+        environment=environment,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    assert tag in wheel.name
+    with zipfile.ZipFile(wheel) as packed:
+        assert "acebase_ipc/protocol/native.py" in packed.namelist()
+        assert EXTENSION not in packed.namelist()
+
+
 def test_source_distribution_holds_what_its_own_tests_need(distributions: Path) -> None:
     (archive,) = distributions.glob("*.tar.gz")
     with tarfile.open(archive) as packed:
@@ -184,10 +230,16 @@ def test_source_distribution_holds_what_its_own_tests_need(distributions: Path) 
         "newsfragments/README.rst",
         "pyproject.toml",
         "setup.cfg",
+        "setup.py",
+        "src/acebase_ipc/_speedups.c",
         "src/twisted/plugins/acebase_ipc_service.py",
         "tests/packaging/test_wheel.py",
     } <= names
-    assert not [name for name in names if "node_modules" in name or "__pycache__" in name]
+    assert not [
+        name
+        for name in names
+        if "node_modules" in name or "__pycache__" in name or name.endswith(".so")
+    ]
 
 
 def test_source_distribution_holds_all_files_that_are_under_version_control() -> None:

@@ -256,6 +256,7 @@ def test_variables_of_others_are_ignored() -> None:
         "ACEBASE_IPC_SERVICE_HOST": "10.96.0.12",
         "ACEBASE_IPC_ADMIN_PORT": "tcp://10.96.0.13:9164",
         "ACEBASE_IPC_ADMIN_TOKEN": "of the command",
+        "ACEBASE_IPC_PURE": "1",
         "ACEBASE_IPC_URL": "ws://127.0.0.1:9163",
     }
 

@@ -17,6 +17,7 @@ from twisted.logger import LogEvent, LogLevel, capturedLogs, formatEvent
 
 from acebase_ipc.protocol.frames import text_frame
 from acebase_ipc.protocol.messages import Message
+from acebase_ipc.protocol.native import VARIABLE
 from acebase_ipc.testing import LengthForm, Opcode, client_frame, close_frame, ping_frame
 from acebase_ipc.websocket import _autobahn
 from acebase_ipc.websocket._autobahn import CLOSE_TIMEOUT
@@ -32,6 +33,8 @@ from tests.wire import (
     connect,
     lose,
 )
+
+pytestmark = pytest.mark.usefixtures("code")
 
 A, B, C = (Message(text) for text in (b"a", b"b", b"c"))
 ONE, TWO, THREE = (client_frame(text) for text in (b"one", b"two", b"three"))
@@ -867,7 +870,7 @@ def test_long_texts() -> None:
 @pytest.mark.skipif(
     not hasattr(websocket, "USES_NVX"), reason="this Autobahn does not tell whether it uses NVX"
 )
-def test_long_texts_without_the_native_masker() -> None:
+def test_long_texts_without_native_code() -> None:
     script = (
         "import autobahn.websocket as websocket, tests.websocket.test_fastpath as test_fast\n"
         "assert not websocket.USES_NVX\n"
@@ -876,7 +879,7 @@ def test_long_texts_without_the_native_masker() -> None:
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=Path(__file__).parents[2],
-        env=os.environ | {"AUTOBAHN_USE_NVX": "0"},
+        env=os.environ | {"AUTOBAHN_USE_NVX": "0", VARIABLE: "1"},
         capture_output=True,
         text=True,
         timeout=60,

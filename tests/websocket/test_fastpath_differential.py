@@ -26,6 +26,8 @@ from acebase_ipc.websocket.fastpath import WebSocketConnection
 from acebase_ipc.websocket.incoming import FEED
 from tests.wire import MemoryTransport, Recorder, RecorderFactory, connect, lose
 
+pytestmark = pytest.mark.usefixtures("code")
+
 SHORT_LIMIT, LONG_LIMIT = 130, 2100
 
 ECHO, LEAVE = "echo", "leave"

@@ -26,6 +26,7 @@ from acebase_ipc.admin.counts import MetricsObserver
 from acebase_ipc.admin.history import History
 from acebase_ipc.errors import ConfigError
 from acebase_ipc.http.tokens import Tokens
+from acebase_ipc.protocol.native import IS_NATIVE
 from acebase_ipc.relay.events import Observer, Observers
 from acebase_ipc.relay.lock_table import LockTable
 from acebase_ipc.server.admin import Admin, Control
@@ -314,9 +315,10 @@ class AceBaseIPCServer(Service):
         if config.limits.max_payload is None:
             source = f"the default {'with' if config.is_secure else 'without'} TLS"
         log.info(
-            "acebase-ipc {version}: token {token}, maxPayload {max_payload} UTF-16 code units"
-            " ({source})",
+            "acebase-ipc {version} ({code}): token {token}, maxPayload {max_payload} UTF-16 code"
+            " units ({source})",
             version=__version__,
+            code="C extension" if IS_NATIVE else "pure Python",
             token="required" if self._parts.access.tokens.required else "not required",
             max_payload=limits.payload_limit,
             source=source,

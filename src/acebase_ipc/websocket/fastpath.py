@@ -30,7 +30,7 @@ from zope.interface import implementer
 
 from acebase_ipc.addresses import format_address
 from acebase_ipc.protocol.errors import MessageRefused
-from acebase_ipc.protocol.frames import frame_payload, split, text_frame
+from acebase_ipc.protocol.frames import frame_payload, split, text_frame, text_frames
 from acebase_ipc.protocol.messages import Message
 from acebase_ipc.relay.limits import KIB
 from acebase_ipc.relay.traffic import Traffic
@@ -439,7 +439,7 @@ class WebSocketConnection(_autobahn.ServerProtocol):
         batch = self._batch
         if not batch:
             self.factory.coalescer.flush_soon(self)
-        frames = [text_frame(each) for each in texts]
+        frames = text_frames(texts)
         batch += frames
         self._batched_bytes += sum(map(len, frames))
         if self._batched_bytes >= BATCH:

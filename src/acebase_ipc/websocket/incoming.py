@@ -20,6 +20,7 @@ from acebase_ipc.protocol.frames import (
     take_control,
     unmask,
 )
+from acebase_ipc.protocol.native import IS_NATIVE
 from acebase_ipc.relay.work import SLICE
 from acebase_ipc.websocket import _autobahn
 
@@ -42,15 +43,17 @@ FRAGMENT_OVERHEAD: Final = 100
 """Bytes that a fragment uses beside its payload."""
 
 
-def unmask_natively(payload: bytes, key: bytes) -> bytes:
+def unmask_by_autobahn(payload: bytes, key: bytes) -> bytes:
     """Remove the mask *key* from a *payload* by Autobahn's native code."""
     unmasked: bytes = create_xor_masker(key, len(payload)).process(payload)
     return unmasked
 
 
-unmask_long = unmask_natively if getattr(websocket, "USES_NVX", False) else unmask
+_NEEDS_AUTOBAHN = not IS_NATIVE and getattr(websocket, "USES_NVX", False)
+
+unmask_long = unmask_by_autobahn if _NEEDS_AUTOBAHN else unmask
 """Removes the mask of payloads of 1 KiB and more. Without its native code Autobahn takes
-100 times as long."""
+100 times as long as our Python, and with it 5 times as long as our C extension (16 KB)."""
 
 
 class Connection(Protocol):

@@ -43,6 +43,7 @@ class Transport:
         self.room: float = float("inf")
         self.sent = bytearray()
         self.written = bytearray()
+        self.no_delay = False
         self.reason: Exception | None = None
         self.told = False
         self.reading = True
@@ -92,7 +93,8 @@ class Transport:
     def stopProducing(self) -> None:
         self.loseConnection()
 
-    def setTcpNoDelay(self, enabled: bool) -> None: ...
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        self.no_delay = enabled
 
     def getPeer(self) -> IPv4Address:
         return IPv4Address("TCP", "127.0.0.1", 9163)

@@ -86,6 +86,9 @@ class TestHandshake:
         assert "Host: [::1]:1" in headers
         assert "Authorization: Bearer s3cret" in headers
 
+    def test_a_message_waits_for_no_other(self) -> None:
+        assert Played().server.transport.no_delay
+
     def test_without_a_token_there_is_none(self) -> None:
         assert "Authorization" not in Played().server.request
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
@@ -113,6 +114,8 @@ class ClientConnection(WebSocketClientProtocol):
     def connectionMade(self) -> None:
         """Send the handshake."""
         self._head = bytearray()
+        with suppress(AttributeError, OSError):  # it is not TCP
+            self.transport.setTcpNoDelay(True)  # otherwise a message may wait 40 ms for another
         self._wait(HANDSHAKE_TIMEOUT, self._handshake_timed_out)
         self.factory.observer.connection_made(self)
         super().connectionMade()

@@ -6,6 +6,8 @@ VENV ?= .venv
 # Options of the relay for "make run", of the benchmark for "make bench" and "make bench-attacks",
 # or of the example for "make cluster", e.g. ARGS='--token secret'.
 ARGS ?=
+# Where Python keeps no compiled modules, each process that a test starts compiles the relay again.
+unexport PYTHONDONTWRITEBYTECODE
 # Options and paths for pytest, e.g. PYTEST_ARGS='-x tests/relay/test_router.py'. With them the
 # tests run in a single process, so that -s and --pdb work.
 PYTEST_ARGS ?=
@@ -14,6 +16,8 @@ NPM ?= npm
 SECONDS ?= 60
 SEED ?=
 TARGET ?=
+# Of the npm package acebase, for "make test-acebase-versions".
+VERSIONS ?= 1.12.3 1.18.0 1.25.2 latest
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -30,14 +34,16 @@ SPHINX := ^\.\. (toctree|auto|literalinclude|include)|:(class|func|doc|ref):`
 # npm writes this file when it installs: it lists what "npm ci" installed.
 NODE_MODULES := $(ACEBASE)/node_modules/.package-lock.json
 
-# A run of all tests uses one process for each core, and has to cover the code. Tests of one file
-# stay in one process: they may share a relay. In the order of their paths, the slow files come
-# early; pytest-xdist would begin with the files of many short tests.
+# A run of all tests uses one process more than there are cores, since many tests wait for others,
+# and has to cover the code. Tests of one file stay in one process: they may share a relay. In the
+# order of their paths, the slow files come early; pytest-xdist would begin with the files of many
+# short tests.
 COVERAGE := --cov --cov-report=term-missing:skip-covered
 ifneq ($(strip $(PYTEST_ARGS)),)
 COVERAGE += --cov-fail-under=0
 else
-PARALLEL := --numprocesses=auto --dist=loadfile --no-loadscope-reorder
+PARALLEL = --numprocesses=$(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) \
+    --dist=loadfile --no-loadscope-reorder
 endif
 
 # The minor versions of Python in setup.cfg's classifiers, and the first interpreter found of each.
@@ -52,7 +58,8 @@ done)
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help run cluster test test-pythons test-trunk test-images lint docs linkcheck package deb \
-        bench bench-attacks soak soak-acebase conformance fuzz fuzz-native screenshots node-modules clean \
+        bench bench-acebase bench-attacks test-acebase test-acebase-versions soak soak-acebase \
+        conformance fuzz fuzz-native screenshots node-modules clean \
         docs/limits.rst docs/events.rst docs/metrics.rst docs/options.rst contrib/acebase-ipc.toml
 
 help: ## Show this list
@@ -120,14 +127,39 @@ test-images: $(VENV)/.test ## Build the image and the Debian package in new syst
 bench: $(VENV)/.bench ## Measure the relay against a plain Autobahn relay, 10 minutes (ARGS='--quick' for 1)
 	@$(BIN)/python -m bench.run $(ARGS)
 
+bench-acebase: $(VENV)/.test node-modules ## Measure the writes and reads of real AceBase clusters, 15 minutes (ARGS='--quick' for half a minute)
+	@$(BIN)/python -m bench.acebase $(ARGS)
+
 bench-attacks: $(VENV)/.test ## Attack the relay and measure the others' round trips, 5 minutes (ARGS='--quick' for 2)
 	@$(BIN)/python -m bench.attacks $(ARGS)
 
-soak: $(VENV)/.test ## Run 200 misbehaving peers for SECONDS and account for every message (SEED=..., HAND_OVER=5)
-	@$(BIN)/python -m tests.soak.run --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) \
-	    $(if $(HAND_OVER),--hand-over $(HAND_OVER))
+# These turn lock sessions on and off by themselves.
+IN_BOTH_MODES := tests/acebase/test_lock_sessions.py tests/acebase/test_same_work.py
+test-acebase: $(VENV)/.test node-modules ## Run the tests with AceBase with lock sessions and without, and 10,000 operations (SEED=...)
+	$(BIN)/python -m pytest $(PARALLEL) tests/acebase
+	ACEBASE_IPC_NO_LOCK_SESSIONS=1 $(BIN)/python -m pytest $(PARALLEL) tests/acebase \
+	    $(IN_BOTH_MODES:%=--ignore=%)
+	@$(BIN)/python -m tests.acebase.same_work $(if $(SEED),--seed $(SEED))
 
-soak-acebase: $(VENV)/.test node-modules ## Run real AceBase clusters for SECONDS and kill their processes (SEED=...)
+# Each version is installed in a directory of its own, with the oldest acebase-core that it accepts:
+# 1.12.3 does not work with newer ones.
+NPM_INSTALL = $(NPM) install --no-audit --no-fund --no-update-notifier --loglevel=error --prefix
+test-acebase-versions: $(VENV)/.test node-modules ## Run a cluster of each of VERSIONS of the npm package acebase
+	@for version in $(VERSIONS); do \
+	    directory=$(CURDIR)/build/acebase/$$version; \
+	    $(NPM_INSTALL) $$directory acebase@$$version ws@8 || exit; \
+	    core=$$(node -p "require('$$directory/node_modules/acebase/package.json') \
+	        .dependencies['acebase-core'].replace('^', '')") || exit; \
+	    $(NPM_INSTALL) $$directory acebase-core@$$core || exit; \
+	    TEST_ACEBASE=$$directory $(BIN)/python -m pytest \
+	        $(IN_BOTH_MODES) tests/acebase/test_cluster.py || exit; \
+	done
+
+soak: $(VENV)/.test ## Run 200 misbehaving peers for SECONDS and account for every message (SEED=..., HAND_OVER=5, RESTART=5)
+	@$(BIN)/python -m tests.soak.run --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) \
+	    $(if $(HAND_OVER),--hand-over $(HAND_OVER)) $(if $(RESTART),--restart $(RESTART))
+
+soak-acebase: $(VENV)/.test node-modules ## Run real AceBase clusters for SECONDS, with lock sessions and without, and kill processes (SEED=...)
 	@$(BIN)/python -m tests.soak.acebase --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 conformance: $(VENV)/.run ## Run the Autobahn TestSuite against the WebSocket (needs Python 2.7)

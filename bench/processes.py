@@ -98,6 +98,12 @@ def pin(pid: int, core: int | None) -> None:
         os.sched_setaffinity(pid, {core})
 
 
+def cpu_seconds(pid: int) -> float:
+    """Seconds of CPU time that a process has used so far, user and system."""
+    values = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def two_cores() -> tuple[int | None, int | None]:
     """A core for the server and one for the generator; none on a machine with a single core."""
     cores = sorted(os.sched_getaffinity(0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
@@ -228,12 +228,7 @@ def describe(results: Results) -> str:
 
 def rst_table(results: Results) -> str:
     """The paragraph and the table as reStructuredText."""
-    text = [describe(results), "", ".. list-table::", "   :header-rows: 1", ""]
-    for row in [HEADERS, *lines(results)]:
-        text += [
-            f"   {'  ' if column else '* '}- {cell}".rstrip() for column, cell in enumerate(row)
-        ]
-    return "\n".join(text)
+    return "\n".join([describe(results), "", *list_table([HEADERS, *lines(results)])])
 
 
 def update_document(document: str, results: Results) -> str:
@@ -241,8 +236,26 @@ def update_document(document: str, results: Results) -> str:
 
     :raises ValueError: if a comment is missing.
     """
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"the document needs two lines: {BEGIN!r} and {END!r}")
-    return f"{before}{BEGIN}\n\n{rst_table(results)}\n\n{END}{after}"
+    return replace_between(document, BEGIN, END, rst_table(results))
+
+
+def replace_between(document: str, begin: str, end: str, text: str) -> str:
+    """*document* with what is between its lines *begin* and *end* replaced by *text*.
+
+    :raises ValueError: if one of the lines is missing.
+    """
+    before, found, rest = document.partition(begin)
+    _, last, after = rest.partition(end)
+    if not (found and last):
+        raise ValueError(f"the document needs two lines: {begin!r} and {end!r}")
+    return f"{before}{begin}\n\n{text}\n\n{end}{after}"
+
+
+def list_table(rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table in reStructuredText, of which the first of *rows* is the head."""
+    text = [".. list-table::", "   :header-rows: 1", ""]
+    for row in rows:
+        text += [
+            f"   {'  ' if column else '* '}- {cell}".rstrip() for column, cell in enumerate(row)
+        ]
+    return text

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from bench.processes import ROOT, BenchError, pin
+from bench.processes import ROOT, BenchError, cpu_seconds, pin
 
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
@@ -69,8 +69,7 @@ class Server:
 
     def cpu(self) -> float:
         """Seconds of CPU time used so far, user and system."""
-        values = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(values[11]) + int(values[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds(self.pid)
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,6 +199,8 @@ ADVICE = {
         "Nothing: the writes that have waited for this lock continue. If repeated: find out why"
         " the master loses its connection."
     ),
+    "ReleaseFailed": "Nothing, if writes go on. If they hang, restart the master. It happens when a"
+    " master was replaced without a word to the relay; if it is repeated, report it.",
     "LockHeldLong": (
         "Look at the process that holds the lock: it is blocked, or waits for something in a"
         " transaction. If it does not continue, restart it: the relay then releases its locks."

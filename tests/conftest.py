@@ -7,6 +7,7 @@ import re
 import signal
 from collections.abc import Generator, Iterator
 from importlib.metadata import requires, version
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -25,6 +26,23 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "unhurried"))
 # The shell lets its background jobs ignore SIGINT, and they the processes that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+_TESTS = Path(__file__).parent
+# They run little of the relay, or in other processes.
+_UNTRACED = {
+    *("acebase", "browser", "integration", "operation", "packaging"),
+    *("test_docs.py", "test_docs_names.py", "test_floors.py"),
+}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Measure no coverage where it is not worth its time: code that is traced takes three times."""
+    if config.pluginmanager.hasplugin("_cov"):
+        for item in items:
+            first, *_ = item.path.relative_to(_TESTS).parts
+            if first in _UNTRACED:
+                item.add_marker(pytest.mark.no_cover)
 
 
 def pytest_report_header() -> str:

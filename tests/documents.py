@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from docutils import nodes
@@ -31,8 +32,9 @@ class Block:
     text: str
 
 
+@cache
 def parse(path: Path) -> nodes.document:
-    """Parse a document as plain docutils does.
+    """Parse a document as plain docutils does; the same one is returned each time.
 
     :raises docutils.utils.SystemMessage: at a warning or an error.
     """

@@ -6,6 +6,7 @@ import builtins
 import json
 import re
 from collections.abc import Iterator
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -74,6 +75,7 @@ KNOWN_OPTIONS = {
 }
 
 
+@cache
 def literals(path: Path) -> list[str]:
     """What a document shows as code, in the text and in blocks."""
     if path not in PLAIN:

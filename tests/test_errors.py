@@ -35,7 +35,7 @@ from acebase_ipc.protocol.errors import (
     UnsupportedVersion,
 )
 from acebase_ipc.relay import errors as relay_errors
-from acebase_ipc.relay.errors import AmbiguousPeer, NotAPeer, NotFound, Overloaded
+from acebase_ipc.relay.errors import AmbiguousPeer, HistoryGap, NotAPeer, NotFound, Overloaded
 
 # All classes of the module, each with what the contract wants.
 REQUESTS: list[tuple[RequestRefused, int, str]] = [
@@ -52,6 +52,11 @@ REQUESTS: list[tuple[RequestRefused, int, str]] = [
     (AmbiguousPeer(), 409, "Several databases have a peer of this id: name the database"),
     (NotFound(), 404, "Not found"),
     (NotFound("No such message"), 404, "No such message"),
+    (
+        HistoryGap(),
+        410,
+        "Changes after this cursor are not known: read the database, and begin without a cursor",
+    ),
     (MethodNotAllowed(), 405, "Method not allowed"),
     (BadRequest("The method is not a token"), 400, "The method is not a token"),
     (HeadTooLarge(), 431, "The request line and headers are too large"),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from acebase_ipc.peer.peer import AceBasePeer
     from acebase_ipc.protocol.dialect import Dialect
     from acebase_ipc.relay.limits import Limits
-    from acebase_ipc.relay.peers import Client
+    from acebase_ipc.server.clients import Client
     from acebase_ipc.server.config import AceBaseIPCServerConfig, SSLConfig
     from acebase_ipc.server.service import AceBaseIPCServer
 
@@ -38,7 +38,7 @@ _MODULES = {
     "AceBaseIPCServer": "server.service",
     "AceBaseIPCServerConfig": "server.config",
     "AceBasePeer": "peer.peer",
-    "Client": "relay.peers",
+    "Client": "server.clients",
     "ClientError": "client.errors",
     "ConfigError": "errors",
     "Dialect": "protocol.dialect",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 from importlib.util import find_spec
@@ -39,6 +40,7 @@ def main() -> None:
 
 
 def _serve() -> NoReturn:
+    gc.disable()  # of what is imported nothing is garbage; the daemon enables it when it is ready
     # They would end the process. Nothing is missed: neither the configuration has been read yet,
     # nor has a log been written.
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):

@@ -17,6 +17,7 @@ Every refusal is one of these, and carries what the client is told::
     │   ├── MethodNotAllowed    405
     │   ├── AmbiguousPeer       409       several databases have a peer of that id
     │   ├── ConflictingId         409       another living process has this id
+    │   ├── HistoryGap          410       changes after a cursor are not known any more
     │   ├── RequestTooLarge     413
     │   ├── UpgradeRequired     426
     │   ├── HeadTooLarge        431       the request line and headers

@@ -24,6 +24,7 @@
  */
 
 const { createHash, randomUUID } = require('node:crypto');
+const { createRequire } = require('node:module');
 
 const LONG_TEXT = 1000; // UTF-16 units; of a longer text only length and digest are reported
 
@@ -51,8 +52,10 @@ if (options.survives) {
 }
 
 const path = require('node:path');
-const { AceBase } = require('acebase');
-const distribution = path.dirname(require.resolve('acebase'));
+// TEST_ACEBASE is a directory in which another version of the package is installed.
+const installed = createRequire(path.join(process.env.TEST_ACEBASE || __dirname, 'package.json'));
+const { AceBase } = installed('acebase');
+const distribution = path.dirname(installed.resolve('acebase'));
 const { RemoteIPCPeer } = require(path.join(distribution, 'ipc', 'remote.js'));
 
 // -- time -------------------------------------------------------------------------------------------
@@ -113,6 +116,7 @@ if (options.opensAfter) {
 
 // -- the wire, observed ---------------------------------------------------------------------
 
+// The messages by their kind, and requests by what they are for, too: 'request', 'request kit.add'.
 // `announced`: arrivals and departures in order, as [kind, id]: ['connect', 'x'], ['hello', 'x'], …
 const wire = { received: {}, sent: {}, announced: [] };
 const waiting = []; // { holds: () => boolean, resolve }
@@ -125,6 +129,10 @@ const kindOf = (text) => /^(?:to:[^;]*;)?(?:\{"type":"([^"]*)"|(\w+))/.exec(text
 const count = (counts, text) => {
     const kind = kindOf(text);
     counts[kind] = (counts[kind] || 0) + 1;
+    if (kind === 'request') {
+        const [, purpose] = /"data":\{"type":"([^"]*)"/.exec(text) || [];
+        counts[`request ${purpose}`] = (counts[`request ${purpose}`] || 0) + 1;
+    }
     return kind;
 };
 
@@ -337,6 +345,8 @@ const commands = {
     close: () => db.close().then(() => null),
 
     exit: ({ code }) => process.exit(code || 0),
+
+    ...require('./workloads.js')(db, ipc, digest),
 };
 
 const execute = async (line) => {

@@ -4,6 +4,8 @@ Its options, input and output are those of ``peer.js``. It can do less, having n
 database, and a few things else:
 
 * ``subscribe``, ``unsubscribe``, ``notify``, ``cut``, ``return``, ``close``;
+* ``follow``: tells the changes under a path, and of a gap;
+* ``received``: the number of events that have come;
 * ``request``: the answer is the ``repr()`` of the result;
 * ``notify_typed``: notifies everybody of :data:`TYPED`.
 
@@ -27,6 +29,8 @@ from twisted.logger import globalLogBeginner, textFileLogObserver
 from twisted.protocols.basic import LineOnlyReceiver
 from zope.interface import implementer
 
+from acebase_ipc.client.changes import Changes
+from acebase_ipc.client.errors import HistoryGap
 from acebase_ipc.peer.peer import AceBasePeer
 from acebase_ipc.protocol.envelopes import Event
 from acebase_ipc.protocol.values import PathReference, RegExp
@@ -95,6 +99,8 @@ class Program(LineOnlyReceiver):
         self._peer.on_request("double", lambda data, sender: {"double": 2 * data["number"]})
         self._peer.on_request("fail", self._fail)
         self._peer.on_request("typed", self._typed)
+        self._peer.client.on_message(self._count)
+        self._received = 0
         self._welcomes = 0
         self._waiting: list[Deferred[None]] = []
         self._peer.client.on_connected(self._welcomed)
@@ -136,6 +142,9 @@ class Program(LineOnlyReceiver):
         for each in waiting:
             each.callback(None)
 
+    def _count(self, text: str) -> None:
+        self._received += text.startswith('{"type":"event"')
+
     def _notified(self, data: Any, sender: str) -> None:
         match data:
             case {"type": "test", "value": value}:
@@ -161,6 +170,22 @@ class Program(LineOnlyReceiver):
 
     async def do_unsubscribe(self, path: str) -> None:
         self._peer.unsubscribe(path)
+
+    async def do_follow(self, path: str, since: str | None = None) -> None:
+        changes = self._peer.changes(path, since)
+        ensureDeferred(self._follow(path, changes))
+        await changes.when_ready()
+
+    async def _follow(self, path: str, changes: Changes) -> None:
+        try:
+            async for each in changes:
+                value = [[*each.target, each.value] for each in each.mutations]
+                self._tell(f"changes {path}", each.cursor, value, each.sender)
+        except HistoryGap:
+            self._tell(f"gap {path}", "", None, "")
+
+    async def do_received(self) -> int:
+        return self._received
 
     async def do_notify(self, value: Any) -> None:
         await self._peer.notify({"type": "test", "value": value})

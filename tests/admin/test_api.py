@@ -162,10 +162,10 @@ def furnish(relay: AdminRelay) -> dict[str, int]:
     """Let many peers wait for locks and for large messages."""
     worker, master = relay.join_acebase(worker_id(1)), relay.join_acebase(MASTER)
     for number in range(10):
-        asked = lock(worker.id, new_id())
+        asked = lock(worker.id, new_id(), f"t{number}")
         worker.say(asked)
         master.say(grant(body_of(asked), number))
-        worker.say(lock(worker.id, new_id()))
+        worker.say(lock(worker.id, new_id(), "waits"))
     alice, *_ = relay.join_all(*(f"peer{number}" for number in range(10)))
     for _ in range(3):
         alice.post("to:peer1;" + "x" * 20_000)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import cbor2
 import pytest
 from prometheus_client import ProcessCollector
 from prometheus_client.openmetrics import parser as openmetrics_parser
@@ -105,13 +106,19 @@ def post_too_large_a_message(relay: AdminRelay) -> None:
     assert relay.join("alice").post("x" * 300_000).status == 413
 
 
-def ask_for_a_lock(relay: AdminRelay, *, answer: bool = True) -> None:
+def ask_for_a_lock(relay: AdminRelay, *, answer: bool = True, more: int = 0) -> None:
     worker, master = relay.join_acebase(worker_id(1)), relay.join_acebase(MASTER)
     asked = lock(worker.id, new_id())
     worker.say(asked)
     relay.pass_time(0.5)
     if answer:
         master.say(grant(body_of(asked), 1))
+    for _ in range(more):
+        worker.say(lock(worker.id, new_id()))
+
+
+def ask_for_three_locks(relay: AdminRelay) -> None:
+    ask_for_a_lock(relay, more=2)
 
 
 def wait_for_a_lock(relay: AdminRelay) -> None:
@@ -168,6 +175,9 @@ CAUSES: list[tuple[Callable[[AdminRelay], object], str, dict[str, str], float]] 
     (ask_for_a_lock, "lock_wait_seconds_count", {}, 1),
     (ask_for_a_lock, "lock_wait_seconds_bucket", {"le": "0.5"}, 1),
     (ask_for_a_lock, "lock_wait_seconds_sum", {}, 0.5),
+    (ask_for_three_locks, "locks", DB, 3),
+    (ask_for_three_locks, "lock_answers_total", {"by": "master"}, 1),
+    (ask_for_three_locks, "lock_answers_total", {"by": "relay"}, 2),
     (wait_for_a_lock, "open_requests", DB, 1),
     (wait_for_a_lock, "lock_wait_seconds_count", {}, 0),
     (ask_an_absent_master, "awaiting_master_messages", DB, 1),
@@ -243,6 +253,28 @@ def test_counters_stay_when_a_database_has_left() -> None:
         assert figures("databases") == 0
         assert figures("messages_received_total", **DB) == 1
         assert figures("peers", database="shop_data", dialect="documented", state="connected") == 0
+
+
+def test_no_counter_falls_at_a_hand_over() -> None:
+    with AdminRelay() as relay, AdminRelay() as successor:
+        relay.pass_time(30)
+        for cause in (say, leave, is_refused, close_with_a_code_of_its_own, stay_connected):
+            cause(relay)
+        relay.cut_connections()
+        relay.pass_time(2)
+        state = relay.server.take_snapshot(relay.server.depart()).content
+        successor.server.adopt(
+            successor.server.arrive(), cbor2.loads(cbor2.dumps(state)), journal_lock=None
+        )
+        before, after = scrape(relay), scrape(successor)
+        counted = {
+            name: value
+            for name, value in before.samples.items()
+            if name[0].endswith(("_total", "_bucket", "_sum", "_count"))
+            and not name[0].startswith("process_")
+        }
+        assert {f"{PREFIX}events_total", f"{PREFIX}refusals_total"} < {name for name, _ in counted}
+        assert {name: after.samples.get(name) for name in counted} == counted
 
 
 @pytest.mark.parametrize("name", ['say "hi"', "back\\slash", "日本語", "a{b}=,c", "%25"])

@@ -180,6 +180,7 @@ COMMANDS = [
 ]
 
 
+@pytest.mark.no_cover  # it runs thousands of commands
 @pytest.mark.parametrize(
     ("name", "arguments"), COMMANDS, ids=["-".join((*each, name)) for name, each in COMMANDS]
 )

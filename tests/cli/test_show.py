@@ -72,7 +72,7 @@ def test_locks(command: Command, relay: Served, played: Cluster) -> None:
     table = command("--admin", relay.admin, "locks", DATABASE, "--json").json
 
     held = next(line for line in shown.lines if line.startswith(played.holder.id)).split()
-    assert held[1:4] == ["5", "write", "books/[1]"]
+    assert held[1:5] == ["5", "master", "write", "books/[1]"]
     assert held[-2:] == ["transactNode", "t1"]
     waits = next(line for line in shown.lines if line.startswith(played.waiter.id)).split()
     assert waits[1:4] == ["lock-request", "write", "authors"]

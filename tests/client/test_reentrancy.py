@@ -259,6 +259,7 @@ ACTS = [
 ]
 
 
+@pytest.mark.no_cover  # nothing that other tests do not run
 @pytest.mark.parametrize("act", ACTS, ids=lambda act: act.__name__)
 @pytest.mark.parametrize("called", CALLED, ids=lambda called: called.__name__)
 def test_anything_can_be_done_from_any_call(

@@ -37,6 +37,7 @@ from acebase_ipc.client.errors import (
     TooLargeForRelay,
     VersionRejected,
 )
+from acebase_ipc.client.iterators import Messages
 from acebase_ipc.client.reconnect import retry_delay
 from acebase_ipc.relay.limits import Limits
 from acebase_ipc.testing import DATABASE
@@ -563,6 +564,27 @@ class TestReceiving:
         network.settle()
         assert heard == ["x", "x"]
         assert not bobby._traffic._awaited
+
+    def test_each_message_goes_to_the_iterators_first_and_then_to_the_callbacks(
+        self, network: RelayNetwork
+    ) -> None:
+        alice, bobby = network.started("alice"), network.started("bobby")
+        heard: list[str] = []
+
+        async def read(name: str, messages: Messages) -> None:
+            for _ in range(2):
+                heard.append(name + await messages.__anext__())
+
+        bobby.on_message(lambda message: heard.append("first callback " + message))
+        iterators = {f"iterator {number} ": bobby.messages() for number in range(20)}
+        for name, messages in reversed(iterators.items()):
+            Deferred.fromCoroutine(read(name, messages))
+        bobby.on_message(lambda message: heard.append("second callback " + message))
+        for each in ("1", "2"):
+            alice.send(each)
+        network.settle()
+        names = [*iterators, "first callback ", "second callback "]
+        assert heard == [name + each for each in ("1", "2") for name in names]
 
     def test_an_iterator_that_is_dropped_is_forgotten(self, network: RelayNetwork) -> None:
         client = network.started()

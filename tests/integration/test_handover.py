@@ -248,6 +248,33 @@ def test_a_message_that_is_posted_meanwhile_arrives() -> None:
         relay.wait_handed_over()
 
 
+def test_a_download_is_completed_and_the_successor_knows(tmp_path: Path) -> None:
+    admin, text = tmp_path / "admin.sock", "x" * 12_000_000  # more than the sockets hold
+    options = ("--admin", endpoint("unix", str(admin)))
+    with (
+        Upgraded(on_loopback(), options=options) as relay,
+        peers(relay.address, "reader", "writer") as (reader, _),
+        RawClient(relay.address, receive_buffer=200_000) as client,
+    ):
+        head = post_head("/library/send?id=writer", f"Content-Length: {len(text) + 10}")
+        with RawClient(relay.address) as writer:
+            writer.send(head + b"to:reader;" + text.encode())
+            assert writer.read_answer() == (200, "ok")
+        reader.read_until(b"get:")
+        reader.send(client_frame("ping"))
+        message = reader.read_until(b"\x81\x04pong").decode()
+        client.send(f"GET /library/receive?id=reader&msg={message} HTTP/1.1\r\n".encode())
+        client.send(b"Host: 127.0.0.1\r\n\r\n")
+        client.socket.recv(1, socket.MSG_PEEK)
+        os.kill(relay.present, signal.SIGUSR2)
+        relay.wait_for("ready", partial(has, "#info] ready", 2))
+        assert client.read_answer() == (200, text)
+        relay.wait_handed_over()
+        with RawClient(Address(path=str(admin))) as scraper:
+            scraper.send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            scraper.read_until(b"acebase_ipc_large_message_downloads_total 1.0")
+
+
 def test_a_successor_that_cannot_start_changes_nothing(tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text('log_level = "info"\n')
@@ -268,6 +295,15 @@ def test_a_successor_that_cannot_start_changes_nothing(tmp_path: Path) -> None:
             say(writer, reader, "reader", "here too")
         os.kill(relay.present, signal.SIGTERM)
         relay.wait_ended()
+        relay.end = lambda: None  # type: ignore[method-assign]
+
+
+def test_a_relay_that_is_stopped_meanwhile_has_no_successor() -> None:
+    with Upgraded(on_loopback()) as relay, peers(relay.address, "reader"):
+        os.kill(relay.present, signal.SIGUSR2)
+        os.kill(relay.present, signal.SIGTERM)
+        relay.wait_ended()  # the successor writes to the same output
+        assert "nothing is taken over: it is about to stop" in relay.log
         relay.end = lambda: None  # type: ignore[method-assign]
 
 

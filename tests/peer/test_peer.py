@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
 from twisted.python.failure import Failure
 
+from acebase_ipc.client.changes import Changes
 from acebase_ipc.client.errors import (
     ClientStopped,
     NotConnected,
@@ -104,6 +105,9 @@ class FakeClient:
         self.pings.append(Deferred())
         self.sent.append((None, "ping"))
         return self.pings[-1]
+
+    def changes(self, path: str, since: str | None = None) -> Changes:
+        raise NotImplementedError
 
     def on_message(self, callback: Callable[[str], object]) -> Callable[[], None]:
         return self._on("message", callback)

@@ -209,6 +209,7 @@ class Core:
         self,
         introduce: bool = True,
         lock_recovery: bool = True,
+        lock_sessions: bool = True,
         journal: Journal | None = None,
         in_steps: Callable[[Callable[[], bool]], object] = do_at_once,
         **limits: Any,
@@ -221,6 +222,7 @@ class Core:
             self,
             introduce,
             lock_recovery,
+            lock_sessions,
             journal,
             in_steps=in_steps,
         )

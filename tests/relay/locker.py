@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from itertools import count
 from typing import Any
@@ -304,6 +304,7 @@ def granted_id(text: str) -> int:
 class Held:
     """A lock that a worker believes to hold.
 
+    :ivar expires: until when, in milliseconds since 1970.
     :ivar is_moving: whether it has asked for its move to the parent.
     """
 
@@ -312,6 +313,7 @@ class Held:
     path: str
     write: bool
     comment: str
+    expires: int
     is_moving: bool = False
 
 
@@ -321,6 +323,7 @@ class Asked:
 
     :ivar held: the lock that it is about.
     :ivar is_lost: whether it, or its answer, was lost with the worker's connection.
+    :ivar free: the worker's, when it was made.
     """
 
     kind: str
@@ -328,6 +331,7 @@ class Asked:
     data: Message
     held: Held | None = None
     is_lost: bool = False
+    free: dict[str, int] = field(default_factory=dict)
 
     @property
     def is_about_lock(self) -> bool:
@@ -354,9 +358,12 @@ class Worker:
     :ivar held: the locks that it believes to hold.
     :ivar asked: the requests that wait for an answer, by id.
     :ivar history: all requests, by id.
+    :ivar masters: how many masters have arrived.
+    :ivar free: the transactions that have no lock any more, and wait for none; of each, how many
+        masters had arrived when it released the last.
     """
 
-    def __init__(self, serial: int) -> None:
+    def __init__(self, serial: int, masters: int) -> None:
         self.id = f"w{serial:023}"
         self.line: Line | None = None
         self.lives = True
@@ -364,6 +371,8 @@ class Worker:
         self.held: list[Held] = []
         self.asked: dict[str, Asked] = {}
         self.history: dict[str, Asked] = {}
+        self.masters = masters
+        self.free: dict[str, int] = {}
         self._serials = count(1)
         self._serial = serial
 
@@ -381,7 +390,7 @@ class Worker:
         message = {"type": kind, "id": request, "from": self.id, "to": MASTER, "data": data}
         if kind == "request":
             message = {"type": kind, "from": self.id, "to": MASTER, "id": request, "data": data}
-        asked = Asked(kind, write(message), data, held)
+        asked = Asked(kind, write(message), data, held, free=dict(self.free))
         self.asked[request] = self.history[request] = asked
         asked.is_lost = not self.say(f"to:{MASTER};{asked.text}")
         return asked
@@ -394,11 +403,16 @@ class Worker:
         return self.line is not None and self.line.say(text)
 
     def lock(self, tid: str, path: str, write: bool, comment: str) -> None:
+        self.free.pop(tid, None)
         self.ask("lock-request", {"path": path, "tid": tid, "write": write, "comment": comment})
 
     def release(self, held: Held) -> None:
         self.held.remove(held)
-        self.ask("unlock-request", {"id": held.id}, held)
+        asked = self.ask("unlock-request", {"id": held.id}, held)
+        needed = [each.tid for each in self.held]
+        needed += [each.data["tid"] for each in self.asked.values() if "tid" in each.data]
+        if not asked.is_lost and held.tid not in needed:
+            self.free[held.tid] = self.masters
 
     def move(self, held: Held) -> None:
         held.is_moving = True
@@ -458,5 +472,5 @@ class Worker:
     def _hold(self, data: Message) -> None:
         known = [each.id for each in self.held]
         assert data["id"] not in known, f"it knows another lock as {data['id']}: {known}"
-        wanted = ("id", "tid", "path", "write", "comment")
+        wanted = ("id", "tid", "path", "write", "comment", "expires")
         self.held.append(Held(**{name: data[name] for name in wanted}))

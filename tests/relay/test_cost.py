@@ -21,6 +21,7 @@ from tests.relay.locks import (
     body_of,
     grant,
     lock,
+    move,
     new_id,
     released,
     to_master,
@@ -221,10 +222,11 @@ def test_a_broadcast_that_suspended_peers_all_keep() -> None:
     check_linear(prepare)
 
 
+@pytest.mark.parametrize("has_sessions", [True, False])
 def test_requests_and_answers_of_published_clients_take_the_short_path(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, has_sessions: bool
 ) -> None:
-    core = Core(introduce=False, master_warmup=0)
+    core = Core(introduce=False, lock_sessions=has_sessions, master_warmup=0)
     master, worker = core.join_acebase(MASTER), core.join_acebase(worker_id(1))
     others: list[str] = []
     first = to_master(worker.peer.client_id, "request", {"type": "x"}, new_id())
@@ -232,15 +234,25 @@ def test_requests_and_answers_of_published_clients_take_the_short_path(
     master.says(answer(body_of(first), {"ok": True}))
     for name in ("requested", "answered"):
         monkeypatch.setattr(LockRecovery, name, lambda *_, name=name: others.append(name))
+    client_id = worker.peer.client_id
+    core.hush()
     for number in range(1, 500):
-        asked = lock(worker.peer.client_id, new_id())
+        asked = lock(client_id, new_id())
         worker.says(asked)
         master.says(grant(body_of(asked), number))
-        other = to_master(worker.peer.client_id, "request", {"type": "x"}, new_id())
+        other = to_master(client_id, "request", {"type": "x"}, new_id())
         worker.says(other)
         master.says(answer(body_of(other), {"ok": True}))
-        asked = unlock(worker.peer.client_id, new_id(), number)
-        worker.says(asked)
-        master.says(released(body_of(asked)))
+        if has_sessions:
+            worker.says(lock(client_id, new_id()))
+            own = json.loads(worker.hears()[-1])["data"]["id"]
+            worker.says(move(client_id, new_id(), own), unlock(client_id, new_id(), own))
+        worker.says(unlock(client_id, new_id(), number))
+        *requests, release = master.hears()
+        master.says(released(release))
+        assert len(requests) == 2
     assert others == []
     assert core.relay.locks(DATABASE).locks == ()
+    assert core.relay.lock_sessions.answered == 2 * 499 * has_sessions
+    assert master.peer.database.ledger
+    assert master.peer.database.ledger.own == {}

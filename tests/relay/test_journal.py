@@ -215,11 +215,47 @@ def test_a_lock_that_is_about_to_be_released_is_freed_once_more(scene: Scene) ->
 
 def test_a_lock_that_was_released_is_not_asked_for(scene: Scene) -> None:
     scene.holds(W1, 200)
-    scene.master.says(released(scene.asks(W1, unlock(W1, new_id(), 200))))
+    scene.master.hears()
+    scene.asks(W1, unlock(W1, new_id(), 200))
+    (release,) = scene.master.hears()
+    scene.master.says(released(release))
     scene.crash()
     scene.returns(W1)
     scene.master_returns()
     assert scene.asked() == []
+
+
+def test_a_lock_that_is_about_to_be_released_is_not_mistaken_for_a_later_one(
+    scene: Scene,
+) -> None:
+    scene.holds(W1, 200)
+    scene.asks(W1, unlock(W1, new_id(), 200))
+    scene.master.is_lost()
+    scene.master_returns()
+    (question, again) = scene.asked()
+    scene.holds(W1, 200, tid="t2")  # a new process counts from 1
+    scene.master.says(answer(json.dumps(question), reason="reading 'lock'"))
+    scene.asked()
+    scene.master.says(grant(json.dumps(again), 3))
+    (release,) = scene.asked()
+    assert release["data"] == {"id": 3}
+    scene.master.says(released(json.dumps(release)))
+    (worker,) = (each for each in scene.left_workers() if each.client_id == W1)
+    assert [(each.id, each.master_id) for each in worker.locks] == [(200, 200)]
+
+
+def test_locks_of_the_relays_own_need_no_journal(scene: Scene) -> None:
+    scene.holds(W1, 200)
+    noted = list(scene.journal.records)
+    scene.asks(W1, lock(W1, new_id()))
+    own = scene.core.relay.locks(DATABASE).locks[-1].id
+    scene.asks(W1, unlock(W1, new_id(), 200))
+    assert scene.journal.records == noted, "the master keeps the lock"
+    scene.asks(W1, unlock(W1, new_id(), own))
+    scene.crash()
+    scene.returns(W1)
+    scene.master_returns()
+    assert scene.serve({200: "t1"}, 200) == {}
 
 
 @pytest.mark.parametrize("lost", [201, 207])

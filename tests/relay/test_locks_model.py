@@ -5,12 +5,18 @@ connections, return, or stop reading at any time. At any time
 
 * no two workers believe to hold locks of which one excludes the other;
 * no answer arrives twice, or at a worker that has not asked; no release frees another lock;
-* the relay's table has all locks that workers believe to hold.
+* the relay's table has all locks that workers believe to hold;
+* what a worker is granted, whether by the master or by the relay itself, AceBase's own locker
+  (:func:`could_be_granted`) could have granted;
+* the master has a lock that covers each one that the relay has granted itself, and has never
+  received an id of the relay's own;
+* a lock that a worker has released is released at the master before the master receives the
+  worker's next request, unless the master has changed meanwhile.
 
 In the end, when all that still live are connected and read,
 
 * all requests are answered, except for locks that a living worker holds;
-* nothing at the master belongs to the dead;
+* nothing at the master belongs to the dead, or to a transaction that has no lock any more;
 * the relay's table has exactly the locks that workers hold, and nothing when they hold none.
 
 What no relay can prevent is excluded:
@@ -35,6 +41,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from itertools import combinations, cycle
 from typing import TypeVar
 
@@ -43,6 +50,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from acebase_ipc.protocol.errors import RequestRefused
+from acebase_ipc.relay.lock_sessions import OWN_LOCK_IDS
 from acebase_ipc.relay.peers import SessionState
 from tests.relay.core import DATABASE, MASTER, Core, bye
 from tests.relay.locker import (
@@ -95,13 +103,24 @@ choices = st.lists(st.tuples(index, st.sampled_from([False, False, True])), max_
 """Locks that are held, and whether to move them instead of releasing them."""
 
 
+def could_be_granted(wanted: Held, others: Iterable[Held]) -> bool:
+    """Whether AceBase's locker grants a lock while there are *others*, whatever their paths."""
+    return not any(other.tid != wanted.tid and (other.write or wanted.write) for other in others)
+
+
 class LocksMachine(RuleBasedStateMachine):
-    """A cluster whose processes and connections fail."""
+    """A cluster whose processes and connections fail.
+
+    :ivar lock_sessions: whether the relay answers requests about locks itself.
+    """
+
+    lock_sessions = True
 
     @initialize(introduce=st.booleans(), batching=st.booleans(), last_id=st.sampled_from([0, 500]))
     def begin(self, introduce: bool, batching: bool, last_id: int) -> None:
         self.core = Core(
             introduce,
+            lock_sessions=self.lock_sessions,
             session_timeout=SESSION,
             max_backlog=MAX_BACKLOG,
             max_payload=MAX_PAYLOAD,
@@ -114,6 +133,7 @@ class LocksMachine(RuleBasedStateMachine):
         self.leaks = False
         self.targets = cycle(TARGETS)
         self.freed: set[str] = set()
+        self.masters = 0
         self.start_master(last_id, False)
         for _ in range(3):
             self.start_worker()
@@ -144,6 +164,10 @@ class LocksMachine(RuleBasedStateMachine):
         if self.workers and DATABASE not in self.core.relay.registry.databases:
             self.leaks = True
         line = Line(self.core.join_acebase(client_id))
+        if client_id == MASTER:
+            self.masters += 1
+            for worker in self.workers:
+                worker.masters = self.masters
         line.process.connection.batching = self.batching
         return line
 
@@ -283,7 +307,7 @@ class LocksMachine(RuleBasedStateMachine):
 
     def start_worker(self) -> None:
         if len(self.living) < MOST_WORKERS:
-            self.workers.append(Worker(len(self.workers)))
+            self.workers.append(Worker(len(self.workers), self.masters))
             self.workers[-1].line = self.connect(self.workers[-1].id)
 
     @rule(wanted=wishes, turns=st.sampled_from([True, True, False]))
@@ -295,6 +319,25 @@ class LocksMachine(RuleBasedStateMachine):
                 worker.lock(worker.tids[tid], path, writes, comment)
         if turns:
             self.end_turn()
+
+    @rule(
+        which=index,
+        kinds=st.lists(kinds, min_size=2, max_size=4),
+        chosen=st.lists(index, max_size=4),
+        wanted=wishes,
+    )
+    def transact(
+        self, which: int, kinds: list[bool], chosen: list[int], wanted: list[tuple[int, int, bool]]
+    ) -> None:
+        """A worker takes several locks of one transaction, and releases some of its own."""
+        for writes in kinds:
+            self.lock([(which, 0, writes)], True)
+        worker = pick(self.living, which)
+        for each in chosen:
+            held = pick(free(worker), each) if worker else None
+            if worker and held:
+                worker.release(held)
+        self.lock(wanted, True)
 
     @rule(chosen=choices, turns=st.booleans())
     def release_or_move(self, chosen: list[tuple[int, bool]], turns: bool) -> None:
@@ -395,6 +438,7 @@ class LocksMachine(RuleBasedStateMachine):
             failed = worker.hear(text)
             if failed:
                 self.check_failure(failed, text)
+            self.check_grants(worker)
         return len(texts)
 
     @rule(
@@ -516,6 +560,7 @@ class LocksMachine(RuleBasedStateMachine):
         assert self.master.line
         assert message["id"] not in self.master.line.asked, f"it was asked twice: {text}"
         self.master.line.asked.add(message["id"])
+        assert message["data"].get("id", 0) < OWN_LOCK_IDS, text
         if message["from"].startswith(RELAY):
             assert message["type"] in ("lock-request", "unlock-request", "move-lock-request"), text
             return
@@ -525,7 +570,9 @@ class LocksMachine(RuleBasedStateMachine):
             assert message["type"] != "request", text
             tids = [message["data"]["tid"]] if message["type"] == "lock-request" else []
             assert set(tids) <= set(worker.tids), text
-        elif asked.held:
+            return
+        self.check_released(worker, asked)
+        if asked.held:
             message["data"]["id"] = asked.data["id"]
             assert write(message) == asked.text
         else:
@@ -533,6 +580,27 @@ class LocksMachine(RuleBasedStateMachine):
             if asked.data.get("type") == FREE:
                 assert message["id"] not in self.freed, "space must not be freed twice"
                 self.freed.add(message["id"])
+
+    def check_released(self, worker: Worker, asked: Asked) -> None:
+        """The master has released what *worker* had released before it asked this."""
+        assert self.master
+        released = {tid for tid, masters in asked.free.items() if masters == self.masters}
+        locked = {
+            each.tid
+            for each in self.master.locks
+            if each.owner == worker.id
+            and each.state is State.LOCKED
+            and not each.request.startswith(RELAY)  # to see which process the master is
+        }
+        assert self.leaks or not released & locked, (asked, locked)
+
+    def check_grants(self, worker: Worker) -> None:
+        """What *worker* holds now, AceBase's locker could have granted."""
+        if self.has_session(worker):
+            others = [each for each in self.living if each is not worker and self.has_session(each)]
+            held = [held for each in others for held in self.holds(each)]
+            for each in self.holds(worker):
+                assert could_be_granted(each, held), (each, held)
 
     def check_release(self, lock: Lock, message: Message) -> None:
         """What the master is asked to release was granted to the one who asks."""
@@ -547,7 +615,8 @@ class LocksMachine(RuleBasedStateMachine):
         tid = asked.held.tid if asked.held else asked.data.get("tid")
         may_fail = asked.kind == "lock-request" or (asked.kind == "move-lock-request")
         assert may_fail, text
-        assert tid in self.expired or (self.leaks and asked.held), text
+        has_expired = asked.held is not None and asked.held.expires <= self.core.wall
+        assert tid in self.expired or has_expired or (self.leaks and asked.held), text
 
     def check_refusal(self, refusal: RequestRefused) -> None:
         assert refusal.status == 500
@@ -561,7 +630,23 @@ class LocksMachine(RuleBasedStateMachine):
             held for each in self.living if self.has_session(each) for held in self.holds(each)
         ]
         for one, other in combinations(holders, 2):
-            assert one.tid == other.tid or not (one.write or other.write), (one, other)
+            assert could_be_granted(one, [other]), (one, other)
+
+    @invariant()
+    def the_master_has_what_covers_the_locks_of_the_relay(self) -> None:
+        database = self.core.relay.registry.databases.get(DATABASE)
+        if not database or not self.master or not self.master.line:
+            return
+        known = {each.id: each for each in self.master.locks if each.state is not State.PENDING}
+        for peer in database.peers.values():
+            account = peer.account
+            for _, _, cover in account.own.values() if account else ():
+                assert account
+                assert cover.lock_id in {**account.granted, **account.locks}, cover.lock_id
+                if cover.lock_id in account.granted:
+                    lock = known[cover.lock_id]
+                    assert (lock.owner, lock.tid) == (peer.client_id, cover.tid.decode())
+                    assert lock.write == cover.is_write
 
     @invariant()
     def the_table_has_what_workers_hold(self) -> None:
@@ -611,7 +696,10 @@ class LocksMachine(RuleBasedStateMachine):
 
     def check_settled(self) -> None:
         assert self.master
+        table = self.core.relay.locks(DATABASE).locks
+        by_relay = {(each.holder, each.id) for each in table if each.granted_by == "relay"}
         held = Counter((w.id, each.tid, each.write) for w in self.living for each in w.held)
+        kept = Counter((each.holder, each.tid, each.write) for each in table if each.is_kept)
         asked = Counter(
             (worker.id, each.data["tid"], each.data["write"])
             for worker in self.living
@@ -622,10 +710,20 @@ class LocksMachine(RuleBasedStateMachine):
             for each in worker.asked.values():
                 assert each.kind == "lock-request" or self.is_blocked(each), each
         locked = Counter(self.at_master(State.LOCKED))
-        valid = Counter((w.id, each.tid, each.write) for w in self.living for each in self.holds(w))
+        valid = Counter(
+            (w.id, each.tid, each.write)
+            for w in self.living
+            for each in self.holds(w)
+            if (w.id, each.id) not in by_relay
+        )
         assert valid <= locked, (valid, locked)
+        covered = {key[:2] for key in locked}
+        writable = {key[:2] for key in locked if key[2]}
+        for worker in self.living:
+            for lock in self.holds(worker):
+                assert (worker.id, lock.tid) in (writable if lock.write else covered), lock
         if not self.leaks:
-            assert locked <= held, (held, locked)
+            assert locked <= held + kept, (held, kept, locked)
         pending = Counter(self.at_master(State.PENDING))
         assert asked <= pending, (asked, pending)
         self.check_table()
@@ -645,11 +743,14 @@ class LocksMachine(RuleBasedStateMachine):
         assert Counter(
             (each.holder, each.id, each.tid, each.path, each.write, each.comment)
             for each in table.locks
+            if not each.is_kept
         ) == Counter(
             (worker.id, each.id, each.tid, each.path, each.write, each.comment)
             for worker in self.living
             for each in worker.held
         )
+        needed = {(each.holder, each.tid) for each in table.locks if each.granted_by == "relay"}
+        assert needed >= {(each.holder, each.tid) for each in table.locks if each.is_kept}
         assert Counter((each.worker, each.id) for each in table.requests) == Counter(
             (worker.id, request) for worker in self.living for request in worker.asked
         )
@@ -685,7 +786,14 @@ def pick(choices: list[_T], which: int) -> _T | None:
     return choices[which % len(choices)] if choices else None
 
 
+class WithoutSessions(LocksMachine):
+    """The same where the master answers all requests about locks."""
+
+    lock_sessions = False
+
+
 TestLocksModel = LocksMachine.TestCase
+TestLocksModelWithoutSessions = WithoutSessions.TestCase
 
 
 def test_without_recovery_all_is_passed_through_and_the_table_stays() -> None:
@@ -693,7 +801,7 @@ def test_without_recovery_all_is_passed_through_and_the_table_stays() -> None:
     released: list[Lock] = []
     master = Master(500, False, lambda lock, message: released.append(lock))
     master.line = Line(core.join_acebase(MASTER))
-    holder, waiting = Worker(0), Worker(1)
+    holder, waiting = Worker(0, 1), Worker(1, 1)
     for worker in (holder, waiting):
         worker.line = Line(core.join_acebase(worker.id))
         worker.lock(worker.tids[0], "val", True, "transactNode")

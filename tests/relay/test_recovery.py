@@ -37,10 +37,10 @@ W1, W2, W3 = map(worker_id, range(1, 4))
 
 
 class Cluster:
-    """A master and workers on a relay."""
+    """A master and workers on a relay that leaves all requests about locks to the master."""
 
     def __init__(self, **limits: Any) -> None:
-        self.core = Core(introduce=False, **limits)
+        self.core = Core(introduce=False, lock_sessions=False, **limits)
         self.master = self.core.join_acebase(MASTER)
         self.workers = {each: self.core.join_acebase(each) for each in (W1, W2, W3)}
         self.core.hush()

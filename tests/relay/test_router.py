@@ -19,7 +19,7 @@ from acebase_ipc.relay.events import (
     SessionSuspended,
     SlowConsumer,
 )
-from acebase_ipc.relay.peers import Client, SessionState
+from acebase_ipc.relay.peers import ConnectedPeer, SessionState
 from acebase_ipc.relay.relay import Relay
 from acebase_ipc.relay.sessions import CLOSE_REPLACED
 from acebase_ipc.relay.store import ENTRY_SIZE, REFETCH_PERIOD
@@ -681,8 +681,8 @@ def test_clients_are_listed_in_the_order_they_came_with_their_time() -> None:
     core.join_acebase("worker1")
     core.join("reader1", database="other_data")
     assert core.relay.registry.clients(DATABASE) == [
-        Client("reader1", DATABASE, first),
-        Client("worker1", DATABASE, first + 1500),
+        ConnectedPeer("reader1", DATABASE, first),
+        ConnectedPeer("worker1", DATABASE, first + 1500),
     ]
 
 
@@ -693,7 +693,7 @@ def test_clients_that_are_only_expected_back_are_not_listed() -> None:
     assert core.relay.registry.clients(DATABASE) == []
     core.wait(1)
     core.join_acebase("worker1")
-    assert core.relay.registry.clients(DATABASE) == [Client("worker1", DATABASE, core.wall)]
+    assert core.relay.registry.clients(DATABASE) == [ConnectedPeer("worker1", DATABASE, core.wall)]
 
 
 def test_an_unknown_database_has_no_clients() -> None:

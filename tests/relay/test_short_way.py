@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
+import secrets
 from random import Random
 from typing import Any
 
 import pytest
 
 from acebase_ipc.errors import IPCError
+from acebase_ipc.relay.lock_sessions import OWN_LOCK_IDS
 from acebase_ipc.relay.short_way import ShortWay
 from tests.relay.core import MASTER, Core, Process, bye, hello
 from tests.relay.locks import answer, body_of, grant, lock, move, released, to_master, unlock
 
 WORKERS = (f"{1:024}", 'wé"\\x')
 IDS = (*(f"r{number:023}" for number in range(4)), "short", "x" * 40)
-LOCK_IDS = (1, 2, 99)
+LOCK_IDS = (1, 2, 99, OWN_LOCK_IDS, OWN_LOCK_IDS + 1)
 
 Step = tuple[Any, ...]
 
@@ -83,8 +85,13 @@ def _step(random: Random, asked: list[str]) -> Step:
 class Cluster:
     """What happens to a cluster and what comes of it."""
 
-    def __init__(self, master_warmup: float) -> None:
-        self.core = Core(introduce=False, max_payload=4000, master_warmup=master_warmup)
+    def __init__(self, master_warmup: float, lock_sessions: bool) -> None:
+        self.core = Core(
+            introduce=False,
+            lock_sessions=lock_sessions,
+            max_payload=4000,
+            master_warmup=master_warmup,
+        )
         self.processes: dict[str, Process] = {}
         self.watched: list[Any] = []
 
@@ -122,12 +129,14 @@ class Cluster:
                 if account is not None:
                     seen += [account.requests, account.granted, account.answered, account.large]
                     seen.append(account.memory)
+                    for lock_id, (body, since, cover) in account.own.items():
+                        seen += [lock_id, body, since, cover.lock_id, cover.open, cover.is_kept]
         seen += [self.core.relay.lock_waits.counts, self.core.relay.answer_times.counts]
         return seen
 
 
-def outcome(made: list[Step], master_warmup: float) -> str:
-    cluster = Cluster(master_warmup)
+def outcome(made: list[Step], master_warmup: float, lock_sessions: bool) -> str:
+    cluster = Cluster(master_warmup, lock_sessions)
     told: list[Any] = []
     for step in made:
         try:
@@ -139,15 +148,17 @@ def outcome(made: list[Step], master_warmup: float) -> str:
     return re.sub("relay-[0-9a-f]{8}", "relay", repr((told, cluster.state())))
 
 
+@pytest.mark.parametrize("lock_sessions", [True, False])
 @pytest.mark.parametrize("seed", range(10))
 def test_the_short_way_does_what_the_general_way_does(
-    monkeypatch: pytest.MonkeyPatch, seed: int
+    monkeypatch: pytest.MonkeyPatch, seed: int, lock_sessions: bool
 ) -> None:
+    monkeypatch.setattr(secrets, "randbelow", lambda _: 0)  # the first id of the relay's own locks
     random = Random(seed)
     made = [steps(random) for _ in range(30)]
     warmup = 1.0 * (seed % 2)
-    short = [outcome(each, warmup) for each in made]
+    short = [outcome(each, warmup, lock_sessions) for each in made]
     for name in ("ask", "answer"):
         monkeypatch.setattr(ShortWay, name, lambda *_: 0)
     for each, expected in zip(made, short, strict=True):
-        assert outcome(each, warmup) == expected, each
+        assert outcome(each, warmup, lock_sessions) == expected, each

@@ -182,6 +182,19 @@ def test_only_losses_are_reported() -> None:
     assert store.stored == 0
 
 
+def test_a_download_that_another_relay_has_completed_is_no_loss() -> None:
+    store, successor = MessageStore(TTL), MessageStore(TTL)
+    message_id = store.put(DATABASE, b"body", [b"peer1", b"peer2"], now=0)
+    reading = read(store, message_id)
+    successor.adopt(store.export(now=1), now=1)
+    store.pass_on = lambda key: successor.note_fetched(key, now=2)
+    store.finish(reading, now=2)
+    successor.note_fetched(reading.key, now=3)
+    assert successor.downloaded == 1
+    assert list(successor.expire(TTL)) == [(DATABASE, b"peer2")]
+    assert successor.stored == 0
+
+
 def test_a_message_without_recipients_is_an_error() -> None:
     with pytest.raises(ValueError, match="without recipients"):
         MessageStore(TTL).put(DATABASE, b"body", [], now=0)

@@ -245,6 +245,21 @@ def test_a_successor_that_does_not_start_is_given_up(relay: MemoryRelay) -> None
     peers.check()
 
 
+@pytest.mark.parametrize("is_built", [True, False])
+def test_a_successor_is_told_that_the_process_stops(relay: MemoryRelay, is_built: bool) -> None:
+    peers = Peers(relay)
+    successor = Successor(relay)
+    if is_built:
+        successor.send(Kind.BUILT, BUILT)
+        relay.settle()
+    successor.hand_over.give_up("it is about to stop")
+    assert successor.receive_all()[-1] is Kind.REFUSED
+    assert successor.failures == ["it is about to stop"]
+    assert not successor.hand_over.is_under_way
+    successor.hand_over.give_up("there is none")
+    peers.check()
+
+
 def test_nonsense_is_refused(relay: MemoryRelay) -> None:
     peers = Peers(relay)
     for nonsense in (b"GET / HTTP/1.1\r\n\r\n", b"aiho\x03\0\0\0\0\0\0\0\0\0\1\xff"):

@@ -30,6 +30,7 @@ from tests.relay.locks import body_of, grant, lock, new_id, to_master, worker_id
 
 SOMEWHERE = IPv4Address("TCP", "192.0.2.1", 50000)
 ALICE = f"/{DATABASE}/send?id=alice"
+CHANGES = f"/{DATABASE}/changes?path=orders"
 
 
 def counts(relay: MemoryRelay) -> Counter[str]:
@@ -265,6 +266,18 @@ def test_lock_warning_is_how_long_a_request_is_open() -> None:
     assert len(relay.logged(f"{worker.id} has waited", "a lock-request at 'a/b'")) == 1
 
 
+def test_lock_session_max_is_how_long_a_lock_covers_others() -> None:
+    relay = MemoryRelay(lock_session_max=5)
+    master, worker = join_with_lock(relay)
+    relay.pass_time(4)
+    worker.say(lock(worker.id, new_id()))
+    assert worker.envelopes()[-1]["type"] == "lock-result"
+    asked = len(master.envelopes())
+    relay.pass_time(2)
+    worker.say(lock(worker.id, new_id()))
+    assert len(master.envelopes()) == asked + 1
+
+
 def test_master_warmup_is_how_long_requests_about_files_wait_for_a_new_master() -> None:
     relay = MemoryRelay(master_warmup=5)
     worker = relay.join_acebase(worker_id(1))
@@ -442,6 +455,35 @@ def test_max_address_connections_bounds_one_address() -> None:
 def test_max_address_connections_is_off_unless_set() -> None:
     relay = MemoryRelay()
     assert [try_to_join(relay, f"peer{each}") for each in range(50)] == [101] * 50
+
+
+def status_after(relay: MemoryRelay, worker: AceBaseMemoryPeer, sizes: list[int]) -> int:
+    """Write so many changes, and return what a reader that was there before them is answered."""
+    stream = relay.connect()
+    stream.send(http_request("GET", CHANGES))
+    (own,) = (each["from"] for each in worker.envelopes() if each["type"] == "hello")
+    worker.say_envelope("hello", own)
+    cursor = stream.take().partition(b"id: ")[2].partition(b"\n")[0].decode()
+    for size in sizes:
+        data = {"path": "orders", "val": "x" * size}
+        worker.say_envelope("event", own, path="orders", event="mutations", data=data)
+    again = relay.connect()
+    again.send(http_request("GET", f"{CHANGES}&since={cursor}"))
+    return int(again.take().split(b" ", 2)[1])
+
+
+@pytest.mark.parametrize(("changes", "status"), [(3, 200), (4, 410)])
+def test_history_messages_bounds_the_changes_that_are_kept(changes: int, status: int) -> None:
+    relay = MemoryRelay(history_messages=3)
+    worker = relay.join_acebase(worker_id(1))
+    assert status_after(relay, worker, [1] * changes) == status
+
+
+@pytest.mark.parametrize(("changes", "status"), [(3, 200), (4, 410)])
+def test_history_bytes_bounds_the_changes_that_are_kept(changes: int, status: int) -> None:
+    relay = MemoryRelay(history_messages=100, history_bytes=40_000)
+    worker = relay.join_acebase(worker_id(1))
+    assert status_after(relay, worker, [12_000] * changes) == status
 
 
 def test_max_databases_bounds_them() -> None:

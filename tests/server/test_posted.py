@@ -36,7 +36,10 @@ class Ends:
         self.answer: Answer | Exception = (200, "ok")
         self.wires = [Wire(each, lambda: 0.0) for each in (here, there)]
         self.posts = PostsToSuccessor(self.wires[0], self.old)
-        self.posted = PostsOfPredecessor(self.wires[1], self.new, self._receive)
+        self.fetched: list[tuple[str, bytes, str]] = []
+        self.posted = PostsOfPredecessor(
+            self.wires[1], self.new, self._receive, self.fetched.append
+        )
 
     def _receive(self, database: str, client_id: str, body: bytes) -> Answer:
         self.received.append((database, client_id, body))
@@ -76,6 +79,19 @@ def test_a_message_reaches_the_successor_and_its_answer_the_client(ends: Ends) -
     assert (first, second) == ([(200, "ok")], [])
     ends.turn(ends.old)
     assert second == [(404, "No such peer")]
+
+
+def test_the_successor_is_told_of_downloads_that_are_complete(ends: Ends) -> None:
+    ends.posts.fetched(("shop_data", b"alice", "x"))
+    answers = ends.post()
+    ends.turn(ends.new)
+    ends.turn(ends.new)
+    assert ends.fetched == [("shop_data", b"alice", "x")]
+    ends.turn(ends.old)
+    assert answers == [(200, "ok")]
+    ends.posted.close()
+    ends.posts.fetched(("shop_data", b"alice", "y"))
+    assert ends.old.readers == []
 
 
 def test_what_is_not_answered_fails_when_the_successor_ends(ends: Ends) -> None:

@@ -163,7 +163,7 @@ def test_every_limit_that_is_said_to_be_reloaded_reaches_the_relay() -> None:
         held = [
             *(vars(each) for each in (core.sessions, core.delivery, core.registry)),
             *(vars(each) for each in (core.sessions._fences, core._lock_watch, core._warm_up)),
-            *(vars(each) for each in (core.memory, core.store)),
+            *(vars(each) for each in (core.memory, core.store, core.lock_sessions)),
             *(vars(each) for each in (parts.uploads, parts.site, parts.connections)),
         ]
         values = [value for each in held for value in each.values()]

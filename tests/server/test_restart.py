@@ -328,7 +328,7 @@ def test_a_state_whose_sessions_have_expired_is_discarded(
         lambda data: b"",
         lambda data: b"nonsense",
         lambda data: data.replace(b"restart 1", b"restart 2"),
-        lambda data: data.replace(b"state 1", b"state 2"),
+        lambda data: data.replace(b"state 2", b"state 1"),
         lambda data: data.replace(W1.encode(), W2.encode()),
     ],
 )
@@ -348,6 +348,43 @@ def test_a_file_that_cannot_be_used_is_kept_and_one_warning_says_so(
             assert not path.exists()
             assert successor.join_acebase(W1).received() == []
             assert len(successor.server.get_clients("shop_data")) == 1
+
+
+def test_a_file_of_another_user_is_not_believed(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(directory) as relay:
+        cluster(relay)
+        stop(relay)
+        me, another = os.geteuid(), 4711
+        if me == 0:
+            os.chown(directory / "state", another, -1)
+        else:
+            monkeypatch.setattr(os, "geteuid", lambda: another)
+        with running(directory, relay) as successor:
+            (line,) = successor.logged("cannot be used")
+            assert "it belongs to another user" in line
+
+
+def make_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_link(path: Path) -> None:
+    path.symlink_to(path.with_name("journal"))
+
+
+@pytest.mark.parametrize(
+    "make", [make_fifo, make_link, Path.mkdir], ids=["fifo", "link", "directory"]
+)
+def test_what_is_no_file_does_not_prevent_the_start(
+    directory: Path, make: Callable[[Path], None]
+) -> None:
+    directory.mkdir(mode=0o700)
+    make(directory / "state")
+    with running(directory) as relay:
+        assert relay.logged("cannot")
+        cluster(relay)
 
 
 def test_a_defect_does_not_prevent_the_start(

@@ -4,7 +4,8 @@
 
     python -m tests.soak.acebase --seconds 600 --seed 7
 
-Two databases on one relay, each with a master and four workers, in rounds of a few seconds.
+Two databases on one relay, each with a master and four workers, in rounds of a few seconds; for
+the first half of the time the relay has lock sessions, for the second half it has none.
 In each round all workers make transactions on one counter, and all but one write to a list
 that another of them has subscribed to. Meanwhile the one is killed and replaced, and often the
 master is killed and started again. All others have to go on within :data:`PATIENCE` seconds.
@@ -52,6 +53,7 @@ from tests.acebase.cluster import (
     node,
     running_relay,
 )
+from tests.acebase.same_work import MODES
 
 WORKERS = 4
 WRITES = 3  # of each worker in a round
@@ -247,10 +249,10 @@ class Work:
             self.wrong.append(f"{received} of {self.counts['events']} events were received")
 
 
-def soak(seconds: float, seed: int) -> list[str]:
-    """Put load on both databases; returns a line for each failure."""
+def soak(seconds: float, seed: int, *options: str) -> list[str]:
+    """Put load on both databases of a relay; returns a line for each failure."""
     wrong = []
-    with tempfile.TemporaryDirectory() as directory, running_relay(*RELAY) as relay:
+    with tempfile.TemporaryDirectory() as directory, running_relay(*RELAY, *options) as relay:
         works = []
         for name in ("one", "two"):
             Path(directory, name).mkdir()
@@ -282,9 +284,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return NOT_POSSIBLE
     seed = random.randrange(1 << 32) if options.seed is None else options.seed
     print(f"seed {seed}", flush=True)
-    wrong = soak(options.seconds, seed)
-    for each in wrong:
-        print(each)
+    wrong = []
+    for mode, relay_options in MODES.items():
+        print(f"{mode} lock sessions:", flush=True)
+        found = soak(options.seconds / len(MODES), seed, *relay_options)
+        print(*found, sep="\n", end="\n" if found else "", flush=True)
+        wrong += found
     print(f"{'FAILED' if wrong else 'passed'} with seed {seed}")
     return 1 if wrong else 0
 

@@ -7,7 +7,8 @@ import json
 import random
 import string
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import monotonic
 from weakref import WeakKeyDictionary
@@ -23,8 +24,14 @@ LARGEST = 300_000
 """Characters of a large message."""
 
 SESSION_TIMEOUT = 6.0
+RESTARTED_TIMEOUT = 20.0
+"""The same of a relay that is restarted, which takes its time if some peers do not answer."""
+
 KEEPALIVE = 8.0
 """Seconds until a peer that does not answer is disconnected."""
+
+REST_HAS_COME = "the rest has come"
+"""What a member sends to itself."""
 
 MASTER = "[master]"
 
@@ -43,6 +50,7 @@ class Scene:
     :ivar pause: longest standstill of this process recently, in seconds.
     :ivar faults: number of times that each kind of fault was provoked.
     :ivar members: all members, by database.
+    :ivar restarts: how many restarts of the relay have begun or ended.
     """
 
     seed: int
@@ -51,6 +59,21 @@ class Scene:
     pause: float = 0.0
     faults: Counter[str] = field(default_factory=Counter)
     members: dict[str, list[Member]] = field(default_factory=dict)
+    restarts: int = 0
+
+    @contextmanager
+    def restart(self) -> Iterator[None]:
+        """While the relay restarts, what members do may fail."""
+        self.restarts += 1
+        try:
+            yield
+        finally:
+            self.restarts += 1
+
+    @property
+    def is_restarting(self) -> bool:
+        """Whether the relay restarts just now."""
+        return self.restarts % 2 == 1
 
 
 class Member:
@@ -118,6 +141,21 @@ class Member:
         self._paths += 1
         self._serial = 0
         self._unsettled.clear()
+
+    async def resume(self) -> None:
+        """Connect again after the relay has restarted, in which nothing may be lost."""
+        assert self.link is not None
+        last, ended = self.receiver.presences[-1], self.link.ended_at
+        await self.connect(last.until or last.welcomed, ended + RESTARTED_TIMEOUT)
+        if self.receiver.presences[-1].since > ended:
+            self.gone(ended)
+        await self._skip_pongs(self.link)
+
+    async def _skip_pongs(self, link: Link) -> None:
+        """Wait until all is received that has waited: answers to pings over the last link, too."""
+        link.send(f"to:{self.id};{REST_HAS_COME}")
+        await self.until("the rest", lambda: link.has_rest or not link.alive)
+        link.pongs = 0
 
     async def until(self, what: str, holds: Callable[[], bool]) -> None:
         """Wait until *holds* returns true.
@@ -221,6 +259,8 @@ class Member:
             self._welcomed(link)
         elif text == "pong":
             link.pongs += 1
+        elif text == f"msg:{REST_HAS_COME}":
+            link.has_rest = True
         elif text.startswith(("connect:", "disconnect:")):
             what, _, who = text.partition(":")
             self._notified(link, what, who)

@@ -2,7 +2,7 @@
 
 A client that connects to the port that is logged as ``gauges`` receives the
 numbers as one JSON object. The environment variable ``SOAK`` has the options as
-a JSON object: the endpoints, the token and the limits.
+a JSON object: the endpoints, the token, the limits and the state directory.
 """
 
 from __future__ import annotations
@@ -114,6 +114,8 @@ def make_application(options: str) -> Any:
     """The relay with these *options*, and its gauges, as one application."""
     config = json.loads(options)
     arguments = {"port": tuple(config["endpoints"]), "token": config["token"], **config["limits"]}
+    if config["state_dir"] is not None:
+        arguments["state_dir"] = config["state_dir"]
     link = connect(None, os.environ, time.monotonic)
     daemon = Daemon(Sources(arguments, {}, None), reactor, Signals(), Launch(), link=link)
     server = daemon.server

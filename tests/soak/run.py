@@ -6,7 +6,7 @@
 
 Half the peers of each database use TLS, half the dialect of the npm package acebase. With
 ``--hand-over 5`` the relay is handed over to a new process every five seconds, and no peer uses
-TLS.
+TLS. With ``--restart 5`` it is stopped as often, and the next one goes on with its state.
 The actions of each follow from the seed. At the end, when all have left, the relay
 must hold no more than at the beginning. The exit status is 1 if a message was lost,
 duplicated, reordered or misdelivered, or if the relay still holds something.
@@ -16,49 +16,29 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import os
 import random
-import re
-import signal
 import ssl
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from tests.certificates import make_certificate
-from tests.integration.relay_process import Twistd, find_addresses, on_loopback
 from tests.soak.ledger import MEMORY, UNSETTLED, Ledger
 from tests.soak.link import Port
-from tests.soak.member import KEEPALIVE, MAX_PAYLOAD, SESSION_TIMEOUT, TOKEN, Member, Scene
+from tests.soak.member import Member, Scene
+from tests.soak.process import Change, SoakedRelay
 from tests.soak.troubles import act, leave_finally, send_some
 
 DATABASES = 20
 PEERS = 10  # of each database
-TTL = 30.0
 REST = 90.0
 """Seconds after which sessions, stored messages and incomplete requests must have ended."""
 
 MORE_MEMORY = 24 << 20
 """Bytes of RSS that may remain above the start: memory that the allocator cannot return."""
-
-OPTIONS: dict[str, Any] = {
-    "token": TOKEN,
-    "limits": {
-        "max_payload": MAX_PAYLOAD,
-        "max_backlog": 4 << 20,
-        "session_timeout": SESSION_TIMEOUT,
-        "message_ttl": TTL,
-        "keepalive_interval": KEEPALIVE / 2,
-        "keepalive_timeout": KEEPALIVE / 2,
-        "handshake_timeout": 30,
-        "request_timeout": 30,
-        "http_idle": 20,
-    },
-}
 
 TEMPORARY = (
     "timers",
@@ -77,69 +57,6 @@ STORED = (
     "peer objects",
     "connection objects",
 )
-
-
-class SoakedRelay(Twistd):
-    """The relay under test, with its gauges, and its successors.
-
-    :ivar present: the id of the present process.
-    :ivar hand_overs: how many there were.
-    """
-
-    def __init__(self, directory: Path, tls: bool) -> None:
-        pem = make_certificate(directory).pem
-        second = on_loopback("ssl", privateKey=pem) if tls else on_loopback()
-        options = json.dumps(OPTIONS | {"endpoints": [on_loopback(), second]})
-        path = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-        super().__init__(
-            *("--nodaemon", "--pidfile=", "--python", str(Path(__file__).with_name("relay.py"))),
-            environment={"SOAK": options, "PYTHONPATH": os.pathsep.join(filter(None, path))},
-        )
-        self.present = self.pid
-        self.hand_overs = 0
-        self._wait_gauges()
-        self.ports = [each.port for each in find_addresses(self.log)]
-
-    def _wait_gauges(self) -> None:
-        count = self.hand_overs + 1
-        self.wait_for("gauges", lambda log: log.count("gauges at") == count)
-        self._gauges = int(self.log.rpartition("gauges at ")[2].split()[0])
-
-    def hand_over(self) -> None:
-        """Let a new process take over."""
-        self.hand_overs += 1
-        os.kill(self.present, signal.SIGUSR2)
-        count = self.hand_overs
-        self.wait_for("successor", lambda log: log.count(" has taken over") == count)
-        self._wait_gauges()
-        self.present = int(self.log.rpartition(" has taken over")[0].rpartition(" ")[2])
-
-    def terminate(self) -> None:
-        """Send SIGTERM to the present process."""
-        os.kill(self.present, signal.SIGTERM)
-
-    def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        if self.present != self.pid:
-            self.terminate()  # the first process has ended
-            self.wait_for("its end", lambda log: "stopped" in log)
-        super().__exit__(kind, error, traceback)
-
-    async def gauges(self) -> dict[str, Any]:
-        """The numbers that it reports."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._gauges)
-        data = await reader.read()
-        writer.close()
-        numbers: dict[str, Any] = json.loads(data)
-        return numbers
-
-    def fds(self) -> int:
-        """The number of its open file descriptors."""
-        return len(list(Path(f"/proc/{self.present}/fd").iterdir()))
-
-    def rss(self) -> int:
-        """Its resident memory in bytes."""
-        pages = Path(f"/proc/{self.present}/statm").read_text().split()[1]
-        return int(pages) * 4096
 
 
 def show(line: str) -> None:
@@ -167,10 +84,11 @@ class Soak:
     """One run."""
 
     def __init__(
-        self, relay: SoakedRelay, scene: Scene, seconds: float, hand_over: float | None
+        self, relay: SoakedRelay, scene: Scene, seconds: float, interval: float | None
     ) -> None:
+        """:param interval: seconds between two changes of the relay's process."""
         self.relay = relay
-        self.hand_over = hand_over
+        self.interval = interval
         self.scene = scene
         self.seconds = seconds
         self.members: list[Member] = []
@@ -212,21 +130,24 @@ class Soak:
     async def _provoke(self) -> None:
         end = monotonic() + self.seconds
         watching = asyncio.ensure_future(self._watch())
-        handing_over = asyncio.ensure_future(self._hand_over())
+        changing = asyncio.ensure_future(self._change())
         try:
             await for_each(self.members, lambda member: act(member, end))
-            handing_over.cancel()
+            changing.cancel()
+            await asyncio.gather(changing, return_exceptions=True)
             # Others still receive while a member leaves: first all confirm, then all leave.
             await for_each(self.members, lambda member: member.confirm())
             await for_each(self.members, leave_finally)
         finally:
             watching.cancel()
 
-    async def _hand_over(self) -> None:
-        """Hand the relay over again and again, if that is asked for."""
-        while self.hand_over is not None:
-            await asyncio.sleep(self.hand_over)
-            await asyncio.shield(asyncio.to_thread(self.relay.hand_over))
+    async def _change(self) -> None:
+        """Let another process be the relay again and again, if that is asked for."""
+        while self.interval is not None:
+            await asyncio.sleep(self.interval)
+            is_restart = self.relay.change is Change.RESTART
+            with self.scene.restart() if is_restart else nullcontext():
+                await _completely(asyncio.to_thread(self.relay.follow))
 
     async def _watch(self) -> None:
         ledger = self.scene.ledger
@@ -255,9 +176,8 @@ class Soak:
         show("faults: " + ", ".join(f"{v} {k}" for k, v in sorted(self.scene.faults.items()) if v))
         show("the relay reports: " + ", ".join(f"{v} {k}" for k, v in end["counts"].items()))
         relays = end["longest pause"]
-        if self.relay.hand_overs:
-            pauses = re.findall(r"are taken over, in (\d+) ms", self.relay.log)
-            show(f"{self.relay.hand_overs} hand-overs, in at most {max(map(int, pauses))} ms")
+        if self.relay.changes:
+            show(f"{self.relay.changes} changes: {self.relay.describe_changes()}")
         show(
             f"longest standstill: {self.longest_pause:.1f} s of the peers,"
             f" {relays:.1f} s of the relay"
@@ -287,19 +207,31 @@ class Soak:
         return findings
 
 
-def soak(seconds: float, seed: int, hand_over: float | None = None) -> list[str]:
+async def _completely(step: Awaitable[None]) -> None:
+    """Wait for a *step* until it is done, also if that is cancelled meanwhile."""
+    task = asyncio.ensure_future(step)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise
+
+
+def soak(
+    seconds: float, seed: int, change: Change | None = None, interval: float | None = None
+) -> list[str]:
     """Run a soak against a relay of its own; returns a line for each finding.
 
-    :param hand_over: seconds between two hand-overs; ``None``: there are none.
+    :param change: how another process becomes the relay; ``None``: none does.
+    :param interval: seconds between two changes.
     """
-    secure = hand_over is None
-    with tempfile.TemporaryDirectory() as directory, SoakedRelay(Path(directory), secure) as relay:
+    with tempfile.TemporaryDirectory() as name, SoakedRelay(Path(name), change) as relay:
         # The certificate is not what is tested here.
         tls = ssl.create_default_context()
         tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
-        second = Port(relay.ports[1], tls) if secure else Port(relay.ports[1])
+        second = Port(relay.ports[1], tls if relay.is_secure else None)
         scene = Scene(seed, (Port(relay.ports[0]), second), Ledger(show))
-        findings = asyncio.run(Soak(relay, scene, seconds, hand_over).run())
+        findings = asyncio.run(Soak(relay, scene, seconds, interval).run())
     return findings
 
 
@@ -308,13 +240,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Run a soak of a relay on loopback.")
     parser.add_argument("--seconds", type=float, default=60, help="default: %(default)s")
     parser.add_argument("--seed", type=int, help="default: a new one")
-    parser.add_argument("--hand-over", type=float, metavar="SECONDS", help="default: never")
+    changes = parser.add_mutually_exclusive_group()
+    for each in Change:
+        changes.add_argument(
+            f"--{each.value}", type=float, metavar="SECONDS", help="default: never"
+        )
     options = parser.parse_args(arguments)
     seed = random.randrange(1 << 32) if options.seed is None else options.seed
     show(f"seed {seed}")
-    findings = soak(options.seconds, seed, options.hand_over)
-    for each in findings:
-        show(each)
+    given = ((each, getattr(options, each.value.replace("-", "_"))) for each in Change)
+    change, interval = next((pair for pair in given if pair[1] is not None), (None, None))
+    findings = soak(options.seconds, seed, change, interval)
+    for finding in findings:
+        show(finding)
     show(f"{'FAILED' if findings else 'passed'} with seed {seed}")
     return 1 if findings else 0
 

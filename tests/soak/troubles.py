@@ -33,6 +33,9 @@ PROBE = 1.9
 ARRIVAL = 5.0
 """Seconds within which all members join."""
 
+RESTART = 1012
+"""The code with which a relay closes that restarts."""
+
 LONG_PAUSE = 2.0
 """Seconds of a standstill after which the relay may have disconnected us."""
 
@@ -288,23 +291,35 @@ async def act(member: Member, end: float) -> None:
     while monotonic() < end:
         async with member.busy:
             action: Callable[[Member], Awaitable[None]] = send_some
+            restarts = member.scene.restarts
             try:
                 if member.link is None or not member.link.alive:
-                    faults["disconnected by the relay"] += member.link is not None
-                    begun = monotonic()
-                    await _reconnect_disconnected(member)
-                    member.gone(begun - TIMEOUT)
+                    await _return(member)
                 (action,) = member.random.choices(list(ACTIONS), list(ACTIONS.values()))
                 faults[action.__name__] += action not in (send_some, post)
                 await action(member)
-            except Surprise as surprise:
-                ledger.record("surprises", f"{member.id} {action.__name__}: {surprise}")
-            except (OSError, TimeoutError) as error:
-                if member.scene.pause > LONG_PAUSE:
+            except (Surprise, OSError, TimeoutError) as error:
+                if member.scene.is_restarting or member.scene.restarts != restarts:
+                    faults["actions that a restart has broken off"] += 1
+                elif not isinstance(error, Surprise) and member.scene.pause > LONG_PAUSE:
                     faults["connections lost in a standstill of this machine"] += 1
                 else:
                     ledger.record("surprises", f"{member.id} {action.__name__}: {error!r}")
         await asyncio.sleep(member.random.expovariate(1 / PAUSE))
+
+
+async def _return(member: Member) -> None:
+    """Connect after the relay has ended the connection, if there was one."""
+    faults, link = member.scene.faults, member.link
+    if link is not None and link.close_code == RESTART and member.acebase:
+        await member.resume()
+        is_resumed = member.receiver.presences[-1].since < link.ended_at
+        faults["sessions resumed after a restart"] += is_resumed
+        return
+    faults["disconnected by the relay"] += link is not None
+    begun = monotonic()
+    await _reconnect_disconnected(member)
+    member.gone(begun - TIMEOUT)
 
 
 async def _reconnect_disconnected(member: Member) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from acebase_ipc.testing import Opcode, client_frame
+from acebase_ipc.websocket.handing_over import ConnectionState
 from tests.handing_over import Successors
 
 LONG = "é" * 64
@@ -82,7 +83,7 @@ def test_messages_that_wait_for_their_turn_are_handed_over(successors: Successor
 
     taken = successors.hand_over()
 
-    assert any(state.received for state in taken.content["websockets"])
+    assert any(taken.content["websockets"][ConnectionState._fields.index("received")])
     assert receiver.received() == [f"msg:{each}" for each in range(500)]
 
 

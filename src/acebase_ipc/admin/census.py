@@ -93,7 +93,7 @@ class Figures:
             self.backlog = max(self.backlog, queue.memory + unsent)
         if account is not None:
             self.memory += account.memory
-            self.locks += len(account.granted) + len(account.locks)
+            self.locks += account.held_count
             self.requests += len(account.requests)
 
     def count_database(self, database: Database, now: float) -> None:

@@ -37,6 +37,10 @@ def reasons_of(kind: type[RelayEvent]) -> list[str]:
     return [""]
 
 
+Counts = tuple[list[tuple[str, str, int]], dict[int, int], dict[str, int], dict[str, int]]
+"""All counts as plain values, in the order of the attributes of :class:`MetricsObserver`."""
+
+
 class MetricsObserver:
     """Counts every event; an :class:`~acebase_ipc.relay.events.Observer`.
 
@@ -64,3 +68,16 @@ class MetricsObserver:
             self.refusals[event.status] += 1
         elif isinstance(event, ConnectionClosed):
             self.closes[str(event.code) if event.code in CODES else OTHER_CODE] += 1
+
+    def export(self) -> Counts:
+        """Return all counts."""
+        events = [(kind, reason, count) for (kind, reason), count in self.events.items()]
+        return events, dict(self.refusals), dict(self.closes), dict(self.dropped)
+
+    def adopt(self, counts: Counts) -> None:
+        """Count what another one has counted, too."""
+        events, refusals, closes, dropped = counts
+        self.events.update({(kind, reason): count for kind, reason, count in events})
+        self.refusals.update(refusals)
+        self.closes.update(closes)
+        self.dropped.update(dropped)

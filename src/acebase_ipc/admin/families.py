@@ -126,6 +126,11 @@ MASTER_LAG = _gauge(
 LOCKS = _gauge("locks", "Locks that are held.", "database")
 REQUESTS = _gauge("open_requests", "Requests that the master has not answered yet.", "database")
 LOCK_WAIT = _histogram("lock_wait_seconds", "From the request for a lock to the master's answer.")
+LOCK_ANSWERS = _counter(
+    "lock_answers",
+    "Requests for a lock, or to move one, that the master has answered, or the relay itself.",
+    "by",
+)
 ANSWER_TIME = _histogram(
     "master_answer_seconds", "From any other request to the master to its answer."
 )

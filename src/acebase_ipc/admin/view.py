@@ -39,7 +39,8 @@ def moment(seconds: float) -> str:
 def server(relay: Relay, facts: Facts, lag: LoopLag, census: RelayCensus) -> Object:
     """Return the status of a server."""
     total, parts = census.total, relay.memory.parts()
-    queues, stored, ledger = (parts[each] for each in ("queues", "stored", "ledger"))
+    queues, stored = parts["queues"], parts["stored"] + parts["history"]
+    ledger = parts["ledger"] + parts["unsubscribed"]
     used = sum(parts.values())
     return {
         "version": facts.version,
@@ -72,6 +73,10 @@ def server(relay: Relay, facts: Facts, lag: LoopLag, census: RelayCensus) -> Obj
         "locks": total.locks,
         "requests": total.requests,
         "lock_waits": {"count": sum(relay.lock_waits.counts), "sum": relay.lock_waits.sum},
+        "lock_answers": {
+            "master": sum(relay.lock_waits.counts),
+            "relay": relay.lock_sessions.answered,
+        },
         "limits": facts.limits,
     }
 
@@ -107,7 +112,7 @@ def peer(peer: Peer) -> Object:
         "queued": len(peer.queue),
         "queued_bytes": peer.queue.memory,
         "memory": peer.memory,
-        "locks": 0 if account is None else len(account.granted) + len(account.locks),
+        "locks": 0 if account is None else account.held_count,
         "requests": 0 if account is None else len(account.requests),
         "traffic": _traffic(peer.traffic),
     }

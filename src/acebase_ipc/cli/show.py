@@ -180,7 +180,9 @@ def locks(admin: Admin, database: str, as_json: bool) -> None:
     """Show who holds locks, and who waits.
 
     AceBase's locks are global: one writer or many readers of the whole database, whatever
-    the path. TRANSACTION tells which requests belong together.
+    the path. TRANSACTION tells which requests belong together, BY who has granted a lock: the
+    relay grants what the master could not but grant. A lock that is kept was released by its
+    holder; it is released at the master after those that the relay has granted because of it.
 
     \b
     Example:
@@ -192,11 +194,12 @@ def locks(admin: Admin, database: str, as_json: bool) -> None:
         show_json({"locks": held, "requests": waiting})
         return
     held_table = table(
-        ("HOLDER", ">LOCK", "TO", "PATH", ">FOR", "COMMENT", "TRANSACTION"),
+        ("HOLDER", ">LOCK", "BY", "TO", "PATH", ">FOR", "COMMENT", "TRANSACTION"),
         (
             (
                 each["holder"],
                 each["id"],
+                f"{each['granted_by']}, kept" if each["is_kept"] else each["granted_by"],
                 _purpose(each),
                 each["path"],
                 duration(each["age"]),

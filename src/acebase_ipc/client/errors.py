@@ -9,6 +9,7 @@
         ├── QueueFull              more waits to be sent than max_queue bytes
         ├── PingTimeout            no pong in time
         ├── SlowReader             an iterator of messages was not read
+        ├── HistoryGap             changes of the database may be missing
         ├── ConnectionProblem      why there is no connection
         │   ├── ConnectionFailed        no connection could be made
         │   ├── TLSFailed (*)           TLS could not be set up
@@ -101,6 +102,13 @@ class SlowReader(ClientError):
             f"more than {max_queue} bytes, or too many messages, wait to be read: messages were"
             " lost. Read faster, or raise max_queue"
         )
+
+
+class HistoryGap(ClientError):
+    """Changes of the database may be missing: read it, and begin without a cursor."""
+
+    def __init__(self) -> None:
+        super().__init__("changes may be missing: read the database, and begin without a cursor")
 
 
 class ConnectionProblem(ClientError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from http import HTTPStatus
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -224,6 +224,45 @@ class RelayHTTP:
                 raise RequestFailed("the relay's answer is no list of clients") from None
 
         return self._run(clients())
+
+    def stream(self, path: str, received: Callable[[bytes], None]) -> Deferred[None]:
+        """Read the answer to a GET that has no end; *received* is called with each piece.
+
+        :returns: a Deferred that fires when the relay has ended it, and fails as that of
+            :meth:`post` does. Cancelling it ends all connections at once.
+        """
+
+        async def stream() -> None:
+            text = bytearray()
+            try:
+                response = await self._get_unbuffered(path)
+                is_good = response.code == HTTPStatus.OK
+                await response.collect(
+                    received
+                    if is_good
+                    else lambda piece: text.extend(piece[: MAX_ERROR - len(text)])
+                )
+            except Exception as error:
+                raise RequestUnanswered(_reason(error), sent=True) from None
+            if not is_good:
+                raise denied(response.code, text.decode("utf-8", "replace").partition("\n")[0])
+
+        def cancel(_: object) -> None:
+            self._endpoint.abort()
+
+        ended: Deferred[None] = Deferred(cancel)
+        self._run(stream()).addBoth(lambda result: None if ended.called else ended.callback(result))
+        return ended
+
+    async def _get_unbuffered(self, path: str) -> Any:
+        return await self._treq.request(
+            "GET",
+            f"{self._base}/{path}",
+            headers=self._headers,
+            allow_redirects=False,
+            unbuffered=True,
+            reactor=self._reactor,
+        )
 
     def _run(self, request: Coroutine[Any, Any, T]) -> Deferred[T]:
         running = Deferred.fromCoroutine(request)

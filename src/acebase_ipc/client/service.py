@@ -29,6 +29,7 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from acebase_ipc.client.callouts import Callouts
+from acebase_ipc.client.changes import Changes
 from acebase_ipc.client.endpoint import TrustRoot, connect_to, load_trust_root
 from acebase_ipc.client.errors import ConnectionProblem, NotConnected
 from acebase_ipc.client.http import RelayHTTP
@@ -41,6 +42,7 @@ from acebase_ipc.protocol.dialect import DOCUMENTED, Dialect
 from acebase_ipc.protocol.errors import InvalidClientId, InvalidDatabaseName
 from acebase_ipc.protocol.handshake import check_client_id, check_database_name
 from acebase_ipc.protocol.messages import compose
+from acebase_ipc.protocol.paths import is_wildcard, normal_path
 from acebase_ipc.relay.limits import MIB
 
 VERSION = "1.0.0"
@@ -66,7 +68,11 @@ class IPCClient(Service):
     fail with it, and so does everything that is tried later.
 
     Callbacks and the Deferreds that a client returns are called one after the other,
-    never within each other, and may call any method of the client.
+    never within each other, and may call any method of the client. Each message goes to the
+    iterators of :meth:`messages`, in the order in which they were made, then to the callbacks of
+    :meth:`on_message`, in the order in which they were added, and only then comes the next one.
+    So a coroutine that waits for an iterator goes on with a message before a callback is called
+    with it. An iterator or a callback that is added meanwhile begins with the next message.
 
     :param url: ``ws://host:port``, ``wss://host:port`` or ``ws+unix:/path/of/socket``;
         see :mod:`acebase_ipc.client.url`.
@@ -126,6 +132,9 @@ class IPCClient(Service):
         self._trust_root = trust_root
         self._endpoint = endpoint
         self._max_message = max_message
+        self._max_queue = max_queue
+        self._retry_policy = retry_policy
+        self._changes: set[Changes] = set()
         self._callouts = Callouts()
         self._traffic = Traffic(self._callouts, self.id, max_queue, retry_policy)
         self._link = self._traffic.link
@@ -144,6 +153,13 @@ class IPCClient(Service):
         if self.running and not self.failed:
             return
         super().startService()
+        endpoint, http = self._relay()
+        self._traffic.use(http, self._reactor)
+        route = Route(endpoint, self._handshake(), self._max_message, self._reactor, self._clock)
+        self._link.start(route)
+
+    def _relay(self) -> tuple[IStreamClientEndpoint, RelayHTTP]:
+        """Return where to connect, and new connections to the relay's HTTP endpoints."""
         if self._reactor is None:
             from twisted.internet import reactor
 
@@ -158,9 +174,7 @@ class IPCClient(Service):
             self._max_message,
             self._reactor,
         )
-        self._traffic.use(http, self._reactor)
-        route = Route(endpoint, self._handshake(), self._max_message, self._reactor, self._clock)
-        self._link.start(route)
+        return endpoint, http
 
     def _handshake(self) -> ConnectingRequest:
         query = f"id={quote(self.id, safe='')}&v={VERSION}&dialect={self.dialect.value}"
@@ -180,6 +194,8 @@ class IPCClient(Service):
             at most.
         """
         super().stopService()
+        for each in tuple(self._changes):
+            each.end(StopAsyncIteration())
         http = self._traffic.http  # another start would replace it
         stopped: Deferred[None] = Deferred()
         closing = self._link.stop().addCallback(lambda _: http.close() if http else None)
@@ -308,6 +324,28 @@ class IPCClient(Service):
         receives no more; the connection and other iterators are not affected.
         """
         return self._traffic.messages()
+
+    def changes(self, path: str, since: str | None = None) -> Changes:
+        """Follow the changes under a *path*: see :meth:`.AceBasePeer.changes`.
+
+        :raises ValueError: for a path that AceBase does not have, or with wildcards.
+        """
+        path = normal_path(path)
+        if is_wildcard(path):
+            raise ValueError("The changes under a path with wildcards cannot be followed")
+        changes = Changes(
+            self._relay()[1],
+            path,
+            since,
+            self._callouts,
+            self._reactor,
+            self._retry_policy,
+            self._max_queue,
+            self._max_message,
+            self._changes.discard,
+        )
+        self._changes.add(changes)
+        return changes
 
     # Peers
 

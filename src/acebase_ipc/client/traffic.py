@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import deferLater
@@ -69,7 +69,8 @@ class Traffic:
         self.peers = Peers(callouts, own_id)
         self._sender = Sender(callouts, max_queue, self._post, self._pong, self._wait)
         self._inbox = Inbox(callouts, self._download, self._deliver, self._regulate, max_queue)
-        self._iterators: WeakSet[Messages] = WeakSet()
+        # In the order in which they were made; a WeakSet has none.
+        self._iterators: WeakKeyDictionary[Messages, None] = WeakKeyDictionary()
         self._awaited: set[Messages] = set()
         self._ended: set[Deferred[None]] = set()
         self.on_message = Callbacks(callouts)
@@ -109,7 +110,7 @@ class Traffic:
         if refusal is not None:
             messages.end(refusal)
         else:
-            self._iterators.add(messages)
+            self._iterators[messages] = None
         return messages
 
     def when_ended(self) -> Deferred[None]:

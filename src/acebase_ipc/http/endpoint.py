@@ -16,6 +16,7 @@ from acebase_ipc.http.auth import Access
 from acebase_ipc.http.errors import MethodNotAllowed
 from acebase_ipc.http.proxies import TrustedProxies
 from acebase_ipc.http.responses import Refusals
+from acebase_ipc.http.streams import Streams
 from acebase_ipc.http.upload import UploadAdmission
 from acebase_ipc.protocol.errors import MessageRefused, RequestRefused
 from acebase_ipc.protocol.handshake import Handshake
@@ -33,6 +34,7 @@ class Context:
     """What all resources of one relay share.
 
     :ivar store: the large messages that can be downloaded.
+    :ivar streams: the answers that have no end.
     :ivar proxies: the proxies that are trusted.
     :ivar upgrade: turns a request into the WebSocket of an admitted handshake.
     :ivar clock: monotonic seconds.
@@ -47,6 +49,7 @@ class Context:
     refusals: Refusals
     uploads: UploadAdmission
     rotation: Rotation
+    streams: Streams
     proxies: TrustedProxies
     upgrade: Callable[[Request, Handshake, tuple[str, ...]], None]
     reactor: IReactorTime
@@ -115,6 +118,8 @@ class Endpoint(Resource):
         request.setHeader(b"Allow", methods)
         if origin is not None:
             request.setHeader(b"Access-Control-Allow-Methods", methods)
-            request.setHeader(b"Access-Control-Allow-Headers", b"Authorization, Content-Type")
+            request.setHeader(
+                b"Access-Control-Allow-Headers", b"Authorization, Content-Type, Last-Event-ID"
+            )
             request.setHeader(b"Access-Control-Max-Age", b"%d" % PREFLIGHT_MAX_AGE)
         return b""

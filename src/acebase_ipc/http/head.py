@@ -25,6 +25,7 @@ KEPT: Final = frozenset(
         b"expect",
         b"forwarded",
         b"host",
+        b"last-event-id",
         b"origin",
         b"sec-websocket-key",
         b"sec-websocket-version",

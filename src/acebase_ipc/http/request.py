@@ -202,6 +202,8 @@ class RelayRequest(Request):
 
     def connectionLost(self, reason: Failure) -> None:
         """The client is gone; of a body that is not complete nothing is relayed."""
+        if self._sender is not None and not self._complete and not self._discards:
+            self.channel.site.context.relay.histories.interrupted(self._sender)
         self._rotation.discard(self)
         self._uploads.release(self)
         super().connectionLost(reason)
@@ -209,12 +211,19 @@ class RelayRequest(Request):
     def _fail(self, refusal: RequestRefused) -> None:
         """Answer with *refusal*, and discard what is still to come of the body."""
         self._discards = True
+        self._note_loss(refusal)
         self._uploads.release(self)
         self.content = BytesIO()
         self.requestHeaders.removeHeader(b"Expect")
         self._close_when_answered()
         refusals: Refusals = self.channel.site.context.refusals
         refusals.refuse(self, refusal)
+
+    def _note_loss(self, refusal: RequestRefused) -> None:
+        """Note that a message is lost, if it is one that a peer may have sent."""
+        if isinstance(refusal, Overloaded | RequestTooLarge) and self.path.endswith(b"/send"):
+            database = unquote_to_bytes(self.path).rsplit(b"/", 2)[-2].decode(errors="replace")
+            self.channel.site.context.relay.histories.interrupt(database)
 
     # BodyUpload
 

@@ -4,6 +4,7 @@
 /<db>/send       POST a message
 /<db>/receive    download a large message
 /<db>/clients    the connected peers
+/<db>/changes    the changes under a path, as they happen
 /send, /receive  the same without the database's name, where the id is unique
 /healthz         the health check
 """
@@ -21,6 +22,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from acebase_ipc.http.admission import Caller
+from acebase_ipc.http.changes import Changes
 from acebase_ipc.http.download import Download
 from acebase_ipc.http.endpoint import Context, Endpoint
 from acebase_ipc.http.errors import RequestTooLarge
@@ -126,7 +128,11 @@ class Send(DatabaseEndpoint):
             return self._pass_on(
                 request, self.context.pass_on(caller.database, caller.client_id, message)
             )
-        self.context.uploads.admit(request, sender, len(message))
+        try:
+            self.context.uploads.admit(request, sender, len(message))
+        except Overloaded:
+            self.context.relay.histories.interrupted(sender)
+            raise
         self.context.relay.router.post(sender, message, self.context.clock())
         return respond(request, HTTPStatus.OK, "ok")
 
@@ -212,7 +218,7 @@ class DatabaseResource(Resource):
         self._name = name
 
     def getChild(self, path: bytes, request: Request) -> Resource:
-        """Return one of the four endpoints of a database."""
+        """Return one of the five endpoints of a database."""
         if not request.postpath:
             if path == b"connect":
                 return Connect(self._context, self._name)
@@ -222,6 +228,8 @@ class DatabaseResource(Resource):
                 return Receive(self._context, self._name)
             if path == b"clients":
                 return Clients(self._context, self._name)
+            if path == b"changes":
+                return Changes(self._context, self._name)
         return Missing(self._context)
 
 

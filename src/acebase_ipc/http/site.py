@@ -163,6 +163,7 @@ class RelaySite(Site):
         :param timeout: seconds after which the connections that are left are aborted.
         :returns: fires when all have ended.
         """
+        self.context.streams.close()
         for channel in tuple(self.channels):
             if channel.phase in (Phase.FIRST, Phase.IDLE):
                 channel.close()

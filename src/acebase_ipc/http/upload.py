@@ -161,8 +161,16 @@ class UploadAdmission:
 
         :raises Overloaded: if there is no room for it.
         """
-        is_reserved = getattr(request, "reserved", 0) > 0
-        if not is_reserved and not self._fits(size, self.may_store(sender, size)):
+        if not getattr(request, "reserved", 0) > 0:
+            self.check_room(size, self.may_store(sender, size))
+
+    def check_room(self, size: int, stores: bool) -> None:
+        """Check that a message of *size* bytes that is complete already may be relayed.
+
+        :param stores: whether it may have to be stored for a download.
+        :raises Overloaded: if there is no room for it.
+        """
+        if not self._fits(size, stores):
             raise _overloaded()
 
     def _enqueue(self, upload: BodyUpload) -> None:

@@ -27,8 +27,9 @@ What to know of the npm package acebase (all measured with 1.29.13):
   may miss what is set above its wildcard (a defect of the npm package):
   subscribe to the parent instead.
 * **Scalars.** ``child_…`` events at a path that holds a text come for its characters.
-* **unsubscribe** has no effect in Node processes, by a defect. They keep sending
-  until the peer leaves or they end; the events are dropped here.
+* **unsubscribe** has no effect in Node processes, by a defect: they keep sending until the peer
+  leaves or they end. The relay drops the events as soon as the peer has told it all its
+  subscriptions; those that come before are dropped here.
 * **Requests** to a Node process are answered by AceBase itself first, and with an error
   if it does not know their type. See :meth:`AceBasePeer.request`.
 * **Notifications** of a type that AceBase does not know are printed by each Node process
@@ -49,6 +50,7 @@ from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.logger import Logger
 
 from acebase_ipc.client.callouts import Callouts, checked_callable
+from acebase_ipc.client.changes import Changes
 from acebase_ipc.client.endpoint import TrustRoot
 from acebase_ipc.client.reconnect import retry_delay
 from acebase_ipc.client.service import (
@@ -65,7 +67,6 @@ from acebase_ipc.peer.subscriptions import (
     Subscription,
     Subscriptions,
     checked_event,
-    normal_path,
 )
 from acebase_ipc.protocol.dialect import ACEBASE
 from acebase_ipc.protocol.envelopes import (
@@ -88,6 +89,7 @@ from acebase_ipc.protocol.envelopes import (
     unsubscribe,
 )
 from acebase_ipc.protocol.messages import utf8_size
+from acebase_ipc.protocol.paths import normal_path
 
 log = Logger()
 
@@ -130,6 +132,7 @@ class RelayClient(Protocol):
     def when_ended(self) -> Deferred[None]: ...
     def send(self, body: str, to: str | None = None) -> Deferred[None]: ...
     def ping(self) -> Deferred[float]: ...
+    def changes(self, path: str, since: str | None = None) -> Changes: ...
     def on_message(self, callback: Callable[[str], object]) -> Callable[[], None]: ...
     def on_connected(self, callback: Callable[[], object]) -> Callable[[], None]: ...
     def on_peer_joined(self, callback: Callable[[str], object]) -> Callable[[], None]: ...
@@ -281,6 +284,31 @@ class AceBasePeer(Service):
         """
         for each in self._subscriptions.found(normal_path(path), event, callback):
             self._discard(each)
+
+    def changes(self, path: str, since: str | None = None) -> Changes:
+        """Follow what changes under a *path*, from now on or from a cursor on.
+
+        ::
+
+            changes = peer.changes("orders", since=load_cursor())
+            async for change in changes:
+                apply(change.mutations)
+                store_cursor(change.cursor)
+
+        Unlike a subscription it misses nothing silently, also while the program does not run: the
+        relay keeps the changes, if it was started with ``--history-messages``, and asks the
+        writers for them itself, whether or not this peer is connected. Where something may be
+        missing, the iterator raises :exc:`~acebase_ipc.client.errors.HistoryGap`: read the
+        database, and begin without a cursor. To begin, wait for :meth:`.Changes.when_ready`, and
+        read the database then.
+
+        :param path: as in ``db.ref(path)``, without wildcards.
+        :param since: a cursor that was stored.
+        :returns: an asynchronous iterator of :class:`.Change`, which begins at once. It ends when
+            the peer is stopped.
+        :raises ValueError: for a path that AceBase does not have, or with wildcards.
+        """
+        return self.client.changes(path, since)
 
     def _discard(self, subscription: Subscription) -> None:
         if self._subscriptions.discard(subscription) and self.client.connected:

@@ -62,6 +62,25 @@ _ANSWERS: Final = {b"lock-result": True, b"unlock-result": False, b"result": Fal
 """The types of answers, and whether they may grant a lock."""
 
 _LOCK_ID = re.compile(rb'"data":\{"id":\s*(\d{1,16})(?=[\s,}])')
+_STRING: Final = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
+"""A string of JSON, escapes and all."""
+
+_WISH = re.compile(
+    rb'("path":%b,"tid":"([^"\\]+)","write":(true|false),)("comment":%b\}\})' % (_STRING, _STRING)
+)
+"""The data of a lock-request, from the first member on. A tid with an escape is not usual."""
+
+_GRANT = re.compile(
+    rb'\d{1,16},"path":%b,"tid":"([^"\\]+)","write":(true|false),"expires":(\d+),"' % _STRING
+)
+"""The data of a lock-result, from the lock's id on."""
+
+_MOVED = re.compile(rb'"data":\{"id":\d{1,16},"path":"([^"\\]*)"(,.*\})\}\Z', re.DOTALL)
+"""The path in a usual lock-result, if it is written without escapes, and what follows."""
+
+_TO_PARENT = b'"move_to":"parent"'
+_FAILED = b'"ok":false'
+
 _OTHER_REQUEST = b'{"type":"request"'
 _LOCK_REQUEST = b'{"type":"lock-request"'
 _TID = re.compile(rb'"tid":"[^"]*"')
@@ -84,6 +103,7 @@ def request_layouts(worker: str) -> dict[int, Layout[RequestKind]]:
     return {
         ord("l"): _layout(LOCK, b'{"type":"lock-request","id":"', ends + b',"data":{'),
         ord("u"): _layout(UNLOCK, b'{"type":"unlock-request","id":"', ends + _RELEASES),
+        ord("m"): _layout(MOVE, b'{"type":"move-lock-request","id":"', ends + _RELEASES),
         ord("r"): _layout(OTHER, start, b'","data":{'),
     }
 
@@ -174,6 +194,35 @@ def read_lock_id(body: bytes) -> int | None:
     return None if found is None else int(found[1])
 
 
+def read_wish(request: bytes, start: int) -> re.Match[bytes] | None:
+    """Return what a usual lock-request asks for; ``None`` for one that is laid out in another way.
+
+    :param start: where its data begin.
+    :returns: with the groups 1, the members up to the comment; 2, the tid; 3, ``true`` if it is to
+        write; 4, the rest.
+    """
+    return _WISH.fullmatch(request, start)
+
+
+def read_grant(result: bytes, start: int) -> tuple[bytes, bool, bytes] | None:
+    """Return tid, whether it is to write, and expiry of the lock that a usual lock-result grants.
+
+    :param start: where the lock's id begins.
+    """
+    found = _GRANT.match(result, start)
+    return None if found is None else (found[1], found[2] == b"true", found[3])
+
+
+def is_to_parent(move: bytes) -> bool:
+    """Return whether a request moves a lock to the parent node: no other move exists."""
+    return _TO_PARENT in move
+
+
+def has_failed(answer: bytes) -> bool:
+    """Return whether an answer is a failure."""
+    return _FAILED in answer
+
+
 def is_about_unknown_lock(failure: bytes) -> bool:
     """Return whether a master refuses a request because it has no lock of this id.
 
@@ -237,6 +286,11 @@ def moved_to_parent(request_id: bytes, worker: str, lock_id: int, result: bytes)
     :param lock_id: the id by which *worker* knows the lock.
     :param result: the lock-result that has granted it.
     """
+    found = _MOVED.search(result)
+    if found is not None:
+        path = found[1][: max(found[1].rfind(b"/"), found[1].rfind(b"["), 0)]
+        moved = b'{"id":%d,"path":"%b"%b' % (lock_id, path, found[2])
+        return _result(b"lock-result", request_id, worker, moved)
     data = {**_data(result), "id": lock_id}
     data["path"] = parent_path(data["path"]) if isinstance(data.get("path"), str) else ""
     return _result(b"lock-result", request_id, worker, _json(data))

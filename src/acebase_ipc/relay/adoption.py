@@ -22,6 +22,7 @@ from acebase_ipc.relay.registry import Registry
 from acebase_ipc.relay.sessions import Sessions
 from acebase_ipc.relay.state import DatabaseState, PeerState, Queue, RelayState
 from acebase_ipc.relay.store import MessageStore
+from acebase_ipc.relay.unsubscribed import Unsubscribed
 from acebase_ipc.relay.warm_up import WarmUp
 
 
@@ -59,7 +60,8 @@ class Adoption:
         """Restore all of *state*."""
         recovery = self._recovery
         recovery.own.go_on(state.own_prefix, state.own_number)
-        recovery.next_lock_id = state.own_lock
+        recovery.sessions.next_id = state.own_lock
+        recovery.sessions.answered = state.locks_answered
         recovery.lock_waits.adopt(state.lock_waits)
         recovery.answer_times.adopt(state.answer_times)
         self._registry.departed.adopt(state.departed)
@@ -72,15 +74,16 @@ class Adoption:
             self._database(each, database)
             until = math.inf if left is None else self._now + left
             self._registry.adopt_left(database, until)
-        known = {(each.database.name, each.client_id): each for each in self._registry.peers()}
+        peer = self._registry.peer
         may_run = {
-            (database.name, peer.client_id): bool(peer.may_run)
+            (database.name, each.client_id): each.may_run
             for database in state.databases
-            for peer in database.peers
+            for each in database.peers
+            if each.may_run is not None
         }
         for key in state.ending:
-            self._delivery.end_later(known[key], may_run[key])
-        expiries = {known[name, client_id]: left for name, client_id, left in state.expiries}
+            self._delivery.end_later(peer(*key), may_run.get(key, False))
+        expiries = {peer(name, client_id): left for name, client_id, left in state.expiries}
         sessions.adopt(expiries, state.fences, state.conflicts, self._now)
 
     def _database(self, state: DatabaseState, database: Database) -> None:
@@ -88,7 +91,8 @@ class Adoption:
         for each in state.peers:
             self._peer(each, database)
         for each in state.peers:
-            self._fill(database.peers[each.client_id.encode()].queue, each.queue, database)
+            if each.queue:
+                self._fill(database.peers[each.client_id.encode()].queue, each.queue, database)
         self._fill(database.awaiting_master, state.awaiting_master, database)
         database.awaiting_since = now - state.awaiting_age if state.awaiting_master else 0.0
         database.masters = state.masters
@@ -115,6 +119,10 @@ class Adoption:
         peer.state = SessionState[state.state]
         peer.traffic.adopt(state.traffic)
         database.peers[peer.id] = peer
+        if state.unsubscribed:
+            unsubscribed = database.unsubscribed[peer.id] = Unsubscribed(connection)
+            for key in state.unsubscribed:
+                unsubscribed.add(key)
         if self._journal is not None and peer.restarts and not peer.is_master:
             peer.number = self._journal.joined(database.name, peer.client_id, restarts=True)
 
@@ -143,7 +151,8 @@ class Adoption:
                 peer.number = self._journal.joined(database.name, holder, restarts=False)
             return peer.number
 
-        adoption = LedgerAdoption(state.ledger, ledger, number, self._now)
+        enabled = self._recovery.sessions.enabled
+        adoption = LedgerAdoption(state.ledger, ledger, number, enabled, self._now)
         for each in state.peers:
             if each.account is not None:
                 peer = database.peers[each.client_id.encode()]

@@ -41,3 +41,14 @@ class Overloaded(RequestRefused):
     """A limit of the server is reached; the client may try again later."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
+
+
+class HistoryGap(RequestRefused):
+    """Changes after a cursor are not known any more: read the database, then begin anew."""
+
+    status = HTTPStatus.GONE
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Changes after this cursor are not known: read the database, and begin without a cursor"
+        )

@@ -210,6 +210,7 @@ class DropReason(Enum):
     RECIPIENT_GONE = "its recipient has left"
     SENDER_GONE = "its sender has left"
     FOREIGN_BYE = "it is a bye for another peer"
+    UNSUBSCRIBED = "its recipient has unsubscribed from such events"
 
 
 @dataclass(frozen=True, slots=True)
@@ -444,6 +445,20 @@ class LostLockReleased(PeerEvent):
     text: ClassVar[str] = (
         "{database}: a lock of {peer} at {path!r} ({comment}) is released: the master's answer was"
         " lost with its connection"
+    )
+
+    path: str
+    comment: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseFailed(PeerEvent):
+    """The master has refused to release a lock that the relay has asked it to release."""
+
+    severity: ClassVar[Severity] = Severity.WARNING
+    text: ClassVar[str] = (
+        "{database}: the master has not released the lock of {peer} at {path!r} ({comment}); if it"
+        " has that lock, writes wait until it expires"
     )
 
     path: str

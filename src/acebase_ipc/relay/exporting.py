@@ -62,9 +62,10 @@ class Export:
             ),
             lock_waits=recovery.lock_waits.export(),
             answer_times=recovery.answer_times.export(),
+            locks_answered=recovery.sessions.answered,
             own_prefix=recovery.own.prefix,
             own_number=recovery.own.number,
-            own_lock=recovery.next_lock_id,
+            own_lock=recovery.sessions.next_id,
         )
 
     def _database(self, database: Database) -> DatabaseState:
@@ -87,19 +88,21 @@ class Export:
 
     def _peer(self, peer: Peer, locks: LedgerExport | None) -> PeerState:
         account = peer.account
+        unsubscribed = peer.database.unsubscribed.get(peer.id)
         return PeerState(
-            client_id=peer.client_id,
-            dialect=peer.dialect.value,
-            dialect_settled=peer.dialect_settled,
-            restarts=peer.restarts,
-            connected=peer.connected,
-            address=peer.address,
-            said_bye=peer.said_bye,
-            state=peer.state.name,
-            may_run=self._delivery.ending.get(peer),
-            traffic=peer.traffic.export(),
-            queue=self._queue(peer.queue),
-            account=None if account is None or locks is None else locks.account(account),
+            peer.client_id,
+            peer.dialect.value,
+            peer.dialect_settled,
+            peer.restarts,
+            peer.connected,
+            peer.address,
+            peer.said_bye,
+            peer.state.name,
+            self._delivery.ending.get(peer),
+            peer.traffic.export(),
+            self._queue(peer.queue) if peer.queue else (),
+            None if account is None or locks is None else locks.account(account),
+            () if unsubscribed is None else tuple(unsubscribed.states),
         )
 
     def _queue(self, queue: MessageQueue) -> Queue:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from acebase_ipc.protocol.dialect import json_string
 from acebase_ipc.protocol.messages import Message
 from acebase_ipc.relay.delivery import Delivery
+from acebase_ipc.relay.history import Histories
 from acebase_ipc.relay.peers import Peer
 
 
@@ -33,19 +34,26 @@ def _introduction(about: Peer) -> Message:
 class Introductions:
     """Greets acebase peers on each other's behalf.
 
-    :param enabled: whether peers are introduced.
+    :param histories: learn of new peers.
+    :ivar enabled: whether peers are introduced.
     """
 
-    def __init__(self, delivery: Delivery, enabled: bool) -> None:
+    def __init__(self, delivery: Delivery, histories: Histories, enabled: bool) -> None:
         self._delivery = delivery
-        self._enabled = enabled
+        self._histories = histories
+        self.enabled = enabled
+
+    def greet(self, peer: Peer, about: Peer) -> None:
+        """Greet *peer* on behalf of another one: it answers that with all its subscriptions."""
+        self._delivery.send(peer, _introduction(about))
 
     def introduce(self, newcomer: Peer) -> None:
         """Introduce *newcomer* and each other acebase peer of its database to each other.
 
         A peer that has broadcast ``bye`` is not introduced.
         """
-        if not self._enabled or not newcomer.is_introduced:
+        self._histories.joined(newcomer)
+        if not self.enabled or not newcomer.is_introduced:
             return
         about_newcomer = _introduction(newcomer)
         self._delivery.work.units += len(newcomer.database.peers)

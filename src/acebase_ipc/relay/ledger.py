@@ -48,12 +48,46 @@ _MAX_UNWANTED: Final = 10_000
 _REMEMBERED: Final = 32
 """The last answered requests of a worker that are remembered."""
 
+_U: Final = ord("u")
+
 Granted = tuple[bytes, float]
 """The record of a lock: the envelope that has granted it, and when that came."""
 
 Asked = tuple[bytes, float, Granted | None]
 """The record of an open request: its envelope, when it came in monotonic seconds, and the lock
 that it releases, if the present master has granted that."""
+
+
+class Cover:
+    """A lock of the master's that covers locks of the relay's own: see
+    :mod:`acebase_ipc.relay.lock_sessions`.
+
+    :ivar lock_id: its id, as its holder knows it.
+    :ivar tid: the transaction.
+    :ivar is_write: whether it is a lock to write.
+    :ivar expires: when it expires, as the master has written it.
+    :ivar since: when it was granted, in monotonic seconds.
+    :ivar open: how many locks of the relay's own are covered by it and held.
+    :ivar is_kept: whether its holder has released it, and it is kept for these.
+    """
+
+    __slots__ = ("expires", "is_kept", "is_write", "lock_id", "open", "since", "tid")
+
+    def __init__(
+        self, lock_id: int, tid: bytes, is_write: bool, expires: bytes, since: float
+    ) -> None:
+        self.lock_id = lock_id
+        self.tid = tid
+        self.is_write = is_write
+        self.expires = expires
+        self.since = since
+        self.open = 0
+        self.is_kept = False
+
+
+Own = tuple[bytes, float, Cover]
+"""The record of a lock of the relay's own: the envelope that has granted it, when that was, and
+the lock of the master's that covers it."""
 
 
 class Request(NamedTuple):
@@ -140,6 +174,9 @@ class Account:
     :ivar granted: the locks that the present master has granted, by id.
     :ivar locks: the locks that a former master has granted, by the id that the worker knows.
     :ivar about: the locks of a former master that open requests are about, by the request's id.
+    :ivar own: the locks that the relay has granted itself, by id.
+    :ivar covers: what the locks of :attr:`granted` and :attr:`locks` cover, by id.
+    :ivar current: the covers by tid under which the relay grants locks itself.
     :ivar large: how many messages of :attr:`requests` and :attr:`granted` are not small.
     :ivar resent: ids of requests that more than one connection of a master was handed.
     :ivar worker: the worker's number in the journal.
@@ -149,11 +186,14 @@ class Account:
         "about",
         "answer_layouts",
         "answered",
+        "covers",
+        "current",
         "granted",
         "holder",
         "large",
         "ledger",
         "locks",
+        "own",
         "request_layouts",
         "requests",
         "resent",
@@ -170,10 +210,18 @@ class Account:
         self.granted: dict[int, Granted] = {}
         self.locks: dict[int, Lock] = {}
         self.about: dict[bytes, Lock] = {}
+        self.own: dict[int, Own] = {}
+        self.covers: dict[int, Cover] = {}
+        self.current: dict[bytes, Cover] = {}
         self.large = 0
         self.resent: set[bytes] = set()
         self.worker = worker
         ledger.accounts.add(self)
+
+    def released(self, request_id: bytes, lock_id: int) -> bytes:
+        """Return the master's answer that a lock is released."""
+        _, _, start, end, _ = self.answer_layouts[_U]
+        return b'%b%b%btrue,"data":{"id":%d}}' % (start, request_id, end, lock_id)
 
     def open_requests(self, until: float = math.inf) -> Iterator[Request]:
         """Yield the open requests that came at *until*, in monotonic seconds, or before."""
@@ -189,9 +237,17 @@ class Account:
             yield lock_id, granted, since
         for lock in self.locks.values():
             yield lock.id, lock.granted, lock.since
+        for lock_id, (granted, since, _) in self.own.items():
+            yield lock_id, granted, since
+
+    @property
+    def held_count(self) -> int:
+        """The number of its locks."""
+        return len(self.granted) + len(self.locks) + len(self.own)
 
     def settle_locks(self) -> None:
-        """Make all locks, released ones, too, those of a former master."""
+        """Make all locks, released ones, too, those of a former master: the relay's own stay."""
+        self.current.clear()
         for lock_id, record in self.granted.items():
             self.locks[lock_id] = self._lock(lock_id, record)
             self._count_large(record[0], -1)
@@ -224,6 +280,9 @@ class Account:
 
     def grant(self, lock_id: int, body: bytes, now: float) -> None:
         """Note a lock that the present master has granted, in place of one with the same id."""
+        cover = self.covers.get(lock_id)
+        if cover is not None and not cover.open:
+            self.uncover(lock_id)
         self.forget_lock(lock_id)
         self.granted[lock_id] = body, now
         self._count_large(body, +1)
@@ -231,8 +290,35 @@ class Account:
 
     def release(self, request_id: bytes, lock_id: int) -> None:
         """Note that an open request releases a lock of the present master."""
+        self.uncover(lock_id)
         body, since, _ = self.requests[request_id]
         self.requests[request_id] = body, since, self.granted.pop(lock_id)
+
+    def take(self, lock_id: int) -> Lock | None:
+        """Remove and return a lock of a master's, which the relay has to release."""
+        self.uncover(lock_id)
+        record = self.granted.pop(lock_id, None)
+        if record is None:
+            return self.locks.pop(lock_id, None)
+        self._count_large(record[0], -1)
+        return self._lock(lock_id, record)
+
+    def uncover(self, lock_id: int) -> None:
+        """Let a lock, under which the relay has none of its own, cover no others any more."""
+        cover = self.covers.pop(lock_id, None)
+        if cover is not None and self.current.get(cover.tid) is cover:
+            del self.current[cover.tid]
+
+    def regrant(self, lock_id: int, granted: bytes) -> None:
+        """Note the envelope that has granted a lock of a master's in place of the one before."""
+        record = self.granted.get(lock_id)
+        if record is None:
+            self.ledger.regrant(self.locks[lock_id], granted)
+            return
+        self._discount(record[0])
+        self.granted[lock_id] = granted, record[1]
+        self._count_large(granted, +1)
+        self.ledger.count(granted)
 
     def forget_lock(self, lock_id: int) -> None:
         """Forget the lock that the present master has granted under this id, if there is one."""
@@ -283,7 +369,7 @@ class Account:
     @property
     def records(self) -> int:
         """The number of its open requests and locks."""
-        return len(self.requests) + len(self.granted) + len(self.locks) + len(self.about)
+        return len(self.requests) + len(self.about) + self.held_count
 
     @property
     def memory(self) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from acebase_ipc.relay.ledger import Account, Ledger, Lock
+from acebase_ipc.relay.ledger import Account, Cover, Ledger, Lock
 from acebase_ipc.relay.state import (
     AccountState,
+    CoverState,
     LedgerState,
     LockState,
     RequestState,
@@ -39,6 +40,22 @@ class LedgerExport:
             tuple((key, self._index(lock)) for key, lock in account.locks.items()),
             tuple((key, self._index(lock)) for key, lock in account.about.items()),
             tuple(sorted(account.resent)),
+            tuple(
+                CoverState(
+                    each.lock_id,
+                    each.tid,
+                    each.is_write,
+                    each.expires,
+                    now - each.since,
+                    each.is_kept,
+                    account.current.get(each.tid) is each,
+                )
+                for each in account.covers.values()
+            ),
+            tuple(
+                (key, body, now - since, cover.lock_id)
+                for key, (body, since, cover) in account.own.items()
+            ),
         )
 
     def ledger(self, search: SearchState | None) -> LedgerState:
@@ -85,13 +102,20 @@ class LedgerAdoption:
     """Makes a ledger of its state.
 
     :param number: returns the number in the journal of the worker with a client id.
+    :param has_sessions: whether the relay grants locks itself.
     :param now: monotonic seconds.
     """
 
     def __init__(
-        self, state: LedgerState, ledger: Ledger, number: Callable[[str], int], now: float
+        self,
+        state: LedgerState,
+        ledger: Ledger,
+        number: Callable[[str], int],
+        has_sessions: bool,
+        now: float,
     ) -> None:
         self._ledger = ledger
+        self._has_sessions = has_sessions
         self._now = now
         self._locks = [self._lock(each, number(each.holder)) for each in state.locks]
         ledger.own.update(self._pick(state.own))
@@ -119,7 +143,24 @@ class LedgerAdoption:
         account.about.update(self._pick(state.about))
         account.resent.update(state.resent)
         account.count_large()
+        self._covers(account, state)
         return account
+
+    def _covers(self, account: Account, state: AccountState) -> None:
+        """Add the locks of the relay's own, and what covers them."""
+        now = self._now
+        used = {cover_id for _, _, _, cover_id in state.own}
+        for each in state.covers:
+            if not (self._has_sessions or each.lock_id in used):
+                continue
+            cover = Cover(each.lock_id, each.tid, each.is_write, each.expires, now - each.age)
+            cover.is_kept = each.is_kept
+            account.covers[each.lock_id] = cover
+            if self._has_sessions and each.is_current:
+                account.current[each.tid] = cover
+        for lock_id, body, age, cover_id in state.own:
+            account.own[lock_id] = body, now - age, account.covers[cover_id]
+            account.covers[cover_id].open += 1
 
     def _pick(self, locks: Iterable[tuple[bytes, int]]) -> dict[bytes, Lock]:
         return {key: self._locks[index] for key, index in locks}

@@ -95,6 +95,10 @@ _KEEPALIVE = {"unit": "seconds", "maximum": MAX_KEEPALIVE, "reloads": False}
 _COUNT = {"unit": "connections", "maximum": MAX_CONNECTIONS}
 
 
+_MAY_BE_OFF = frozenset({"max_payload", "max_address_connections", "history_messages"})
+"""The limits that may be ``None``."""
+
+
 def _limit(default: float | None, **known: Any) -> Any:
     return field(default=default, metadata={"limit": Limit(**known)})
 
@@ -198,6 +202,15 @@ class Limits:
         reason="a transaction takes milliseconds; AceBase itself is silent for 30 s",
         minimum=0.1,
     )
+    lock_session_max: float = _limit(
+        30.0,
+        summary="how long a lock that the master has granted covers those of the relay's own",
+        unit="seconds",
+        maximum=100,
+        exceeded="the master is asked for the next lock of the transaction",
+        reason="the relay's own expire with it: a quarter of AceBase's 120 s, and of a lockTimeout"
+        " that is set to less",
+    )
     max_session_queue: int = _limit(
         16 * MIB,
         summary="the messages that wait for one suspended session",
@@ -214,6 +227,22 @@ class Limits:
         reason="if the system killed the process for its size, all peers would be disconnected",
         minimum=MIB,
         default_text="1GiB, or half of the control group's memory limit",
+    )
+    history_messages: int | None = _limit(
+        None,
+        summary="the changes of one database that are kept for their readers",
+        unit="messages",
+        exceeded="the oldest are dropped; a reader that has not had them is told of a gap",
+        reason="off: each path that is followed costs every writer one more event for each write",
+        default_text="off",
+        example=10_000,
+    )
+    history_bytes: int = _limit(
+        16 * MIB,
+        summary="the changes of one database that are kept for their readers",
+        unit="bytes",
+        exceeded="the oldest are dropped, as with history_messages; the last one is kept",
+        reason="as much as is kept for a suspended session",
     )
     max_connections: int = _limit(
         20_000,
@@ -287,7 +316,7 @@ class Limits:
     def __post_init__(self) -> None:
         for name, limit in describe_limits().items():
             value = getattr(self, name)
-            if value is None and name in ("max_payload", "max_address_connections"):
+            if value is None and name in _MAY_BE_OFF:
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise ConfigError(f"{name} must be a number of {limit.unit}, not {value!r}")

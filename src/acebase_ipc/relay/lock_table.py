@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from operator import itemgetter
+from typing import Final
 
 from acebase_ipc.protocol.locks import LOCK, LockDetails, read_details
 from acebase_ipc.relay.ledger import Request
 from acebase_ipc.relay.peers import Database, Peer
 
+_MASTER: Final = "master"
+_RELAY: Final = "relay"
 _NONE = LockDetails("", "", False, "")
 
 
@@ -24,6 +27,9 @@ class HeldLock:
     :ivar write: whether it excludes all other transactions, not only writing ones.
     :ivar comment: what AceBase calls the operation.
     :ivar age: seconds since it was granted.
+    :ivar granted_by: ``master`` or ``relay``: see :mod:`acebase_ipc.relay.lock_sessions`.
+    :ivar is_kept: whether its holder has released it, and the master keeps it for the locks that
+        the relay has granted because of it.
     """
 
     holder: str
@@ -33,6 +39,8 @@ class HeldLock:
     write: bool
     comment: str
     age: float
+    granted_by: str
+    is_kept: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +89,7 @@ class LockRecords:
 
     def __init__(self, now: float) -> None:
         self._now = now
-        self._locks: list[tuple[float, str, int, bytes]] = []
+        self._locks: list[tuple[float, str, int, bytes, str, bool]] = []
         self._requests: list[tuple[float, str, Request]] = []
 
     def collect(self, peer: Peer) -> int:
@@ -91,13 +99,18 @@ class LockRecords:
             return 0
         before = len(self._locks) + len(self._requests)
         name = peer.client_id
-        self._locks += [(since, name, each, granted) for each, granted, since in account.held()]
+        kept = {each.lock_id for each in account.covers.values() if each.is_kept}
+        self._locks += [
+            (since, name, each, granted, _RELAY if each in account.own else _MASTER, each in kept)
+            for each, granted, since in account.held()
+        ]
         self._requests += [(each.since, name, each) for each in account.open_requests()]
         return len(self._locks) + len(self._requests) - before
 
     def locks(self) -> Iterator[HeldLock]:
         """Read the locks, the oldest first."""
-        for since, holder, lock_id, granted in sorted(self._locks, key=itemgetter(0)):
+        locks = sorted(self._locks, key=itemgetter(0))
+        for since, holder, lock_id, granted, granted_by, is_kept in locks:
             details = read_details(granted)
             yield HeldLock(
                 holder=holder,
@@ -107,6 +120,8 @@ class LockRecords:
                 write=details.write,
                 comment=details.comment,
                 age=self._now - since,
+                granted_by=granted_by,
+                is_kept=is_kept,
             )
 
     def requests(self) -> Iterator[OpenRequest]:

@@ -41,6 +41,7 @@ class MemoryBudget:
         self.growth = 0
         self.set_limit(limit)
         self._holders: list[tuple[str, Callable[[], int]]] = []
+        self._spare: list[Callable[[], object]] = []
 
     def set_limit(self, limit: int) -> None:
         """Hold at most *limit* bytes from the next check on."""
@@ -53,6 +54,10 @@ class MemoryBudget:
         :param part: what it is called in :meth:`parts`.
         """
         self._holders.append((part, holder))
+
+    def register_spare(self, give_up: Callable[[], object]) -> None:
+        """Call *give_up* first when the limit is exceeded: it frees what nobody has to have."""
+        self._spare.append(give_up)
 
     def queued(self, message: Message) -> None:
         """Count *message*, which was added to a queue."""
@@ -95,4 +100,7 @@ class MemoryBudget:
     def check(self) -> bool:
         """Check the limit; returns whether it is exceeded."""
         self.growth = 0
+        if self.is_exceeded:
+            for give_up in self._spare:
+                give_up()
         return self.is_exceeded

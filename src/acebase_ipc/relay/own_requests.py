@@ -17,6 +17,7 @@ from acebase_ipc.protocol.locks import (
     LockDetails,
     done,
     failure,
+    has_failed,
     invalidate_caches,
     is_about_unknown_lock,
     lock_request,
@@ -29,6 +30,7 @@ from acebase_ipc.protocol.locks import (
 )
 from acebase_ipc.protocol.messages import MASTER, Message, render
 from acebase_ipc.relay.delivery import Delivery
+from acebase_ipc.relay.events import Observer, ReleaseFailed
 from acebase_ipc.relay.journal import Journal
 from acebase_ipc.relay.ledger import MAX_OWN, Account, Ledger, Lock
 from acebase_ipc.relay.memory import MemoryBudget
@@ -42,7 +44,7 @@ a new one may have granted as many."""
 class OwnRequests:
     """Makes requests to masters, and acts on the answers.
 
-    :param clock: returns monotonic seconds.
+    :ivar clock: returns monotonic seconds.
     :ivar prefix: the beginning of the ids of its requests.
     :ivar number: the number of the next one.
     """
@@ -51,12 +53,14 @@ class OwnRequests:
         self,
         delivery: Delivery,
         budget: MemoryBudget,
+        observer: Observer,
         clock: Callable[[], float],
         journal: Journal | None,
     ) -> None:
         self._delivery = delivery
         self._budget = budget
-        self._clock = clock
+        self._observer = observer
+        self.clock = clock
         self._journal = journal
         self.go_on(b"relay-%b" % secrets.token_hex(4).encode(), 0)
 
@@ -89,15 +93,23 @@ class OwnRequests:
 
     def release(self, database: Database, ledger: Ledger, lock: Lock) -> None:
         """Release *lock*, which its holder does not release: now, or when there is a master."""
-        lock.is_unwanted = True
         master = master_of(database)
+        if master is not None and lock.master_id is not None:
+            self.send(master, self.begin_release(ledger, lock, lock.master_id))
+            return
+        lock.is_unwanted = True
         if master is None:
             ledger.keep_unwanted(lock)
-        elif lock.master_id is not None:
-            request_id = self._begin(ledger, lock)
-            self.send(master, unlock_request(request_id, lock.holder, lock.master_id))
         elif not lock.is_probed:
             ledger.forget(lock)  # the master has refused to grant it again
+
+    def begin_release(self, ledger: Ledger, lock: Lock, master_id: int) -> bytes:
+        """Return the request that asks the present master to release *lock*, to be sent now.
+
+        :param master_id: its id there.
+        """
+        lock.is_unwanted = True
+        return unlock_request(self._begin(ledger, lock), lock.holder, master_id)
 
     def release_unasked(
         self, database: Database, holder: bytes, lock_id: int, granted: bytes, worker: int = 0
@@ -111,7 +123,7 @@ class OwnRequests:
         for asked in ledger.questions.values():
             if asked.former_id == lock_id:
                 asked.is_unknown = True  # a process that has counted up to this id itself
-        lock = Lock(lock_id, holder.decode(), granted, self._clock(), worker)
+        lock = Lock(lock_id, holder.decode(), granted, self.clock(), worker)
         if self._journal is not None and worker:
             self._journal.locked(worker, lock_id, lock_id, granted)
         ledger.count(granted)
@@ -191,7 +203,7 @@ class OwnRequests:
             return  # then it would show nothing
         holder = self.prefix.decode()
         details = LockDetails("", holder, False, "acebase-ipc")
-        lock = Lock(0, holder, lock_request(self._new_id(), holder, details), self._clock())
+        lock = Lock(0, holder, lock_request(self._new_id(), holder, details), self.clock())
         lock.master_id = None
         lock.is_probed = lock.is_unknown = lock.is_unwanted = True
         self.probe(master, ledger, lock)
@@ -210,6 +222,9 @@ class OwnRequests:
         :param may_grant: whether that asked for the lock; otherwise it released it.
         """
         if not may_grant:
+            if has_failed(body):
+                path, comment = lock.details.path, lock.details.comment
+                self._observer.report(ReleaseFailed(database.name, lock.holder, path, comment))
             ledger.forget(lock)
             return
         lock_id = read_lock_id(body)

@@ -14,6 +14,7 @@ from acebase_ipc.relay.ledger import Account, Ledger
 from acebase_ipc.relay.memory import MemoryBudget
 from acebase_ipc.relay.queue import MessageQueue
 from acebase_ipc.relay.traffic import Traffic
+from acebase_ipc.relay.unsubscribed import Unsubscribed
 
 FILES: Final = 1
 """Requests about files: the master may not have opened them yet."""
@@ -185,10 +186,12 @@ class Peer:
     def memory(self) -> int:
         """The bytes that the relay holds for it."""
         connection, account = self.connection, self.account
+        unsubscribed = self.database.unsubscribed.get(self.id)
         return (
             self.queue.memory
             + (0 if connection is None else connection.memory)
             + (0 if account is None else account.memory)
+            + (0 if unsubscribed is None else unsubscribed.memory)
         )
 
 
@@ -206,6 +209,7 @@ class Database:
     :ivar masters: how many masters have arrived.
     :ivar traffic: the messages of the peers that have left; another object after each departure.
     :ivar ledger: what the peers have asked of the master; ``None`` until one asks.
+    :ivar unsubscribed: what peers have unsubscribed from, by id, if they have.
     """
 
     __slots__ = (
@@ -218,6 +222,7 @@ class Database:
         "peers",
         "pings",
         "traffic",
+        "unsubscribed",
         "withheld",
     )
 
@@ -232,6 +237,7 @@ class Database:
         self.masters = 0
         self.traffic = Traffic()
         self.ledger: Ledger | None = None
+        self.unsubscribed: dict[bytes, Unsubscribed] = {}
 
     @property
     def memory(self) -> int:
@@ -248,10 +254,10 @@ class Database:
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
-    """A connected client, as ``AceBaseIPCServer.get_clients`` returns it.
+class ConnectedPeer:
+    """What others may know of a connected peer.
 
-    :ivar id: the client's id.
+    :ivar id: its id.
     :ivar dbname: the wire name of its database.
     :ivar connected: when it connected, in milliseconds since 1970.
     """

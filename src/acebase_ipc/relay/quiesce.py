@@ -248,10 +248,7 @@ def _busy(database: Database) -> list[tuple[Peer, Account]]:
     return [
         (peer, account)
         for peer, account in waiting
-        if account.granted
-        or account.locks
-        or account.about
-        or len(account.requests) > withheld[peer]
+        if account.held_count or account.about or len(account.requests) > withheld[peer]
     ]
 
 

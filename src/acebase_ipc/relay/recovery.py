@@ -12,7 +12,6 @@ of its cluster for 120 s, and a master killed under load hangs all of its worker
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 from acebase_ipc.protocol.dialect import ACEBASE
 from acebase_ipc.protocol.locks import (
@@ -30,7 +29,8 @@ from acebase_ipc.relay.delivery import Delivery
 from acebase_ipc.relay.events import LocksFreed, Observer, TooManyRequests
 from acebase_ipc.relay.histogram import Histogram
 from acebase_ipc.relay.journal import Journal, RestoredWorker
-from acebase_ipc.relay.ledger import MAX_RECORDS, Account, Lock
+from acebase_ipc.relay.ledger import MAX_RECORDS, Account, Ledger, Lock
+from acebase_ipc.relay.lock_sessions import LockSessions
 from acebase_ipc.relay.lost_locks import LostLocks
 from acebase_ipc.relay.master_arrivals import MasterArrivals
 from acebase_ipc.relay.memory import MemoryBudget
@@ -39,9 +39,6 @@ from acebase_ipc.relay.peers import Database, Peer, SessionState
 from acebase_ipc.relay.queue import MessageQueue
 from acebase_ipc.relay.short_way import ShortWay
 
-_OWN_LOCK_IDS: Final = 2**40
-"""The relay's own ids of locks begin here: AceBase counts from 1 in each process."""
-
 
 class LockRecovery:
     """Keeps the ledgers, and settles them when a worker or a master comes or goes.
@@ -49,13 +46,15 @@ class LockRecovery:
     :param max_payload: UTF-16 code units that a message may have.
     :param clock: returns monotonic seconds.
     :param enabled: whether anything is recovered; the ledgers are kept nevertheless.
+    :param has_sessions: whether the relay grants locks itself, if it recovers them, too.
+    :param session: seconds for which a lock of a master's covers others.
     :param journal: receives what the next relay needs if this one ends without warning.
     :ivar lock_waits: the durations from a request for a lock, or to move one, to its answer.
     :ivar answer_times: the durations from another request to the master to its answer.
     :ivar short_way: notes the usual requests and answers.
     :ivar own: makes the relay's own requests.
     :ivar lost: searches for lost locks.
-    :ivar next_lock_id: the next id of a lock that the relay gives.
+    :ivar sessions: grants and releases locks in the place of masters.
     """
 
     def __init__(
@@ -66,21 +65,25 @@ class LockRecovery:
         observer: Observer,
         clock: Callable[[], float],
         enabled: bool,
+        has_sessions: bool,
+        session: float,
         journal: Journal | None = None,
     ) -> None:
         self._delivery = delivery
         self.lock_waits = Histogram()
         self.answer_times = Histogram()
-        self.short_way = ShortWay(max_payload, self.lock_waits, self.answer_times, journal, clock)
         self._budget = budget
         self._observer = observer
         self._clock = clock
         self._enabled = enabled
         self._journal = journal
-        self.own = OwnRequests(delivery, budget, clock, journal)
+        self.own = OwnRequests(delivery, budget, observer, clock, journal)
+        self.sessions = LockSessions(self.own, enabled and has_sessions, session)
+        self.short_way = ShortWay(
+            max_payload, self.lock_waits, self.answer_times, self.own, self.sessions, journal, clock
+        )
         self.lost = LostLocks(self.own, observer)
         self._arrivals = MasterArrivals(self.own, self.lost, observer)
-        self.next_lock_id = _OWN_LOCK_IDS
 
     # What a worker asks of the master
 
@@ -101,8 +104,12 @@ class LockRecovery:
             )
             self._delivery.cut(worker)
             return None
-        if request_id in account.requests:
-            return body  # a defect of the client
+        is_known = request_id in account.requests  # a defect of the client
+        may_answer = not (is_known and kind is LOCK)
+        if may_answer and self.sessions.answer(worker, account, kind, request_id, body):
+            return None
+        if is_known:
+            return body
         account.open(request_id, body, self._clock())
         if self._journal is not None and kind is LOCK:
             self._journal.asked(account.worker, request_id, body)
@@ -211,6 +218,7 @@ class LockRecovery:
                 account.ledger.regrant(lock, body)
                 return body
             del account.locks[lock.id]
+            account.uncover(lock.id)
             account.ledger.forget(lock)  # the master has granted another in its place, or none
         return body if lock_id is None else self._add_lock(account, lock_id, body)
 
@@ -219,14 +227,15 @@ class LockRecovery:
         ledger.highest = max(ledger.highest, lock_id)
         if lock_id in account.locks and self._enabled:  # a lock of the former master has this id
             lock = Lock(lock_id, account.holder, body, self._clock(), account.worker)
-            lock.id = self.next_lock_id
-            self.next_lock_id += 1
+            lock.id = self.sessions.new_id()
             account.locks[lock.id] = lock
             ledger.count(body)
             if self._journal is not None:
                 self._journal.locked(account.worker, lock.id, lock_id, body)
             return with_lock_id(body, lock.id)
-        account.grant(lock_id, body, self._clock())
+        now = self._clock()
+        account.grant(lock_id, body, now)
+        self.sessions.begin(account, lock_id, body, now)
         if self._journal is not None:
             self._journal.locked(account.worker, lock_id, lock_id, body)
         return body
@@ -350,12 +359,25 @@ class LockRecovery:
                 self.own.invalidate_caches(worker)
         for lock in locks:
             self.own.release(database, ledger, lock)
-        return bool(locks) or is_about_locks
+        return bool(locks or account.own) or is_about_locks
 
     def master_arrived(self, master: Peer, queue: MessageQueue) -> None:
         """Tell *master* what it may not know; see :meth:`MasterArrivals.arrived`."""
         master.database.masters += 1
         if self._journal is not None:
             self._journal.master_arrived(master.database.name)
+            if master.database.ledger is not None:
+                self._rename_unwanted(self._journal, master.database.ledger)
         if self._enabled:
             self._arrivals.arrived(master, queue)
+
+    def _rename_unwanted(self, journal: Journal, ledger: Ledger) -> None:
+        """Note the locks that are to be released under other ids.
+
+        A new process may grant their holders, which have released them, others of the same ids.
+        """
+        for lock in (*ledger.own.values(), *ledger.unwanted):
+            if lock.is_unwanted and lock.worker:
+                former, lock.id = lock.id, self.sessions.new_id()
+                journal.locked(lock.worker, lock.id, lock.former_id, lock.granted)
+                journal.released(lock.worker, former)

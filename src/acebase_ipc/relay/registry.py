@@ -10,7 +10,7 @@ from acebase_ipc.protocol.handshake import Handshake
 from acebase_ipc.relay.errors import AmbiguousPeer, NotAPeer, NotFound, Overloaded
 from acebase_ipc.relay.limits import Limits
 from acebase_ipc.relay.memory import MemoryBudget
-from acebase_ipc.relay.peers import Client, Connection, Database, Peer
+from acebase_ipc.relay.peers import ConnectedPeer, Connection, Database, Peer
 from acebase_ipc.relay.traffic import DepartedTraffic, Traffic
 
 _LOCK_TIMEOUT: Final = 120.0
@@ -67,6 +67,7 @@ class Registry:
         """
         database = peer.database
         del database.peers[peer.id]
+        database.unsubscribed.pop(peer.id, None)
         self.leave(database)
 
     def left(self) -> Iterator[tuple[Database, float]]:
@@ -139,11 +140,11 @@ class Registry:
             raise AmbiguousPeer
         return found[0]
 
-    def clients(self, database: str) -> list[Client]:
+    def clients(self, database: str) -> list[ConnectedPeer]:
         """Return the connected peers of that database, in the order in which they joined."""
         found = self.databases.get(database)
         return [
-            Client(each.client_id, database, each.connected)
+            ConnectedPeer(each.client_id, database, each.connected)
             for each in (found.peers.values() if found else ())
             if each.connection is not None
         ]
@@ -153,6 +154,12 @@ class Registry:
         """The bytes that the ledgers of all databases hold."""
         ledgers = [each.ledger for each in self.all_databases()]
         return sum(each.memory for each in ledgers if each is not None)
+
+    @property
+    def memory_of_unsubscribed(self) -> int:
+        """The bytes of what peers have unsubscribed from."""
+        databases = self.databases.values()
+        return sum(each.memory for database in databases for each in database.unsubscribed.values())
 
     def all_databases(self) -> list[Database]:
         """Return the databases, and those without peers of which locks have to be released."""

@@ -14,6 +14,8 @@ from acebase_ipc.relay.events import (
     StateRestored,
 )
 from acebase_ipc.relay.exporting import Export
+from acebase_ipc.relay.history import Histories
+from acebase_ipc.relay.interest import Interest
 from acebase_ipc.relay.introductions import Introductions
 from acebase_ipc.relay.journal import Journal, Restored
 from acebase_ipc.relay.limits import Limits
@@ -44,6 +46,8 @@ class Relay:
     :param introduce: whether to greet acebase peers on each other's behalf.
     :param recover_locks: whether to release the locks of peers that are gone, and to tell a new
         master of locks and open requests.
+    :param lock_sessions: whether to answer requests about locks where the answer is known, if
+        locks are recovered.
     :param journal: receives what the next relay needs if this one ends without warning.
     :param work: counts the work.
     :param in_steps: calls a function until it returns that nothing is left to do; default: at
@@ -52,11 +56,13 @@ class Relay:
     :ivar registry: knows the databases and their peers.
     :ivar store: keeps large messages until they are downloaded.
     :ivar delivery: hands messages to peers' connections.
+    :ivar histories: keep the last changes of the paths that somebody follows.
     :ivar sessions: admits, welcomes, suspends and ends peers.
     :ivar quiesce: waits for a moment in which nothing is under way.
     :ivar router: decides who receives what.
     :ivar lock_waits: how long peers have waited for locks.
     :ivar answer_times: how long they have waited for other answers of the master.
+    :ivar lock_sessions: grants and releases locks in the place of masters.
     :ivar work: counts the work that broadcasts cause.
     """
 
@@ -67,6 +73,7 @@ class Relay:
         observer: Observer | None = None,
         introduce: bool = True,
         recover_locks: bool = True,
+        lock_sessions: bool = True,
         journal: Journal | None = None,
         work: Work | None = None,
         in_steps: Callable[[Callable[[], bool]], object] = do_at_once,
@@ -78,9 +85,13 @@ class Relay:
         self.store = MessageStore(limits.message_ttl)
         self.memory.register("stored", lambda: self.store.stored)
         self.memory.register("ledger", lambda: self.registry.memory)
+        self.memory.register("unsubscribed", lambda: self.registry.memory_of_unsubscribed)
         self.work = work = work or Work()
         self.delivery = Delivery(limits, self.registry, self.memory, observer, work, clock)
-        introductions = Introductions(self.delivery, introduce)
+        self.histories = Histories(limits, self.registry, self.delivery, self.memory, clock)
+        self.memory.register("history", lambda: self.histories.memory)
+        self.memory.register_spare(self.histories.give_up)
+        introductions = Introductions(self.delivery, self.histories, introduce)
         self._clock = clock
         self._master_watch = MasterWatch(observer)
         self._lock_watch = LockWatch(limits.lock_warning, observer)
@@ -91,11 +102,14 @@ class Relay:
             observer,
             clock,
             recover_locks,
+            lock_sessions,
+            limits.lock_session_max,
             journal,
         )
         self._recovery = recovery
         self.lock_waits = recovery.lock_waits
         self.answer_times = recovery.answer_times
+        self.lock_sessions = recovery.sessions
         self._warm_up = WarmUp(self.delivery, limits.master_warmup, clock)
         self.quiesce = Quiesce(self.delivery, limits.quiesce_timeout, observer)
         self._journal = journal
@@ -110,8 +124,10 @@ class Relay:
             self.quiesce,
             observer,
             lambda: in_steps(self._end_some),
+            self.histories,
             journal,
         )
+        self._interest = Interest(introductions, limits.payload_limit, observer, clock)
         self.router = Router(
             limits,
             self.delivery,
@@ -119,6 +135,8 @@ class Relay:
             self.store,
             recovery,
             self.quiesce,
+            self._interest,
+            self.histories,
             observer,
         )
 
@@ -130,8 +148,10 @@ class Relay:
         self.delivery.apply(limits)
         self.sessions.apply(limits)
         self._lock_watch.patience = limits.lock_warning
+        self._recovery.sessions.seconds = limits.lock_session_max
         self._warm_up.seconds = limits.master_warmup
         self.quiesce.timeout = limits.quiesce_timeout
+        self.histories.apply(limits)
 
     def _end_some(self) -> bool:
         return self.sessions.end_some(self._clock())
@@ -181,6 +201,7 @@ class Relay:
         self.sessions.clear()
         self.quiesce.clear()
         self.store.clear()
+        self.histories.clear()
 
     def export(self, now: float) -> RelayState:
         """Return all that another relay has to know to go on in the place of this one.
@@ -235,6 +256,8 @@ class Relay:
         self.sessions.expire(now)
         self.registry.expire(now)
         self.delivery.enforce_memory_limit()
+        self._interest.expire(self.registry.databases.values(), now)
+        self.histories.expire(now)
         self._recovery.expire(now)
         self._warm_up.expire(now)
         self._master_watch.check(self.registry.databases.values(), now)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from acebase_ipc.protocol.dialect import (
     ACEBASE,
@@ -27,6 +27,8 @@ from acebase_ipc.protocol.messages import (
 )
 from acebase_ipc.relay.delivery import Delivery
 from acebase_ipc.relay.events import DialectDetected, DropReason, MessageDropped, Observer
+from acebase_ipc.relay.history import Histories
+from acebase_ipc.relay.interest import Interest
 from acebase_ipc.relay.introductions import Introductions
 from acebase_ipc.relay.limits import MAX_UTF8_PER_UNIT, Limits
 from acebase_ipc.relay.peers import Peer
@@ -36,8 +38,16 @@ from acebase_ipc.relay.store import MessageStore
 from acebase_ipc.relay.work import SLICE
 
 # A comparison of slices takes less time than a call of startswith.
-_BYE_LENGTH = len(BYE_START)
 _ENVELOPE_LENGTH = len(ENVELOPE_START)
+
+# Texts of one byte always are the same objects, which know their hashes.
+_SECOND = len(ENVELOPE_START) + 1
+_THIRD = _SECOND + 1
+_ABOUT_SENDER = frozenset({b"y", b"u", b"n"})
+"""The second letters of ``bye``, ``subscribe`` and ``unsubscribe``: they are about the sender."""
+
+_ANSWERS = _ABOUT_SENDER | {b"e"}
+"""That of ``hello`` as well, where a peer may have been asked for its subscriptions."""
 
 
 class Router:
@@ -58,6 +68,8 @@ class Router:
         store: MessageStore,
         recovery: LockRecovery,
         quiesce: Quiesce,
+        interest: Interest,
+        histories: Histories,
         observer: Observer,
     ) -> None:
         self.max_payload = limits.payload_limit
@@ -70,19 +82,24 @@ class Router:
         self._recovery = recovery
         self._short_way = recovery.short_way
         self._withholds = quiesce.withholds
+        self._interest = interest
+        self._histories = histories
         self._observer = observer
         self._pong = Message(PONG)
 
     def receive(self, sender: Peer, texts: list[bytes]) -> int:
         """Relay text messages, valid UTF-8, from *sender*'s WebSocket, up to a slice of work.
 
-        Nothing is relayed after a message that has ended the connection.
+        Nothing is relayed after a message that has ended the connection. Events that nobody wants
+        any more are removed from *texts*.
 
-        :returns: how many were relayed.
+        :returns: how many of *texts* were relayed.
         :raises MessageTooLarge: above ``max_payload`` UTF-16 code units.
         :raises InvalidAddress: for a malformed ``to:``.
         """
         taken = 0
+        if sender.database.unsubscribed:
+            self._interest.drop_unwanted(sender, texts)
         account = sender.account
         if account is not None or sender.id == MASTER:
             if self.watch is not None:
@@ -94,6 +111,7 @@ class Router:
             if taken == len(texts):
                 return taken
             texts = texts[taken:]
+        about_sender = _ANSWERS if sender.database.unsubscribed else _ABOUT_SENDER
         connection, traffic, work = sender.connection, sender.traffic, self._work
         end = work.units + SLICE
         for text in texts:
@@ -105,7 +123,7 @@ class Router:
             traffic.received_bytes += size
             addressee, body = parse(text)
             if sender.dialect is ACEBASE:
-                may_matter = body[:_BYE_LENGTH] == BYE_START
+                may_matter = body[_SECOND:_THIRD] in about_sender
             else:
                 may_matter = (
                     not sender.dialect_settled and body[:_ENVELOPE_LENGTH] == ENVELOPE_START
@@ -127,6 +145,8 @@ class Router:
         addressee, body = parse(message)
         sender.traffic.received += 1
         sender.traffic.received_bytes += len(message)
+        if sender.database.unsubscribed and self._interest.is_unwanted(sender, message):
+            return
         if not self._is_relayed(sender, addressee, body):
             return
         if self.watch is not None:
@@ -166,6 +186,8 @@ class Router:
             if addressee is OTHERS:
                 sender.said_bye = True
                 self._recovery.worker_gone(sender)
+        elif sender.dialect is ACEBASE:
+            self._interest.note(sender, addressee, body)
         return True
 
     def _detect_dialect(self, sender: Peer, body: bytes) -> None:
@@ -211,7 +233,7 @@ class Router:
         database = sender.database
         if addressee == MASTER and self._delivery.waits_for_master(sender):
             self._delivery.keep_for_master(database, Message(render(body, ACEBASE)), sender)
-        else:
+        elif not self._histories.received(sender, addressee, body):
             self._drop(database.name, addressee.decode(), DropReason.UNKNOWN_ADDRESSEE)
 
     def _broadcast(self, sender: Peer, body: bytes) -> None:
@@ -231,31 +253,58 @@ class Router:
             else:
                 self._keep(peer, message, None)
 
+    def send_own(self, recipients: Sequence[Peer], body: bytes, now: float) -> None:
+        """Send *body*, valid UTF-8 of any size, to peers of one database, as the relay's own.
+
+        :param now: monotonic seconds.
+        """
+        announced = self._announce(recipients, body, now) if self._is_large(body) else None
+        self._send_each(recipients, body, announced, None)
+
     def _deliver_large(
         self, sender: Peer, addressee: bytes | Audience, body: bytes, now: float
     ) -> None:
-        """Announce *body* to documented recipients, and send it inline to acebase peers.
-
-        Acebase peers cannot download, and accept messages of any size.
-        """
         database = sender.database
         if isinstance(addressee, Audience):
             recipients = [each for each in database.peers.values() if each is not sender]
         else:
             recipients = [each for each in (database.peers.get(addressee),) if each]
+        announced = self._announce(recipients, body, now)
+        if announced is None:
+            self._deliver(sender, addressee, body)
+        else:
+            by = None if addressee is OTHERS or sender.id == MASTER else sender
+            self._send_each(recipients, body, announced, by)
+
+    def _announce(self, recipients: Sequence[Peer], body: bytes, now: float) -> Message | None:
+        """Store a large *body* for the documented ones of *recipients*.
+
+        Acebase peers cannot download, and accept messages of any size.
+
+        :returns: the message that tells them; ``None`` if there are none.
+        """
         downloads = [each.id for each in recipients if each.dialect is DOCUMENTED]
         if not downloads:
-            self._deliver(sender, addressee, body)
-            return
-        announced = Message(announcement(self._store.put(database.name, body, downloads, now)))
-        inline = None
-        by = None if addressee is OTHERS or sender.id == MASTER else sender
+            return None
+        name = recipients[0].database.name
+        return Message(announcement(self._store.put(name, body, downloads, now)))
+
+    def _send_each(
+        self, recipients: Sequence[Peer], body: bytes, documented: Message | None, by: Peer | None
+    ) -> None:
+        """Send *body* to each, rendered once for each dialect.
+
+        :param documented: what documented peers receive instead.
+        :param by: the peer that has addressed it.
+        """
+        acebase = None
+        self._work.units += len(recipients)
         for peer in recipients:
             if peer.dialect is DOCUMENTED:
-                self._delivery.send(peer, announced, by)
+                message = documented = documented or Message(render(body, DOCUMENTED))
             else:
-                inline = inline or Message(render(body, ACEBASE))
-                self._delivery.send(peer, inline, by)
+                message = acebase = acebase or Message(render(body, ACEBASE))
+            self._delivery.send(peer, message, by)
 
     def _drop(self, database: str, client_id: str, reason: DropReason) -> None:
         self._observer.report(MessageDropped(database, client_id, reason))

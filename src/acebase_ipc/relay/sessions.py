@@ -34,6 +34,7 @@ from acebase_ipc.relay.events import (
     SessionSuspended,
 )
 from acebase_ipc.relay.fences import Fences
+from acebase_ipc.relay.history import Histories
 from acebase_ipc.relay.introductions import Introductions
 from acebase_ipc.relay.journal import Journal, RestoredFence, RestoredWorker
 from acebase_ipc.relay.limits import Limits
@@ -100,6 +101,7 @@ class Sessions:
         quiesce: Quiesce,
         observer: Observer,
         end_soon: Callable[[], object],
+        histories: Histories,
         journal: Journal | None = None,
     ) -> None:
         """:param end_soon: calls :meth:`end_some` until it returns that none is left."""
@@ -114,6 +116,7 @@ class Sessions:
         self._quiesce = quiesce
         self._observer = observer
         self._end_soon = end_soon
+        self._histories = histories
         self._journal = journal
         self._conflicts = IdConflicts()
         self._expiries: dict[Peer, float] = {}
@@ -253,6 +256,7 @@ class Sessions:
         connection = peer.connection
         if connection is not None:
             self._observer.report(PeerReplaced(peer.database.name, peer.client_id, peer.address))
+            self._histories.interrupted(peer)
             peer.queue.prepend(connection.reclaim())
             peer.detach()
             connection.close(CLOSE_REPLACED, "replaced")
@@ -364,6 +368,8 @@ class Sessions:
         else:
             peer.queue.prepend(connection.reclaim())
             peer.detach()
+            if close_code not in LEAVING and not peer.said_bye:
+                self._histories.interrupted(peer)
             if self._keeps_session(peer, close_code):
                 self._suspend(peer, now, has_ended and not peer.is_master)
             else:
@@ -401,6 +407,8 @@ class Sessions:
             if peer.state is SessionState.GONE:
                 continue
             self._delivery.pass_to_successor(peer)
+            if lost_at is not None:
+                self._histories.interrupted(peer)
             if self._recovery.worker_gone(peer) and lost_at is not None:
                 self._fences.add(peer.database.name, peer.client_id, lost_at)
             self._forget(peer)

@@ -10,7 +10,7 @@ Left out are what connections hold, warnings that were given, and caches.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 Queue = tuple[tuple[int, str | None], ...]
 """Messages that wait: the index of each, and the id of the peer that has addressed it."""
@@ -22,8 +22,7 @@ Histogram = tuple[tuple[int, ...], float]
 """How many durations there were up to each bound and above all, and their sum in seconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class LockState:
+class LockState(NamedTuple):
     """A :class:`~acebase_ipc.relay.ledger.Lock`."""
 
     id: int
@@ -39,8 +38,7 @@ class LockState:
     is_unknown: bool
 
 
-@dataclass(frozen=True, slots=True)
-class RequestState:
+class RequestState(NamedTuple):
     """An open request.
 
     :ivar released: the envelope that has granted the lock which it releases, and its age.
@@ -52,13 +50,29 @@ class RequestState:
     released: tuple[bytes, float] | None
 
 
-@dataclass(frozen=True, slots=True)
-class AccountState:
+class CoverState(NamedTuple):
+    """A :class:`~acebase_ipc.relay.ledger.Cover`, but for what is open.
+
+    :ivar is_current: whether the relay grants locks itself under it.
+    """
+
+    lock_id: int
+    tid: bytes
+    is_write: bool
+    expires: bytes
+    age: float
+    is_kept: bool
+    is_current: bool
+
+
+class AccountState(NamedTuple):
     """An :class:`~acebase_ipc.relay.ledger.Account`.
 
     :ivar granted: each lock that the present master has granted: its id, the envelope, its age.
     :ivar locks: the indices of locks that a former master has granted, by the worker's id of each.
     :ivar about: the indices of locks that open requests are about, by the request's id.
+    :ivar own: each lock that the relay has granted itself: its id, the envelope, its age, and the
+        id of the lock that covers it.
     """
 
     requests: tuple[RequestState, ...]
@@ -67,10 +81,11 @@ class AccountState:
     locks: tuple[tuple[int, int], ...]
     about: tuple[tuple[bytes, int], ...]
     resent: tuple[bytes, ...]
+    covers: tuple[CoverState, ...]
+    own: tuple[tuple[int, bytes, float, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class SearchState:
+class SearchState(NamedTuple):
     """The search for lost locks in a database.
 
     :ivar workers: the workers whose locks were requested again, by tid.
@@ -85,8 +100,7 @@ class SearchState:
     moved: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerState:
+class LedgerState(NamedTuple):
     """A :class:`~acebase_ipc.relay.ledger.Ledger`, whose accounts are those of the peers.
 
     :ivar locks: the locks that are meant by their index.
@@ -107,12 +121,12 @@ class LedgerState:
     search: SearchState | None
 
 
-@dataclass(frozen=True, slots=True)
-class PeerState:
+class PeerState(NamedTuple):
     """A :class:`~acebase_ipc.relay.peers.Peer`.
 
     :ivar state: the name of its session's state; ``GONE`` is never exported.
     :ivar may_run: whether its process may run, if its session is about to be ended.
+    :ivar unsubscribed: what it may have unsubscribed from.
     """
 
     client_id: str
@@ -127,10 +141,10 @@ class PeerState:
     traffic: Traffic
     queue: Queue
     account: AccountState | None
+    unsubscribed: tuple[bytes, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class DatabaseState:
+class DatabaseState(NamedTuple):
     """A :class:`~acebase_ipc.relay.peers.Database`.
 
     :ivar warm_up: until its master has opened its files; ``None`` if it has.
@@ -148,8 +162,7 @@ class DatabaseState:
     ledger: LedgerState | None
 
 
-@dataclass(frozen=True, slots=True)
-class StoredState:
+class StoredState(NamedTuple):
     """A large message that waits to be downloaded.
 
     :ivar recipients: all its recipients.
@@ -164,8 +177,7 @@ class StoredState:
     left: float
 
 
-@dataclass(frozen=True, slots=True)
-class StoreState:
+class StoreState(NamedTuple):
     """A :class:`~acebase_ipc.relay.store.MessageStore`; downloads in progress are left out.
 
     :ivar fetched: the database, recipient and id of each download that may be repeated, and the
@@ -179,8 +191,7 @@ class StoreState:
     downloaded: int
 
 
-@dataclass(frozen=True, slots=True)
-class FenceState:
+class FenceState(NamedTuple):
     """An id that is refused for the time that is left."""
 
     database: str
@@ -190,8 +201,7 @@ class FenceState:
     once: bool
 
 
-@dataclass(frozen=True, slots=True)
-class RelayState:
+class RelayState(NamedTuple):
     """All that a relay has to know to go on where another one has ended.
 
     :ivar messages: the texts of messages that wait in queues.
@@ -201,6 +211,7 @@ class RelayState:
     :ivar ending: the peers whose session is about to be ended: the database and client id.
     :ivar conflicts: the ids that are in conflict: the database, the id, the time that is left.
     :ivar departed: the messages of peers that have left, by database.
+    :ivar locks_answered: how many requests for a lock the relay has answered itself.
     :ivar own_prefix: the beginning of the ids of the relay's own requests.
     :ivar own_number: the number of the next one.
     :ivar own_lock: the relay's next own id of a lock.
@@ -217,6 +228,7 @@ class RelayState:
     departed: tuple[tuple[str, Traffic], ...]
     lock_waits: Histogram
     answer_times: Histogram
+    locks_answered: int
     own_prefix: bytes
     own_number: int
     own_lock: int

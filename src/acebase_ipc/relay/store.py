@@ -74,6 +74,8 @@ class MessageStore:
         expired and are still being read.
     :ivar received: how many messages were put here so far.
     :ivar downloaded: how many downloads were completed so far.
+    :ivar pass_on: called with the database, recipient and id of each download that is completed,
+        when another relay has these messages, too.
     """
 
     def __init__(self, ttl: float) -> None:
@@ -90,6 +92,7 @@ class MessageStore:
         self.stored = 0
         self.received = 0
         self.downloaded = 0
+        self.pass_on: Callable[[Key], object] | None = None
 
     def __len__(self) -> int:
         return len(self._messages)
@@ -146,13 +149,25 @@ class MessageStore:
 
     def finish(self, reading: Reading, now: float) -> None:
         """Note that a download was written completely; it may be repeated for some seconds."""
-        database, recipient, message_id = key = reading.key
-        waits = message_id in self._by_recipient.get((database, recipient), ())
-        if self._readings.get(key) is reading and waits and key not in self._fetched:
-            self._fetched[key] = now + REFETCH_PERIOD
-            reading.message.unfetched -= 1
-            self.downloaded += 1
+        if self._readings.get(reading.key) is reading:
+            self.note_fetched(reading.key, now)
+            if self.pass_on is not None:
+                self.pass_on(reading.key)
         self.abandon(reading)
+
+    def note_fetched(self, key: Key, now: float) -> None:
+        """Note that a recipient has a message, which it may download again for some seconds.
+
+        :param key: the database, recipient and id.
+        """
+        database, recipient, message_id = key
+        waits = message_id in self._by_recipient.get((database, recipient), ())
+        if waits and key not in self._fetched:
+            self._fetched[key] = now + REFETCH_PERIOD
+            message = self._messages[message_id]
+            message.unfetched -= 1
+            self.downloaded += 1
+            self._settle(message_id, message)
 
     def abandon(self, reading: Reading) -> None:
         """End a download; without :meth:`finish` it counts as broken."""

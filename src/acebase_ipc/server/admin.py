@@ -87,6 +87,7 @@ class Admin:
         )
         self._streams = Streams(context, wall)
         lags, loop_lag = parts.connections.lags, self._lag.histogram
+        self._counts, self._lags = counts, (lags, loop_lag)
         metrics = RelayMetrics(parts.relay, control.facts, counts, lags, loop_lag)
         self._site = AdminSite(context, observer, self._streams, Metrics(context, metrics))
         self.listeners = [
@@ -121,6 +122,19 @@ class Admin:
         """Do what is to be done about once a second, in monotonic seconds."""
         self._canary.tick(now)
         self._site.sweep(now)
+
+    def export(self) -> dict[str, Any]:
+        """Return what was counted, as plain values, for the endpoint of a successor."""
+        return {
+            "events": self._counts.export(),
+            "lags": [each.export() for each in self._lags],
+        }
+
+    def adopt(self, counted: dict[str, Any]) -> None:
+        """Go on counting where the endpoint of a predecessor has ended: no counter falls."""
+        self._counts.adopt(counted["events"])
+        for lag, state in zip(self._lags, counted["lags"], strict=True):
+            lag.adopt(state)
 
     def apply(self, limits: Limits, tokens: Tokens) -> None:
         """Show *limits*, and require one of *tokens*, from now on; ends the streams of others."""

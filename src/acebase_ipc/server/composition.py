@@ -17,6 +17,7 @@ from acebase_ipc.http.endpoint import Context
 from acebase_ipc.http.proxies import TrustedProxies
 from acebase_ipc.http.responses import Refusals
 from acebase_ipc.http.site import RelaySite
+from acebase_ipc.http.streams import Streams
 from acebase_ipc.http.tokens import Tokens
 from acebase_ipc.http.upload import UploadAdmission
 from acebase_ipc.protocol.errors import MessageRefused, RequestRefused
@@ -119,6 +120,7 @@ class Parts:
             lambda: self.uploads.expire(now),
             self.connections.sweep,
             lambda: self.site.sweep(now),
+            self.site.context.streams.tick,
         ):
             try:
                 task()
@@ -153,6 +155,7 @@ class Parts:
         self.connections.max_connections = limits.max_connections
         self.access.apply(tokens, config.allow_origins, config.allow_hosts, config.databases)
         self.connections.check_access(self.access.revoked)
+        self.site.context.streams.check_access()
 
 
 def compose(
@@ -180,6 +183,7 @@ def compose(
         observer,
         config.introductions,
         config.lock_recovery,
+        config.lock_sessions,
         journal,
         rotation.work,
         rotation.do,
@@ -201,6 +205,7 @@ def compose(
         refusals=Refusals(observer, reactor, clock),
         uploads=uploads,
         rotation=rotation,
+        streams=Streams(),
         proxies=proxies,
         upgrade=connections.upgrade,
         reactor=reactor,
@@ -209,6 +214,7 @@ def compose(
     site = RelaySite(context, limits, observer, connections.count)
     relay.memory.register("uploads", lambda: uploads.reserved)
     relay.memory.register("http", lambda: site.memory)
+    relay.memory.register("history", lambda: context.streams.memory)
     return Parts(
         relay,
         journal,

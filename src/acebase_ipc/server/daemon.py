@@ -22,12 +22,13 @@ from acebase_ipc.errors import ConfigError
 from acebase_ipc.relay.limits import format_size
 from acebase_ipc.server.handover.launch import Command
 from acebase_ipc.server.handover.predecessor import Door, HandOver
+from acebase_ipc.server.handover.server import ReplaceableServer
 from acebase_ipc.server.handover.snapshot import Arrival
 from acebase_ipc.server.handover.successor import Link
 from acebase_ipc.server.handover.wire import Ended, HandOverError, Wire, without_collection
 from acebase_ipc.server.logging import FileOutput, LineObserver
 from acebase_ipc.server.process import OTHER_FILES, Launch, PidFile, Signals, allow_files
-from acebase_ipc.server.service import TICK, AceBaseIPCServer, State
+from acebase_ipc.server.service import TICK, State
 from acebase_ipc.server.settings import Settings, Sources
 from acebase_ipc.server.systemd import Notifier
 
@@ -79,7 +80,7 @@ class Daemon(Service):
         self._command = Command()
         try:
             settings = sources.read()
-            self.server = AceBaseIPCServer(
+            self.server = ReplaceableServer(
                 settings.config,
                 reactor,
                 log_level=log_level,
@@ -177,6 +178,8 @@ class Daemon(Service):
 
     def _report_ready(self, _: None) -> None:
         def report() -> None:
+            gc.freeze()  # what is there stays: no later search has to look at it
+            gc.enable()
             log.info("ready")
             self._notifier.ready()
             self._launch.succeeded()
@@ -331,6 +334,7 @@ class Daemon(Service):
         super().stopService()
         if self.server.state is State.HANDED_OVER:
             return succeed(None)
+        self._handing_over.give_up("it is about to stop")
         self._notifier.stopping()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._handle(number, self.server.hurry)

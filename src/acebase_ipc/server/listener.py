@@ -7,7 +7,7 @@ from functools import partial
 from socket import socket
 from typing import Any, Final
 
-from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
@@ -236,6 +236,13 @@ class Listener:
         if isinstance(self.address, IPv4Address | IPv6Address):
             return f"{self._scheme}{'s' if self._parsed.is_secure else ''}://{where}"
         return where
+
+    @property
+    def url(self) -> str:
+        """The URL for clients, while it listens."""
+        if isinstance(self.address, UNIXAddress):
+            return f"ws+{format_address(self.address)}"
+        return self.describe()
 
     def _unusable(self, error: BaseException | None, doing: str = "listen on") -> ConfigError:
         reason = str(error) or type(error).__name__

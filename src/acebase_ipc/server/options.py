@@ -286,7 +286,16 @@ OPTIONS: Final[tuple[Option, ...]] = (
         kind=Kind.FLAG,
         group=Group.ACEBASE,
         field="lock_recovery",
-        help="Leave the locks of peers that are gone, and tell a new master nothing.",
+        help="Leave the locks of peers that are gone, tell a new master nothing, and grant no lock"
+        " in its place.",
+        example="true",
+    ),
+    Option(
+        name="no_lock_sessions",
+        kind=Kind.FLAG,
+        group=Group.ACEBASE,
+        field="lock_sessions",
+        help="Leave each request about a lock to the master, also where its answer is known.",
         example="true",
     ),
     Option(

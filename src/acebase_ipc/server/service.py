@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -30,23 +29,17 @@ from acebase_ipc.http.tokens import Tokens
 from acebase_ipc.protocol.native import IS_NATIVE
 from acebase_ipc.relay.events import Observer, Observers
 from acebase_ipc.relay.lock_table import LockTable
-from acebase_ipc.relay.peers import Client
 from acebase_ipc.server.admin import Admin, Control
+from acebase_ipc.server.clients import Client, Speech
 from acebase_ipc.server.composition import compose
 from acebase_ipc.server.config import AceBaseIPCServerConfig
 from acebase_ipc.server.expansion import expand
 from acebase_ipc.server.expiry import CertificateWatch
-from acebase_ipc.server.handover.posted import PostsOfPredecessor, PostsToSuccessor
-from acebase_ipc.server.handover.preparing import Preparation
-from acebase_ipc.server.handover.snapshot import Arrival, Departure, Snapshot
-from acebase_ipc.server.handover.sockets import InheritedSockets, ListeningSocket
-from acebase_ipc.server.handover.successor import Link
-from acebase_ipc.server.handover.wire import HandOverError, Wire
+from acebase_ipc.server.handover.sockets import InheritedSockets
 from acebase_ipc.server.listener import Listener
 from acebase_ipc.server.logging import LogObserver
 from acebase_ipc.server.quiet_stop import QuietStop
 from acebase_ipc.server.reloading import report_changes, running_config
-from acebase_ipc.server.state_codec import decode, encode
 from acebase_ipc.server.watched_files import WATCH_INTERVAL, WatchedFiles
 
 TICK = 1.0
@@ -128,6 +121,7 @@ class AceBaseIPCServer(Service):
             Listener(each, reactor, observers, self._parts.proxies, inherited=inherited)
             for each in expand(self.config.parsed_endpoints, inherited)
         ]
+        self._speech = Speech(self._parts, clock)
         self._admin: Admin | None = None
         self._expiry = CertificateWatch(
             lambda: (dates for each in self._all_listeners for dates in each.certificates),
@@ -159,7 +153,6 @@ class AceBaseIPCServer(Service):
                 wall,
                 inherited,
             )
-        self._preparation: Preparation | None = None
         self._ticks = 0
         self._ticking = LoopingCall(self._tick)
         self._ticking.clock = reactor
@@ -175,6 +168,34 @@ class AceBaseIPCServer(Service):
     def state(self) -> State:
         """Whether the server was started or stopped."""
         return self._state
+
+    @property
+    def url(self) -> str:
+        """The URL of its first port, while it listens, such as ``ws://127.0.0.1:9163``.
+
+        It names the address to which the port is bound, also ``0.0.0.0``.
+
+        :raises RuntimeError: if it does not listen.
+        """
+        return self._first_listener.url
+
+    @property
+    def port(self) -> int:
+        """The number of its first port, while it listens; tells that of a port 0.
+
+        :raises RuntimeError: if it does not listen, or not on TCP.
+        """
+        port = getattr(self._first_listener.address, "port", None)
+        if not isinstance(port, int):
+            raise RuntimeError("the server does not listen on TCP")
+        return port
+
+    @property
+    def _first_listener(self) -> Listener:
+        for each in self.listeners:
+            if each.address is not None:
+                return each
+        raise RuntimeError("the server does not listen: wait for start()")
 
     @property
     def counts(self) -> Counter[str]:
@@ -380,114 +401,6 @@ class AceBaseIPCServer(Service):
         except (FirstError, TimeoutError):
             log.failure("closing a port failed")
 
-    # Handing over
-
-    def listening_sockets(self) -> list[ListeningSocket]:
-        """Return the sockets that it listens on, for a successor.
-
-        :raises ConfigError: if an endpoint has none of its own.
-        """
-        sockets = map(Listener.listening_socket, self._all_listeners)
-        return [each for each in sockets if each is not None]
-
-    @property
-    def journal_lock(self) -> int | None:
-        """The descriptor of the locked state directory; ``None`` without one."""
-        return None if self._parts.journal is None else self._parts.journal.lock
-
-    def prepare(self) -> Deferred[None]:
-        """Close what cannot be handed over; fires when that is done."""
-        self._preparation = Preparation(self._parts, self.listeners, self._reactor, self._clock)
-        return Deferred.fromCoroutine(self._preparation.run())
-
-    def go_on(self) -> None:
-        """Go on after :meth:`prepare`, because the hand-over has failed."""
-        preparation, self._preparation = self._preparation, None
-        if preparation is not None:
-            preparation.undo()
-
-    def depart(self) -> Departure:
-        """Return the connections that a hand-over takes along."""
-        return Departure(self._parts, self.listeners)
-
-    def take_snapshot(self, departure: Departure) -> Snapshot:
-        """Return all that a successor needs; it changes nothing, but that messages are written.
-
-        :raises HandOverError: if it is about to stop.
-        """
-        if self._state is not State.RUNNING:
-            raise HandOverError("it is about to stop")
-        return departure.take(self._clock())
-
-    def release(self, snapshot: Snapshot, journal_is_taken: bool) -> None:
-        """Forget what a successor has now; nothing of it is closed."""
-        self._state = State.HANDED_OVER
-        self._ticking.stop()
-        if self._parts.journal is not None:
-            self._parts.journal.release(journal_is_taken)
-        self._has_journal = False
-        for listener in self._all_listeners:
-            listener.release()
-        snapshot.release()
-
-    def finish_requests(self, timeout: float, wire: Wire) -> Deferred[Any]:
-        """Let the requests under way be answered, within *timeout* seconds, after a hand-over.
-
-        WebSockets that were closing already have the usual time for that.
-
-        :param wire: the socket to the successor, to which their messages are passed on.
-        """
-        posts = PostsToSuccessor(wire, self._reactor)
-        self._parts.site.context.pass_on = posts.post
-        closing = self._parts.connections.wait_closed(SHUTDOWN_TIMEOUT)
-        return gatherResults([self._parts.site.close(timeout), closing], consumeErrors=True)
-
-    def rehearse(self) -> None:
-        """Do once what :meth:`adopt` does with a state, as the first time takes longest."""
-        decode(encode(self._parts.relay.export(self._clock())))
-
-    def arrive(self) -> Arrival:
-        """Return what receives the connections of a predecessor."""
-        return Arrival(self._parts)
-
-    def adopt(self, arrival: Arrival, state: dict[str, Any], journal_lock: int | None) -> bool:
-        """Start in the place of a predecessor, but use none of its connections yet.
-
-        :param state: of all its connections, and of what else it knows.
-        :param journal_lock: the descriptor of its locked state directory.
-        :returns: whether its journal goes on here.
-        :raises Exception: if that is not possible; then the process has to end without closing a
-            connection.
-        """
-        journal, takes_journal = self._parts.journal, False
-        if journal is not None:
-            takes_journal = journal.begin(journal_lock)
-        elif journal_lock is not None:
-            os.close(journal_lock)
-        self._has_journal = True
-        error = self._begin()  # before, as a failure closes whatever is there
-        if error is not None:
-            raise error
-        arrival.adopt(state, self._clock())
-        return takes_journal
-
-    def resume(self, arrival: Arrival, link: Link) -> None:
-        """Go on with the connections of a predecessor, which does not use them any more."""
-        if self._parts.journal is not None:
-            self._parts.journal.commit()
-        arrival.resume(self.listeners)
-        self._parts.relay.quiesce.end()
-        PostsOfPredecessor(
-            link.wire,
-            self._reactor,
-            lambda database, client_id, body: self._parts.post(
-                database, client_id, body, self._clock()
-            ),
-        )
-        link.release()
-        self._report_listening(None)
-        self._parts.connections.check_access(self._parts.access.revoked)
-
     # Running
 
     def reload(self, config: AceBaseIPCServerConfig | None = None) -> bool:
@@ -553,7 +466,18 @@ class AceBaseIPCServer(Service):
 
     def get_clients(self, dbname: str) -> tuple[Client, ...]:
         """Return the clients of the database with the wire name *dbname*, as they joined."""
-        return tuple(self._parts.relay.registry.clients(dbname))
+        return self._speech.clients(dbname)
+
+    def broadcast(self, dbname: str, body: str) -> Deferred[int]:
+        """Send *body* to all clients of a database, as a message of the relay itself.
+
+        :param dbname: the wire name of the database.
+        :returns: a Deferred with the number of clients. It fails like
+            :meth:`.Client.send_message`, except with ``NotAPeer``.
+        :raises TypeError: if *body* is no text.
+        :raises ValueError: if it is not valid Unicode.
+        """
+        return self._speech.broadcast(dbname, body)
 
     def locks(self, dbname: str) -> LockTable:
         """Return the locks and open requests of the database with the wire name *dbname*."""

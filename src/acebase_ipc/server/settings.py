@@ -154,7 +154,7 @@ def make_config(values: Mapping[str, Any]) -> AceBaseIPCServerConfig:
             continue
         if name == "dialect":
             value = None if value == "auto" else Dialect(value)
-        elif name in ("no_introductions", "no_lock_recovery"):
+        elif name in ("no_introductions", "no_lock_recovery", "no_lock_sessions"):
             value = not value
         arguments[option.config_field] = value
     given = {name: value for name, value in values.items() if name in limits}

@@ -7,15 +7,10 @@ has the type that it must have, or raises :exc:`InvalidState`. No code is run fo
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
-from dataclasses import fields, is_dataclass
-from functools import cache
+from collections.abc import Iterable
 from io import BytesIO
-from operator import attrgetter
 from struct import Struct
-from types import NoneType, UnionType
-from typing import Any, Final, get_args, get_origin, get_type_hints
+from typing import Final
 from zlib import crc32
 
 import cbor2
@@ -26,19 +21,17 @@ from acebase_ipc.protocol.handshake import check_client_id, check_database_name
 from acebase_ipc.relay.histogram import SECONDS
 from acebase_ipc.relay.peers import SessionState
 from acebase_ipc.relay.state import DatabaseState, RelayState
+from acebase_ipc.server.columns import InvalidColumn, column_of
 
-MAGIC: Final = b"acebase-ipc state 1\n"
+MAGIC: Final = b"acebase-ipc state 2\n"
 """The format and its version."""
 
 _NAME: Final = b"acebase-ipc state "
 _CHECKSUM: Final = Struct("<I")
 _START: Final = len(MAGIC) + _CHECKSUM.size
-_LARGEST: Final = 2**63
-"""Whole numbers are below this: ids of locks, counters, milliseconds since 1970."""
-
 _STATES: Final = frozenset(each.name for each in SessionState) - {SessionState.GONE.name}
-
-_Read = Callable[[Any], Any]
+_DIALECTS: Final = frozenset(each.value for each in Dialect)
+_COLUMN: Final = column_of(RelayState)
 
 
 class InvalidState(IPCError):
@@ -47,11 +40,9 @@ class InvalidState(IPCError):
 
 def encode(state: RelayState) -> bytes:
     """Return the bytes of *state*."""
-    write = _writer(RelayState)
-    assert write is not None
     buffer = BytesIO()  # no second copy is made of the messages, which may fill the memory
     buffer.write(MAGIC + bytes(_CHECKSUM.size))
-    cbor2.dump(write(state), buffer)
+    cbor2.dump(_COLUMN.write([state]), buffer)
     with buffer.getbuffer() as data:
         _CHECKSUM.pack_into(data, len(MAGIC), crc32(data[_START:]))
     return buffer.getvalue()
@@ -69,52 +60,14 @@ def decode(data: bytes) -> RelayState:
     if len(data) < _START or data[len(MAGIC) : _START] != _CHECKSUM.pack(crc32(body)):
         raise InvalidState("it is damaged or incomplete")
     try:
-        state: RelayState = _reader(RelayState)(cbor2.loads(body))
+        state: RelayState
+        (state,) = _COLUMN.read(cbor2.loads(body), 1)
         _check(state)
-    except InvalidState:
-        raise
+    except InvalidColumn as error:
+        raise InvalidState(str(error)) from None
     except Exception as error:  # whatever cbor2 finds
         raise InvalidState(f"it cannot be read: {type(error).__name__}") from None
     return state
-
-
-@cache
-def _writer(kind: Any) -> Callable[[Any], Any] | None:
-    """Return a function that makes a value of *kind* plain; ``None`` if each is plain."""
-    if is_dataclass(kind):
-        assert isinstance(kind, type)
-        hints = get_type_hints(kind)
-        names = [each.name for each in fields(kind)]
-        parts = [(index, _writer(hints[name])) for index, name in enumerate(names)]
-        nested = [(index, part) for index, part in parts if part is not None]
-        values = attrgetter(*names)
-
-        def write(value: Any) -> Any:
-            plain = list(values(value))
-            for index, part in nested:
-                plain[index] = part(plain[index])
-            return plain
-
-        return write
-    if get_origin(kind) is UnionType:
-        (other,) = (each for each in get_args(kind) if each is not NoneType)
-        inner = _writer(other)
-        return None if inner is None else lambda value: None if value is None else inner(value)
-    if get_origin(kind) is tuple:
-        return _tuple_writer([_writer(each) for each in get_args(kind) if each is not Ellipsis])
-    return None
-
-
-def _tuple_writer(parts: list[Callable[[Any], Any] | None]) -> Callable[[Any], Any] | None:
-    """Return the writer of a tuple whose values have these writers, one for all or one for each."""
-    if not any(parts):
-        return None
-    if len(parts) == 1:
-        (part,) = parts
-        return lambda value: [part(each) for each in value] if part else value
-    return lambda value: [
-        each if part is None else part(each) for part, each in zip(parts, value, strict=True)
-    ]
 
 
 def _check(state: RelayState) -> None:
@@ -149,108 +102,29 @@ def _check_database(state: DatabaseState, messages: int) -> None:
     ids = {check_client_id(each.client_id) for each in state.peers}
     if len(ids) != len(state.peers):
         raise LookupError
-    for each in state.peers:
-        Dialect(each.dialect)
-        if each.state not in _STATES or (each.account is not None and state.ledger is None):
-            raise ValueError
-    for queue in (state.awaiting_master, *(each.queue for each in state.peers)):
+    if not {each.dialect for each in state.peers} <= _DIALECTS:
+        raise ValueError
+    if not {each.state for each in state.peers} <= _STATES:
+        raise ValueError
+    accounts = [each.account for each in state.peers if each.account is not None]
+    if accounts and state.ledger is None:
+        raise LookupError
+    for queue in (state.awaiting_master, *(each.queue for each in state.peers if each.queue)):
         _check_indices(messages, (index for index, _ in queue))
         if not {sender for _, sender in queue if sender is not None} <= ids:
             raise LookupError
     if state.ledger is None:
         return
     ledger, locks = state.ledger, len(state.ledger.locks)
-    accounts = [each.account for each in state.peers if each.account is not None]
     for references in (ledger.own, ledger.questions, *(each.about for each in accounts)):
         _check_indices(locks, (index for _, index in references))
     for account in accounts:
         _check_indices(locks, (index for _, index in account.locks))
+        if not {each[3] for each in account.own} <= {each.lock_id for each in account.covers}:
+            raise LookupError
     _check_indices(locks, ledger.unwanted)
 
 
 def _check_indices(end: int, indices: Iterable[int]) -> None:
     if any(each >= end for each in indices):
         raise LookupError
-
-
-@cache
-def _reader(kind: Any) -> _Read:
-    """Return a function that checks a value which was read, and returns it as one of *kind*."""
-    if is_dataclass(kind):
-        assert isinstance(kind, type)
-        hints = get_type_hints(kind)
-        return _record(kind, [_reader(hints[each.name]) for each in fields(kind)])
-    if get_origin(kind) is UnionType:
-        (other,) = (each for each in get_args(kind) if each is not NoneType)
-        return _optional(_reader(other))
-    if get_origin(kind) is tuple:
-        parts = get_args(kind)
-        if parts[-1] is Ellipsis:
-            return _sequence(_reader(parts[0]))
-        return _record(lambda *values: values, [_reader(each) for each in parts])
-    return _SCALARS[kind]
-
-
-def _record(make: Callable[..., Any], parts: list[_Read]) -> _Read:
-    """Return the reader of a list with these *parts*.
-
-    Each peer is one, so that texts and flags are checked together, and not by a call each.
-    """
-    kinds = {each: kind for kind, each in _SCALARS.items() if kind in (str, bytes, bool)}
-    plain = [index for index, part in enumerate(parts) if part in kinds]
-    expected = [kinds[parts[index]] for index in plain]
-    others = [(index, part) for index, part in enumerate(parts) if part not in kinds]
-
-    def read(value: Any) -> Any:
-        if type(value) is not list or len(value) != len(parts):
-            raise InvalidState("it has a record of another kind")
-        if [type(value[index]) for index in plain] != expected:
-            raise InvalidState("it has a record with a value of another kind")
-        for index, part in others:
-            value[index] = part(value[index])
-        return make(*value)
-
-    return read
-
-
-def _sequence(part: _Read) -> _Read:
-    def read(value: Any) -> Any:
-        if type(value) is not list:
-            raise InvalidState("it has another value in place of a list")
-        return tuple(map(part, value))
-
-    return read
-
-
-def _optional(part: _Read) -> _Read:
-    return lambda value: None if value is None else part(value)
-
-
-def _scalar(kind: type) -> _Read:
-    def read(value: Any) -> Any:
-        if type(value) is not kind:
-            raise InvalidState(f"it has a {type(value).__name__} in place of a {kind.__name__}")
-        return value
-
-    return read
-
-
-def _number(value: Any) -> int:
-    if type(value) is not int or not 0 <= value < _LARGEST:
-        raise InvalidState("it has no number where one must be")
-    return value
-
-
-def _seconds(value: Any) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):
-        raise InvalidState("it has no duration where one must be")
-    return float(value)
-
-
-_SCALARS: Final[dict[Any, _Read]] = {
-    int: _number,
-    float: _seconds,
-    str: _scalar(str),
-    bytes: _scalar(bytes),
-    bool: _scalar(bool),
-}

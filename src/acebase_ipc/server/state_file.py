@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from struct import Struct
@@ -53,15 +54,12 @@ class StateFile:
             than these and the time that its relay took to stop is of no use.
         """
         try:
-            with open(self._path, "rb") as file:
-                data = file.read()
+            saved, took, state = _parse(self._load())
         except FileNotFoundError:
             return None
         except OSError as error:
             log.warn("cannot read {path}: {reason}", path=self._path, reason=error.strerror)
             return None
-        try:
-            saved, took, state = _parse(data)
         except InvalidState as error:
             self.set_aside(str(error))
             return None
@@ -82,6 +80,23 @@ class StateFile:
         )
         self.remove()
         return None
+
+    def _load(self) -> bytes:
+        """Return what is in the file.
+
+        :raises InvalidState: if it is none, or was put there by another user.
+        """
+
+        def open_at_once(path: str, flags: int) -> int:
+            return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
+
+        with open(self._path, "rb", opener=open_at_once) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise InvalidState("it is no file")
+            if status.st_uid not in (os.geteuid(), 0):
+                raise InvalidState("it belongs to another user")
+            return file.read()
 
     def set_aside(self, reason: str) -> None:
         """Keep the file under another name, and warn of the *reason*."""

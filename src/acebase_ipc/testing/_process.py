@@ -48,9 +48,7 @@ async def serve(reactor: Any, config: AceBaseIPCServerConfig) -> None:
     await server.start()
     stdin = _StandardInput()
     StandardIO(stdin, reactor=reactor)
-    address: Any = server.listeners[0].address
-    host = f"[{address.host}]" if ":" in address.host else address.host
-    print(f"ws{'s' * config.is_secure}://{host}:{address.port}", flush=True)  # noqa: T201
+    print(server.url, flush=True)  # noqa: T201
     await stdin.ended
     await server.stop()
 

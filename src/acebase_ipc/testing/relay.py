@@ -15,10 +15,11 @@ from twisted.logger import LogEvent, LogLevel, capturedLogs, eventAsText
 from twisted.python.failure import Failure
 
 from acebase_ipc.client.service import IPCClient
+from acebase_ipc.peer.peer import AceBasePeer
 from acebase_ipc.relay.events import Observer
 from acebase_ipc.relay.limits import Limits
 from acebase_ipc.server.config import AceBaseIPCServerConfig, SSLConfig
-from acebase_ipc.server.service import AceBaseIPCServer
+from acebase_ipc.server.handover.server import ReplaceableServer
 from acebase_ipc.testing.certificate import self_signed_pem
 from acebase_ipc.testing.connection import MemoryConnection
 from acebase_ipc.testing.http import Response, http_request, upgrade_request
@@ -99,7 +100,7 @@ class MemoryRelay:
             self.certificate.write_bytes(self_signed_pem())
             options["ssl"] = SSLConfig(key_path=str(self.certificate))
         with self._watching():
-            self.server = AceBaseIPCServer(
+            self.server = ReplaceableServer(
                 _config(options),
                 self.reactor,
                 clock=self.reactor.seconds,
@@ -236,16 +237,20 @@ class MemoryRelay:
 
         :param options: of the client, such as ``token`` or ``dialect``.
         """
+        return IPCClient(self.url, database, client_id, **self._client_options(options))
+
+    def peer(self, peer_id: str, database: str = DATABASE, **options: Any) -> AceBasePeer:
+        """An :class:`~acebase_ipc.AceBasePeer` at this relay, not started yet.
+
+        :param options: of the peer, such as ``token``.
+        """
+        return AceBasePeer(self.url, database, peer_id, **self._client_options(options))
+
+    def _client_options(self, options: dict[str, Any]) -> dict[str, Any]:
+        own: dict[str, Any] = {"reactor": self.reactor, "clock": self.reactor.seconds}
         if self.certificate is not None:
-            options.setdefault("trust_root", self.certificate)
-        return IPCClient(
-            self.url,
-            database,
-            client_id,
-            reactor=self.reactor,
-            clock=self.reactor.seconds,
-            **options,
-        )
+            own["trust_root"] = self.certificate
+        return {**own, **options}
 
     def logged(self, *words: str) -> list[str]:
         """The log lines that hold all *words*."""

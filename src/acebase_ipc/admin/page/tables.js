@@ -123,6 +123,7 @@ export function locksHeld() {
       text("path", "Path", 14, (row) => row.path || "(root)"),
       text("comment", "Comment", 14),
       text("tid", "Transaction", 12),
+      text("granted_by", "By", 5.5, (row) => row.granted_by + (row.is_kept ? ", kept" : "")),
       age,
     ],
   });

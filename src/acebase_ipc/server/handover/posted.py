@@ -1,4 +1,7 @@
-"""Passes messages on that were posted to a relay, and are complete only after its hand-over."""
+"""Passes on what requests to a relay come to that are complete only after its hand-over.
+
+Those are messages that were posted, and downloads.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from acebase_ipc.relay.store import Key
 from acebase_ipc.server.handover.predecessor import Reader
 from acebase_ipc.server.handover.wire import HandOverError, Kind, Wire
 
@@ -66,6 +70,14 @@ class PostsToSuccessor(_End):
             self.close()
         return answer
 
+    def fetched(self, key: Key) -> None:
+        """Tell that a download is complete: of a database, a recipient, and a message's id."""
+        try:
+            self._wire.limit(TIMEOUT)
+            self._wire.send(Kind.FETCHED, key)
+        except HandOverError:
+            self.close()
+
     def _receive(self) -> None:
         status, text = self._wire.receive(Kind.ANSWERED).content
         self._answers.pop(0).callback((status, text))
@@ -82,14 +94,23 @@ class PostsOfPredecessor(_End):
     """Receives what was posted to the predecessor.
 
     :param receive: relays a message of a peer; returns what the client is answered.
+    :param fetched: notes that a download is complete.
     """
 
     def __init__(
-        self, wire: Wire, reactor: Any, receive: Callable[[str, str, bytes], Answer]
+        self,
+        wire: Wire,
+        reactor: Any,
+        receive: Callable[[str, str, bytes], Answer],
+        fetched: Callable[[Key], object],
     ) -> None:
         super().__init__(wire, reactor)
         self._relay = receive
+        self._fetched = fetched
 
     def _receive(self) -> None:
-        database, client_id, body = self._wire.receive(Kind.POSTED).content
-        self._wire.send(Kind.ANSWERED, self._relay(database, client_id, body))
+        received = self._wire.receive(Kind.POSTED, Kind.FETCHED)
+        if received.kind is Kind.FETCHED:
+            self._fetched(tuple(received.content))
+        else:
+            self._wire.send(Kind.ANSWERED, self._relay(*received.content))

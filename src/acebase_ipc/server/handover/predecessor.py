@@ -139,6 +139,14 @@ class HandOver:
             self._await(self._receive_built)
         return outcome
 
+    def give_up(self, reason: str) -> None:
+        """Let the successor end, if there is one that has not taken over yet.
+
+        One that is told nothing would start as any other process when this one has ended.
+        """
+        if self._wire is not None:
+            self._fail(HandOverError(reason))
+
     def _offer(self, wire: Wire) -> None:
         """Send the listening sockets, with which the successor builds everything."""
         sockets, lock = self._server.listening_sockets(), self._server.journal_lock

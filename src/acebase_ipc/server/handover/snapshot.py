@@ -125,7 +125,7 @@ class Departure:
                 descriptors.append(transport.fileno())
         content = {
             "relay": encode(parts.relay.export(now)),
-            "websockets": states,
+            "websockets": list(zip(*states, strict=True)),  # a list of each value takes less time
             "frames": frames.frames,
             "channels": heads,
             "since": now,
@@ -207,8 +207,7 @@ class Arrival:
         parts, announced = self._parts, self._announced
         self._frames = content["frames"]
         connections: dict[tuple[str, str], Connection] = {}
-        for each in content["websockets"]:
-            state = ConnectionState(*each)
+        for state in map(ConnectionState._make, zip(*content["websockets"], strict=True)):
             connection: Any = announced[state.number]
             adopt(parts.connections, connection, state, now)
             self._websockets.append((connection, state))

@@ -107,9 +107,10 @@ class Link:
         """
         try:
             self.wire.limit(ANSWER_TIMEOUT)
-            self.wire.send(
-                Kind.BUILT, {"format": FORMAT, "pid": os.getpid(), "room": free_descriptors()}
-            )
+            with suppress(Ended):  # it may have sent its reason before
+                self.wire.send(
+                    Kind.BUILT, {"format": FORMAT, "pid": os.getpid(), "room": free_descriptors()}
+                )
             while True:
                 received = self.wire.receive(Kind.CONNECTIONS, Kind.STATE)
                 if received.kind is Kind.STATE:

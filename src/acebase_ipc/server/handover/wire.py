@@ -48,6 +48,7 @@ class Kind(IntEnum):
     REFUSED = 9
     POSTED = 10
     ANSWERED = 11
+    FETCHED = 12
 
 
 class HandOverError(Exception):

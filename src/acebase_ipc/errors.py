@@ -27,7 +27,7 @@ Every refusal is one of these, and carries what the client is told::
         ├── InvalidAddress      1008/400
         ├── InvalidNumber       1008/400  in a resumable session
         ├── MissingMessages     1008/409  in a resumable session
-        ├── WrongSession        410       in a resumable session, of a POST
+        ├── WrongSession        1008/410  in a resumable session, of a POST
         ├── InvalidText         1007/400
         └── MessageTooLarge     1009/413
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 
 import pytest
 
@@ -55,6 +55,7 @@ def test_each_step_exists(file: str, name: str) -> None:
     found = importlib.import_module(module)
     for part in name.split("."):
         found = getattr(found, part)
+    found = getattr(found, "__self__", None) or found  # in Python, of what is in C
     assert found.__module__ == module
 
 
@@ -126,9 +127,15 @@ def calls(act: Callable[[], object]) -> list[Step]:
     called: list[Step] = []
 
     def profile(frame: FrameType, event: str, argument: object) -> None:
-        path = Path(frame.f_code.co_filename)
-        if event == "call" and path.is_relative_to(SOURCE):
-            called.append((path.relative_to(SOURCE).as_posix(), frame.f_code.co_qualname))
+        code: CodeType | None = frame.f_code
+        if event == "c_call":
+            general = getattr(argument, "__self__", None)  # in Python, of what is in C
+            code = getattr(general, "__code__", None)
+        if event not in ("call", "c_call") or code is None:
+            return
+        path = Path(code.co_filename)
+        if path.is_relative_to(SOURCE):
+            called.append((path.relative_to(SOURCE).as_posix(), code.co_qualname))
 
     before = sys.getprofile()
     sys.setprofile(profile)

@@ -153,7 +153,7 @@ def test_every_limit_that_is_said_to_be_reloaded_reaches_the_relay() -> None:
         core = parts.relay
         before = [vars(each).copy() for each in (core.sessions, core.delivery, core.registry)]
         changes = {
-            name: getattr(Limits(), name) + 1
+            name: (getattr(Limits(), name) or 0) + 1
             for name, each in describe_limits().items()
             if each.reloads
         }
@@ -163,7 +163,7 @@ def test_every_limit_that_is_said_to_be_reloaded_reaches_the_relay() -> None:
         held = [
             *(vars(each) for each in (core.sessions, core.delivery, core.registry)),
             *(vars(each) for each in (core.sessions._fences, core._lock_watch, core._warm_up)),
-            *(vars(each) for each in (core.memory, core.store, core.lock_sessions)),
+            *(vars(each) for each in (core.memory, core.store, core.lock_sessions, core.histories)),
             *(vars(each) for each in (parts.uploads, parts.site, parts.connections)),
         ]
         values = [value for each in held for value in each.values()]

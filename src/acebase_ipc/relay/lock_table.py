@@ -27,7 +27,7 @@ class HeldLock:
     :ivar write: whether it excludes all other transactions, not only writing ones.
     :ivar comment: what AceBase calls the operation.
     :ivar age: seconds since it was granted.
-    :ivar granted_by: ``master`` or ``relay``: see :mod:`acebase_ipc.relay.lock_sessions`.
+    :ivar granted_by: ``master``, or ``relay`` in a lock session (see the protocol).
     :ivar is_kept: whether its holder has released it, and the master keeps it for the locks that
         the relay has granted because of it.
     """

@@ -39,11 +39,11 @@ class Client:
         that begins with ``{``.
 
         :returns: a Deferred that fires when the message was handed to the client's connection,
-            or waits for it in the relay. It fails with :exc:`~acebase_ipc.relay.errors.NotAPeer`
-            if the client has left or cannot take it any more, with
-            :exc:`~acebase_ipc.http.errors.RequestTooLarge` above ``max_message``, and with
-            :exc:`~acebase_ipc.relay.errors.Overloaded` where there is no room for it. Nothing
-            was sent then.
+            or waits for it in the relay. It fails with ``acebase_ipc.relay.errors.NotAPeer`` if
+            the client has left or cannot take it any more, with
+            ``acebase_ipc.http.errors.RequestTooLarge`` above ``max_message``, and with
+            ``acebase_ipc.relay.errors.Overloaded`` where there is no room for it. Nothing was
+            sent then.
         :raises TypeError: if *body* is no text.
         :raises ValueError: if it is not valid Unicode.
         """

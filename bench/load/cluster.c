@@ -150,7 +150,9 @@ static void take_answer(struct client *client, enum kind kind, const struct enve
         client_error(client, "received a wrong answer");
         return;
     }
-    if (transaction->received) { /* else the relay has answered in the master's place */
+    if (!transaction->received) {
+        message_arrived(); /* the request, at the relay, which has answered in the master's place */
+    } else {
         if (transaction->answer < worker->heard)
             reordered++;
         else

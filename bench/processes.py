@@ -7,7 +7,7 @@ import os
 import resource
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,18 +66,27 @@ class Generator:
         return sample
 
 
+def compilation(path: Path, sources: Iterable[Path], name: str) -> list[str]:
+    """Return the command that compiles a program of C, whose directory is made.
+
+    :param name: of the program, for the error.
+    :raises BenchError: without a compiler.
+    """
+    compiler = find_compiler()
+    if compiler is None:
+        raise BenchError(f"{name} needs a C compiler: install cc, or set CC")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    options = ["-std=gnu11", "-O2", "-Wall", "-Wextra"]
+    return [compiler, *options, "-o", str(path), *map(str, sources)]
+
+
 def build_generator(directory: Path) -> Generator:
     """Compile the load generator into *directory*, with TLS if OpenSSL's headers are there.
 
     :raises BenchError: without a compiler, or if it fails.
     """
-    compiler = find_compiler()
-    if compiler is None:
-        raise BenchError("the load generator needs a C compiler: install cc, or set CC")
-    directory.mkdir(parents=True, exist_ok=True)
     path = directory / "load"
-    command = [compiler, "-std=gnu11", "-O2", "-Wall", "-Wextra", "-o", str(path)]
-    command += map(str, sorted(SOURCES.glob("*.c")))
+    command = compilation(path, sorted(SOURCES.glob("*.c")), "the load generator")
     secure = subprocess.run(
         [*command, "-DWITH_TLS", "-lssl", "-lcrypto"], capture_output=True, text=True, check=False
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from bench.processes import BenchError, find_compiler
+from bench.processes import BenchError, compilation
 
 SOURCE = Path(__file__).with_name("delay.c")
 
@@ -24,12 +24,8 @@ def build_proxy(directory: Path) -> Path:
 
     :raises BenchError: without a compiler, or if it fails.
     """
-    compiler = find_compiler()
-    if compiler is None:
-        raise BenchError("the proxy needs a C compiler: install cc, or set CC")
-    directory.mkdir(parents=True, exist_ok=True)
     path = directory / "delay"
-    command = [compiler, "-std=gnu11", "-O2", "-Wall", "-Wextra", "-o", str(path), str(SOURCE)]
+    command = compilation(path, [SOURCE], "the proxy")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise BenchError(f"the proxy does not compile:\n{done.stderr}")

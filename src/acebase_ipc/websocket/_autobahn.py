@@ -211,15 +211,6 @@ class _Unobserved:
         """Ignore that a connection has opened or closed."""
 
 
-def _make_validator(protocol: object) -> Utf8Validator:
-    """Return the validator of one connection, which few need."""
-    return Utf8Validator()
-
-
-_validator = cached_property(_make_validator)
-_validator.__set_name__(WebSocketServerProtocol, "utf8validator")
-
-
 def _accept_no_compression(offers: object) -> None:
     """Accept no compression: CPU time is the scarcest resource of a relay."""
 
@@ -289,7 +280,6 @@ _LEAN: Final[dict[str, Any]] = {
     "_perMessageCompress": None,
     "websocket_protocol_in_use": None,
     "websocket_version": 13,
-    "utf8validator": _validator,
     "is_open": _Unobserved(),
     "is_closed": _Unobserved(),
     "peer": "",
@@ -338,6 +328,11 @@ def without_highlights(kind: P) -> P:
 @without_highlights
 class ServerProtocol(WebSocketServerProtocol):
     """Autobahn's server protocol, without the cost of log lines that nobody reads."""
+
+    @cached_property
+    def utf8validator(self) -> Utf8Validator:
+        """The validator of this connection, which few need."""
+        return Utf8Validator()
 
 
 def compact(transport: Any) -> None:

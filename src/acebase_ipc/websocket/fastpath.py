@@ -458,11 +458,7 @@ class WebSocketConnection(_autobahn.ServerProtocol):
         self._batched_bytes = 0
         direct = self._direct
         if direct is None:
-            if self._slices is None and len(data) <= SLICE_BYTES and not self._may_write_directly():
-                self.factory.hold(self, len(data))
-                self.transport.write(data)
-            else:
-                self._write(data)
+            self._write(data)
             return
         try:  # as in _write_directly, but without a call
             sent = direct.send(data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from acebase_ipc.protocol.paths import is_wildcard, normal_path
+from acebase_ipc.protocol.paths import is_wildcard, normal_path, path_to_follow
 
 
 @pytest.mark.parametrize(
@@ -57,3 +57,13 @@ def test_a_path_with_a_wildcard_stands_for_many(path: str) -> None:
 @pytest.mark.parametrize("path", ["", "users", "a*b", "a$b/c"])
 def test_another_path_stands_for_itself(path: str) -> None:
     assert not is_wildcard(path)
+
+
+@pytest.mark.parametrize("path", ["*", "/orders/*/", "orders/$id"])
+def test_changes_cannot_be_followed_under_a_path_with_wildcards(path: str) -> None:
+    with pytest.raises(ValueError, match="wildcards"):
+        path_to_follow(path)
+
+
+def test_a_path_to_follow_is_a_normal_one() -> None:
+    assert path_to_follow("/orders/a/") == "orders/a"

@@ -43,7 +43,7 @@ from acebase_ipc.protocol.dialect import DOCUMENTED, Dialect
 from acebase_ipc.protocol.errors import InvalidClientId, InvalidDatabaseName
 from acebase_ipc.protocol.handshake import check_client_id, check_database_name
 from acebase_ipc.protocol.messages import compose
-from acebase_ipc.protocol.paths import is_wildcard, normal_path
+from acebase_ipc.protocol.paths import path_to_follow
 from acebase_ipc.relay.limits import MIB
 
 VERSION = "1.0.0"
@@ -339,9 +339,7 @@ class IPCClient(Service):
 
         :raises ValueError: for a path that AceBase does not have, or with wildcards.
         """
-        path = normal_path(path)
-        if is_wildcard(path):
-            raise ValueError("The changes under a path with wildcards cannot be followed")
+        path = path_to_follow(path)
         changes = Changes(
             self._relay()[1],
             path,

@@ -31,7 +31,7 @@ from acebase_ipc.http.errors import BadRequest
 from acebase_ipc.http.responses import respond
 from acebase_ipc.protocol.errors import RequestRefused
 from acebase_ipc.protocol.handshake import parse_query
-from acebase_ipc.protocol.paths import is_wildcard, normal_path
+from acebase_ipc.protocol.paths import path_to_follow
 from acebase_ipc.relay.feed import Feed
 from acebase_ipc.relay.limits import KIB
 
@@ -209,11 +209,9 @@ class Changes(Endpoint):
         context.admission.check_token(request, self._database)
         query = parse_query(raw_query(request))
         try:
-            path = normal_path(query.get("path", ""))
+            path = path_to_follow(query.get("path", ""))
         except ValueError as error:
             raise BadRequest(str(error)) from None
-        if is_wildcard(path):
-            raise BadRequest("The changes under a path with wildcards cannot be followed")
         last = request.getHeader("Last-Event-ID")
         cursor = query.get("since") if last is None else last
         feed, position = context.relay.histories.follow(self._database, path, cursor)

@@ -48,6 +48,17 @@ def normal_path(path: str) -> str:
     return path
 
 
+def path_to_follow(path: str) -> str:
+    """Return a path whose changes can be followed, without slashes at its ends.
+
+    :raises ValueError: as for :func:`normal_path`, and for a path with wildcards.
+    """
+    path = normal_path(path)
+    if is_wildcard(path):
+        raise ValueError("The changes under a path with wildcards cannot be followed")
+    return path
+
+
 def is_wildcard(path: str) -> bool:
     """Return whether a key of *path* stands for any key."""
     return any(key == "*" or key.startswith("$") for key in path.split("/"))

@@ -31,6 +31,8 @@ _ACEBASE_ID = re.compile(r"\[master\]|[0-9a-z]{24}")
 
 ENVELOPE_START = b'{"type":"'
 BYE_START = b'{"type":"bye"'
+EVENT_START = b'{"type":"event",'
+HELLO_START = b'{"type":"hello",'
 _ENVELOPE = re.compile(
     rb'\{"type":"(?:hello|bye|pulse|subscribe|unsubscribe|event|lock-request|lock-result'
     rb"|unlock-request|unlock-result|move-lock-request|notification|request|result)\""

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from acebase_ipc.protocol.dialect import ACEBASE, json_string
+from acebase_ipc.protocol.dialect import ACEBASE, EVENT_START, HELLO_START, json_string
 from acebase_ipc.protocol.messages import Message
 from acebase_ipc.relay.delivery import Delivery
 from acebase_ipc.relay.errors import HistoryGap, NotFound, Overloaded
@@ -44,8 +44,6 @@ _PREFIX: Final = b"changes-"
 _LINE_ENDS: Final = bytes.maketrans(b"\r\n", b"  ")
 """Line ends between the tokens of JSON; within texts they are escaped."""
 
-_EVENT: Final = b'{"type":"event",'
-_HELLO: Final = b'{"type":"hello",'
 _SUBSCRIBE: Final = b'{"type":"subscribe","from":"%b","data":{"path":%b,"event":"mutations"}}'
 
 
@@ -217,10 +215,7 @@ class Histories:
             return
         for feed in feeds:
             feed.awaited.add(peer.id)
-            subscription = (
-                b'{"type":"subscribe","from":"%b","data":{"path":%b,"event":"mutations"}}'
-            )
-            self._delivery.send(peer, Message(subscription % (self.id, json_string(feed.path))))
+            self._delivery.send(peer, Message(_SUBSCRIBE % (self.id, json_string(feed.path))))
         self._delivery.send(peer, self._hello)
 
     def _take_leave(self, name: str) -> None:
@@ -237,12 +232,12 @@ class Histories:
         history = self._histories.get(sender.database.name)
         if addressee != self.id or history is None:
             # It has subscribed for a relay that has ended, or that has forgotten the history.
-            if body.startswith(_EVENT):
+            if body.startswith(EVENT_START):
                 bye = b'{"type":"bye","from":%b}' % json_string(addressee.decode())
                 self._delivery.send(sender, Message(bye))
-        elif body.startswith(_EVENT):
+        elif body.startswith(EVENT_START):
             self._record(history, sender, body)
-        elif body.startswith(_HELLO):
+        elif body.startswith(HELLO_START):
             self._greeted(history, sender)
         return True
 

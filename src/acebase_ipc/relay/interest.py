@@ -23,7 +23,7 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from acebase_ipc.protocol.dialect import json_string
+from acebase_ipc.protocol.dialect import EVENT_START, HELLO_START, json_string
 from acebase_ipc.protocol.messages import OTHERS, Audience
 from acebase_ipc.relay.events import DropReason, MessageDropped, Observer
 from acebase_ipc.relay.introductions import Introductions
@@ -39,8 +39,6 @@ ROOM: Final = KIB
 could arrive after a later one."""
 
 _TO: Final = b"to:"
-_EVENT: Final = b'{"type":"event",'
-_HELLO: Final = b'{"type":"hello",'
 _SUBSCRIBE: Final = b'{"type":"subscribe",'
 _UNSUBSCRIBE: Final = b'{"type":"unsubscribe",'
 
@@ -77,7 +75,7 @@ class Interest:
             return
         elif body.startswith(_SUBSCRIBE):
             self._began(database, sender, body)
-        elif body.startswith(_HELLO):
+        elif body.startswith(HELLO_START):
             ended = database.unsubscribed.get(sender.id)
             if ended is not None:
                 ended.greeted()
@@ -130,7 +128,7 @@ class Interest:
         If it may have, it is asked.
         """
         to, _, body = text.partition(b";")
-        if to[:3] != _TO or not body.startswith(_EVENT):
+        if to[:3] != _TO or not body.startswith(EVENT_START):
             return False
         database = sender.database
         ended = database.unsubscribed.get(to[3:])

@@ -18,6 +18,7 @@ from acebase_ipc.protocol.messages import PING, Message
 from acebase_ipc.protocol.numbers import (
     ACK,
     ACK_AFTER,
+    NUMBERED,
     SESSION,
     SKIP,
     UNNUMBERED,
@@ -148,7 +149,7 @@ class Resumption:
         try:
             for text in texts:
                 taken += 1
-                if text[:2] == b"n:":
+                if text[:2] == NUMBERED:
                     number, message = split_number(text)
                     if received.accept(number):
                         route(peer, [message])

@@ -104,6 +104,7 @@ lint: $(VENV)/.lint ## Check style, types, documents and news fragments
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --strict --config-file= --cache-dir=.mypy_cache/program tests/typed_program.py
 	@for document in $$(grep -LE '$(SPHINX)' *.rst docs/*.rst newsfragments/*.rst); do \
 	    $(BIN)/python -m docutils --halt=warning $$document > /dev/null || exit; \
 	done

@@ -1,4 +1,4 @@
-"""A program that uses all that is public, for tests/test_public.py: mypy has to understand it."""
+"""A program that uses all that is public: mypy has to understand it without options (make lint)."""
 
 from __future__ import annotations
 

@@ -67,7 +67,6 @@ class Registry:
         """
         database = peer.database
         del database.peers[peer.id]
-        database.receivers = None
         database.unsubscribed.pop(peer.id, None)
         self.leave(database)
 

@@ -26,7 +26,6 @@ from picows import (
     ws_create_server,
 )
 
-MAX_PAYLOAD = 16384
 MAX_FRAME = 1 << 20
 """Bytes of a frame: the benchmark's largest have 200 KB."""
 
@@ -46,8 +45,9 @@ def frame(text: bytes) -> bytes:
 class Relay:
     """The databases, and what is to be written at the end of the turn."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_payload: int) -> None:
         self.databases: dict[str, dict[bytes, Peer]] = {}
+        self.welcome = frame(b'welcome:{"maxPayload":%d}' % max_payload)
         self._loop = asyncio.get_running_loop()
         self._unwritten: list[Peer] = []
 
@@ -80,7 +80,7 @@ class Peer(WSListener):
     def on_ws_connected(self, transport: WSTransport) -> None:
         """Welcome the peer, and tell the others."""
         self._transport = transport.underlying_transport
-        self.send(frame(b'welcome:{"maxPayload":%d}' % MAX_PAYLOAD))
+        self.send(self._relay.welcome)
         self._broadcast(b"connect:" + self._id)
         self._peers[self._id] = self
 
@@ -127,14 +127,19 @@ class Peer(WSListener):
             self._broadcast(b"disconnect:" + self._id)
 
 
-async def serve(port: int, pem: str | None) -> None:
+async def serve(port: int, pem: str | None, max_payload: int) -> None:
     """Listen on loopback, print the URL, and run until killed."""
     context = None
     if pem is not None:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(pem)
     server = await ws_create_server(
-        Relay().open, "127.0.0.1", port, ssl=context, max_frame_size=MAX_FRAME, backlog=BACKLOG
+        Relay(max_payload).open,
+        "127.0.0.1",
+        port,
+        ssl=context,
+        max_frame_size=MAX_FRAME,
+        backlog=BACKLOG,
     )
     host, number = server.sockets[0].getsockname()
     print(f"listening on {'ws' if pem is None else 'wss'}://{host}:{number}", flush=True)
@@ -146,8 +151,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A bare relay on picows, to compare with.")
     parser.add_argument("--port", type=int, default=0, help="TCP port; 0 (default) for any")
     parser.add_argument("--tls", metavar="PEM", help="file with key and certificate")
+    parser.add_argument("--max-payload", type=int, default=16384, help="as clients are told")
     options = parser.parse_args()
-    uvloop.run(serve(options.port, options.tls))
+    uvloop.run(serve(options.port, options.tls, options.max_payload))
 
 
 if __name__ == "__main__":

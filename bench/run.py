@@ -139,7 +139,7 @@ class Bench:
             yield source
             return
         pem = self._pem if workload.secure else None
-        with running_server(source, log, pem, self._server_core) as server:
+        with running_server(source, log, pem, self._server_core, workload.options) as server:
             yield server
 
     def _arguments(self, workload: Workload, server: Server) -> list[str]:

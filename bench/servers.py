@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -139,13 +139,18 @@ def free_port() -> int:
 
 @contextmanager
 def running_server(
-    program: Program, log: Path, pem: Path | None = None, core: int | None = None
+    program: Program,
+    log: Path,
+    pem: Path | None = None,
+    core: int | None = None,
+    options: Sequence[str] = (),
 ) -> Iterator[Server]:
     """Start *program* on a free port of loopback, and stop it at the end of the block.
 
     :param log: a file for its output.
     :param pem: key and certificate, for TLS.
     :param core: the core to pin it to.
+    :param options: further ones of its command line.
     :raises BenchError: if it does not listen within :data:`START_SECONDS`.
     """
     ignored = ("ACEBASE_IPC_", "PYTHONPATH") if program.isolated else ("ACEBASE_IPC_",)
@@ -154,7 +159,7 @@ def running_server(
     with (
         log.open("wb") as output,
         subprocess.Popen(
-            program.command(pem),
+            [*program.command(pem), *options],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -63,12 +63,14 @@ class Workload:
     :ivar name: as in ``--only`` and in the JSON.
     :ivar arguments: of the generator.
     :ivar secure: whether it is over TLS.
+    :ivar options: of the server, besides its usual ones.
     """
 
     name: str
     arguments: tuple[str, ...]
     rows: tuple[Row, ...]
     secure: bool = False
+    options: tuple[str, ...] = ()
 
     @property
     def uses_http(self) -> bool:
@@ -103,6 +105,9 @@ def _steady(rate: int) -> Workload:
     )
     return Workload(f"steady-{rate}", ("steady", "k=10", f"rate={rate}", "s=200"), rows)
 
+
+HUGE = ("--max-payload=250000",)
+"""Lets messages of 200 KB be sent in a WebSocket frame, instead of being posted."""
 
 IDLE_CONNECTIONS = 10_000
 QUICK_CONNECTIONS = 1_000
@@ -143,8 +148,14 @@ WORKLOADS = (
     ),
     _messages("cluster-50", "mixed n=50 d=1 s=200", "cluster: 50 workers, 1 transaction each", 4.0),
     _messages("large-frames", "pairs k=4 w=2 s=16000", "to one peer, 16 KB messages", ratio=2.1),
-    _messages("huge-frames", "pairs k=4 w=1 s=200000", "to one peer, 200 KB messages"),
-    _messages("huge-broadcast", "fanout n=10 s=200000 w=1", "broadcast of 200 KB to 10 peers"),
+    replace(
+        _messages("huge-frames", "pairs k=4 w=1 s=200000", "to one peer, 200 KB messages"),
+        options=HUGE,
+    ),
+    replace(
+        _messages("huge-broadcast", "fanout n=10 s=200000 w=1", "broadcast of 200 KB to 10 peers"),
+        options=HUGE,
+    ),
     *(_steady(each) for each in (1_000, 20_000)),
     _messages("post", "post k=4 s=1000000", "1 MB messages, posted and downloaded"),
     _messages(

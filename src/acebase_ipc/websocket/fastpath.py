@@ -443,9 +443,12 @@ class WebSocketConnection(_autobahn.ServerProtocol):
         if self._batched_bytes >= BATCH:
             self.flush()
 
-    def send_each(self, message: Message, connections: Sequence[Any]) -> None:
-        """Send *message* to each of these *connections*."""
-        self.factory.coalescer.send_each(message, connections)
+    def send_each(self, message: Message, connections: Sequence[Any], but: Any) -> None:
+        """Send *message* to each of these *connections*.
+
+        :param but: one that is not sent it.
+        """
+        self.factory.coalescer.send_each(message, connections, but)
 
     def share(self, batch: SharedBatch) -> bool:
         """Take part in *batch* if nothing is collected; returns whether it does."""
@@ -453,6 +456,13 @@ class WebSocketConnection(_autobahn.ServerProtocol):
             return False
         self._shared = batch
         return True
+
+    def part_from(self, batch: SharedBatch) -> None:
+        """Leave *batch*, if it takes part, and go on to collect by itself."""
+        if self._shared is batch:
+            self._leave(batch)
+            if self._batch:
+                self.factory.coalescer.flush_soon(self)
 
     def _begin_batch(self) -> None:
         if self._shared is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -138,3 +140,15 @@ def test_peers_whose_sessions_end_or_have_ended_are_no_receivers() -> None:
     assert worker.peer.state is SessionState.GONE
     sender.is_lost(1000)
     assert len(receivers) == 0
+
+
+def test_a_connection_that_was_full_is_not_kept() -> None:
+    core = Core()
+    sender, full = core.join("sender"), core.join("full")
+    full.stops_reading()
+    sender.says("anything")
+    known = weakref.ref(full.connection)
+    full.is_lost()
+    del full.connection, full._known_as
+    gc.collect()
+    assert known() is None

@@ -56,7 +56,7 @@ class _Group:
         connection = peer.connection
         if connection is not None and self.connected.get(connection) is peer:
             del self.connected[connection]
-            self._ready = None
+            self._ready, self._full = None, []
             return True
         if peer in self.others:
             del self.others[peer]

@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from acebase_ipc.server.handover import wire as wire_module
-from acebase_ipc.server.handover.predecessor import START_TIMEOUT, Door, HandOver
+from acebase_ipc.server.handover.predecessor import MAX_EVENTS, START_TIMEOUT, Door, HandOver
 from acebase_ipc.server.handover.successor import Link, connect
 from acebase_ipc.server.handover.wire import (
     FORMAT,
@@ -149,6 +149,27 @@ def test_all_is_handed_over(relay: MemoryRelay) -> None:
     # Neither closed nor reset: the successor has the connection.
     assert [each.connection.writes for each in (peers.one, peers.two)]
     assert relay.reactor.getReaders() == [peers.one.connection, peers.two.connection]
+
+
+def test_the_events_of_the_past_are_told_of_while_the_relay_serves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with MemoryRelay(admin=("tcp:9164:interface=127.0.0.1",)) as relay:
+        for number in range(MAX_EVENTS // 2):
+            relay.join(f"peer{number:03}").leave()  # three events
+        peers = Peers(relay)
+        monkeypatch.setattr(relay.server, "listening_sockets", list)
+        successor = Successor(relay)
+        successor.send(Kind.BUILT, BUILT)
+        for _ in range(2):
+            relay.settle()
+            peers.check()
+            successor.send(Kind.TAKEN)
+        successor.send(Kind.TAKEN)
+        successor.send(Kind.READY, READY)
+        relay.settle()
+        sent = [Kind.SOCKETS, Kind.EVENTS, Kind.EVENTS, Kind.CONNECTIONS, Kind.STATE, Kind.GO]
+        assert successor.receive_all() == sent
 
 
 STEPS: dict[str, Callable[[Successor], object]] = {
@@ -480,10 +501,15 @@ def test_too_many_descriptors_on_their_way_are_a_failure() -> None:
 
 
 class Arrival:
-    """Receives connections."""
+    """Receives events and connections."""
 
     def __init__(self) -> None:
+        self.events: list[Any] = []
         self.descriptors: list[int] = []
+
+    def told_of(self, events: Any) -> None:
+        """Note the events."""
+        self.events += events
 
     def announced(self, opened: Any, descriptors: Any) -> None:
         """Note the descriptors."""
@@ -542,3 +568,14 @@ def test_descriptors_that_are_lost_on_their_way_are_noticed(
         with pytest.raises(HandOverError, match="descriptors were lost"):
             Wire(there, lambda: 0.0).receive(Kind.CONNECTIONS)
         assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_successor_is_told_of_events_before_it_takes_connections() -> None:
+    predecessor = Predecessor()
+    event = [1, 2.0, "PeerLeft", ["shop_data", "alice", "127.0.0.1:1"]]
+    predecessor.wire.send(Kind.EVENTS, [event])
+    predecessor.wire.send(Kind.STATE, {"since": 0.0})
+    arrival = Arrival()
+    assert predecessor.link.receive(arrival) == {"since": 0.0}
+    assert arrival.events == [event]
+    assert [predecessor.wire.receive(*Kind).kind for _ in range(2)] == [Kind.BUILT, Kind.TAKEN]

@@ -421,7 +421,7 @@ class Disk:
         self.failures = 0
         self._times = time
         self._real = getattr(os, function)
-        monkeypatch.setattr(f"acebase_ipc.server.state_file.os.{function}", self)
+        monkeypatch.setattr(f"acebase_ipc.server.private_file.os.{function}", self)
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         self._times -= 1

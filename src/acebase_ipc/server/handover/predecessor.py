@@ -35,6 +35,9 @@ START_TIMEOUT: Final = 60.0
 TIMEOUT: Final = 5.0
 """Seconds in which a successor has to take over everything; the relay does nothing meanwhile."""
 
+MAX_EVENTS: Final = 250
+"""Events of the past that are told of at a time: 2 ms, in which the relay does not serve."""
+
 WORD: Final = 1.0
 """Seconds for a message that has begun to come."""
 
@@ -194,7 +197,7 @@ class HandOver:
         prepared.addErrback(lambda failure: self._fail_with(failure.value))
 
     def _announce(self, wire: Wire, built: dict[str, Any], departure: Departure | None) -> None:
-        """Announce some connections, and when all are, hand over."""
+        """Tell of some events, or announce some connections; when all are, hand over."""
         if self._wire is not wire:
             return  # it was given up
         wire.limit(TIMEOUT)
@@ -205,11 +208,14 @@ class HandOver:
                     f"the successor may open {built['room']} more files, but there are"
                     f" {departure.total} connections (ulimit -n, LimitNOFILE=)"
                 )
-        opened, descriptors = departure.announce(MAX_DESCRIPTORS)
-        if not opened:
-            self._hand_over(wire, built, departure)
-            return
-        wire.send(Kind.CONNECTIONS, opened, descriptors)
+        if events := departure.past(MAX_EVENTS):
+            wire.send(Kind.EVENTS, events)
+        else:
+            opened, descriptors = departure.announce(MAX_DESCRIPTORS)
+            if not opened:
+                self._hand_over(wire, built, departure)
+                return
+            wire.send(Kind.CONNECTIONS, opened, descriptors)
 
         def taken(wire: Wire) -> None:
             wire.receive(Kind.TAKEN)  # descriptors on their way count for this process's limit

@@ -55,7 +55,7 @@ class ReplaceableServer(AceBaseIPCServer):
 
     def depart(self) -> Departure:
         """Return the connections that a hand-over takes along."""
-        return Departure(self._parts, self.listeners)
+        return Departure(self._parts, self.listeners, self._history)
 
     def take_snapshot(self, departure: Departure) -> Snapshot:
         """Return all that a successor needs; it changes nothing, but that messages are written.
@@ -99,7 +99,7 @@ class ReplaceableServer(AceBaseIPCServer):
 
     def arrive(self) -> Arrival:
         """Return what receives the connections of a predecessor."""
-        return Arrival(self._parts)
+        return Arrival(self._parts, self._history)
 
     def adopt(self, arrival: Arrival, state: dict[str, Any], journal_lock: int | None) -> bool:
         """Start in the place of a predecessor, but use none of its connections yet.

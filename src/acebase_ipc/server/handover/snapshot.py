@@ -13,6 +13,8 @@ from twisted.internet import unix
 from twisted.internet.tcp import Server
 from twisted.logger import Logger
 
+from acebase_ipc.admin.history import History
+from acebase_ipc.admin.past_events import Plain, noted_of, plain
 from acebase_ipc.http.relay_channel import RelayChannel
 from acebase_ipc.relay.peers import Connection
 from acebase_ipc.server.composition import Parts
@@ -56,11 +58,17 @@ class Departure:
     time to build them. Then a snapshot is taken, with what has changed since.
 
     :param listeners: of the peers' ports.
+    :param history: has the events of the past, if the relay keeps them.
     """
 
-    def __init__(self, parts: Parts, listeners: Sequence[Listener]) -> None:
+    def __init__(
+        self, parts: Parts, listeners: Sequence[Listener], history: History | None
+    ) -> None:
         self._parts = parts
         self._listeners = listeners
+        self._history = history
+        self._untold = deque(() if history is None else history.past())
+        self._told = 0 if history is None else history.last
         self._numbers: dict[WebSocketConnection, int] = {}
         self._unannounced = deque(movable(parts.connections))
         self._count = 0
@@ -69,6 +77,11 @@ class Departure:
     def total(self) -> int:
         """How many connections there are, with those that cannot be handed over."""
         return len(self._parts.connections.factory.connections) + len(self._parts.site.channels)
+
+    def past(self, most: int) -> list[Plain]:
+        """Return the next events of the past, at most so many; none if all are told of."""
+        untold = self._untold
+        return [plain(untold.popleft()) for _ in range(min(most, len(untold)))]
 
     def announce(self, most: int) -> Batch:
         """Return the next connections, at most so many; none if all are announced."""
@@ -97,7 +110,7 @@ class Departure:
 
         :param now: monotonic seconds.
         """
-        parts = self._parts
+        parts, history = self._parts, self._history
         for connection in parts.connections.factory.connections:
             connection.flush()
         frames = Frames()
@@ -128,6 +141,7 @@ class Departure:
             "websockets": list(zip(*states, strict=True)),  # a list of each value takes less time
             "frames": frames.frames,
             "channels": heads,
+            "events": [] if history is None else list(map(plain, history.past(self._told))),
             "since": now,
             "dead_after": parts.connections.surroundings.dead_after,
         }
@@ -179,14 +193,23 @@ class Arrival:
     """The connections of a predecessor on their way to this relay.
 
     They are used only from :meth:`resume` on.
+
+    :param history: keeps the events of the past, too, if the relay keeps events.
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, history: History | None) -> None:
         self._parts = parts
+        self._history = history
         self._announced: list[WebSocketConnection | int] = []
         self._frames: list[bytes] = []
         self._websockets: list[tuple[WebSocketConnection, ConnectionState]] = []
         self._channels: list[tuple[str, Address, bytes, socket.socket]] = []
+
+    def told_of(self, events: Sequence[Any]) -> None:
+        """Note *events* of the past; those that this version does not know are left out."""
+        if self._history is not None:
+            known = map(noted_of, events)
+            self._history.adopt([each for each in known if each is not None])
 
     def announced(self, opened: Sequence[Sequence[Any] | None], descriptors: Sequence[int]) -> None:
         """Build connections of which the predecessor has sent the *descriptors*."""
@@ -205,6 +228,7 @@ class Arrival:
         :raises Exception: if it cannot be used.
         """
         parts, announced = self._parts, self._announced
+        self.told_of(content["events"])
         self._frames = content["frames"]
         connections: dict[tuple[str, str], Connection] = {}
         for state in map(ConnectionState._make, zip(*content["websockets"], strict=True)):

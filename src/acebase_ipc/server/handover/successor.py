@@ -68,6 +68,9 @@ def connect(
 class Receiver(Protocol):
     """Receives the connections of the predecessor."""
 
+    def told_of(self, events: Sequence[Any]) -> None:
+        """Note *events* of the past."""
+
     def announced(self, opened: Sequence[Any], descriptors: Sequence[int]) -> None:
         """Build connections of which the predecessor has sent the *descriptors*."""
 
@@ -112,11 +115,14 @@ class Link:
                     Kind.BUILT, {"format": FORMAT, "pid": os.getpid(), "room": free_descriptors()}
                 )
             while True:
-                received = self.wire.receive(Kind.CONNECTIONS, Kind.STATE)
+                received = self.wire.receive(Kind.EVENTS, Kind.CONNECTIONS, Kind.STATE)
                 if received.kind is Kind.STATE:
                     state: dict[str, Any] = received.content
                     return state
-                connections.announced(received.content, received.descriptors)
+                if received.kind is Kind.EVENTS:
+                    connections.told_of(received.content)
+                else:
+                    connections.announced(received.content, received.descriptors)
                 self.wire.limit(ANSWER_TIMEOUT)
                 self.wire.send(Kind.TAKEN)
         except Ended:

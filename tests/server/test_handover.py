@@ -17,12 +17,17 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from acebase_ipc.server.handover import predecessor
 from acebase_ipc.server.handover import wire as wire_module
-from acebase_ipc.server.handover.predecessor import MAX_EVENTS, START_TIMEOUT, Door, HandOver
+from acebase_ipc.server.handover.predecessor import (
+    MAX_EVENTS,
+    START_TIMEOUT,
+    Door,
+    HandOver,
+)
 from acebase_ipc.server.handover.successor import Link, connect
 from acebase_ipc.server.handover.wire import (
     FORMAT,
-    MAX_DESCRIPTORS,
     Ended,
     HandOverError,
     Kind,
@@ -369,22 +374,26 @@ def send_raw(wire: Wire, kind: Kind, content: Any) -> None:
     wire._socket.sendall(header + body)
 
 
-def test_more_connections_than_a_message_holds_are_handed_over(relay: MemoryRelay) -> None:
-    relay.join_all(*(f"peer{number:04}" for number in range(MAX_DESCRIPTORS + 10)), database="one")
+def test_more_connections_than_a_message_holds_are_handed_over(
+    relay: MemoryRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predecessor, "MAX_ANNOUNCED", 5)
+    monkeypatch.setattr(predecessor, "MAX_DESCRIPTORS", 10)
+    relay.join_all(*(f"peer{number}" for number in range(6)), database="one")
     successor = Successor(relay)
     successor.send(Kind.BUILT, BUILT)
     relay.settle()
     successor.send(Kind.TAKEN)
     relay.settle()
-    relay.join("latecomer", database="other")
-    successor.send(Kind.TAKEN)
-    successor.send(Kind.TAKEN)
+    relay.join_all(*(f"peer{number}" for number in range(11)), database="other")
+    for _ in range(3):
+        successor.send(Kind.TAKEN)
     successor.send(Kind.READY, READY)
     relay.settle()
     assert successor.failures == []
     assert successor.pids == [4711]
     kinds = successor.receive_all()
-    assert kinds.count(Kind.CONNECTIONS) == 3
+    assert kinds.count(Kind.CONNECTIONS) == 4
 
 
 # The socket at which a successor asks

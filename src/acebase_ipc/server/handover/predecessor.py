@@ -35,6 +35,9 @@ START_TIMEOUT: Final = 60.0
 TIMEOUT: Final = 5.0
 """Seconds in which a successor has to take over everything; the relay does nothing meanwhile."""
 
+MAX_ANNOUNCED: Final = 64
+"""Connections that are announced at a time: 1 ms, in which the relay does not serve."""
+
 MAX_EVENTS: Final = 250
 """Events of the past that are told of at a time: 2 ms, in which the relay does not serve."""
 
@@ -211,7 +214,7 @@ class HandOver:
         if events := departure.past(MAX_EVENTS):
             wire.send(Kind.EVENTS, events)
         else:
-            opened, descriptors = departure.announce(MAX_DESCRIPTORS)
+            opened, descriptors = departure.announce(MAX_ANNOUNCED)
             if not opened:
                 self._hand_over(wire, built, departure)
                 return

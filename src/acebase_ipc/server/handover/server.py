@@ -24,7 +24,7 @@ class ReplaceableServer(AceBaseIPCServer):
     What it does for that is called in this order: by a server that hands over
     :meth:`listening_sockets`, :meth:`prepare`, :meth:`depart`, :meth:`take_snapshot`,
     :meth:`release` and :meth:`finish_requests`, or :meth:`go_on` if that fails; by its successor
-    :meth:`arrive`, :meth:`rehearse`, :meth:`adopt` and :meth:`resume`.
+    :meth:`arrive`, :meth:`adopt` and :meth:`resume`.
     """
 
     _preparation: Preparation | None = None
@@ -93,16 +93,17 @@ class ReplaceableServer(AceBaseIPCServer):
         closing = self._parts.connections.wait_closed(SHUTDOWN_TIMEOUT)
         return gatherResults([self._parts.site.close(timeout), closing], consumeErrors=True)
 
-    def rehearse(self) -> None:
-        """Do once what :meth:`adopt` does with a state, as the first time takes longest."""
-        decode(encode(self._parts.relay.export(self._clock())))
-
     def arrive(self) -> Arrival:
-        """Return what receives the connections of a predecessor."""
+        """Listen, but accept nothing yet; returns what receives the connections of a predecessor.
+
+        :raises CannotListenError: if a port cannot be opened.
+        """
+        self.privilegedStartService()
+        decode(encode(self._parts.relay.export(self._clock())))  # the first time takes longest
         return Arrival(self._parts, self._history)
 
     def adopt(self, arrival: Arrival, state: dict[str, Any], journal_lock: int | None) -> bool:
-        """Start in the place of a predecessor, but use none of its connections yet.
+        """Go on in the place of a predecessor, but use none of its connections yet.
 
         :param state: of all its connections, and of what else it knows.
         :param journal_lock: the descriptor of its locked state directory.
@@ -116,9 +117,6 @@ class ReplaceableServer(AceBaseIPCServer):
         elif journal_lock is not None:
             os.close(journal_lock)
         self._has_journal = True
-        error = self._begin()  # before, as a failure closes whatever is there
-        if error is not None:
-            raise error
         arrival.adopt(state, self._clock())
         if self._admin is not None and state["counted"] is not None:
             self._admin.adopt(state["counted"])

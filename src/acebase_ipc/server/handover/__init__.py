@@ -10,7 +10,8 @@ builds everything
 ``BUILT``: how many
 descriptors it can take        from now on it reads nothing and writes nothing
 ``TAKEN`` after each           ``EVENTS`` of the past and ``CONNECTIONS``, some
-                               hundred at a time; ``STATE``
+                               hundred at a time; ``CONNECTION_STATE``, and ``STATE``,
+                               made while the successor adopts that
 adopts everything
 ``READY``                      ``GO``, and releases everything
 =============================  ====================================================

@@ -67,10 +67,13 @@ class Server(Protocol):
         """Return the connections that it hands over."""
 
     def take_snapshot(self, departure: Departure) -> Snapshot:
-        """Return all that it hands over; it changes nothing.
+        """Return all connections that it hands over; it changes nothing.
 
         :raises HandOverError: if it is about to stop.
         """
+
+    def export(self) -> dict[str, Any]:
+        """Return all else that it hands over."""
 
     def release(self, snapshot: Snapshot, journal_is_taken: bool) -> None:
         """Forget what a successor has now."""
@@ -235,7 +238,8 @@ class HandOver:
                 some = slice(begin, begin + MAX_DESCRIPTORS)
                 wire.send(Kind.CONNECTIONS, opened[some], descriptors[some])
                 wire.receive(Kind.TAKEN)
-            wire.send(Kind.STATE, snapshot.content)
+            wire.send(Kind.CONNECTION_STATE, snapshot.content)
+            wire.send(Kind.STATE, self._server.export())
             ready = wire.receive(Kind.READY).content
             wire.send(Kind.GO)
         outcome, self._outcome = self._outcome, None

@@ -50,6 +50,7 @@ class Kind(IntEnum):
     ANSWERED = 11
     FETCHED = 12
     EVENTS = 13
+    CONNECTION_STATE = 14
 
 
 class HandOverError(Exception):

@@ -68,7 +68,7 @@ class Client:
     name: str
     database: str
     source: str
-    sock: socket.socket = field(default_factory=socket.socket, repr=False)
+    sock: socket.socket = field(init=False, repr=False)
     has_asked: bool = False
     is_welcomed: bool = False
     buffer: bytes = field(default=b"", repr=False)

@@ -205,9 +205,8 @@ class Daemon(Service):
         If the predecessor has ended, this process starts as any other.
         """
         self._link = None
-        arrival = self.server.arrive()
         try:
-            self.server.rehearse()
+            arrival = self.server.arrive()
             with without_collection():
                 state = link.receive(arrival)
                 takes_journal = self.server.adopt(arrival, state, link.take_lock())

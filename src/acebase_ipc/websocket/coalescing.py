@@ -122,7 +122,7 @@ class SharedBatch:
                 each.write_shared(self, data, count)
             except Exception:
                 _abort(each)
-        self.frames, self.size = [], 0
+        self.frames, self.size, self._others = [], 0, []  # it holds no connection any more
 
     def abort(self) -> None:
         """End all connections, because of a defect."""

@@ -144,7 +144,7 @@ def test_peers_whose_sessions_end_or_have_ended_are_no_receivers() -> None:
 
 def test_a_connection_that_was_full_is_not_kept() -> None:
     core = Core()
-    sender, full = core.join("sender"), core.join("full")
+    sender, full = core.join("sender"), core.join_acebase("full1")
     full.stops_reading()
     sender.says("anything")
     known = weakref.ref(full.connection)

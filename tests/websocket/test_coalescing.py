@@ -149,6 +149,9 @@ class Sharer(Line):
     def share(self, batch: SharedBatch) -> bool:
         return False
 
+    def part_from(self, batch: SharedBatch) -> None:
+        pass
+
     def send(self, message: Message) -> None:
         pass
 
@@ -160,7 +163,7 @@ def test_connections_that_were_sent_a_broadcast_are_not_kept(
     flushing: WriteCoalescer, clock: Clock
 ) -> None:
     lines = [Sharer() for _ in range(FEW)]
-    flushing.send_each(Message(b"x"), lines)
+    flushing.send_each(Message(b"x"), lines, None)
     clock.advance(0)
     known = weakref.ref(lines[0])
     lines.clear()

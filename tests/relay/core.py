@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 from acebase_ipc.protocol.dialect import Dialect
 from acebase_ipc.protocol.handshake import Handshake, Resume
 from acebase_ipc.protocol.messages import Message
+from acebase_ipc.relay.connection import Connection
 from acebase_ipc.relay.events import RelayEvent
 from acebase_ipc.relay.journal import Journal
 from acebase_ipc.relay.limits import Limits
 from acebase_ipc.relay.memory import ENTRY_OVERHEAD, MESSAGE_OVERHEAD
-from acebase_ipc.relay.peers import Connection, Peer
+from acebase_ipc.relay.peers import Peer
 from acebase_ipc.relay.relay import Relay
 from acebase_ipc.relay.work import do_at_once
 from acebase_ipc.server.state_codec import decode, encode

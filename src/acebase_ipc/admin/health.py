@@ -11,8 +11,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from acebase_ipc.protocol.dialect import DOCUMENTED
 from acebase_ipc.protocol.handshake import Handshake
 from acebase_ipc.protocol.messages import Message
+from acebase_ipc.relay.connection import Connection
 from acebase_ipc.relay.histogram import Histogram
-from acebase_ipc.relay.peers import Connection, Database, Peer
+from acebase_ipc.relay.peers import Database, Peer
 from acebase_ipc.relay.relay import Relay
 from acebase_ipc.rotation import Rotation
 

@@ -10,13 +10,14 @@ from acebase_ipc.protocol.handshake import Handshake
 from acebase_ipc.protocol.locks import is_lock_request, read_lock_id
 from acebase_ipc.protocol.messages import Message
 from acebase_ipc.protocol.numbers import SentNumbers
+from acebase_ipc.relay.connection import Connection
 from acebase_ipc.relay.delivery import Delivery
 from acebase_ipc.relay.journal import Journal
 from acebase_ipc.relay.ledger import Account, Ledger
 from acebase_ipc.relay.ledger_state import LedgerAdoption
 from acebase_ipc.relay.memory import MemoryBudget
 from acebase_ipc.relay.numbering import Numbering, Window
-from acebase_ipc.relay.peers import Connection, Database, Peer, SessionState
+from acebase_ipc.relay.peers import Database, Peer, SessionState
 from acebase_ipc.relay.queue import MessageQueue
 from acebase_ipc.relay.quiesce import Quiesce
 from acebase_ipc.relay.recovery import LockRecovery

@@ -8,6 +8,7 @@ from heapq import heapify, heappop
 from acebase_ipc.protocol.dialect import ACEBASE, DOCUMENTED, Dialect
 from acebase_ipc.protocol.locks import is_about_files, is_lock_request
 from acebase_ipc.protocol.messages import MASTER, Message, render
+from acebase_ipc.relay.connection import Connection
 from acebase_ipc.relay.events import (
     ARE_DROPPED,
     WAIT_FOR_MASTER,
@@ -23,14 +24,7 @@ from acebase_ipc.relay.events import (
 )
 from acebase_ipc.relay.limits import KIB, Limits
 from acebase_ipc.relay.memory import MemoryBudget
-from acebase_ipc.relay.peers import (
-    BEGINNINGS,
-    FILES,
-    Connection,
-    Database,
-    Peer,
-    SessionState,
-)
+from acebase_ipc.relay.peers import BEGINNINGS, FILES, Database, Peer, SessionState
 from acebase_ipc.relay.queue import MessageQueue, memory_of
 from acebase_ipc.relay.receivers import PER_UNIT
 from acebase_ipc.relay.registry import Registry

@@ -9,21 +9,38 @@ written together.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final, Generic, Protocol, TypeVar
 
 from acebase_ipc.protocol.dialect import ACEBASE, DOCUMENTED, Dialect
 from acebase_ipc.protocol.messages import Message, render
-
-if TYPE_CHECKING:
-    from acebase_ipc.relay.peers import Connection, Peer
-
-    Keep = Callable[[Peer, Message, None], object]
+from acebase_ipc.relay.connection import Connection
 
 PER_UNIT: Final = 32
 """Receivers of a message that count as a unit of work; their writes count besides."""
 
 
-class _Group:
+class Receiver(Protocol):
+    """A peer, as far as it matters here."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """The dialect that it speaks."""
+
+    @property
+    def connection(self) -> Connection | None:
+        """Its connection."""
+
+    @property
+    def numbering(self) -> object | None:
+        """The numbers of what it is sent; ``None`` if it is sent messages as they are."""
+
+
+P = TypeVar("P", bound=Receiver)
+
+Keep = Callable[[P, Message, None], object]
+
+
+class _Group(Generic[P]):
     """The peers of one dialect, to which a broadcast is the same message.
 
     :ivar connected: those that are sent it, by their connections.
@@ -33,15 +50,15 @@ class _Group:
     __slots__ = ("_full", "_ready", "connected", "others")
 
     def __init__(self) -> None:
-        self.connected: dict[Connection, Peer] = {}
-        self.others: dict[Peer, None] = {}
+        self.connected: dict[Connection, P] = {}
+        self.others: dict[P, None] = {}
         self._full: list[Connection] = []
         self._ready: list[Connection] | None = None  # another one whenever one is removed
 
     def __len__(self) -> int:
         return len(self.connected) + len(self.others)
 
-    def add(self, peer: Peer) -> None:
+    def add(self, peer: P) -> None:
         """Add *peer*."""
         connection = peer.connection
         if connection is None or peer.numbering is not None:
@@ -51,7 +68,7 @@ class _Group:
         if self._ready is not None:
             self._ready.append(connection)
 
-    def remove(self, peer: Peer) -> bool:
+    def remove(self, peer: P) -> bool:
         """Remove *peer*; returns whether it was there."""
         connection = peer.connection
         if connection is not None and self.connected.get(connection) is peer:
@@ -63,7 +80,7 @@ class _Group:
             return True
         return False
 
-    def send(self, message: Message, sender: Peer | None, keep: Keep) -> None:
+    def send(self, message: Message, sender: P | None, keep: Keep[P]) -> None:
         """Send *message* to each but *sender*."""
         full = [each for each in self.connected if each.is_full]
         ready = self._ready
@@ -85,26 +102,26 @@ class _Group:
                 keep(peer, message, None)
 
 
-class Receivers:
+class Receivers(Generic[P]):
     """The peers of a database, by what they are sent and how."""
 
     __slots__ = ("_acebase", "_documented")
 
     def __init__(self) -> None:
-        self._acebase = _Group()
-        self._documented = _Group()
+        self._acebase: _Group[P] = _Group()
+        self._documented: _Group[P] = _Group()
 
     def __len__(self) -> int:
         return len(self._acebase) + len(self._documented)
 
-    def _group(self, dialect: Dialect) -> _Group:
+    def _group(self, dialect: Dialect) -> _Group[P]:
         return self._acebase if dialect is ACEBASE else self._documented
 
-    def add(self, peer: Peer) -> None:
+    def add(self, peer: P) -> None:
         """Add *peer*, which has this connection and this dialect until it is removed."""
         self._group(peer.dialect).add(peer)
 
-    def remove(self, peer: Peer) -> bool:
+    def remove(self, peer: P) -> bool:
         """Remove *peer*, for good or before it is another; returns whether it was there."""
         return self._group(peer.dialect).remove(peer)
 
@@ -112,7 +129,7 @@ class Receivers:
         """Return the number of peers of a *dialect*."""
         return len(self._group(dialect))
 
-    def broadcast(self, sender: Peer, body: bytes, keep: Keep) -> None:
+    def broadcast(self, sender: P, body: bytes, keep: Keep[P]) -> None:
         """Send *body* to each but *sender*, rendered once for each dialect.
 
         :param keep: queues it for those that cannot receive it now.
@@ -122,7 +139,7 @@ class Receivers:
         if self._documented:
             self._documented.send(Message(render(body, DOCUMENTED)), sender, keep)
 
-    def tell(self, message: Message, keep: Keep, but: Peer | None, dialect: Dialect | None) -> None:
+    def tell(self, message: Message, keep: Keep[P], but: P | None, dialect: Dialect | None) -> None:
         """Send *message* to each.
 
         :param but: is not sent it.

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from acebase_ipc.protocol.handshake import Handshake
+from acebase_ipc.relay.connection import Connection
 from acebase_ipc.relay.errors import AmbiguousPeer, NotAPeer, NotFound, Overloaded
 from acebase_ipc.relay.limits import Limits
 from acebase_ipc.relay.memory import MemoryBudget
-from acebase_ipc.relay.peers import ConnectedPeer, Connection, Database, Peer
+from acebase_ipc.relay.peers import ConnectedPeer, Database, Peer
 from acebase_ipc.relay.traffic import DepartedTraffic, Traffic
 
 _LOCK_TIMEOUT: Final = 120.0

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from acebase_ipc.relay.adoption import Adoption
+from acebase_ipc.relay.connection import Connection
 from acebase_ipc.relay.delivery import Delivery
 from acebase_ipc.relay.events import (
     DropReason,
@@ -24,7 +25,7 @@ from acebase_ipc.relay.lock_table import LockTable, lock_table
 from acebase_ipc.relay.lock_watch import LockWatch
 from acebase_ipc.relay.master_watch import MasterWatch
 from acebase_ipc.relay.memory import MemoryBudget
-from acebase_ipc.relay.peers import Connection, Peer
+from acebase_ipc.relay.peers import Peer
 from acebase_ipc.relay.quiesce import Quiesce
 from acebase_ipc.relay.recovery import LockRecovery
 from acebase_ipc.relay.registry import Registry
@@ -41,7 +42,7 @@ class Relay:
     """The core of a relay, without I/O.
 
     Input is a method call. Output goes to
-    :class:`~acebase_ipc.relay.peers.Connection` and
+    :class:`~acebase_ipc.relay.connection.Connection` and
     :class:`~acebase_ipc.relay.events.Observer`.
 
     :param clock: returns monotonic seconds.

@@ -25,9 +25,10 @@ from acebase_ipc.protocol.numbers import (
     read_number,
     split_number,
 )
+from acebase_ipc.relay.connection import Connection
 from acebase_ipc.relay.delivery import Delivery
 from acebase_ipc.relay.numbering import Numbering
-from acebase_ipc.relay.peers import Connection, Peer
+from acebase_ipc.relay.peers import Peer
 from acebase_ipc.relay.router import Router
 from acebase_ipc.relay.work import SLICE
 
@@ -37,7 +38,7 @@ _CONTROL = len(SKIP)
 class NumberedConnection:
     """A peer's WebSocket that numbers what it is sent, and keeps it.
 
-    It implements :class:`~acebase_ipc.relay.peers.Connection`.
+    It implements :class:`~acebase_ipc.relay.connection.Connection`.
     """
 
     __slots__ = ("_connection", "_numbering")

@@ -53,7 +53,7 @@ _ANSWERS = _ABOUT_SENDER | {b"e"}
 class Router:
     """Relays messages between the peers of each database, and never between databases.
 
-    It does no I/O beyond the methods of :class:`~acebase_ipc.relay.peers.Connection`.
+    It does no I/O beyond the methods of :class:`~acebase_ipc.relay.connection.Connection`.
 
     :ivar max_payload: UTF-16 code units that a WebSocket message may have.
     :ivar watch: called with the sender, the addressee and the body of each message before it is

@@ -28,6 +28,7 @@ from acebase_ipc.protocol.messages import (
     welcome_to_session,
 )
 from acebase_ipc.relay.conflicts import CHECK_TIMEOUT, IdConflicts
+from acebase_ipc.relay.connection import Connection
 from acebase_ipc.relay.delivery import Delivery
 from acebase_ipc.relay.events import (
     DropReason,
@@ -47,7 +48,7 @@ from acebase_ipc.relay.introductions import Introductions
 from acebase_ipc.relay.journal import Journal, RestoredFence, RestoredWorker
 from acebase_ipc.relay.limits import Limits
 from acebase_ipc.relay.numbering import Numbering, Window
-from acebase_ipc.relay.peers import FILES, Connection, Database, Peer, SessionState
+from acebase_ipc.relay.peers import FILES, Database, Peer, SessionState
 from acebase_ipc.relay.quiesce import Quiesce
 from acebase_ipc.relay.receivers import PER_UNIT
 from acebase_ipc.relay.recovery import LockRecovery

@@ -11,9 +11,10 @@ from twisted.logger import Logger
 
 from acebase_ipc.protocol.errors import MessageRefused
 from acebase_ipc.protocol.handshake import Handshake
+from acebase_ipc.relay.connection import Connection
 from acebase_ipc.relay.events import ConnectionClosed, Observer, ProtocolViolated
 from acebase_ipc.relay.histogram import Histogram
-from acebase_ipc.relay.peers import Connection, Peer
+from acebase_ipc.relay.peers import Peer
 from acebase_ipc.relay.relay import Relay
 from acebase_ipc.websocket.fastpath import WebSocketConnection
 from acebase_ipc.websocket.network import round_trip

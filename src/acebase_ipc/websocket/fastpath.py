@@ -113,7 +113,7 @@ class Listener(Protocol):
 class WebSocketConnection(_autobahn.ServerProtocol):
     """A WebSocket with a fast path for whole text messages.
 
-    It implements :class:`acebase_ipc.relay.peers.Connection`.
+    It implements :class:`acebase_ipc.relay.connection.Connection`.
 
     :ivar listener: receives what arrives.
     :ivar receive: receives text messages, valid UTF-8, up to a slice of work, and returns how many

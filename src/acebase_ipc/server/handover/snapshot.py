@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from acebase_ipc.admin.history import History
 from acebase_ipc.admin.past_events import Plain, noted_of, plain
 from acebase_ipc.http.relay_channel import RelayChannel
-from acebase_ipc.relay.peers import Connection
+from acebase_ipc.relay.connection import Connection
 from acebase_ipc.server.composition import Parts
 from acebase_ipc.server.listener import Listener
 from acebase_ipc.server.proxy_protocol import ProxiedProtocol

@@ -14,10 +14,10 @@ from twisted.internet.tcp import Server
 from twisted.logger import Logger
 
 from acebase_ipc.http.relay_channel import RelayChannel
+from acebase_ipc.proxy_protocol import ProxiedProtocol
 from acebase_ipc.relay.peers import Connection
 from acebase_ipc.server.composition import Parts
 from acebase_ipc.server.listener import Listener
-from acebase_ipc.server.proxy_protocol import ProxiedProtocol
 from acebase_ipc.server.state_codec import decode, encode
 from acebase_ipc.websocket import _autobahn
 from acebase_ipc.websocket.connection import watch_network

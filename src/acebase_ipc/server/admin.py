@@ -201,6 +201,7 @@ class Control:
             resident=resident_memory(),
             limits=self._limits,
             certificates=self._certificates(),
+            cluster=None if parts.cluster is None else parts.cluster.facts(),
         )
 
     def kick(self, database: str, client_id: str, end_process: bool) -> bool:

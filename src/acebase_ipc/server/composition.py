@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -30,6 +30,9 @@ from acebase_ipc.server.journal import FileJournal
 from acebase_ipc.server.state_file import StateFile
 from acebase_ipc.websocket.connections import PeerConnections
 
+if TYPE_CHECKING:
+    from acebase_ipc.server.cluster import Cluster
+
 CLOSE_GOING_AWAY = 1001
 
 log = Logger()
@@ -49,6 +52,7 @@ class Parts:
     uploads: UploadAdmission
     connections: PeerConnections
     site: RelaySite
+    cluster: Cluster | None
 
     @property
     def root(self) -> IResource:
@@ -121,6 +125,7 @@ class Parts:
             self.connections.sweep,
             lambda: self.site.sweep(now),
             self.site.context.streams.tick,
+            *(() if self.cluster is None else (self.cluster.tick,)),
         ):
             try:
                 task()
@@ -213,6 +218,13 @@ def compose(
         clock=clock,
     )
     site = RelaySite(context, limits, observer, connections.count)
+    cluster = None
+    if config.cluster is not None:
+        from acebase_ipc.server.cluster import Cluster  # loads what nobody else needs
+
+        cluster = Cluster(
+            config, relay, site, admission, connections.count, observer, reactor, clock
+        )
     relay.memory.register("uploads", lambda: uploads.reserved)
     relay.memory.register("http", lambda: site.memory)
     relay.memory.register("history", lambda: context.streams.memory)
@@ -227,4 +239,5 @@ def compose(
         uploads,
         connections,
         site,
+        cluster,
     )

@@ -33,7 +33,10 @@ class ReplaceableServer(AceBaseIPCServer):
         """Return the sockets that it listens on, for a successor.
 
         :raises ConfigError: if an endpoint has none of its own.
+        :raises HandOverError: if it is a member of a cluster.
         """
+        if self._parts.cluster is not None:
+            raise HandOverError("a relay of a cluster is restarted: the others go on meanwhile")
         sockets = map(Listener.listening_socket, self._all_listeners)
         return [each for each in sockets if each is not None]
 

@@ -1,0 +1,187 @@
+"""A server as a member of a cluster: puts the parts together, and drives them."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
+from twisted.internet.interfaces import IAddress, IListeningPort
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
+
+from acebase_ipc.addresses import format_address
+from acebase_ipc.admin.control import ClusterFacts, ClusterRelay
+from acebase_ipc.cluster.handshake import Ticket
+from acebase_ipc.cluster.leases import Timing
+from acebase_ipc.cluster.links import LinkFactory, Links, Tls
+from acebase_ipc.cluster.node import Node
+from acebase_ipc.cluster.passage import Passage
+from acebase_ipc.cluster.placement import About
+from acebase_ipc.cluster.redis import RedisStore
+from acebase_ipc.cluster.redis_url import parse_redis_url
+from acebase_ipc.cluster.settings import read_secret, split_address
+from acebase_ipc.http.admission import Admission
+from acebase_ipc.http.site import RelaySite
+from acebase_ipc.relay.events import Observer, Refused
+from acebase_ipc.relay.relay import Relay
+from acebase_ipc.server.config import AceBaseIPCServerConfig
+
+CLOSE_MOVED: Final = 1012
+"""Service restart: a client that connects again is served by the database's home."""
+
+ID_BYTES: Final = 9
+"""Random bytes of a relay's id, of which two must not be the same."""
+
+log = Logger()
+
+
+class Cluster:
+    """What makes a server a member of a cluster.
+
+    :ivar node: keeps its lease, and finds homes.
+    :ivar links: the connections to other relays.
+    :raises ConfigError: if txredisapi is missing, or a file cannot be used.
+    """
+
+    def __init__(
+        self,
+        config: AceBaseIPCServerConfig,
+        relay: Relay,
+        site: RelaySite,
+        admission: Admission,
+        websockets: Callable[[], int],
+        observer: Observer,
+        reactor: Any,
+        clock: Callable[[], float],
+    ) -> None:
+        assert config.cluster is not None
+        assert config.cluster_address is not None
+        assert config.cluster_secret_file is not None
+        self._relay = relay
+        self._site = site
+        self._admission = admission
+        self._websockets = websockets
+        self._reactor = reactor
+        self._clock = clock
+        self._max_connections = config.effective_limits.max_connections
+        self._host, self._port_number = split_address(config.cluster_address)
+        self._port: IListeningPort | None = None
+        self._tls = None if config.cluster_certificate is None else Tls(config.cluster_certificate)
+        secret = read_secret(config.cluster_secret_file)
+        timing = Timing(config.cluster_lease)
+        store = RedisStore(parse_redis_url(config.cluster), reactor, timing.renewal / 2, clock)
+        self.node = Node(
+            timing, store, lambda: secrets.token_hex(ID_BYTES), self.about, self, reactor, clock
+        )
+        self.links = Links(secret, reactor, self._tls)
+        self._factory = LinkFactory(
+            secret, self._decide, relay.registry.databases_of, site, self._refused, reactor
+        )
+        self._observer = observer
+        access, search = site.context.access, relay.registry.databases_of
+        site.context.passage = Passage(self.node, self.links, access, search, reactor, clock)
+        relay.gate = self.node.may_serve
+        relay.memory.register("links", lambda: self.links.memory)
+
+    def about(self) -> About:
+        """Return what the other relays are told."""
+        used = self._websockets() + len(self._site.channels) + len(self.links)
+        return About(
+            self.address,
+            max(self._max_connections - used, 0),
+            len(self.node.member.homes),
+            self._admission.is_draining,
+        )
+
+    def facts(self) -> ClusterFacts:
+        """Return what is shown of the cluster."""
+        node, member = self.node, self.node.member
+        left = max(member.trusted_until - self._clock(), 0.0)
+        return ClusterFacts(
+            id=member.id,
+            serving=left > 0,
+            lease_left=left,
+            store_answers=node.has_store,
+            store_lag=node.store_lag,
+            links=len(self.links),
+            links_total=self.links.total,
+            relays=tuple(
+                ClusterRelay(
+                    id=relay,
+                    address=about.address,
+                    databases=about.databases,
+                    free=about.free,
+                    draining=about.is_draining,
+                )
+                for relay, about in sorted(node.relays.items())
+            ),
+            homes=member.homes.copy(),
+        )
+
+    @property
+    def address(self) -> str:
+        """Where the other relays reach this one."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"{host}:{self._port_number}"
+
+    def _decide(self, ticket: Ticket) -> Deferred[bool]:
+        return Deferred.fromCoroutine(self.node.decide(ticket))
+
+    def _refused(self, address: IAddress, reason: str) -> None:
+        self._observer.report(Refused(format_address(address), 400, reason))
+
+    def open(self) -> Deferred[None]:
+        """Listen for the other relays, and join them; fires when it listens."""
+        factory: Any = self._factory
+        if self._tls is not None:
+            factory = TLSMemoryBIOFactory(self._tls.options, False, factory)
+            factory.noisy = False
+        opening: Deferred[Any] = self._endpoint().listen(factory)
+        return opening.addCallback(self._opened)
+
+    def _endpoint(self) -> TCP4ServerEndpoint | TCP6ServerEndpoint:
+        try:
+            version = ip_address(self._host.partition("%")[0]).version
+            interface = self._host
+        except ValueError:  # a name
+            version, interface = 4, ""
+        kind = TCP4ServerEndpoint if version == 4 else TCP6ServerEndpoint
+        return kind(self._reactor, self._port_number, interface=interface)
+
+    def _opened(self, port: IListeningPort) -> None:
+        self._port = port
+        self._port_number = getattr(port.getHost(), "port", self._port_number)
+        self.node.start()
+
+    def tick(self) -> None:
+        """Give up databases that nobody uses; to be called about once a second."""
+        registry = self._relay.registry
+        used = {each.name for each in registry.all_databases()}
+        self.node.release_unused(used.__contains__)
+
+    def leave(self) -> Deferred[object]:
+        """Stop being the home of any database; others can claim them when this fires."""
+        return self.node.stop()
+
+    def close(self) -> Deferred[Any]:
+        """End all links, and listen no more."""
+        self.links.close()
+        port, self._port = self._port, None
+        return succeed(None) if port is None else maybeDeferred(port.stopListening)
+
+    # What the node tells
+
+    def suspend(self) -> None:
+        """Close all connections, because the lease is over."""
+        self._relay.suspend(CLOSE_MOVED, "the relay cannot reach its cluster")
+        self._site.context.streams.close()
+
+    def lost(self, databases: Iterable[str]) -> None:
+        """Close the connections of *databases*, which other relays may serve, and forget them."""
+        for each in databases:
+            self._relay.forget(each, CLOSE_MOVED, "another relay serves the database")
+        self._site.context.streams.close()

@@ -221,7 +221,7 @@ async def test_links_with_tls(redis: RedisServer, tmp_path: Path) -> None:
             await first.receives(large)
         address, peer = cluster_of(servers[0]).address, servers[0].listeners[0].address
         assert peer is not None
-        pem.write_bytes(self_signed_pem())
+        pem.write_bytes(self_signed_pem.__wrapped__())
         secret = (tmp_path / "secret").read_bytes()
         for tls in (None, Tls(str(pem))):
             with pytest.raises(LinkFailed):

@@ -365,6 +365,8 @@ class LinkServer(BaseProtocol):
         self._ticket: Ticket | None = None
         self._deciding: Deferred[bool] | None = None
         self._deadline: Any = None
+        self._has_state = False
+        self._is_given = False
 
     def connectionMade(self) -> None:
         """Wait for the handshake."""
@@ -406,6 +408,9 @@ class LinkServer(BaseProtocol):
             self.transport.write(json.dumps(found_in).encode())
             self.transport.loseConnection()
             return
+        if self._ticket.size:
+            self._receive_state(self._ticket)
+            return
         header = parse_header(self._received) if self._received else None
         if header is None:
             return
@@ -413,6 +418,29 @@ class LinkServer(BaseProtocol):
         self.transport.pauseProducing()
         self._deciding = self.factory.decide(self._ticket)
         self._deciding.addCallback(self._decided, header)
+
+    def _receive_state(self, ticket: Ticket) -> None:
+        """Receive the state of a database, then the word that it is given to this relay."""
+        mover = self.factory.mover
+        if self._deadline is not None and not self._has_state:
+            self._deadline.reset(MOVE_TIMEOUT)
+        if ticket.size > mover.max_state:
+            raise HandshakeFailed("the state of its database is too large")
+        if not self._has_state:
+            if len(self._received) < ticket.size:
+                return
+            state = bytes(self._received[: ticket.size])
+            self._received.clear()
+            self._has_state = mover.arrived(ticket.database, state)
+            self.transport.write(handshake.ACCEPTED if self._has_state else handshake.REFUSED)
+        elif self._received:
+            self._is_given = True
+            self._deciding = mover.given(ticket.database)
+            self._deciding.addCallback(self._told_given)
+
+    def _told_given(self, is_home: bool) -> None:
+        self.transport.write(handshake.ACCEPTED if is_home else handshake.REFUSED)
+        self.transport.loseConnection()
 
     def _decided(self, is_home: bool, header: Header) -> None:
         if not self._stop_waiting():
@@ -446,6 +474,26 @@ class LinkServer(BaseProtocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The other relay has gone."""
         self._stop_waiting()
+        if self._has_state and not self._is_given and self._ticket is not None:
+            self.factory.mover.not_given(self._ticket.database)
+
+
+class Mover(Protocol):
+    """Takes over databases of other relays.
+
+    :ivar max_state: bytes that the state of one may have.
+    """
+
+    max_state: int
+
+    def arrived(self, database: str, state: bytes) -> bool:
+        """Note a state; returns whether it is taken."""
+
+    def given(self, database: str) -> Deferred[bool]:
+        """Serve the database; fires with whether it is served here."""
+
+    def not_given(self, database: str) -> None:
+        """Forget its state."""
 
 
 class LinkFactory(Factory):
@@ -453,6 +501,7 @@ class LinkFactory(Factory):
 
     :param decide: tells whether the database of a ticket is served here, at its epoch.
     :param search: returns the databases that have a peer of an id here.
+    :param mover: takes over databases of other relays.
     :param site: serves the clients' requests.
     :param refused: called with the address and the reason when a link is refused.
     """
@@ -468,6 +517,7 @@ class LinkFactory(Factory):
         secret: bytes,
         decide: Callable[[Ticket], Deferred[bool]],
         search: Callable[[str], list[str]],
+        mover: Mover,
         site: Any,
         refused: Callable[[IAddress, str], object],
         reactor: Any,
@@ -475,6 +525,7 @@ class LinkFactory(Factory):
         self.secret = secret
         self.decide = decide
         self.search = search
+        self.mover = mover
         self.site = site
         self.reactor = reactor
         self._refused = refused

@@ -49,6 +49,12 @@ class Surroundings(Protocol):
     def suspend(self) -> None:
         """The lease is over: close all connections; the sessions may go on."""
 
+    def adopt(self, database: str, state: bytes) -> None:
+        """Go on with the *state* that another relay had of *database*, before it is served.
+
+        :raises Exception: if that is not possible; then nothing of it is there.
+        """
+
     def lost(self, databases: Iterable[str]) -> None:
         """Other relays serve *databases*, or may: close their connections, and forget them."""
 
@@ -107,6 +113,8 @@ class Node:
         self._searches: dict[str, list[Deferred[Place | None]]] = {}
         self._shunned: dict[str, float] = {}
         self._idle: set[str] = set()
+        self._moving: set[str] = set()
+        self._arriving: dict[str, bytes] = {}
 
     @property
     def patience(self) -> float:
@@ -273,6 +281,8 @@ class Node:
 
     def _look(self, database: str, claims: bool) -> Place | None:
         """Return the home of *database* if that is known already."""
+        if database in self._moving:
+            return None
         if self.may_serve(database):
             return HERE
         known = self._known.get(database)
@@ -288,13 +298,14 @@ class Node:
         reason = ""
         while True:
             try:
-                place = await self._ask(database, claims)
+                is_moving = database in self._moving or database in self._arriving
+                place = None if is_moving else await self._ask(database, claims)
             except StoreFailed:
                 reason = "the cluster's store does not answer"
             else:
                 if place is not None:
                     return place
-                if not claims:
+                if not (claims or is_moving):
                     return None
                 reason = "the database has no home yet"
             if self._clock() >= deadline:
@@ -334,6 +345,8 @@ class Node:
     async def decide(self, ticket: Ticket) -> bool:
         """Return whether a client of another relay, with this ticket, is served here."""
         database, now = ticket.database, self._clock()
+        if database in self._moving or database in self._arriving:
+            return False
         if self.member.heard_of(ticket.epoch, database):
             self._lose({database})
         own = self.member.epoch(database, now)
@@ -347,6 +360,69 @@ class Node:
             await self._recover(database)
             own = self.member.epoch(database, self._clock())
         return own is not None and (ticket.epoch in (0, own))
+
+    # Moving
+
+    def hold(self, databases: Iterable[str]) -> None:
+        """Let new requests for *databases* wait until :meth:`release`."""
+        self._moving.update(databases)
+
+    def release(self, databases: Iterable[str]) -> None:
+        """Let requests for *databases* go on, here or where they are served now."""
+        self._moving.difference_update(databases)
+
+    def choose(self, database: str) -> Place | None:
+        """Return the relay that *database* is to move to; ``None`` if there is none."""
+        relays = {key: each for key, each in self._choice().items() if key != self.member.id}
+        chosen = choose_relay(database, relays)
+        return None if chosen is None else Place(chosen, relays[chosen].address)
+
+    async def give(self, database: str, relay: str) -> None:
+        """Give *database* to another relay; whether that has succeeded, that relay finds out.
+
+        This one does not serve it any more.
+        """
+        command = self.member.give(database, relay)
+        if command is not None:
+            try:
+                await self.run(command)
+            except StoreFailed as error:
+                log.warn("giving {database} away: {reason}", database=database, reason=str(error))
+
+    async def take_back(self, database: str) -> bool:
+        """Be the home of *database* again, after :meth:`give`; returns whether it is."""
+        try:
+            await self.run(self.member.claim(database))
+        except StoreFailed:
+            return False
+        return self.may_serve(database)
+
+    def arrived(self, database: str, state: bytes) -> bool:
+        """Note the state of a database that is about to be given to this relay.
+
+        Returns whether it is taken.
+        """
+        if self.may_serve(database) or not self._is_serving or self._about().is_draining:
+            return False
+        self._arriving[database] = state
+        return True
+
+    async def given(self, database: str) -> bool:
+        """Serve a database whose state has arrived; returns whether this relay does."""
+        try:
+            is_home = await self.take_back(database)
+        finally:
+            state = self._arriving.pop(database)
+        if is_home:
+            try:
+                self._surroundings.adopt(database, state)
+            except Exception:
+                log.failure("the state of a database cannot be used")
+        return is_home
+
+    def not_given(self, database: str) -> None:
+        """Forget the state of a database: the other relay has it still, or has ended."""
+        self._arriving.pop(database, None)
 
     async def _recover(self, database: str) -> None:
         """Be the home that the store takes this relay for, although it does not know that."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from acebase_ipc.relay.adoption import Adoption
@@ -245,11 +245,20 @@ class Relay:
         self.store.clear()
         self.histories.clear()
 
-    def suspend(self, code: int, reason: str) -> None:
-        """Close all connections, also those that have not been welcomed yet; sessions may go on."""
-        for peer in tuple(self.registry.peers()):
-            if peer.connection is not None:
-                peer.connection.suspend(code, reason)
+    def connections(self, names: Iterable[str]) -> list[Connection]:
+        """Return the connections of the peers of these databases."""
+        databases = [self.registry.databases.get(each) for each in names]
+        peers = [peer for each in databases if each is not None for peer in each.peers.values()]
+        return [each.connection for each in peers if each.connection is not None]
+
+    def suspend(self, code: int, reason: str, names: Iterable[str] | None = None) -> None:
+        """Close the connections of these databases, by default of all; sessions may go on.
+
+        What a client sends before it has closed its connection, too, is received.
+        """
+        chosen = tuple(self.registry.databases) if names is None else names
+        for connection in self.connections(chosen):
+            connection.suspend(code, reason)
 
     def forget(self, name: str, code: int, reason: str) -> None:
         """Forget a database, which another relay may serve, and close its connections."""

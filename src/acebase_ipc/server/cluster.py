@@ -29,6 +29,7 @@ from acebase_ipc.http.site import RelaySite
 from acebase_ipc.relay.events import Observer, Refused
 from acebase_ipc.relay.relay import Relay
 from acebase_ipc.server.config import AceBaseIPCServerConfig
+from acebase_ipc.server.moving import Moving
 
 CLOSE_MOVED: Final = 1012
 """Service restart: a client that connects again is served by the database's home."""
@@ -70,6 +71,7 @@ class Cluster:
         self._max_connections = config.effective_limits.max_connections
         self._host, self._port_number = split_address(config.cluster_address)
         self._port: IListeningPort | None = None
+        self._is_leaving = False
         self._tls = None if config.cluster_certificate is None else Tls(config.cluster_certificate)
         secret = read_secret(config.cluster_secret_file)
         timing = Timing(config.cluster_lease)
@@ -78,8 +80,15 @@ class Cluster:
             timing, store, lambda: secrets.token_hex(ID_BYTES), self.about, self, reactor, clock
         )
         self.links = Links(secret, reactor, self._tls)
+        self.moving = Moving(relay, self.node, self.links, reactor, clock)
         self._factory = LinkFactory(
-            secret, self._decide, relay.registry.databases_of, site, self._refused, reactor
+            secret,
+            self._decide,
+            relay.registry.databases_of,
+            self.moving,
+            site,
+            self._refused,
+            reactor,
         )
         self._observer = observer
         access, search = site.context.access, relay.registry.databases_of
@@ -94,7 +103,7 @@ class Cluster:
             self.address,
             max(self._max_connections - used, 0),
             len(self.node.member.homes),
-            self._admission.is_draining,
+            self._admission.is_draining or self._is_leaving,
         )
 
     def facts(self) -> ClusterFacts:
@@ -154,6 +163,7 @@ class Cluster:
 
     def _opened(self, port: IListeningPort) -> None:
         self._port = port
+        self._is_leaving = False
         self._port_number = getattr(port.getHost(), "port", self._port_number)
         self.node.start()
 
@@ -162,6 +172,18 @@ class Cluster:
         registry = self._relay.registry
         used = {each.name for each in registry.all_databases()}
         self.node.release_unused(used.__contains__)
+
+    async def move_away(self) -> None:
+        """Give all databases to other relays, if there are any, and get no more."""
+        self._is_leaving = True
+        await self.moving.move_all()
+
+    def drain(self, draining: bool) -> None:
+        """Give all databases to other relays, or accept new ones again."""
+        self._is_leaving = draining
+        if draining:
+            moving = Deferred.fromCoroutine(self.move_away())
+            moving.addErrback(lambda failure: log.failure("moving databases failed", failure))
 
     def leave(self) -> Deferred[object]:
         """Stop being the home of any database; others can claim them when this fires."""
@@ -179,6 +201,10 @@ class Cluster:
         """Close all connections, because the lease is over."""
         self._relay.suspend(CLOSE_MOVED, "the relay cannot reach its cluster")
         self._site.context.streams.close()
+
+    def adopt(self, database: str, state: bytes) -> None:
+        """Go on with a database where another relay has ended."""
+        self.moving.adopt(database, state)
 
     def lost(self, databases: Iterable[str]) -> None:
         """Close the connections of *databases*, which other relays may serve, and forget them."""

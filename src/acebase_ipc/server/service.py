@@ -370,6 +370,8 @@ class AceBaseIPCServer(Service):
 
     async def _close(self, stop: QuietStop) -> None:
         """Close everything that is open; what does not close in time is aborted."""
+        if self._parts.cluster is not None:
+            await _attempt(self._parts.cluster.move_away())
         await _attempt(stop.wait_quiet())
         stop.prepare()
         self._ticking.stop()

@@ -29,10 +29,7 @@ from acebase_ipc.http.site import RelaySite
 from acebase_ipc.relay.events import Observer, Refused
 from acebase_ipc.relay.relay import Relay
 from acebase_ipc.server.config import AceBaseIPCServerConfig
-from acebase_ipc.server.moving import Moving
-
-CLOSE_MOVED: Final = 1012
-"""Service restart: a client that connects again is served by the database's home."""
+from acebase_ipc.server.moving import CLOSE_MOVED, Moving
 
 ID_BYTES: Final = 9
 """Random bytes of a relay's id, of which two must not be the same."""

@@ -19,8 +19,13 @@ from acebase_ipc.cluster.links import LinkFailed, Links
 from acebase_ipc.cluster.node import Node
 from acebase_ipc.relay.division import part_of
 from acebase_ipc.relay.relay import Relay
-from acebase_ipc.server.quiet_stop import CLOSE_RESTART, INTERVAL
 from acebase_ipc.server.state_codec import decode, encode
+
+CLOSE_MOVED: Final = 1012
+"""Service restart: a client that connects again is served by the database's home."""
+
+INTERVAL: Final = 0.02
+"""Seconds between two looks at whether all is quiet, or closed."""
 
 CLOSE_TIMEOUT: Final = 2.0
 """Seconds for all clients together to close their connections."""
@@ -81,7 +86,7 @@ class Moving:
         quiesce.report_unfinished(self._clock())
 
     async def _close_connections(self, names: Iterable[str]) -> None:
-        self._relay.suspend(CLOSE_RESTART, "the database moves to another relay", names)
+        self._relay.suspend(CLOSE_MOVED, "the database moves to another relay", names)
         end = self._clock() + CLOSE_TIMEOUT
         while open_now := self._relay.connections(names):
             if self._clock() >= end:
@@ -109,7 +114,7 @@ class Moving:
         except LinkFailed:
             if await node.take_back(name):
                 return False  # with all that it has
-        self._relay.forget(name, CLOSE_RESTART, "the database has moved to another relay")
+        self._relay.forget(name, CLOSE_MOVED, "the database has moved to another relay")
         return True
 
     # From other relays

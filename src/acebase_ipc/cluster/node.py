@@ -114,6 +114,7 @@ class Node:
         self._shunned: dict[str, float] = {}
         self._idle: set[str] = set()
         self._moving: set[str] = set()
+        self._sealed: set[str] = set()
         self._arriving: dict[str, bytes] = {}
 
     @property
@@ -140,6 +141,10 @@ class Node:
 
     # The lease
 
+    def may_admit(self, database: str) -> bool:
+        """Return whether a request for *database* can be answered here at once."""
+        return database not in self._moving and self.may_serve(database)
+
     def may_serve(self, database: str) -> bool:
         """Return whether this relay is the home of *database* at this moment.
 
@@ -149,7 +154,7 @@ class Node:
         if now >= self.member.trusted_until:
             self._check_lease(now)
             return False
-        return database in self.member.homes
+        return database in self.member.homes and database not in self._sealed
 
     def _check_lease(self, now: float) -> None:
         is_trusted = self.member.is_trusted(now)
@@ -367,9 +372,14 @@ class Node:
         """Let new requests for *databases* wait until :meth:`release`."""
         self._moving.update(databases)
 
+    def seal(self, databases: Iterable[str]) -> None:
+        """Accept nothing for *databases*, whose state is known, until :meth:`release`."""
+        self._sealed.update(databases)
+
     def release(self, databases: Iterable[str]) -> None:
         """Let requests for *databases* go on, here or where they are served now."""
         self._moving.difference_update(databases)
+        self._sealed.difference_update(databases)
 
     def choose(self, database: str) -> Place | None:
         """Return the relay that *database* is to move to; ``None`` if there is none."""
@@ -395,7 +405,7 @@ class Node:
             await self.run(self.member.claim(database))
         except StoreFailed:
             return False
-        return self.may_serve(database)
+        return self.member.epoch(database, self._clock()) is not None
 
     def arrived(self, database: str, state: bytes) -> bool:
         """Note the state of a database that is about to be given to this relay.

@@ -56,7 +56,7 @@ class Passage:
         If so, it is paused, and goes on later, or not at all.
         """
         database, endpoint = _target(request)
-        if endpoint is None or (database is not None and self._node.may_serve(database)):
+        if endpoint is None or (database is not None and self._node.may_admit(database)):
             return False
         tokens = presented_tokens(request)
         if not self._access.tokens.allow(database, tokens):

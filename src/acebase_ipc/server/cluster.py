@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
@@ -12,6 +13,7 @@ from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
 from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
 
 from acebase_ipc.addresses import format_address
 from acebase_ipc.admin.control import ClusterFacts, ClusterRelay
@@ -33,6 +35,9 @@ from acebase_ipc.server.moving import CLOSE_MOVED, Moving
 
 ID_BYTES: Final = 9
 """Random bytes of a relay's id, of which two must not be the same."""
+
+MOVE_AGAIN: Final = 5.0
+"""Seconds after which a relay that drains tries again to move the databases that it still has."""
 
 log = Logger()
 
@@ -69,6 +74,7 @@ class Cluster:
         self._host, self._port_number = split_address(config.cluster_address)
         self._port: IListeningPort | None = None
         self._is_leaving = False
+        self._next_move = math.inf
         self._tls = None if config.cluster_certificate is None else Tls(config.cluster_certificate)
         secret = read_secret(config.cluster_secret_file)
         timing = Timing(config.cluster_lease)
@@ -169,6 +175,7 @@ class Cluster:
         registry = self._relay.registry
         used = {each.name for each in registry.all_databases()}
         self.node.release_unused(used.__contains__)
+        self._move_what_is_left()
 
     async def move_away(self) -> None:
         """Give all databases to other relays, if there are any, and get no more."""
@@ -178,9 +185,22 @@ class Cluster:
     def drain(self, draining: bool) -> None:
         """Give all databases to other relays, or accept new ones again."""
         self._is_leaving = draining
-        if draining:
-            moving = Deferred.fromCoroutine(self.move_away())
-            moving.addErrback(lambda failure: log.failure("moving databases failed", failure))
+        self._next_move = self._clock() if draining else math.inf
+        self._move_what_is_left()
+
+    def _move_what_is_left(self) -> None:
+        """Move databases away if that is due, and due again if others are left."""
+        if self._clock() < self._next_move:
+            return
+        self._next_move = math.inf
+
+        def moved(result: object) -> None:
+            if isinstance(result, Failure):
+                log.failure("moving databases failed", result)
+            if self._is_leaving:
+                self._next_move = self._clock() + MOVE_AGAIN
+
+        Deferred.fromCoroutine(self.move_away()).addBoth(moved)
 
     def leave(self) -> Deferred[object]:
         """Stop being the home of any database; others can claim them when this fires."""

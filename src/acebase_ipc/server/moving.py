@@ -60,6 +60,7 @@ class Moving:
         self._node.hold(names)
         try:
             await self._close_connections(names)
+            self._node.seal(names)
             state = self._relay.export(self._clock())
             moved = 0
             for name in names:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.acebase.accounts import settle
-from tests.acebase.cluster import Cluster, Peer, Relay, exchange, running_relay
+from tests.acebase.cluster import UNLUCKY_PORT, Cluster, Peer, PeerDied, Relay, exchange
 from tests.cluster.redis_server import RedisServer
 from tests.cluster.relays import write_secret
 
@@ -63,7 +63,12 @@ def members(redis: RedisServer, tmp_path: Path) -> Iterator[list[Member]]:
                 *("--cluster", redis.url, "--cluster-address", "127.0.0.1:0"),
                 *("--cluster-secret-file", secret, "--admin", admin),
             )
-            made.append(Member(stack.enter_context(running_relay(*options)), admin))
+            relay = Relay(*options)
+            while UNLUCKY_PORT.search(str(relay.address.port)):
+                relay.kill()
+                relay = Relay(*options)
+            stack.callback(relay.kill)
+            made.append(Member(relay, admin))
         yield made
 
 
@@ -102,3 +107,30 @@ def test_a_cluster_at_work_over_three_relays_only_pauses_when_its_database_moves
     assert account.wrong == [], account
     assert account.acknowledged >= WORKERS * MOVES * PROGRESS
     assert all(now is not before for before, now in pairwise(homes))
+
+
+def test_workers_of_a_home_that_was_killed_have_to_start_afresh_and_lock_nothing(
+    members: list[Member], tmp_path: Path
+) -> None:
+    home, *others = members
+    others_addresses = [each.relay.address for each in others]
+    # The first peer to come makes its relay the home: let that be the one that is killed.
+    for each in others:
+        each.ask("drain")
+    with Cluster(others_addresses, tmp_path, "killed") as cluster:
+        master, workers = cluster.open("counters", workers=WORKERS)
+        assert home.is_home()
+        loads = [each.begin("load", path=PATH) for each in workers]
+        go_on(workers, PROGRESS)
+        for each in others:
+            each.ask("drain", "--off")
+        for peer in cluster.peers:
+            peer.call("stopClock")
+        home.relay.kill()
+        for worker, load in zip(workers, loads, strict=True):
+            with pytest.raises(PeerDied):
+                load.result(PATIENCE)
+            worker.killed = True
+        (fresh,) = cluster.join("worker")
+        fresh.set("counters/after", 1, PATIENCE)
+        assert master.get("counters/after") == 1

@@ -85,6 +85,7 @@ class Verb(Enum):
     RELEASE = "release"
     GIVE = "give"
     LEAVE = "leave"
+    NOTE = "note"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ class Command:
 
     verb: Verb
     relay: str
-    arguments: tuple[str | int, ...] = ()
+    arguments: tuple[str | int | bytes, ...] = ()
 
 
 class Status(Enum):
@@ -140,6 +141,8 @@ class Reply:
     :ivar records: the relays by id, in answers to JOIN, RENEW and WATCH.
     :ivar home: the home of a database, in answers to FIND, CLAIM and GIVE; ``None`` if it has none.
     :ivar refused: in answers to JOIN the databases of which another relay is the home.
+    :ivar journal: in answers to CLAIM, if it has succeeded, what the former home has noted of the
+        database, if that has not ended cleanly.
     """
 
     status: Status
@@ -148,6 +151,7 @@ class Reply:
     records: dict[str, Record] | None = None
     home: Home | None = None
     refused: tuple[str, ...] = ()
+    journal: tuple[bytes, ...] = ()
 
 
 @dataclass(slots=True)
@@ -260,6 +264,16 @@ class Member:
         """Stop being the home of *database*, so that another relay is; returns what to send."""
         epoch = self.homes.pop(database, None)
         return None if epoch is None else Command(Verb.GIVE, self.id, (database, epoch, relay))
+
+    def note(self, database: str, records: list[bytes], anew: bool) -> Command | None:
+        """Return records for the journal of *database*, whose home this relay is.
+
+        :param anew: whether they replace all others.
+        """
+        epoch = self.homes.get(database)
+        if epoch is None:
+            return None
+        return Command(Verb.NOTE, self.id, (database, epoch, int(anew), *records))
 
     def leave(self) -> Command:
         """Stop being a home; returns what to send."""

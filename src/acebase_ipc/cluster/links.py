@@ -479,12 +479,11 @@ class LinkServer(BaseProtocol):
 
 
 class Mover(Protocol):
-    """Takes over databases of other relays.
+    """Takes over databases of other relays."""
 
-    :ivar max_state: bytes that the state of one may have.
-    """
-
-    max_state: int
+    @property
+    def max_state(self) -> int:
+        """Bytes that the state of a database may have."""
 
     def arrived(self, database: str, state: bytes) -> bool:
         """Note a state; returns whether it is taken."""

@@ -49,6 +49,12 @@ class Surroundings(Protocol):
     def suspend(self) -> None:
         """The lease is over: close all connections; the sessions may go on."""
 
+    def claimed(self, database: str, journal: tuple[bytes, ...]) -> None:
+        """This relay is the home of *database*, of which another one has left a *journal*."""
+
+    def write_journals(self, databases: Iterable[str] | None) -> None:
+        """The store may have lost the journals of *databases*, or of all: write them anew."""
+
     def adopt(self, database: str, state: bytes) -> None:
         """Go on with the *state* that another relay had of *database*, before it is served.
 
@@ -107,6 +113,7 @@ class Node:
         self._ticking.clock = reactor
         self._is_serving = False
         self._has_store: bool | None = None
+        self._unwritten: set[str] = set()
         self.store_lag: float | None = None
         self._sent: dict[Verb, int] = {}
         self._known: dict[str, tuple[str, int]] = {}
@@ -197,8 +204,10 @@ class Node:
             self._sent[verb] -= 1
             self.store_lag = self._clock() - sent_at
             self._note_store(None)
+            before = self.member.homes.get(str(command.arguments[0])) if command.arguments else None
             lost = self.member.replied(command, sent_at, reply, self._clock())
             self._lose(lost)
+            self._note_journal(command, reply, before)
             self._check_lease(self._clock())
             return reply
 
@@ -212,6 +221,22 @@ class Node:
             return failure
 
         return self._store.run(command).addCallbacks(answered, failed)
+
+    def _note_journal(self, command: Command, reply: Reply, before: int | None) -> None:
+        """Go on with a journal that has come with a claim, or write the own ones anew."""
+        if command.verb is Verb.JOIN and self.member.homes:
+            self._surroundings.write_journals(None)
+        if command.verb is Verb.CLAIM and reply.home is not None:
+            database = str(command.arguments[0])
+            if self.member.homes.get(database) == reply.home.epoch and before is None:
+                self._surroundings.claimed(database, reply.journal)
+
+    def note(self, database: str, records: list[bytes], anew: bool) -> None:
+        """Send records for the journal of a database."""
+        command = self.member.note(database, records, anew)
+        if command is not None:
+            noted = self.run(command)
+            noted.addErrback(lambda _: self._unwritten.add(database))
 
     def _note_store(self, reason: str | None) -> None:
         has_store = reason is None
@@ -228,19 +253,23 @@ class Node:
         """Whether the store has answered the last command."""
         return bool(self._has_store)
 
-    def release_unused(self, used: Callable[[str], bool]) -> None:
-        """Stop being the home of databases that nobody has used for a while.
-
-        To be called once a second.
+    def tick(self, used: Callable[[str], bool]) -> set[str]:
+        """Give up databases that nobody has used for a while; to be called once a second.
 
         :param used: returns whether the relay knows anything of a database.
+        :returns: the databases that were given up.
         """
+        if self._unwritten and self._has_store:
+            unwritten, self._unwritten = self._unwritten, set()
+            self._surroundings.write_journals(unwritten)
         unused = {each for each in self.member.homes if not used(each)}
-        for database in unused & self._idle:
+        given_up = unused & self._idle
+        for database in given_up:
             command = self.member.release(database)
             if command is not None:
                 self.run(command).addErrback(lambda _: None)
         self._idle = unused - self._idle
+        return given_up
 
     # Homes
 
@@ -397,7 +426,11 @@ class Node:
             try:
                 await self.run(command)
             except StoreFailed as error:
-                log.warn("giving {database} away: {reason}", database=database, reason=str(error))
+                log.warn(
+                    "it is not known whether {database} was given away: {reason}",
+                    database=database,
+                    reason=str(error),
+                )
 
     async def take_back(self, database: str) -> bool:
         """Be the home of *database* again, after :meth:`give`; returns whether it is."""

@@ -125,7 +125,11 @@ class Passage:
             except LinkFailed as error:
                 self._node.shun(place.relay, database)
                 if self._clock() >= deadline:
-                    log.warn("{database}: {reason}", database=database, reason=str(error))
+                    log.warn(
+                        "a client of {database} is not passed on: {reason}",
+                        database=database,
+                        reason=str(error),
+                    )
                     if not gone:
                         request.expire(Overloaded("The relay of this database does not answer"))
                     return

@@ -103,7 +103,7 @@ class RedisStore:
         running.addErrback(self._failed)
         return running
 
-    async def _run(self, values: list[str]) -> Reply:
+    async def _run(self, values: list[str | bytes]) -> Reply:
         protocol = self._protocol
         if protocol is None or not protocol.connected:
             protocol = await self._connected()

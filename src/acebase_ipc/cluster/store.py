@@ -5,7 +5,8 @@ Redis.
 
 It keeps three hashes: ``state`` has the token, the id of the run that has made it, whether it is
 ripe, and the last epoch; ``relays`` has the counter of each relay and what that tells of itself;
-``homes`` has the epoch and the relay of each database.
+``homes`` has the epoch and the relay of each database. A database has a list with the records of
+its journal, which is deleted when its home ends cleanly; ``journals`` has their names.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from acebase_ipc.errors import IPCError
 
 DEFAULT_PREFIX: Final = "acebase-ipc"
 
-KEYS: Final = ("state", "relays", "homes")
+KEYS: Final = ("state", "relays", "homes", "journals")
 
 SCRIPT: Final = """\
-local state, relays, homes = KEYS[1], KEYS[2], KEYS[3]
+local state, relays, homes, journals = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local verb, id = ARGV[1], ARGV[2]
 
 -- Another run of Redis, or one that was told FLUSHALL, has perhaps forgotten what it was told.
@@ -29,7 +30,10 @@ if redis.call('HGET', state, 'run') ~= run then
   local time = redis.call('TIME')
   local now = string.format('%d%06d', time[1], time[2])
   local epoch = math.max(tonumber(redis.call('HGET', state, 'epoch') or 0), math.floor(now / 1000))
-  redis.call('DEL', relays, homes)
+  for _, database in ipairs(redis.call('SMEMBERS', journals)) do
+    redis.call('DEL', journals .. ':' .. database)
+  end
+  redis.call('DEL', relays, homes, journals)
   redis.call('HSET', state, 'run', run, 'token', run .. '-' .. now, 'ripe', 0,
              'epoch', string.format('%d', epoch))
 end
@@ -54,15 +58,23 @@ local function settle(database, epoch, relay)
   return {string.format('%d', epoch), relay}
 end
 
-local function forget(relay)
+local function drop_journal(database)
+  redis.call('DEL', journals .. ':' .. database)
+  redis.call('SREM', journals, database)
+end
+
+local function forget(relay, ends_cleanly)
   redis.call('HDEL', relays, relay)
   local all = redis.call('HGETALL', homes)
   for i = 1, #all, 2 do
-    if string.match(all[i + 1], '%d+ (.+)') == relay then redis.call('HDEL', homes, all[i]) end
+    if string.match(all[i + 1], '%d+ (.+)') == relay then
+      redis.call('HDEL', homes, all[i])
+      if ends_cleanly then drop_journal(all[i]) end
+    end
   end
 end
 
-local status, all, found, refused = 'done', {}, {}, {}
+local status, all, found, refused, journal = 'done', {}, {}, {}, {}
 local known = redis.call('HGET', relays, id)
 if verb == 'join' then
   rise(ARGV[5])
@@ -77,14 +89,14 @@ if verb == 'join' then
     end
   end
 elseif verb == 'leave' then
-  forget(id)
+  forget(id, true)
 elseif not known then
   status = 'gone'
 elseif verb == 'renew' then
   redis.call('HSET', relays, id, ARGV[3] .. ' ' .. ARGV[4])
 elseif verb == 'bury' then
   local text = redis.call('HGET', relays, ARGV[3])
-  if text and string.match(text, '%d+') == ARGV[4] then forget(ARGV[3]) end
+  if text and string.match(text, '%d+') == ARGV[4] then forget(ARGV[3], false) end
 elseif verb == 'ripen' then
   if ARGV[3] == token then
     redis.call('HSET', state, 'ripe', 1)
@@ -103,10 +115,20 @@ elseif verb == 'claim' then
     epoch = rise(ARGV[4]) + 1
     rise(epoch)
     found = settle(ARGV[3], epoch, id)
+    journal = redis.call('LRANGE', journals .. ':' .. ARGV[3], 0, -1)
+  end
+elseif verb == 'note' then
+  local epoch, relay = home(ARGV[3])
+  if relay == id and epoch == tonumber(ARGV[4]) then
+    found = {ARGV[4], id}
+    if ARGV[5] == '1' then drop_journal(ARGV[3]) end
+    redis.call('SADD', journals, ARGV[3])
+    for i = 6, #ARGV do redis.call('RPUSH', journals .. ':' .. ARGV[3], ARGV[i]) end
   end
 elseif verb == 'release' or verb == 'give' then
   local epoch, relay = home(ARGV[3])
   if relay == id and epoch == tonumber(ARGV[4]) then
+    drop_journal(ARGV[3])
     if verb == 'release' then
       redis.call('HDEL', homes, ARGV[3])
     elseif redis.call('HEXISTS', relays, ARGV[5]) == 1 then
@@ -117,7 +139,7 @@ elseif verb == 'release' or verb == 'give' then
   end
 end
 if verb == 'join' or verb == 'renew' or verb == 'watch' then all = redis.call('HGETALL', relays) end
-return {status, token, ripe, all, found, refused}
+return {status, token, ripe, all, found, refused, journal}
 """
 
 
@@ -130,9 +152,10 @@ def keys(prefix: str) -> list[str]:
     return [f"{{{prefix}}}:{each}" for each in KEYS]
 
 
-def arguments(command: Command) -> list[str]:
+def arguments(command: Command) -> list[str | bytes]:
     """Return the arguments of the script for *command*."""
-    return [command.verb.value, command.relay, *map(str, command.arguments)]
+    rest = (each if isinstance(each, bytes) else str(each) for each in command.arguments)
+    return [command.verb.value, command.relay, *rest]
 
 
 def parse_reply(answer: Any) -> Reply:
@@ -141,7 +164,7 @@ def parse_reply(answer: Any) -> Reply:
     :raises StoreFailed: if that is no answer of it.
     """
     try:
-        status, token, ripe, records, home, refused = answer
+        status, token, ripe, records, home, refused, journal = answer
         pairs = [each.decode() for each in records]
         return Reply(
             Status(status.decode()),
@@ -150,6 +173,7 @@ def parse_reply(answer: Any) -> Reply:
             dict(zip(pairs[::2], map(_record, pairs[1::2]), strict=True)) or None,
             Home(home[1].decode(), int(home[0])) if home else None,
             tuple(each.decode() for each in refused),
+            tuple(journal),
         )
     except (AttributeError, IndexError, TypeError, ValueError):
         raise StoreFailed("the answer is none of the cluster's script") from None

@@ -29,7 +29,9 @@ from acebase_ipc.cluster.settings import read_secret, split_address
 from acebase_ipc.http.admission import Admission
 from acebase_ipc.http.site import RelaySite
 from acebase_ipc.relay.events import Observer, Refused
+from acebase_ipc.relay.journal import Restored
 from acebase_ipc.relay.relay import Relay
+from acebase_ipc.server.cluster_journal import ClusterJournal
 from acebase_ipc.server.config import AceBaseIPCServerConfig
 from acebase_ipc.server.moving import CLOSE_MOVED, Moving
 
@@ -57,6 +59,7 @@ class Cluster:
         site: RelaySite,
         admission: Admission,
         websockets: Callable[[], int],
+        journal: ClusterJournal,
         observer: Observer,
         reactor: Any,
         clock: Callable[[], float],
@@ -68,6 +71,7 @@ class Cluster:
         self._site = site
         self._admission = admission
         self._websockets = websockets
+        self._journal = journal
         self._reactor = reactor
         self._clock = clock
         self._max_connections = config.effective_limits.max_connections
@@ -83,7 +87,7 @@ class Cluster:
             timing, store, lambda: secrets.token_hex(ID_BYTES), self.about, self, reactor, clock
         )
         self.links = Links(secret, reactor, self._tls)
-        self.moving = Moving(relay, self.node, self.links, reactor, clock)
+        self.moving = Moving(relay, self.node, self.links, journal, reactor, clock)
         self._factory = LinkFactory(
             secret,
             self._decide,
@@ -97,6 +101,7 @@ class Cluster:
         access, search = site.context.access, relay.registry.databases_of
         site.context.passage = Passage(self.node, self.links, access, search, reactor, clock)
         relay.gate = self.node.may_serve
+        journal.append = self.node.note
         relay.memory.register("links", lambda: self.links.memory)
 
     def about(self) -> About:
@@ -174,7 +179,8 @@ class Cluster:
         """Give up databases that nobody uses; to be called about once a second."""
         registry = self._relay.registry
         used = {each.name for each in registry.all_databases()}
-        self.node.release_unused(used.__contains__)
+        for each in self.node.tick(used.__contains__):
+            self._journal.forget(each)
         self._move_what_is_left()
 
     async def move_away(self) -> None:
@@ -219,6 +225,22 @@ class Cluster:
         self._relay.suspend(CLOSE_MOVED, "the relay cannot reach its cluster")
         self._site.context.streams.close()
 
+    def claimed(self, database: str, journal: tuple[bytes, ...]) -> None:
+        """Treat the workers of a home that has ended without warning as after a crash."""
+        if database in self._relay.registry.databases:
+            self._journal.begin_anew([database])
+            return  # it was this relay
+        try:
+            restored = self._journal.restore(database, journal)
+            if restored is not None:
+                self._relay.restore(Restored((restored,)), self._clock())
+        except Exception:
+            log.failure("the journal of {database} cannot be used", database=database)
+
+    def write_journals(self, databases: Iterable[str] | None) -> None:
+        """Write the journals of *databases*, or of all, anew."""
+        self._journal.begin_anew(databases)
+
     def adopt(self, database: str, state: bytes) -> None:
         """Go on with a database where another relay has ended."""
         self.moving.adopt(database, state)
@@ -227,4 +249,5 @@ class Cluster:
         """Close the connections of *databases*, which other relays may serve, and forget them."""
         for each in databases:
             self._relay.forget(each, CLOSE_MOVED, "another relay serves the database")
+            self._journal.forget(each)
         self._site.context.streams.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from acebase_ipc.relay.events import Observer
 from acebase_ipc.relay.relay import Relay
 from acebase_ipc.relay.work import Work
 from acebase_ipc.rotation import Rotation
+from acebase_ipc.server.cluster_journal import ClusterJournal
 from acebase_ipc.server.config import AceBaseIPCServerConfig
 from acebase_ipc.server.journal import FileJournal
 from acebase_ipc.server.state_file import StateFile
@@ -182,6 +184,9 @@ def compose(
     journal = None if config.state_dir is None else FileJournal(config.state_dir, clock)
     state_file = None if config.state_dir is None else StateFile(config.state_dir, wall)
     rotation = Rotation(reactor, Work())
+    shared = None
+    if config.cluster is not None:
+        shared = ClusterJournal(partial(reactor.callLater, 0), clock)
     relay = Relay(
         clock,
         limits,
@@ -189,7 +194,7 @@ def compose(
         config.introductions,
         config.lock_recovery,
         config.lock_sessions,
-        journal,
+        shared if config.lock_recovery and shared is not None else journal,
         rotation.work,
         rotation.do,
         reactor.callLater,
@@ -219,11 +224,11 @@ def compose(
     )
     site = RelaySite(context, limits, observer, connections.count)
     cluster = None
-    if config.cluster is not None:
+    if shared is not None:
         from acebase_ipc.server.cluster import Cluster  # loads what nobody else needs
 
         cluster = Cluster(
-            config, relay, site, admission, connections.count, observer, reactor, clock
+            config, relay, site, admission, connections.count, shared, observer, reactor, clock
         )
     relay.memory.register("uploads", lambda: uploads.reserved)
     relay.memory.register("http", lambda: site.memory)

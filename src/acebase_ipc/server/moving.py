@@ -19,6 +19,7 @@ from acebase_ipc.cluster.links import LinkFailed, Links
 from acebase_ipc.cluster.node import Node
 from acebase_ipc.relay.division import part_of
 from acebase_ipc.relay.relay import Relay
+from acebase_ipc.server.cluster_journal import ClusterJournal
 from acebase_ipc.server.state_codec import decode, encode
 
 CLOSE_MOVED: Final = 1012
@@ -40,9 +41,16 @@ class Moving:
     """
 
     def __init__(
-        self, relay: Relay, node: Node, links: Links, reactor: Any, clock: Callable[[], float]
+        self,
+        relay: Relay,
+        node: Node,
+        links: Links,
+        journal: ClusterJournal,
+        reactor: Any,
+        clock: Callable[[], float],
     ) -> None:
         self._relay = relay
+        self._journal = journal
         self._node = node
         self._links = links
         self._reactor = reactor
@@ -116,6 +124,7 @@ class Moving:
             if await node.take_back(name):
                 return False  # with all that it has
         self._relay.forget(name, CLOSE_MOVED, "the database has moved to another relay")
+        self._journal.forget(name)
         return True
 
     # From other relays
@@ -130,7 +139,11 @@ class Moving:
         try:
             decode(state)
         except Exception as error:
-            log.error("the state of {database}: {reason}", database=database, reason=str(error))
+            log.error(
+                "the state of {database} is not taken: {reason}",
+                database=database,
+                reason=str(error),
+            )
             return False
         return self._node.arrived(database, state)
 

@@ -271,8 +271,9 @@ LINES = {
     ),
     "a member of the cluster, as {relay}": "Nothing: the relay serves databases from now on.",
     "the lease is over: {databases} database(s) are not served until Redis answers": (
-        "Redis did not answer for 0.7 of ``--cluster-lease``, or this process was suspended or busy for"
-        " so long: connections are closed with 1012. Look at Redis, at the network, and at the load."
+        "Redis did not answer for 0.7 of ``--cluster-lease``, or this process was suspended or"
+        " busy for so long: connections are closed with 1012. Look at Redis, the network and the"
+        " load."
     ),
     "other relays may serve {databases} database(s) of this one: they are forgotten": (
         "The relay was taken for dead: see the line before this one."
@@ -286,7 +287,9 @@ LINES = {
         " another secret or certificate. The client has got 503."
     ),
     "passing on a request failed": "A defect of the relay: report it with the traceback.",
-    "keeping the lease failed": "A defect of the relay: restart it, and report it with the traceback.",
+    "keeping the lease failed": (
+        "A defect of the relay: restart it, and report it with the traceback."
+    ),
     "{moved} of {databases} database(s) have moved to other relays": (
         "Nothing. A relay that drains tries again after 5 s to move the others."
     ),

@@ -128,7 +128,7 @@ deb: ## Build the Debian package for the release of Debian that this runs on, in
 test-images: $(VENV)/.test ## Build the image and the Debian package in new systems (as root; needs debootstrap, buildah)
 	$(BIN)/python -m pytest -m systems --durations=0 tests/packaging
 
-bench: $(VENV)/.bench ## Measure the relay against a plain Autobahn relay, 10 minutes (ARGS='--quick' for 1)
+bench: $(VENV)/.bench ## Measure the relay against others, 25 minutes (ARGS='--quick' for 4)
 	@$(BIN)/python -m bench.run $(ARGS)
 
 bench-acebase: $(VENV)/.test node-modules ## Measure the writes and reads of real AceBase clusters, 15 minutes (ARGS='--quick' for half a minute)

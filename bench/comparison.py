@@ -5,12 +5,11 @@ There is one line for each figure, new against old.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import median
 
 from bench.report import Results, align, latency_cell, number, value_cell
-from bench.workloads import WORKLOADS, Metric, Row, Workload
+from bench.workloads import Metric, Row, Workload
 
 NEW, OLD = "new", "old"
 
@@ -80,19 +79,12 @@ def _cells(results: Results, workload: Workload, row: Row) -> tuple[str, ...]:
         *(number(results.figure(name, server, "server_us") or None) for server in (NEW, OLD)),
         "–" if cpu is None else f"{cpu.median:.3f}",
         *(latency_cell(results, name, server) for server in (NEW, OLD)),
-        "" if workload.arguments[0] == "conns" else " / ".join(map(str, results.faults(name))),
+        " / ".join(map(str, results.faults(name))) if workload.sends else "",
     )
-
-
-def _lines(results: Results) -> Iterator[tuple[str, ...]]:
-    for workload in WORKLOADS:
-        if workload.name in results.samples:
-            for row in workload.rows:
-                yield _cells(results, workload, row)
 
 
 def comparison_table(results: Results) -> str:
     """The table for a terminal, followed by the failures of runs."""
-    text = align([HEADERS, *_lines(results)])
+    text = align([HEADERS, *(_cells(results, *each) for each in results.rows())])
     text += [failure for workload in results.samples for failure in results.failures(workload)]
     return "\n".join(text)

@@ -12,11 +12,13 @@ mpl.use("svg")
 from matplotlib import pyplot
 from matplotlib.ticker import NullLocator
 
+from bench import report
 from bench.report import Results
-from bench.workloads import CLUSTER_SIZES, DATABASES, WORKLOADS, Metric, Row, Workload
+from bench.workloads import CLUSTER_SIZES, DATABASES, WORKLOADS, Row, Workload
 
 OURS = "#2a6f97"
 BASELINE = "#a6a6a6"
+PICOWS = "#e09f3e"
 STYLE = {
     "svg.hashsalt": "acebase-ipc",  # without it the ids of its elements are random
     "svg.fonttype": "none",
@@ -27,7 +29,7 @@ STYLE = {
 
 
 def improvement(results: Results, workload: Workload, row: Row) -> float | None:
-    """The factor by which we are better than the baseline."""
+    """The factor by which we are better than plain Autobahn."""
     ratio = results.ratio(workload.name, row.metric.value)
     if ratio is None:
         return None
@@ -52,23 +54,20 @@ def draw_ratios(axes: Any, results: Results) -> None:
         if (aimed := aim(row)) is not None:
             axes.plot([aimed, aimed], [place - 0.4, place + 0.4], color="black", linewidth=1.5)
     axes.axvline(1, color=BASELINE, linewidth=1.5)
-    titles = [
-        row.title
-        + {Metric.MEMORY: " (inverse)", Metric.MEDIAN_LATENCY: " (inverse)"}.get(row.metric, "")
-        for row, _ in drawn
-    ]
+    titles = [row.title + (" (inverse)" if row.metric.less_is_better else "") for row, _ in drawn]
     axes.set_yticks(range(len(drawn)), titles)
     axes.invert_yaxis()
     axes.set_xlim(left=0)
-    axes.set_xlabel("times the baseline (grey line); black marks: targets")
+    axes.set_xlabel("times plain Autobahn (grey line); black marks: targets")
 
 
 def draw_growth(axes: Any, results: Results, series: dict[str, int], label: str) -> None:
     """Draw the CPU time per message over the size of a cluster."""
     sizes = list(series.values())
     for server, name, color in (
-        ("baseline", "plain Autobahn", BASELINE),
-        ("ours", "acebase-ipc", OURS),
+        (report.AUTOBAHN, "plain Autobahn", BASELINE),
+        (report.PICOWS, "bare picows", PICOWS),
+        (report.OURS, "acebase-ipc", OURS),
     ):
         costs = [results.figure(workload, server, "server_us") for workload in series]
         known = [(size, cost) for size, cost in zip(sizes, costs, strict=True) if cost]
@@ -85,8 +84,8 @@ def draw_growth(axes: Any, results: Results, series: dict[str, int], label: str)
 def write_plot(results: Results, path: Path) -> None:
     """Draw *results* into an SVG file; the same results give the same file."""
     with mpl.rc_context(STYLE):
-        figure = pyplot.figure(figsize=(9, 7.5), layout="constrained")
-        top, bottom = figure.subfigures(2, 1, height_ratios=[2, 1])
+        figure = pyplot.figure(figsize=(9, 12), layout="constrained")
+        top, bottom = figure.subfigures(2, 1, height_ratios=[3, 1])
         draw_ratios(top.subplots(), results)
         left, right = bottom.subplots(1, 2)
         draw_growth(left, results, CLUSTER_SIZES, "workers of one database")

@@ -59,9 +59,24 @@ class Results:
         ]
 
     def ratio(self, workload: str, name: str) -> float | None:
-        """The median of our figure divided by the baseline's in the same repeat."""
-        ratios = self.ratios(workload, name, "ours", "baseline")
+        """The median of our figure divided by that of plain Autobahn in the same repeat."""
+        ratios = self.ratios(workload, name, OURS, AUTOBAHN)
         return median(ratios) if ratios else None
+
+    @property
+    def servers(self) -> list[str]:
+        """The names of all servers, in the order in which they were given."""
+        return list(dict.fromkeys(name for runs in self.samples.values() for name in runs))
+
+    def workloads(self) -> list[Workload]:
+        """The workloads that were run, in the order of the table."""
+        return [each for each in WORKLOADS if each.name in self.samples]
+
+    def rows(self) -> Iterator[tuple[Workload, Row]]:
+        """Each line of the table, with its workload."""
+        for workload in self.workloads():
+            for row in workload.rows:
+                yield workload, row
 
     def faults(self, workload: str) -> tuple[int, ...]:
         """Numbers of messages lost, duplicated and reordered, over all runs of all servers."""
@@ -86,19 +101,19 @@ def is_sound(results: Results) -> bool:
 # ---- Cells
 
 
-HEADERS = (
-    "workload",
-    "ours",
-    "baseline",
-    "ratio",
-    "target",
-    "CPU µs, ours",
-    "CPU µs, baseline",
-    "p50 / p99 µs, ours",
-    "p50 / p99 µs, baseline",
-    "CPU shares",
-    "lost / dup. / reord.",
-)
+OURS, PURE, AUTOBAHN, PICOWS = "ours", "pure", "baseline", "picows"
+"""Names of servers in the results: acebase-ipc, the same without its C extension, and what it is
+compared with."""
+
+TITLES = {
+    OURS: "acebase-ipc",
+    PURE: "pure Python",
+    AUTOBAHN: "plain Autobahn",
+    PICOWS: "picows",
+}
+
+RATIOS = ((OURS, AUTOBAHN), (OURS, PICOWS), (PURE, PICOWS))
+"""The columns with ratios; the target is one of the first."""
 
 
 def number(value: float | None) -> str:
@@ -143,46 +158,63 @@ def latency_cell(results: Results, workload: str, server: str) -> str:
     return f"{number(median_us)} / {number(results.figure(workload, server, 'p99_us'))}"
 
 
-def shares_cell(results: Results, workload: str, server: str) -> str:
-    """CPU use of the server and of the generator; the busier one is the bottleneck."""
-    shares = [results.figure(workload, server, f"{side}_cpu") for side in ("server", "generator")]
-    return " / ".join("–" if each is None else f"{each:.0%}" for each in shares)
-
-
 def cpu_cell(results: Results, workload: str, server: str) -> str:
     """CPU time of the server per message; unknown for a server given by URL."""
     return number(results.figure(workload, server, "server_us") or None)
 
 
-def cells(results: Results, workload: Workload, row: Row) -> tuple[str, ...]:
-    """One line of the table."""
-    name, servers = workload.name, list(results.samples[workload.name])
-    first = servers[0]  # ours, or that of a given URL
-    ours = results.figure(name, first, row.metric.value)
-    baseline = results.figure(name, "baseline", row.metric.value)
-    ratio = results.ratio(name, row.metric.value)
-    is_memory = row.metric is Metric.MEMORY
-    return (
-        row.title,
-        value_cell(row.metric, ours),
-        value_cell(row.metric, baseline),
-        "–" if ratio is None else f"{ratio:.2f}",
-        target_cell(row, ours, ratio),
-        "" if is_memory else cpu_cell(results, name, first),
-        "" if is_memory else cpu_cell(results, name, "baseline"),
-        "" if is_memory else latency_cell(results, name, first),
-        "" if is_memory else latency_cell(results, name, "baseline"),
-        "" if is_memory else shares_cell(results, name, first),
-        "" if workload.arguments[0] == "conns" else " / ".join(map(str, results.faults(name))),
-    )
+def ratio_cell(results: Results, row: Row, workload: str, server: str, other: str) -> str:
+    """The median of the ratios of two servers."""
+    ratios = results.ratios(workload, row.metric.value, server, other)
+    return f"{median(ratios):.2f}" if ratios else "–"
 
 
-def lines(results: Results) -> Iterator[tuple[str, ...]]:
-    """All lines of the table."""
-    for workload in WORKLOADS:
-        if workload.name in results.samples:
-            for row in workload.rows:
-                yield cells(results, workload, row)
+Cells = tuple[str, ...]
+
+
+def figures_table(results: Results) -> list[Cells]:
+    """The heads and lines of the table with the figures of each server, and their ratios."""
+    names = results.servers
+    compared = [pair for pair in RATIOS if {*pair} <= {*names}]
+    heads = [f"{TITLES[one]} / {TITLES[other]}" for one, other in compared]
+    rows = [("workload", *(TITLES.get(each, each) for each in names), "target", *heads)]
+    for workload, row in results.rows():
+        figures = [results.figure(workload.name, each, row.metric.value) for each in names]
+        rows.append(
+            (
+                row.title,
+                *(value_cell(row.metric, each) for each in figures),
+                target_cell(row, figures[0], results.ratio(workload.name, row.metric.value)),
+                *(ratio_cell(results, row, workload.name, *pair) for pair in compared),
+            )
+        )
+    return rows
+
+
+def costs_table(results: Results) -> list[Cells]:
+    """The heads and lines of the table with CPU times, latencies and faults."""
+    names = results.servers
+    titles = [TITLES.get(each, each) for each in names]
+    rows: list[Cells] = [
+        (
+            "workload",
+            *(f"CPU µs, {each}" for each in titles),
+            *(f"p50 / p99 µs, {each}" for each in titles),
+            "lost / dup. / reord.",
+        )
+    ]
+    for workload in results.workloads():
+        name = workload.name
+        faults = " / ".join(map(str, results.faults(name))) if workload.sends else ""
+        rows.append(
+            (
+                workload.rows[0].title,
+                *(cpu_cell(results, name, each) for each in names),
+                *(latency_cell(results, name, each) for each in names),
+                faults,
+            )
+        )
+    return rows
 
 
 # ---- Tables
@@ -203,8 +235,8 @@ def align(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def text_table(results: Results) -> str:
-    """The table for a terminal, followed by the failures of runs."""
-    text = align([HEADERS, *lines(results)])
+    """The tables for a terminal, followed by the failures of runs."""
+    text = [*align(figures_table(results)), "", *align(costs_table(results))]
     text += [failure for workload in results.samples for failure in results.failures(workload)]
     return "\n".join(text)
 
@@ -227,8 +259,9 @@ def describe(results: Results) -> str:
 
 
 def rst_table(results: Results) -> str:
-    """The paragraph and the table as reStructuredText."""
-    return "\n".join([describe(results), "", *list_table([HEADERS, *lines(results)])])
+    """The paragraph and the tables as reStructuredText."""
+    tables = [list_table(figures_table(results)), list_table(costs_table(results))]
+    return "\n".join([describe(results), "", *tables[0], "", *tables[1]])
 
 
 def update_document(document: str, results: Results) -> str:

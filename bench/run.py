@@ -1,8 +1,10 @@
-"""Measure acebase-ipc against a plain Autobahn relay, and print one table.
+"""Measure acebase-ipc against other relays, and print two tables.
 
-Both are measured in turn, each run with a fresh server process. A complete run
-in which nothing fails writes bench/results.json, docs/performance.svg and the
-table in docs/performance.rst; any other only prints, unless --json is given.
+The others are acebase-ipc without its C extension, a plain Autobahn relay, and
+a bare relay on picows and uvloop. All are measured in turn, each run with a
+fresh server process. A complete run in which nothing fails writes
+bench/results.json, docs/performance.svg and the tables in
+docs/performance.rst; any other only prints, unless --json is given.
 
 With --against, the acebase-ipc of another Python environment takes the place
 of the plain relay, and the table shows the ratio new/old of each figure. With
@@ -21,13 +23,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from autobahn import websocket
 
+from bench import report
 from bench.comparison import NEW, OLD, comparison_table
 from bench.processes import (
     ROOT,
@@ -41,6 +44,7 @@ from bench.processes import (
 from bench.report import BUSY, Results, is_sound, text_table, update_document
 from bench.servers import (
     BASELINE,
+    PICOWS,
     THIS_PYTHON,
     Program,
     Server,
@@ -107,6 +111,14 @@ class Bench:
             return not workload.secure
         return self._generator.tls or not workload.secure
 
+    def sources_of(self, workload: Workload) -> list[str]:
+        """The names of the servers that can be measured with *workload*."""
+        return [
+            name
+            for name, source in self.sources.items()
+            if not workload.uses_http or isinstance(source, Server) or source.has_http
+        ]
+
     def run(self, workload: Workload, name: str) -> Sample:
         """One run against a fresh server."""
         log = self._directory / f"{name}.log"
@@ -127,7 +139,7 @@ class Bench:
             yield source
             return
         pem = self._pem if workload.secure else None
-        with running_server(source, log, pem, self._server_core) as server:
+        with running_server(source, log, pem, self._server_core, workload.options) as server:
             yield server
 
     def _arguments(self, workload: Workload, server: Server) -> list[str]:
@@ -161,16 +173,15 @@ def measure(bench: Bench, workloads: list[Workload], tell: Callable[[str], objec
     """
     workloads = [each for each in workloads if bench.can_run(each)]
     samples: dict[str, dict[str, list[Sample]]] = {
-        each.name: {name: [] for name in bench.sources} for each in workloads
+        each.name: {name: [] for name in bench.sources_of(each)} for each in workloads
     }
     settings = bench.settings
     load_before = os.getloadavg()[0]
     if load_before > BUSY:
         tell(f"this machine is busy (load {load_before:.1f}): expect noise")
     for repeat in range(settings.repeats):
-        names = list(bench.sources)[:: -1 if repeat % 2 else 1]
         for workload in workloads:
-            for name in names:
+            for name in bench.sources_of(workload)[:: -1 if repeat % 2 else 1]:
                 tell(f"{repeat + 1}/{settings.repeats} {workload.name} {name}")
                 samples[workload.name][name].append(bench.run(workload, name))
     return Results(
@@ -205,7 +216,13 @@ def choose_sources(given: argparse.Namespace) -> dict[str, Source]:
         return {NEW: relay(), OLD: relay(given.against.absolute())}
     if given.against_options is not None:
         return {NEW: relay(), OLD: relay(THIS_PYTHON, *given.against_options)}
-    return {"ours": relay(), "baseline": BASELINE}
+    pure = replace(relay(), environment={"ACEBASE_IPC_PURE": "1"})
+    return {
+        report.OURS: relay(),
+        report.PURE: pure,
+        report.AUTOBAHN: BASELINE,
+        report.PICOWS: PICOWS,
+    }
 
 
 def is_comparison(given: argparse.Namespace) -> bool:

@@ -1,4 +1,4 @@
-"""Server processes: acebase-ipc of this or of another Python environment, and the baseline."""
+"""Server processes: acebase-ipc of this or of another Python environment, and the baselines."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -78,10 +78,14 @@ class Program:
 
     :ivar command: the command line, given a file with key and certificate (``None``: no TLS).
     :ivar isolated: whether it must not see this process's ``PYTHONPATH``.
+    :ivar environment: variables that it gets besides.
+    :ivar has_http: whether messages can be sent to it and downloaded over HTTP.
     """
 
     command: Callable[[Path | None], list[str]]
     isolated: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
+    has_http: bool = True
 
 
 def relay(python: Path = THIS_PYTHON, *options: str) -> Program:
@@ -110,13 +114,19 @@ def _without_warm_up(python: Path) -> tuple[str, ...]:
     return ("--master-warmup=0",) if found.stdout.strip() == "True" else ()
 
 
-def _baseline_command(pem: Path | None) -> list[str]:
-    tls = [] if pem is None else ["--tls", str(pem)]
-    return [sys.executable, "-m", "bench.stock_relay", "--port", "0", *tls]
+def _baseline(module: str, has_http: bool) -> Program:
+    def command(pem: Path | None) -> list[str]:
+        tls = [] if pem is None else ["--tls", str(pem)]
+        return [sys.executable, "-m", module, "--port", "0", *tls]
+
+    return Program(command, has_http=has_http)
 
 
-BASELINE = Program(_baseline_command)
+BASELINE = _baseline("bench.stock_relay", has_http=True)
 """The plain Autobahn relay."""
+
+PICOWS = _baseline("bench.picows_relay", has_http=False)
+"""The bare relay on picows and uvloop."""
 
 
 def free_port() -> int:
@@ -129,22 +139,27 @@ def free_port() -> int:
 
 @contextmanager
 def running_server(
-    program: Program, log: Path, pem: Path | None = None, core: int | None = None
+    program: Program,
+    log: Path,
+    pem: Path | None = None,
+    core: int | None = None,
+    options: Sequence[str] = (),
 ) -> Iterator[Server]:
     """Start *program* on a free port of loopback, and stop it at the end of the block.
 
     :param log: a file for its output.
     :param pem: key and certificate, for TLS.
     :param core: the core to pin it to.
+    :param options: further ones of its command line.
     :raises BenchError: if it does not listen within :data:`START_SECONDS`.
     """
     ignored = ("ACEBASE_IPC_", "PYTHONPATH") if program.isolated else ("ACEBASE_IPC_",)
     environment = {k: v for k, v in os.environ.items() if not k.startswith(ignored)}
-    environment["PYTHONUNBUFFERED"] = "1"
+    environment |= {"PYTHONUNBUFFERED": "1", **program.environment}
     with (
         log.open("wb") as output,
         subprocess.Popen(
-            program.command(pem),
+            [*program.command(pem), *options],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -5,7 +5,7 @@ load generator needs: welcome, ``connect:`` and ``disconnect:``, ``to:<id>;``,
 broadcasts, and large messages over POST and GET. It checks no token and has
 no limits, no back pressure and no sessions. Autobahn and Twisted are used as
 their examples use them, with their defaults, except that Nagle's algorithm is
-off, as everywhere with small messages.
+off, as everywhere with small messages, and that the listen queue is long.
 
     python -m bench.stock_relay --port 0 [--tls server.pem]
 """
@@ -25,7 +25,8 @@ from twisted.internet.interfaces import IListeningPort
 from twisted.web.resource import NoResource, Resource
 from twisted.web.server import Request, Site
 
-MAX_PAYLOAD = 16384
+BACKLOG = 4096
+"""Connections that wait to be accepted; of Twisted's default, 50, most of a storm would be lost."""
 
 reactor: Any = installed_reactor
 
@@ -33,7 +34,8 @@ reactor: Any = installed_reactor
 class Database:
     """The peers of one database, and the large messages that wait for them."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_payload: int) -> None:
+        self.max_payload = max_payload
         self.peers: dict[str, StockPeer] = {}
         self.stored: dict[tuple[str, str], bytes] = {}
 
@@ -59,7 +61,7 @@ class Database:
         """Send *body*, or announce it if it is large and the peer can download it."""
         if peer.state != peer.STATE_OPEN:
             return  # it is closing
-        if len(body) <= MAX_PAYLOAD:
+        if len(body) <= self.max_payload:
             peer.sendMessage(body)
         else:
             message_id = secrets.token_urlsafe(24)
@@ -81,8 +83,8 @@ class StockPeer(WebSocketServerProtocol):
 
     def onOpen(self) -> None:
         """The handshake was answered."""
-        self.database = self.factory.databases.setdefault(self.name, Database())
-        self.sendMessage(b'welcome:{"maxPayload":%d}' % MAX_PAYLOAD)
+        self.database = self.factory.database(self.name)
+        self.sendMessage(b'welcome:{"maxPayload":%d}' % self.database.max_payload)
         self.database.peers[self.client_id] = self
         self.database.broadcast(self.client_id, b"connect:" + self.client_id.encode())
 
@@ -105,9 +107,14 @@ class StockRelay(WebSocketServerFactory):
 
     protocol = StockPeer
 
-    def __init__(self) -> None:
+    def __init__(self, max_payload: int) -> None:
         super().__init__()
         self.databases: dict[str, Database] = {}
+        self._max_payload = max_payload
+
+    def database(self, name: str) -> Database:
+        """Return the database of that name, a new one if it has no peers."""
+        return self.databases.setdefault(name, Database(self._max_payload))
 
 
 def argument(request: Request, name: bytes) -> str:
@@ -184,12 +191,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A plain Autobahn relay, to compare with.")
     parser.add_argument("--port", type=int, default=0, help="TCP port; 0 (default) for any")
     parser.add_argument("--tls", metavar="PEM", help="file with key and certificate")
+    parser.add_argument("--max-payload", type=int, default=16384, help="characters; more is posted")
     options = parser.parse_args()
 
-    scheme, endpoint = "ws", f"tcp:{options.port}:interface=127.0.0.1"
+    scheme, endpoint = "ws", f"tcp:{options.port}:interface=127.0.0.1:backlog={BACKLOG}"
     if options.tls:
         path = options.tls.replace(":", r"\:")
-        scheme, endpoint = "wss", f"ssl:{options.port}:interface=127.0.0.1:privateKey={path}"
+        scheme, endpoint = "wss", endpoint.replace("tcp:", "ssl:", 1) + f":privateKey={path}"
 
     def listening(port: IListeningPort) -> None:
         address: Any = port.getHost()
@@ -199,7 +207,7 @@ def main() -> None:
         print(failure.getErrorMessage(), flush=True)
         reactor.stop()
 
-    site = Site(Root(StockRelay()))
+    site = Site(Root(StockRelay(options.max_payload)))
     serverFromString(reactor, endpoint).listen(site).addCallbacks(listening, failed)
     reactor.run()
 

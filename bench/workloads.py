@@ -11,12 +11,16 @@ class Metric(Enum):
 
     RATE = "per_second"
     MEDIAN_LATENCY = "p50_us"
+    LATENCY_OF_99_PERCENT = "p99_us"
+    LATENCY_OF_999_PER_MILLE = "p999_us"
+    DURATION = "seconds"
     MEMORY = "rss_per_connection"
 
     @property
     def unit(self) -> str:
         """The unit of the figure."""
-        return {"per_second": "/s", "p50_us": "µs", "rss_per_connection": "KiB"}[self.value]
+        units = {"per_second": "/s", "seconds": "s", "rss_per_connection": "KiB"}
+        return units.get(self.value, "µs")
 
     @property
     def less_is_better(self) -> bool:
@@ -28,7 +32,7 @@ class Metric(Enum):
 class Target:
     """The figure that a line of the table should reach.
 
-    :ivar ratio: bound of our figure divided by the baseline's: the least, or where
+    :ivar ratio: bound of our figure divided by plain Autobahn's: the least, or where
         less is better the greatest.
     :ivar limit: bound of our figure, in the generator's unit.
     """
@@ -59,12 +63,24 @@ class Workload:
     :ivar name: as in ``--only`` and in the JSON.
     :ivar arguments: of the generator.
     :ivar secure: whether it is over TLS.
+    :ivar options: of the server, besides its usual ones.
     """
 
     name: str
     arguments: tuple[str, ...]
     rows: tuple[Row, ...]
     secure: bool = False
+    options: tuple[str, ...] = ()
+
+    @property
+    def uses_http(self) -> bool:
+        """Whether it sends and downloads messages over HTTP."""
+        return self.arguments[0] == "post"
+
+    @property
+    def sends(self) -> bool:
+        """Whether it sends messages, and does not only connect."""
+        return self.arguments[0] != "conns"
 
     def with_arguments(self, *changed: str) -> Workload:
         """A copy with other values for some arguments."""
@@ -79,6 +95,19 @@ def _messages(
     target = None if ratio is None else Target(ratio=ratio)
     return Workload(name, tuple(arguments.split()), (Row(title, target=target),), secure)
 
+
+def _steady(rate: int) -> Workload:
+    title = f"at {rate:,} messages a second"
+    rows = (
+        Row(f"{title}: median latency", Metric.MEDIAN_LATENCY),
+        Row(f"{title}: 99th percentile", Metric.LATENCY_OF_99_PERCENT),
+        Row(f"{title}: 99.9th percentile", Metric.LATENCY_OF_999_PER_MILLE),
+    )
+    return Workload(f"steady-{rate}", ("steady", "k=10", f"rate={rate}", "s=200"), rows)
+
+
+HUGE = ("--max-payload=250000",)
+"""Lets messages of 200 KB be sent in a WebSocket frame, instead of being posted."""
 
 IDLE_CONNECTIONS = 10_000
 QUICK_CONNECTIONS = 1_000
@@ -108,6 +137,7 @@ WORKLOADS = (
         "pipelined", "pairs k=10 w=8 s=200", "to one peer, 10 pairs, 8 messages under way", 5.0
     ),
     _messages("broadcast", "fanout n=100 s=200 w=4", "broadcast to 100 peers", ratio=5.6),
+    _messages("broadcast-10", "fanout n=10 s=200 w=4", "broadcast to 10 peers"),
     Workload(
         "round-trip",
         ("rtt", "k=1", "s=200"),
@@ -118,7 +148,22 @@ WORKLOADS = (
     ),
     _messages("cluster-50", "mixed n=50 d=1 s=200", "cluster: 50 workers, 1 transaction each", 4.0),
     _messages("large-frames", "pairs k=4 w=2 s=16000", "to one peer, 16 KB messages", ratio=2.1),
+    replace(
+        _messages("huge-frames", "pairs k=4 w=1 s=200000", "to one peer, 200 KB messages"),
+        options=HUGE,
+    ),
+    replace(
+        _messages("huge-broadcast", "fanout n=10 s=200000 w=1", "broadcast of 200 KB to 10 peers"),
+        options=HUGE,
+    ),
+    *(_steady(each) for each in (1_000, 20_000)),
     _messages("post", "post k=4 s=1000000", "1 MB messages, posted and downloaded"),
+    _messages(
+        "tls-directed",
+        "pairs k=10 w=1 s=200 batch=0",
+        "TLS: to one peer, 10 pairs, 1 message under way",
+        secure=True,
+    ),
     _messages(
         "tls-pipelined",
         "pairs k=10 w=8 s=200",
@@ -130,6 +175,31 @@ WORKLOADS = (
         "mixed n=10 d=4 s=200",
         "TLS: cluster: 10 workers, 4 transactions each",
         secure=True,
+    ),
+    _messages(
+        "tls-broadcast", "fanout n=100 s=200 w=4", "TLS: broadcast to 100 peers", secure=True
+    ),
+    _messages(
+        "tls-large-frames",
+        "pairs k=4 w=2 s=16000",
+        "TLS: to one peer, 16 KB messages",
+        secure=True,
+    ),
+    Workload(
+        "tls-round-trip",
+        ("rtt", "k=1", "s=200"),
+        (Row("TLS: round trip of 2 messages", Metric.MEDIAN_LATENCY),),
+        secure=True,
+    ),
+    Workload(
+        "joins",
+        ("conns", "n=1000", "perdb=1000", "c=32"),
+        (Row("connects, 1,000 peers of one database"),),
+    ),
+    Workload(
+        "storm",
+        ("conns", "n=5000", "perdb=10", "c=5000"),
+        (Row("5,000 peers that connect at once: until all are welcome", Metric.DURATION),),
     ),
     Workload(
         "connections",
@@ -164,6 +234,7 @@ def find_workloads(names: list[str], quick: bool) -> list[Workload]:
     """
     known = {each.name: each for each in WORKLOADS}
     if quick:
-        name = "connections"
-        known[name] = known[name].with_arguments(f"n={QUICK_CONNECTIONS}")
+        for name, each in known.items():
+            if not each.sends:
+                known[name] = each.with_arguments(f"n={QUICK_CONNECTIONS}")
     return [known[name] for name in names] if names else list(known.values())

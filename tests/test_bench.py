@@ -12,15 +12,21 @@ from pathlib import Path
 
 import pytest
 
+import bench.servers
 from bench import processes
 from bench.comparison import NEW, OLD, Ratios, comparison_table, ratios
 from bench.processes import BenchError, Generator, Sample, build_generator
 from bench.report import (
+    AUTOBAHN,
     BEGIN,
     END,
+    OURS,
+    PICOWS,
+    PURE,
     Results,
+    costs_table,
+    figures_table,
     is_sound,
-    lines,
     number,
     rst_table,
     text_table,
@@ -41,19 +47,19 @@ from bench.workloads import WORKLOADS, Metric, Target, find_workloads
 from tests.certificates import make_certificate
 from tests.programs import missing
 
-PROGRAMS = {"ours": relay(), "baseline": BASELINE}
+PROGRAMS = {OURS: relay(), AUTOBAHN: BASELINE, PICOWS: bench.servers.PICOWS}
 
 SHORT = ("secs=0.2", "warm=0.05")
 
 SMALL = {
     "directed": "pairs k=3 w=1 batch=0",
     "pipelined": "pairs k=3 w=8",
+    "steady": "steady k=3 rate=2000",
     "large frames": "pairs k=2 w=2 s=16000",
     "broadcast": "fanout n=10 w=4",
     "round trip": "rtt k=2",
     "cluster": "mixed n=4 d=4",
     "databases": "mixed n=12 o=5 databases=3",
-    "post": "post k=2 s=1000000",
     "connections": "conns n=25 perdb=10 c=4",
 }
 
@@ -150,7 +156,7 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Generator:
 def server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """Each of the two servers, as a process of its own."""
+    """Each of the servers, as a process of its own."""
     log = tmp_path_factory.mktemp("server") / "log"
     with running_server(PROGRAMS[request.param], log) as running:
         yield running
@@ -162,9 +168,8 @@ def run(generator: Generator, server: Server, arguments: str) -> Sample:
     return generator.run([*arguments.split(), f"url={server.url}", f"pid={server.pid}", *SHORT])
 
 
-@pytest.mark.parametrize("arguments", SMALL.values(), ids=SMALL)
-def test_workload(generator: Generator, server: Server, arguments: str) -> None:
-    """Every message of every workload arrives once and in order, on both servers."""
+def run_soundly(generator: Generator, server: Server, arguments: str) -> None:
+    """A short run in which every message arrives once and in order."""
     sample = run(generator, server, arguments)
     assert "failure" not in sample
     assert sample["errors"] == 0
@@ -179,9 +184,41 @@ def test_workload(generator: Generator, server: Server, arguments: str) -> None:
         assert sample["connections"] == 25
 
 
+@pytest.mark.parametrize("arguments", SMALL.values(), ids=SMALL)
+def test_workload(generator: Generator, server: Server, arguments: str) -> None:
+    """All servers are measured with nearly all workloads."""
+    run_soundly(generator, server, arguments)
+
+
+@pytest.mark.parametrize("kind", [each for each in PROGRAMS if PROGRAMS[each].has_http])
+def test_posts(generator: Generator, kind: str, tmp_path: Path) -> None:
+    """Those with HTTP are also measured with large messages."""
+    with running_server(PROGRAMS[kind], tmp_path / "log") as server:
+        run_soundly(generator, server, "post k=2 s=1000000")
+
+
+def test_at_a_constant_rate_a_message_is_late_from_when_it_was_due(
+    generator: Generator, tmp_path: Path
+) -> None:
+    """A relay that stops for 0.2 s delays all that are due meanwhile, and none is left out."""
+    stop = """
+    bodies.append(body)
+    if len(bodies) == 200:
+        import time
+        time.sleep(0.2)
+    """
+    with running_server(wrong_relay(stop), tmp_path / "log") as server:
+        sample = generator.run(
+            ["steady", "k=2", "rate=1000", f"url={server.url}", "secs=0.5", "warm=0.05"]
+        )
+    assert sample["per_second"] == pytest.approx(1000, rel=0.1)
+    assert sample["p99_us"] > 150_000
+    assert sample["p50_us"] < 100_000
+
+
 @pytest.mark.parametrize("kind", sorted(PROGRAMS))
 def test_tls(generator: Generator, kind: str, tmp_path: Path) -> None:
-    """Both servers are also measured over TLS."""
+    """All servers are also measured over TLS."""
     if not generator.tls:
         missing("OpenSSL's headers are missing")
     pem = make_certificate(tmp_path).pem
@@ -308,14 +345,15 @@ def test_whole_bench(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The command measures both servers in turn, prints the table and writes the figures."""
+    """The command measures all servers in turn, prints the tables and writes the figures."""
     monkeypatch.setattr("bench.run.build_generator", lambda directory: generator)
     target = tmp_path / "results.json"
     arguments = ["--only=round-trip", "--repeats=1", "--seconds=0.5", f"--json={target}"]
     assert main(arguments) == 0
     printed = capsys.readouterr()
     assert "round trip of 2 messages" in printed.out
-    assert printed.err.index("round-trip ours") < printed.err.index("round-trip baseline")
+    runs = [line.split()[-1] for line in printed.err.splitlines() if "round-trip" in line]
+    assert runs == [OURS, PURE, AUTOBAHN, PICOWS]
     results = Results.from_json(json.loads(target.read_text()))
     assert results.faults("round-trip") == (0, 0, 0)
     assert (results.ratio("round-trip", "p50_us") or 0) > 0
@@ -421,35 +459,73 @@ def results(**samples: dict[str, list[Sample]]) -> Results:
 
 
 DIRECTED = {
-    "ours": [sample(40_000.0), sample(60_000.0), sample(50_000.0)],
-    "baseline": [sample(10_000.0), sample(20_000.0), sample(10_000.0)],
+    OURS: [sample(40_000.0), sample(60_000.0), sample(50_000.0)],
+    AUTOBAHN: [sample(10_000.0), sample(20_000.0), sample(10_000.0)],
 }
 
 
 def test_line_of_the_table() -> None:
     """Figures are medians; the ratio is the median of the repeats' ratios 4, 3 and 5."""
-    (line,) = lines(results(directed=DIRECTED))
+    heads, line = figures_table(results(directed=DIRECTED))
+    assert heads == (
+        *("workload", "acebase-ipc", "plain Autobahn", "target"),
+        "acebase-ipc / plain Autobahn",
+    )
     assert line == (
         "to one peer, 10 pairs, 1 message under way",
-        *("50,000/s", "10,000/s", "4.00", "≥ 3 ✓"),
-        *("20", "100", "100 / 12,300", "100 / 12,300", "100% / 25%", "0 / 0 / 0"),
+        *("50,000/s", "10,000/s", "≥ 3 ✓", "4.00"),
     )
+
+
+def test_line_of_costs() -> None:
+    """Of each server the CPU time and the latencies, and the faults of all."""
+    heads, line = costs_table(results(directed=DIRECTED))
+    assert len(heads) == len(line)
+    assert line[1:] == ("20", "100", "100 / 12,300", "100 / 12,300", "0 / 0 / 0")
+
+
+def test_each_is_compared_with_each_baseline() -> None:
+    """The pure Python and the C extension are compared with picows, too."""
+    rates = {OURS: 50.0, PURE: 30.0, AUTOBAHN: 10.0, PICOWS: 40.0}
+    measured = {name: [sample(rate)] for name, rate in rates.items()}
+    heads, line = figures_table(results(directed=measured))
+    assert dict(zip(heads, line, strict=True)) == {
+        "workload": "to one peer, 10 pairs, 1 message under way",
+        "acebase-ipc": "50/s",
+        "pure Python": "30/s",
+        "plain Autobahn": "10/s",
+        "picows": "40/s",
+        "target": "≥ 3 ✓",
+        "acebase-ipc / plain Autobahn": "5.00",
+        "acebase-ipc / picows": "1.25",
+        "pure Python / picows": "0.75",
+    }
+
+
+def test_a_server_that_cannot_be_measured_has_no_figures() -> None:
+    """A bare relay has no HTTP: nothing is posted to it."""
+    both = {OURS: [sample(50.0)], PICOWS: [sample(40.0)]}
+    found = results(directed=both, post={OURS: [sample(5.0)]})
+    post = next(line for line in figures_table(found) if line[0].startswith("1 MB"))
+    assert post[1:] == ("5/s", "–", "", "–")
 
 
 def test_missed_target() -> None:
     """A ratio below its target is marked."""
-    (line,) = lines(results(directed={"ours": [sample(2.0)], "baseline": [sample(1.0)]}))
-    assert line[3:5] == ("2.00", "≥ 3 ✗")
+    _, line = figures_table(results(directed={OURS: [sample(2.0)], AUTOBAHN: [sample(1.0)]}))
+    assert line[3:] == ("≥ 3 ✗", "2.00")
 
 
 def test_memory_is_measured_against_its_limit() -> None:
-    """Connecting makes two lines; memory has no latency."""
+    """Connecting makes two lines, and one of costs, without faults."""
     ours = sample(2000.0, rss_per_connection=4608.0)
-    baseline = sample(1000.0, rss_per_connection=15_360.0)
-    connects, memory = lines(results(connections={"ours": [ours], "baseline": [baseline]}))
-    assert connects[1:5] == ("2,000/s", "1,000/s", "2.00", "≥ 1.2 ✓")
-    assert memory[1:5] == ("4.5 KiB", "15 KiB", "0.30", "≤ 5 KiB ✓")
-    assert set(memory[5:]) == {""}
+    autobahn = sample(1000.0, rss_per_connection=15_360.0)
+    found = results(connections={OURS: [ours], AUTOBAHN: [autobahn]})
+    _, connects, memory = figures_table(found)
+    assert connects[1:] == ("2,000/s", "1,000/s", "≥ 1.2 ✓", "2.00")
+    assert memory[1:] == ("4.5 KiB", "15 KiB", "≤ 5 KiB ✓", "0.30")
+    _, costs = costs_table(found)
+    assert costs[-1] == ""
 
 
 def test_line_of_a_comparison() -> None:
@@ -495,29 +571,27 @@ def test_target(metric: Metric, target: Target, ours: float, ratio: float, met: 
 
 
 def test_url_alone() -> None:
-    """A server given by URL has neither a baseline nor known CPU time."""
-    unknown = sample(30_000.0) | {"server_us": 0.0}
-    (line,) = lines(results(directed={"url": [unknown]}))
-    assert line[1:6] == ("30,000/s", "–", "–", "≥ 3", "–")
+    """A server given by URL is compared with no other, and its CPU time is not known."""
+    unknown = results(directed={"url": [sample(30_000.0) | {"server_us": 0.0}]})
+    assert figures_table(unknown)[1][1:] == ("30,000/s", "≥ 3")
+    assert costs_table(unknown)[1][1] == "–"
 
 
 def test_faults_are_summed_and_reported() -> None:
     """One lost message in one of three runs makes the results unsound."""
     assert is_sound(results(directed=DIRECTED))
-    faulty = {**DIRECTED, "ours": [sample(1.0), sample(1.0, lost=1), sample(1.0, reordered=2)]}
-    (line,) = lines(results(directed=faulty))
-    assert line[-1] == "1 / 0 / 2"
+    faulty = {**DIRECTED, OURS: [sample(1.0), sample(1.0, lost=1), sample(1.0, reordered=2)]}
+    assert costs_table(results(directed=faulty))[1][-1] == "1 / 0 / 2"
     assert not is_sound(results(directed=faulty))
 
 
 def test_failures_are_reported() -> None:
     """The reason of a failed run is below the table; it has no figure."""
-    failed = results(directed={**DIRECTED, "ours": [{"failure": "cannot connect"}]})
+    failed = results(directed={**DIRECTED, OURS: [{"failure": "cannot connect"}]})
     assert not is_sound(failed)
     text = text_table(failed)
     assert "directed, ours: cannot connect" in text
-    (line,) = lines(failed)
-    assert line[1:4] == ("–", "10,000/s", "–")
+    assert figures_table(failed)[1][1:] == ("–", "10,000/s", "≥ 3", "–")
 
 
 @pytest.mark.parametrize(
@@ -560,10 +634,10 @@ def test_figures_of_a_busy_machine_are_provisional() -> None:
 
 
 def test_rst_rows_are_complete() -> None:
-    """Every row of the list-table has as many cells as the header."""
+    """Every row of the two list-tables has as many cells as its header."""
     table = rst_table(results(directed=DIRECTED))
-    assert table.count("   * - ") == 2
-    assert table.count("     -") == 2 * 10
+    assert table.count("   * - ") == 4
+    assert table.count("     -") == 2 * 4 + 2 * 5
 
 
 def test_json_can_be_read_back() -> None:
@@ -589,7 +663,6 @@ def test_selection_of_workloads() -> None:
     """--only names workloads; --quick makes fewer connections."""
     (one,) = find_workloads(["broadcast"], quick=False)
     assert one.arguments[0] == "fanout"
-    (connections,) = find_workloads(["connections"], quick=True)
-    assert "n=1000" in connections.arguments
-    assert "n=10000" not in connections.arguments
+    for each in find_workloads(["connections", "storm"], quick=True):
+        assert [argument for argument in each.arguments if argument[:2] == "n="] == ["n=1000"]
     assert find_workloads([], quick=False) == list(WORKLOADS)

@@ -6,6 +6,8 @@
  *
  * Workloads, and what is measured:
  *     pairs    k pairs of peers, A -> B: w messages of each pair are under way
+ *     steady   k pairs, A -> B: `rate` messages a second of all pairs together, however late others
+ *              arrive
  *     rtt      the same, and B answers: k round trips at a time
  *     fanout   one peer broadcasts to n others, w broadcasts under way
  *     mixed    an AceBase cluster: n workers ask the [master] of their database for locks, release
@@ -20,7 +22,7 @@
  * server, if it runs on this machine, for its CPU time and memory; anywhere=1 to allow another
  * machine.
  *
- * All loops are closed: a message is sent when an earlier one has arrived. Each message has the
+ * All loops but that of steady are closed: a message is sent when an earlier one has arrived. Each message has the
  * number of its flow (a sender and a receiver) and a sequence number, in mixed as part of the id of
  * the request; every byte is checked on arrival.
  * The exit status is 0 if nothing was lost, duplicated, reordered or broken. */
@@ -31,8 +33,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#define SECOND UINT64_C(1000000000)
 
 enum {
     CONNECT_SECONDS = 120,
@@ -57,6 +57,7 @@ static const struct {
     {"databases", &options.databases},
     {"c", &options.at_once},
     {"perdb", &options.per_database},
+    {"rate", &options.rate},
     {"batch", &options.batch},
     {"anywhere", &options.anywhere},
     {"pid", &options.pid},
@@ -107,7 +108,8 @@ static void read_arguments(int count, char **arguments)
     if (options.size < MIN_BODY)
         die("s must be at least %d", MIN_BODY);
     if (options.pairs < 1 || options.peers < 1 || options.window < 1 || options.depth < 1 ||
-        options.databases < 1 || options.at_once < 1 || options.per_database < 1)
+        options.databases < 1 || options.at_once < 1 || options.per_database < 1 ||
+        options.rate < 1)
         die("all numbers must be positive");
     if (options.pairs + options.peers + options.databases > MAX_CLIENTS)
         die("at most %d peers", MAX_CLIENTS);
@@ -148,6 +150,14 @@ static void wait_for_quiet(void)
     }
 }
 
+/* Send what is due, and receive for up to so many milliseconds, or not at all if there is more. */
+static void turn(int timeout, uint64_t now)
+{
+    if (workload->turn != NULL)
+        workload->turn(now);
+    network_turn(workload->turn != NULL && running ? 0 : timeout);
+}
+
 /* Run for so long; returns false if nothing has arrived for a second. */
 static bool run_for(double seconds)
 {
@@ -157,7 +167,7 @@ static bool run_for(double seconds)
     while ((now = now_ns()) < end) {
         uint64_t left = (end - now) / 1000000;
 
-        network_turn(left < 20 ? (int)left : 20);
+        turn(left < 20 ? (int)left : 20, now);
         if (now - checked > SECOND) {
             if (arrived_ever == before)
                 return false;

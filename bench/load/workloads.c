@@ -8,7 +8,7 @@
 
 struct options options = {
     .pairs = 10, .window = 1, .size = 200, .peers = 10, .depth = 1, .databases = 1, .at_once = 32,
-    .per_database = 10, .batch = 1, .seconds = 3, .warm_up = 1,
+    .per_database = 10, .rate = 1000, .batch = 1, .seconds = 3, .warm_up = 1,
 };
 
 const struct workload *workload;
@@ -54,12 +54,12 @@ static void take_text(struct client *client, const uint8_t *text, size_t length,
         network.control++;
 }
 
-static void completes(const struct flow *flow, uint32_t sequence, uint64_t now)
+static void completes(struct flow *flow, uint32_t sequence, uint64_t now)
 {
     exchange_completed(flow->sent_at[sequence % WINDOW], now);
 }
 
-/* ---- pairs and rtt ---- */
+/* ---- pairs ---- */
 
 static struct client *first_of(unsigned pair)
 {
@@ -91,6 +91,38 @@ static void pairs_arrived(struct flow *flow, uint32_t sequence, uint64_t now)
     if (running)
         flow_send(flow, now);
 }
+
+/* ---- steady ---- */
+
+static uint64_t steady_began;
+static uint64_t steady_sent;
+
+static void steady_start(uint64_t now)
+{
+    steady_began = now;
+}
+
+static bool has_room(const struct flow *flow)
+{
+    return flow->sent - tallies[flow - flows].next < WINDOW;
+}
+
+/* Send what is due, each flow in turn. A message that the relay is too slow for is sent late, but
+ * its latency counts from when it was due. */
+static void steady_turn(uint64_t now)
+{
+    for (;;) {
+        uint64_t due = steady_began + steady_sent * SECOND / (uint64_t)options.rate;
+        struct flow *flow = &flows[steady_sent % flow_count];
+
+        if (!running || due > now || !has_room(flow))
+            return;
+        flow_send(flow, due);
+        steady_sent++;
+    }
+}
+
+/* ---- rtt ---- */
 
 /* Flow 2i carries requests, flow 2i + 1 the answers. */
 static void rtt_prepare(void)
@@ -231,12 +263,13 @@ static void conns_prepare(void)
 }
 
 static const struct workload WORKLOADS[] = {
-    {"pairs", pairs_prepare, start_windows, pairs_arrived, flows_order},
-    {"rtt", rtt_prepare, rtt_start, rtt_arrived, flows_order},
-    {"fanout", fanout_prepare, start_windows, fanout_arrived, flows_order},
-    {"mixed", cluster_prepare, cluster_start, NULL, cluster_order},
-    {"post", post_prepare, start_windows, pairs_arrived, flows_order},
-    {"conns", conns_prepare, NULL, NULL, NULL},
+    {"pairs", pairs_prepare, start_windows, NULL, pairs_arrived, flows_order},
+    {"steady", pairs_prepare, steady_start, steady_turn, completes, flows_order},
+    {"rtt", rtt_prepare, rtt_start, NULL, rtt_arrived, flows_order},
+    {"fanout", fanout_prepare, start_windows, NULL, fanout_arrived, flows_order},
+    {"mixed", cluster_prepare, cluster_start, NULL, NULL, cluster_order},
+    {"post", post_prepare, start_windows, NULL, pairs_arrived, flows_order},
+    {"conns", conns_prepare, NULL, NULL, NULL, NULL},
 };
 
 const struct workload *workload_named(const char *name)

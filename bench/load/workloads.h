@@ -4,10 +4,13 @@
 
 #include "flow.h"
 
+#define SECOND UINT64_C(1000000000)
+
 struct workload {
     const char *name;
     void (*prepare)(void);       /* make clients and flows */
     void (*start)(uint64_t now); /* send the first messages; NULL: only connect */
+    void (*turn)(uint64_t now);  /* send what is due, as often as possible; may be NULL */
     /* A message of a flow has arrived for the first time. */
     void (*arrived)(struct flow *flow, uint32_t sequence, uint64_t now);
     struct order (*order)(void); /* delivery faults, when no message is under way */
@@ -15,7 +18,7 @@ struct workload {
 
 struct options {
     char *url;
-    int pairs, window, size, peers, depth, outstanding, databases, at_once, per_database;
+    int pairs, window, size, peers, depth, outstanding, databases, at_once, per_database, rate;
     int batch, anywhere, pid;
     double seconds, warm_up;
 };

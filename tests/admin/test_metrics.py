@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import cbor2
 import pytest
 from prometheus_client import ProcessCollector
+from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
 
 from acebase_ipc.admin.census import RelayCensus
 from acebase_ipc.admin.counts import KINDS, MetricsObserver, reasons_of
 from acebase_ipc.admin.families import METRICS, PREFIX
+from acebase_ipc.admin.metrics import _One
 from acebase_ipc.relay.events import RelayEvent
 from acebase_ipc.testing import Opcode, client_frame, close_payload, http_head
 from tests.admin.relay import HOST, AdminRelay
@@ -325,6 +327,30 @@ def test_openmetrics_is_spoken_to_who_accepts_it() -> None:
         families = openmetrics_parser.text_string_to_metric_families(response.text)
         assert f"{PREFIX}messages_received" in {each.name for each in families}
         assert response.text.count("# EOF") == 1
+
+
+def test_only_a_metric_whose_figures_have_changed_is_written_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written: list[str] = []
+    collect = _One.collect
+
+    def note(one: _One) -> Iterable[Family]:
+        (family,) = collect(one)
+        written.append(family.name)
+        return (family,)
+
+    monkeypatch.setattr(_One, "collect", note)
+    with AdminRelay() as relay:
+        scrape(relay)
+        assert f"{PREFIX}large_messages_stored" in written
+        written.clear()
+        say(relay)
+        figures = scrape(relay)
+    assert figures("messages_received_total", **DB) == 1
+    assert f"{PREFIX}messages_received" in written
+    assert not {f"{PREFIX}large_messages_stored", f"{PREFIX}limit_bytes"} & {*written}
+    assert "acebase_ipc_limit_bytes" in figures.families
 
 
 def test_every_kind_of_event_and_reason_is_counted_from_the_beginning() -> None:

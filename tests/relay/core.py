@@ -105,6 +105,10 @@ class FakeConnection:
         for text in texts:
             self.send_text(text)
 
+    def send_each(self, message: Message, connections: Sequence[Connection]) -> None:
+        for each in connections:
+            each.send(message)
+
     def flush(self) -> None:
         """Write the messages of this turn."""
         batch, self._batch = self._batch, []

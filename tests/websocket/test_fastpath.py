@@ -21,8 +21,8 @@ from acebase_ipc.protocol.native import VARIABLE
 from acebase_ipc.testing import LengthForm, Opcode, client_frame, close_frame, ping_frame
 from acebase_ipc.websocket import _autobahn
 from acebase_ipc.websocket._autobahn import CLOSE_TIMEOUT
-from acebase_ipc.websocket.coalescing import BUSY
-from acebase_ipc.websocket.fastpath import BATCH, STATE_OPEN, WebSocketConnection
+from acebase_ipc.websocket.coalescing import BATCH, BUSY
+from acebase_ipc.websocket.fastpath import STATE_OPEN, WebSocketConnection
 from tests.wire import (
     ANSWER,
     BIG,

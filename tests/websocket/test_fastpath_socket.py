@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from acebase_ipc.protocol.messages import Message
 from acebase_ipc.testing import Opcode, client_frame, close_frame, server_frames
 from acebase_ipc.websocket import _autobahn
-from acebase_ipc.websocket.fastpath import BATCH
+from acebase_ipc.websocket.coalescing import BATCH
 from tests.tcp import HandReactor
 from tests.wire import ANSWER, BIG, Recorder, RecorderFactory, closed_with
 

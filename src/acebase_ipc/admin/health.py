@@ -12,7 +12,7 @@ from acebase_ipc.protocol.dialect import DOCUMENTED
 from acebase_ipc.protocol.handshake import Handshake
 from acebase_ipc.protocol.messages import Message
 from acebase_ipc.relay.histogram import Histogram
-from acebase_ipc.relay.peers import Database, Peer
+from acebase_ipc.relay.peers import Connection, Database, Peer
 from acebase_ipc.relay.relay import Relay
 from acebase_ipc.rotation import Rotation
 
@@ -160,6 +160,10 @@ class _Ear:
     def send_texts(self, texts: Sequence[bytes]) -> None:
         for text in texts:
             self._received(text)
+
+    def send_each(self, message: Message, connections: Sequence[Connection]) -> None:
+        for each in connections:
+            each.send(message)
 
     def reclaim(self) -> list[Message]:
         return []

@@ -2,7 +2,8 @@
 
 The text is made by prometheus_client, from the figures that the relay keeps anyway: nothing is
 counted for it when a message is relayed. An answer is made in steps, in rotation with the work
-of the peers.
+of the peers. The text of a metric is kept until one of its figures changes, since to make it takes
+most of the time: with 100 databases and one request a second, 2.4 % of a core were used otherwise.
 """
 
 from __future__ import annotations
@@ -171,6 +172,7 @@ class Metrics(Endpoint):
         super().__init__(context)
         self._metrics = metrics
         self._process = ProcessCollector(registry=None)
+        self._texts: dict[tuple[str, str], tuple[Family, bytes]] = {}
 
     def answer(self, request: Request) -> bytes | int:
         """Begin to make the answer."""
@@ -188,7 +190,11 @@ class Metrics(Endpoint):
         request.setHeader(b"Cache-Control", b"no-store")
         piece = b""
         for family in chain(self._metrics.families(census), self._process.collect()):
-            piece = encode(_One(family))
+            key = content_type, family.name
+            known = self._texts.get(key)
+            if known is None or known[0] != family:
+                known = self._texts[key] = family, encode(_One(family))
+            piece = known[1]
             yield piece.removesuffix(_EOF)
         return _EOF if piece.endswith(_EOF) else b""
 

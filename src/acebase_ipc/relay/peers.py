@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from acebase_ipc.protocol.dialect import ACEBASE
+from acebase_ipc.protocol.dialect import ACEBASE, Dialect
 from acebase_ipc.protocol.handshake import Handshake
 from acebase_ipc.protocol.messages import MASTER, Message
 from acebase_ipc.relay.ledger import Account, Ledger
@@ -16,6 +16,9 @@ from acebase_ipc.relay.numbering import Numbering
 from acebase_ipc.relay.queue import MessageQueue
 from acebase_ipc.relay.traffic import Traffic
 from acebase_ipc.relay.unsubscribed import Unsubscribed
+
+if TYPE_CHECKING:
+    from acebase_ipc.relay.receivers import Receivers
 
 FILES: Final = 1
 """Requests about files: the master may not have opened them yet."""
@@ -63,6 +66,12 @@ class Connection(Protocol):
 
     def send_texts(self, texts: Sequence[bytes]) -> None:
         """Send a message with each of these *texts*, as :meth:`send_text` does."""
+
+    def send_each(self, message: Message, connections: Sequence[Connection]) -> None:
+        """Send *message* to each of these *connections*, of which this is one.
+
+        The next message to the same ones takes less time if it has the same sequence.
+        """
 
     def reclaim(self) -> list[Message]:
         """Return the last messages, which were not yet handed to the transport."""
@@ -148,12 +157,12 @@ class Peer:
         self.id = handshake.client_id.encode()
         self.client_id = handshake.client_id
         self.database = database
-        self.connection = connection
+        self.connection: Connection | None
+        self.attach(connection)
         self.connected = connected
         self.last_address = ""
         self.traffic = Traffic()
-        self.dialect = handshake.dialect
-        self.dialect_settled = handshake.dialect_settled
+        self.speak(handshake.dialect, settled=handshake.dialect_settled)
         self.said_bye = False
         self.state = SessionState.CONNECTED
         self.queue = MessageQueue(budget)
@@ -171,10 +180,24 @@ class Peer:
         """The address of its connection's other end, or of its last connection's."""
         return self.last_address if self.connection is None else self.connection.address
 
+    def speak(self, dialect: Dialect, *, settled: bool) -> None:
+        """Note the dialect that it speaks.
+
+        :param settled: whether nothing that it sends can show that it speaks another one.
+        """
+        self.dialect = dialect
+        self.dialect_settled = settled
+        self.database.receivers = None
+
+    def attach(self, connection: Connection | None) -> None:
+        """Note its connection."""
+        self.connection = connection
+        self.database.receivers = None
+
     def detach(self) -> None:
         """Note that it has no connection any more."""
         self.last_address = self.address
-        self.connection = None
+        self.attach(None)
 
     def drop_messages(self) -> int:
         """Drop all messages that wait for it, and return how many there were."""
@@ -220,6 +243,8 @@ class Database:
     :ivar traffic: the messages of the peers that have left; another object after each departure.
     :ivar ledger: what the peers have asked of the master; ``None`` until one asks.
     :ivar unsubscribed: what peers have unsubscribed from, by id, if they have.
+    :ivar receivers: of the broadcasts of the last peer that has broadcast something; ``None`` once
+        a peer has come or gone, or its connection or dialect is another.
     """
 
     __slots__ = (
@@ -231,6 +256,7 @@ class Database:
         "name",
         "peers",
         "pings",
+        "receivers",
         "traffic",
         "unsubscribed",
         "withheld",
@@ -248,6 +274,7 @@ class Database:
         self.traffic = Traffic()
         self.ledger: Ledger | None = None
         self.unsubscribed: dict[bytes, Unsubscribed] = {}
+        self.receivers: Receivers | None = None
 
     @property
     def memory(self) -> int:

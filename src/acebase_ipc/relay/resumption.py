@@ -92,6 +92,11 @@ class NumberedConnection:
         for text in texts:
             self.send(Message(text))
 
+    def send_each(self, message: Message, connections: Sequence[Connection]) -> None:
+        """Send *message* to each of these *connections*."""
+        for each in connections:
+            each.send(message)
+
     def reclaim(self) -> list[Message]:
         """Return the messages that are not acknowledged."""
         self._connection.reclaim()  # they are among these

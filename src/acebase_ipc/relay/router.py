@@ -33,6 +33,7 @@ from acebase_ipc.relay.introductions import Introductions
 from acebase_ipc.relay.limits import MAX_UTF8_PER_UNIT, Limits
 from acebase_ipc.relay.peers import Peer
 from acebase_ipc.relay.quiesce import Quiesce
+from acebase_ipc.relay.receivers import Receivers
 from acebase_ipc.relay.recovery import LockRecovery
 from acebase_ipc.relay.store import MessageStore
 from acebase_ipc.relay.work import SLICE
@@ -193,8 +194,7 @@ class Router:
 
     def _detect_dialect(self, sender: Peer, body: bytes) -> None:
         if is_envelope(body, sender.client_id):
-            sender.dialect = ACEBASE
-            sender.dialect_settled = True
+            sender.speak(ACEBASE, settled=True)
             self._observer.report(DialectDetected(sender.database.name, sender.client_id))
             self._introductions.introduce(sender)
 
@@ -238,21 +238,12 @@ class Router:
             self._drop(database.name, addressee.decode(), DropReason.UNKNOWN_ADDRESSEE)
 
     def _broadcast(self, sender: Peer, body: bytes) -> None:
-        documented = acebase = None  # each rendering is made once, if a peer needs it
-        peers = sender.database.peers
-        self._work.units += len(peers)
-        for peer in peers.values():
-            if peer is sender:
-                continue
-            if peer.dialect is ACEBASE:
-                message = acebase = acebase or Message(render(body, ACEBASE))
-            else:
-                message = documented = documented or Message(render(body, DOCUMENTED))
-            connection = peer.connection
-            if connection is not None and not connection.is_full:
-                connection.send(message)
-            else:
-                self._keep(peer, message, None)
+        database = sender.database
+        self._work.units += len(database.peers)
+        receivers = database.receivers
+        if receivers is None or receivers.sender is not sender:
+            receivers = database.receivers = Receivers(sender)
+        receivers.send(body, self._keep)
 
     def send_own(self, recipients: Sequence[Peer], body: bytes, now: float) -> None:
         """Send *body*, valid UTF-8 of any size, to peers of one database, as the relay's own.

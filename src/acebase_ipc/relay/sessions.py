@@ -571,4 +571,4 @@ class Sessions:
 def attach(peer: Peer, connection: Connection) -> None:
     """Let *peer* be sent messages over *connection*."""
     numbering = peer.numbering
-    peer.connection = connection if numbering is None else NumberedConnection(connection, numbering)
+    peer.attach(connection if numbering is None else NumberedConnection(connection, numbering))

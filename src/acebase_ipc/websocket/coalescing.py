@@ -1,18 +1,25 @@
 """Decides when the messages that connections collect are written.
 
 A system call costs 10 µs, as much as relaying five messages. So messages for one connection
-should be written together, without the latency of waiting for more.
+should be written together, without the latency of waiting for more. Broadcasts are collected once
+for all their receivers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from acebase_ipc.protocol.messages import Message
+from acebase_ipc.relay.limits import KIB
 from acebase_ipc.relay.work import Work
+
+BATCH = 64 * KIB
+"""Bytes that are collected for one write: as many as Twisted's transports buffer before
+they pause a producer (``FileDescriptor.bufferSize``)."""
 
 BUSY = 0.0002
 """Seconds. A connection that was flushed within this time is busy: it is flushed again at the
@@ -21,11 +28,14 @@ end of the reactor's turn, and any other one at once."""
 WRITE = 8
 """Units of work that writing to a connection counts."""
 
+FEW = 4
+"""Fewer receivers collect the messages of a broadcast each for itself."""
+
 log = Logger()
 
 
 class Flushable(Protocol):
-    """A connection that collects messages.
+    """A connection that collects messages, or several together.
 
     :ivar last_flush: when it was last flushed, in monotonic seconds.
     """
@@ -37,6 +47,73 @@ class Flushable(Protocol):
 
     def abort(self) -> None:
         """End the connection at once."""
+
+
+class Sharing(Flushable, Protocol):
+    """A connection that collects messages by itself or together with others."""
+
+    def send(self, message: Message) -> None:
+        """Collect *message* by itself."""
+
+    def share(self, batch: SharedBatch) -> bool:
+        """Take part in *batch* if nothing is collected; returns whether it does.
+
+        If something else is to be collected it leaves with what the batch holds
+        (:meth:`SharedBatch.leave`).
+        """
+
+    def write_shared(self, batch: SharedBatch, data: bytes, count: int) -> None:
+        """Write *data*, all *count* messages of *batch*, unless it has left."""
+
+
+class SharedBatch:
+    """Messages of broadcasts, collected once for all that have not left.
+
+    :ivar connections: those for which it was begun; none once it was flushed.
+    :ivar frames: the messages that were collected.
+    :ivar size: their bytes.
+    """
+
+    def __init__(self, connections: Sequence[Sharing], work: Work) -> None:
+        self.connections = connections
+        self.frames: list[bytes] = []
+        self.size = 0
+        self.last_flush = connections[0].last_flush
+        self._others = [each for each in connections if not each.share(self)]
+        self._work = work
+
+    def send(self, message: Message) -> None:
+        """Collect *message*; those that have left collect it by themselves."""
+        frame = message.frame or message.make_frame()
+        self.frames.append(frame)
+        self.size += len(frame)
+        for each in tuple(self._others):  # more may leave meanwhile, with this message
+            each.send(message)
+
+    def leave(self, connection: Sharing) -> tuple[list[bytes], int]:
+        """Note that *connection* takes part no longer; returns what it has to write, and its size.
+
+        What is collected from now on it collects by itself.
+        """
+        self._others.append(connection)
+        return self.frames, self.size
+
+    def flush(self) -> None:
+        """Write the messages to those that have not left."""
+        connections, self.connections = self.connections, ()
+        self._work.units += WRITE * len(connections)
+        data, count = b"".join(self.frames), len(self.frames)
+        for each in connections:
+            try:
+                each.write_shared(self, data, count)
+            except Exception:
+                _abort(each)
+        self.frames, self.size = [], 0
+
+    def abort(self) -> None:
+        """End all connections, because of a defect."""
+        for each in self.connections:
+            each.abort()
 
 
 class WriteCoalescer:
@@ -56,6 +133,7 @@ class WriteCoalescer:
         self._in_turn = False
         self._unflushed: list[Flushable] = []
         self._busy: list[Flushable] = []
+        self._shared: SharedBatch | None = None
 
     def flush_soon(self, connection: Flushable) -> None:
         """Flush *connection* after the data that is being processed, or at the end of this turn."""
@@ -63,6 +141,23 @@ class WriteCoalescer:
             self._unflushed.append(connection)
         else:
             self._flush_later(connection)
+
+    def send_each(self, message: Message, connections: Sequence[Sharing]) -> None:
+        """Send *message* to each of these *connections*.
+
+        If this is the sequence of the last message, too, it is collected once for all.
+        """
+        shared = self._shared
+        if shared is None or shared.connections is not connections:
+            if len(connections) < FEW:
+                for each in connections:
+                    each.send(message)
+                return
+            shared = self._shared = SharedBatch(connections, self._work)
+            self.flush_soon(shared)
+        shared.send(message)
+        if shared.size >= BATCH:
+            shared.flush()
 
     def _flush_later(self, connection: Flushable) -> None:
         if not self._busy and not self._in_turn:

@@ -32,17 +32,13 @@ from acebase_ipc.addresses import format_address
 from acebase_ipc.protocol.errors import MessageRefused
 from acebase_ipc.protocol.frames import frame_payload, split, text_frame, text_frames
 from acebase_ipc.protocol.messages import Message
-from acebase_ipc.relay.limits import KIB
 from acebase_ipc.relay.traffic import Traffic
 from acebase_ipc.websocket import _autobahn
+from acebase_ipc.websocket.coalescing import BATCH, SharedBatch
 from acebase_ipc.websocket.factory import WebSocketFactory
 from acebase_ipc.websocket.incoming import FEED, MAX_FRAGMENTS, TEXT, Incoming, unmask_long
 from acebase_ipc.websocket.slices import SLICE_BYTES, Slices
 from acebase_ipc.websocket.tls import TLSSocket, tls_socket
-
-BATCH = 64 * KIB
-"""Bytes that are collected for one write: as many as Twisted's transports buffer before
-they pause a producer (``FileDescriptor.bufferSize``)."""
 
 FRAME = 16
 """Units of work of a frame that Autobahn parses: it takes about 25 microseconds."""
@@ -140,6 +136,7 @@ class WebSocketConnection(_autobahn.ServerProtocol):
         "_is_suspended",
         "_paused",
         "_pong",
+        "_shared",
         "_slices",
         "_socket",
         "_source",
@@ -187,6 +184,7 @@ class WebSocketConnection(_autobahn.ServerProtocol):
         self._paused = False  # whether the transport has told us to pause
         self._batch: list[bytes] = []
         self._batched_bytes = 0
+        self._shared: SharedBatch | None = None  # then _batch is empty
         self._direct: socket.socket | TLSSocket | None = (
             None  # the socket, while the transport is empty
         )
@@ -416,7 +414,7 @@ class WebSocketConnection(_autobahn.ServerProtocol):
         """Send *message*, together with the others of this turn."""
         batch = self._batch
         if not batch:
-            self.factory.coalescer.flush_soon(self)
+            self._begin_batch()
         frame = message.frame or message.make_frame()
         batch.append(frame)
         self._batched_bytes += len(frame)
@@ -427,7 +425,7 @@ class WebSocketConnection(_autobahn.ServerProtocol):
         """Send a message for this peer alone."""
         batch = self._batch
         if not batch:
-            self.factory.coalescer.flush_soon(self)
+            self._begin_batch()
         frame = text_frame(text)
         batch.append(frame)
         self._batched_bytes += len(frame)
@@ -438,24 +436,63 @@ class WebSocketConnection(_autobahn.ServerProtocol):
         """Send a message with each of these *texts*, for this peer alone."""
         batch = self._batch
         if not batch:
-            self.factory.coalescer.flush_soon(self)
+            self._begin_batch()
         frames = text_frames(texts)
         batch += frames
         self._batched_bytes += sum(map(len, frames))
         if self._batched_bytes >= BATCH:
             self.flush()
 
+    def send_each(self, message: Message, connections: Sequence[Any]) -> None:
+        """Send *message* to each of these *connections*."""
+        self.factory.coalescer.send_each(message, connections)
+
+    def share(self, batch: SharedBatch) -> bool:
+        """Take part in *batch* if nothing is collected; returns whether it does."""
+        if self._batch or self._shared is not None:
+            return False
+        self._shared = batch
+        return True
+
+    def _begin_batch(self) -> None:
+        if self._shared is not None:
+            self._leave(self._shared)
+        self.factory.coalescer.flush_soon(self)
+
+    def _leave(self, shared: SharedBatch) -> None:
+        """Go on to collect messages by itself."""
+        frames, size = shared.leave(self)
+        self._shared = None
+        self._batch += frames
+        self._batched_bytes += size
+
     def flush(self) -> None:
         """Write the collected messages, or keep them for :meth:`reclaim` while it is closing."""
+        if self._shared is not None:
+            self._leave(self._shared)
         batch = self._batch
         if not batch or self.state != STATE_OPEN:
             return
-        traffic = self.traffic
-        traffic.sent += len(batch)
-        data = batch[0] if len(batch) == 1 else b"".join(batch)
-        traffic.sent_bytes += len(data)
+        data, count = batch[0] if len(batch) == 1 else b"".join(batch), len(batch)
         batch.clear()
         self._batched_bytes = 0
+        self._write_batch(data, count)
+
+    def write_shared(self, batch: SharedBatch, data: bytes, count: int) -> None:
+        """Write *data*, all *count* messages of *batch*, unless it has left."""
+        if self._shared is not batch:
+            return
+        if self.state != STATE_OPEN:
+            self._leave(batch)
+            return
+        self._shared = None
+        self.last_flush = batch.last_flush
+        self._write_batch(data, count)
+
+    def _write_batch(self, data: bytes, count: int) -> None:
+        traffic = self.traffic
+        traffic.sent += count
+        traffic.sent_bytes += len(data)
         direct = self._direct
         if direct is None:
             self._write(data)
@@ -529,6 +566,8 @@ class WebSocketConnection(_autobahn.ServerProtocol):
 
     def reclaim(self) -> list[Message]:
         """Return the messages that were sent but not yet written."""
+        if self._shared is not None:
+            self._leave(self._shared)
         batch, self._batch = self._batch, []
         self._batched_bytes = 0
         return [Message(frame_payload(each)) for each in batch]
@@ -537,7 +576,8 @@ class WebSocketConnection(_autobahn.ServerProtocol):
     def unsent(self) -> int:
         """Bytes that were sent and that the system has not accepted yet."""
         waiting = 0 if self._slices is None else self._slices.size
-        return self._batched_bytes + waiting + (_autobahn.buffered(self.transport) or 0)
+        shared = 0 if self._shared is None else self._shared.size
+        return self._batched_bytes + shared + waiting + (_autobahn.buffered(self.transport) or 0)
 
     @property
     def memory(self) -> int:

@@ -4,8 +4,8 @@
 
 Starts a Redis and three relays on loopback, each in a process of its own. *At home* both peers are
 connected to the relay that serves their database, *one away* one of them to another one, *both
-away* both of them to two others. With ``--kills`` a home is killed that often, and the time is
-measured until a message arrives between two peers at other relays.
+away* both of them to two others. With ``--kills`` a home is killed that often instead, and the
+time is measured until a message arrives between two peers at other relays.
 """
 
 from __future__ import annotations
@@ -128,12 +128,18 @@ async def kill(config: AceBaseIPCServerConfig, times: int) -> None:
             await pair.connect()
             for _ in range(10 + 37 * number % 50):
                 await pair.round_trip()
+            cut: set[IPCClient] = set()
+            for client in (pair.first, pair.second):
+                client.on_disconnected(lambda *_, client=client, cut=cut: cut.add(client))
             killed = relays[0].kill()
-            await keeper.stopService()
-            while not (pair.first.connected and pair.second.connected) or not took_over(pair):
+            while len(cut) < 2 or not (pair.first.connected and pair.second.connected):
+                await pause()
+            while not took_over(pair):
                 await pause()
             await pair.round_trip()
             took.append(time.monotonic() - killed)
+            await keeper.stopService()
+            tell(f"kill {number + 1}: {took[-1]:.2f} s")
             await pair.stop()
     took.sort()
     tell(
@@ -176,10 +182,11 @@ def make_config(redis: RedisServer, directory: Path) -> AceBaseIPCServerConfig:
 async def run(kills: int) -> None:
     with tempfile.TemporaryDirectory() as name, redis_server(Path(name)) as redis:
         config = make_config(redis, Path(name))
-        with relay_processes([config] * 3, begun=1) as relays:
-            await measure(relays)
         if kills:
             await kill(config, kills)
+            return
+        with relay_processes([config] * 3, begun=1) as relays:
+            await measure(relays)
 
 
 def main() -> None:

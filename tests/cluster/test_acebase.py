@@ -18,7 +18,7 @@ from tests.acebase.cluster import UNLUCKY_PORT, Cluster, Peer, PeerDied, Relay, 
 from tests.cluster.redis_server import RedisServer
 from tests.cluster.relays import write_secret
 
-WORKERS = 4
+WORKERS = 2
 MOVES = 2
 PROGRESS = 2
 """Transactions of each worker between two moves."""

@@ -126,7 +126,8 @@ async def test_a_request_without_a_database_asks_all_relays(
             for peer in (first, second):
                 response = await within(treq.post(f"{url}/send?id={peer.client.id}", b"ping"))
                 assert (response.code, await response.text()) == (200, "ok")
-            assert (await within(treq.post(f"{url}/send?id=nobody", b"ping"))).code == 404
+            for peer_id in ("nobody", "x" * 10_000, "", "%F0%9F%92%A9" * 1_000):
+                assert (await within(treq.post(f"{url}/send?id={peer_id}", b"ping"))).code == 404
         async with peers(Peer(servers[1].url, "shop_data", id="twice")):
             for server in servers:
                 url = server.url.replace("ws", "http", 1)

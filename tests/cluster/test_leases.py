@@ -71,7 +71,7 @@ class Cluster(RuleBasedStateMachine):
         self.refused: list[tuple[Machine, Member, float]] = []
         self.accepted: dict[tuple[str, int], Member] = {}
         self.last: dict[str, int] = {}
-        self.time_passes(36)
+        self.time_passes(50)
 
     def send(self, machine: Machine, command: Command | None) -> None:
         if command is not None:
@@ -99,7 +99,7 @@ class Cluster(RuleBasedStateMachine):
             elif index not in self.cut and (onward := self.arrive(flight)) is not None:
                 self.flights.append(onward)
 
-    @rule(ticks=st.sampled_from([1, 2, 4, 8, 10, 12, 20]))
+    @rule(ticks=st.sampled_from([1, 2, 4, 8, 16, 20, 34]))
     def time_passes(self, ticks: int) -> None:
         """The relays do what is due, and claim what they do not serve, in turn."""
         for _ in range(ticks):

@@ -59,7 +59,7 @@ class Timing:
     @property
     def tick(self) -> float:
         """The time between two looks at the records of the others."""
-        return self.lease / 12
+        return self.lease / 20
 
     @property
     def trust(self) -> float:

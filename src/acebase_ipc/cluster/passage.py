@@ -9,6 +9,7 @@ from urllib.parse import quote, unquote_to_bytes
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.server import Request
 
 from acebase_ipc.cluster.handshake import Ticket
@@ -16,8 +17,8 @@ from acebase_ipc.cluster.links import ClientEnd, LinkFailed, Links
 from acebase_ipc.cluster.node import Node, Place
 from acebase_ipc.http.auth import Access, presented_tokens, raw_query
 from acebase_ipc.http.resources import database_name
-from acebase_ipc.protocol.errors import InvalidDatabaseName, RequestRefused
-from acebase_ipc.protocol.handshake import parse_query
+from acebase_ipc.protocol.errors import InvalidClientId, InvalidDatabaseName, RequestRefused
+from acebase_ipc.protocol.handshake import check_client_id, parse_query
 from acebase_ipc.relay.errors import AmbiguousPeer, Overloaded
 from acebase_ipc.websocket.upgrade import take_transport
 
@@ -69,16 +70,27 @@ class Passage:
             if database is None
             else self._route(request, database, endpoint == b"connect", gone)
         )
-        routing.addErrback(lambda failure: log.failure("passing on a request failed", failure))
+        routing.addErrback(self._failed, request, gone)
         return True
+
+    @staticmethod
+    def _failed(failure: Failure, request: Any, gone: list[object]) -> None:
+        log.failure("passing on a request failed", failure)
+        if not gone:
+            request.expire(Overloaded("The request cannot be passed on"))
 
     async def _ask_all(self, request: Any, tokens: tuple[str, ...], gone: list[object]) -> None:
         """Find the only database that has a peer of the request's id, at whichever relay."""
         peer = parse_query(raw_query(request)).get("id", "")
+        try:
+            check_client_id(peer)
+        except InvalidClientId:
+            request.resume()  # no peer has such an id
+            return
         own = self._node.member.id
         others = [about for relay, about in self._node.relays.items() if relay != own]
         answers = await gatherResults(
-            [Deferred.fromCoroutine(self._ask(each.address, peer)) for each in others if peer]
+            [Deferred.fromCoroutine(self._ask(each.address, peer)) for each in others]
         )
         found = {*self._search(peer), *(name for each in answers if each for name in each)}
         found = {each for each in found if self._access.revoked(each, tokens) is None}

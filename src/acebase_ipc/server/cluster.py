@@ -19,7 +19,8 @@ from acebase_ipc.addresses import format_address
 from acebase_ipc.admin.control import ClusterFacts, ClusterRelay
 from acebase_ipc.cluster.handshake import Ticket
 from acebase_ipc.cluster.leases import Timing
-from acebase_ipc.cluster.links import LinkFactory, Links, Tls
+from acebase_ipc.cluster.link_server import LinkFactory
+from acebase_ipc.cluster.links import Links, Tls
 from acebase_ipc.cluster.node import Node
 from acebase_ipc.cluster.passage import Passage
 from acebase_ipc.cluster.placement import About

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -28,27 +27,32 @@ PATIENCE = 20.0
 
 PATH = "counters/total"
 
+ADMIN = re.compile(r"the admin endpoint is (http://[0-9.:]+)")
+
 
 class Member:
     """A relay of the cluster."""
 
-    def __init__(self, relay: Relay, admin: str) -> None:
+    def __init__(self, relay: Relay) -> None:
         self.relay = relay
-        self._admin = admin
+        relay.wait_for("the admin endpoint", lambda: ADMIN.search(relay.text()) is not None)
+        found = ADMIN.search(relay.text())
+        assert found is not None
+        self._api = f"{found[1]}/api/v1"
 
-    def ask(self, *command: str) -> Any:
-        """Run a command of ``acebase-ipc``; returns its answer."""
-        done = subprocess.run(
-            [sys.executable, "-m", "acebase_ipc", "--admin", self._admin, *command, "--json"],
-            check=True,
-            capture_output=True,
-            timeout=60,
+    def drain(self, draining: bool) -> None:
+        """Let it move its databases to others, or accept some again."""
+        request = Request(
+            f"{self._api}/drain",
+            json.dumps({"drain": draining}).encode(),
+            {"X-AceBase-IPC": "1", "Content-Type": "application/json"},
         )
-        return json.loads(done.stdout)
+        urlopen(request, timeout=60).close()
 
     def is_home(self) -> bool:
         """Whether it serves a database."""
-        return bool(self.ask("cluster")["cluster"]["homes"])
+        with urlopen(f"{self._api}/cluster", timeout=60) as answer:
+            return bool(json.load(answer)["cluster"]["homes"])
 
 
 @pytest.fixture
@@ -57,18 +61,17 @@ def members(redis: RedisServer, tmp_path: Path) -> Iterator[list[Member]]:
     secret = write_secret(tmp_path)
     with ExitStack() as stack:
         made = []
-        for number in range(3):
-            admin = f"unix:{tmp_path}/admin{number}.sock"
-            options = (
-                *("--cluster", redis.url, "--cluster-address", "127.0.0.1:0"),
-                *("--cluster-secret-file", secret, "--admin", admin),
-            )
+        options = (
+            *("--cluster", redis.url, "--cluster-address", "127.0.0.1:0"),
+            *("--cluster-secret-file", secret, "--admin", "tcp:0:interface=127.0.0.1"),
+        )
+        for _ in range(3):
             relay = Relay(*options)
             while UNLUCKY_PORT.search(str(relay.address.port)):
                 relay.kill()
                 relay = Relay(*options)
             stack.callback(relay.kill)
-            made.append(Member(relay, admin))
+            made.append(Member(relay))
         yield made
 
 
@@ -94,10 +97,10 @@ def test_a_cluster_at_work_over_three_relays_only_pauses_when_its_database_moves
                 each.call("stopClock")
             (home,) = [each for each in members if each.is_home()]
             homes.append(home)
-            home.ask("drain")
+            home.drain(True)
             while home.is_home():
                 go_on(workers, 1)
-            home.ask("drain", "--off")
+            home.drain(False)
             go_on(workers, PROGRESS)
         for each in workers:
             each.call("stop")
@@ -116,14 +119,14 @@ def test_workers_of_a_home_that_was_killed_have_to_start_afresh_and_lock_nothing
     others_addresses = [each.relay.address for each in others]
     # The first peer to come makes its relay the home: let that be the one that is killed.
     for each in others:
-        each.ask("drain")
+        each.drain(True)
     with Cluster(others_addresses, tmp_path, "killed") as cluster:
         master, workers = cluster.open("counters", workers=WORKERS)
         assert home.is_home()
         loads = [each.begin("load", path=PATH) for each in workers]
         go_on(workers, PROGRESS)
         for each in others:
-            each.ask("drain", "--off")
+            each.drain(False)
         for peer in cluster.peers:
             peer.call("stopClock")
         home.relay.kill()

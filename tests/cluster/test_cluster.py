@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from acebase_ipc.client.errors import TokenRejected
 from acebase_ipc.cluster.handshake import Ticket
 from acebase_ipc.cluster.links import LinkFailed, Links, Tls
 from acebase_ipc.errors import ConfigError
+from acebase_ipc.relay.errors import Overloaded
 from acebase_ipc.relay.limits import Limits
 from acebase_ipc.testing.certificate import self_signed_pem
 from tests.cluster.redis_server import RedisServer
@@ -275,3 +277,36 @@ def test_a_cluster_without_its_client_says_what_to_install(
     monkeypatch.setitem(sys.modules, "txredisapi", None)
     with pytest.raises(ConfigError, match="pip install"):
         AceBaseIPCServer(cluster_config(redis, tmp_path), reactor)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_message_after_the_end_of_the_lease_is_not_accepted(
+    redis: RedisServer, tmp_path: Path
+) -> None:
+    """As when a process goes on that was suspended: nothing but the message tells the time."""
+    ahead = [0.0]
+    config = cluster_config(redis, tmp_path)
+    server = AceBaseIPCServer(config, reactor, lambda: time.monotonic() + ahead[0])
+    await server.start()
+    sender, receiver = (Peer(server.url, "shop_data", resume=False) for _ in range(2))
+    cuts: list[object] = []
+    receiver.client.on_disconnected(lambda *_: cuts.append(True))
+    try:
+        async with peers(sender, receiver):
+            relay = server._parts.relay
+            peer = relay.registry.peer("shop_data", sender.client.id)
+            receive = relay.receiver(peer)
+            assert receive([b"in time"]) == 1
+            await receiver.receives("in time")
+            ahead[0] = config.cluster_lease
+            assert receive([b"too late"]) == 1
+            with pytest.raises(Overloaded):
+                relay.post(peer, b"too late", time.monotonic() + ahead[0])
+            await until(lambda: cuts)
+            await within(receiver.client.when_connected())
+            await within(sender.client.when_connected())
+            await sender.client.send("at the next lease")
+            await receiver.receives("at the next lease")
+            assert "too late" not in receiver.bodies
+    finally:
+        await server.stop()

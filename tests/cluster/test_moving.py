@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest_twisted
+import treq
 from twisted.internet.task import deferLater
 
 from acebase_ipc import AceBaseIPCServer
+from acebase_ipc.relay.limits import Limits
 from tests.cluster.redis_server import RedisServer
 from tests.cluster.relays import Peer, cluster_of, peers, reactor, relays, within
 
@@ -85,3 +87,22 @@ async def test_the_last_relay_has_nobody_to_give_to(redis: RedisServer, tmp_path
             await cluster_of(only).move_away()
             assert home_of("shop_data", [only]) is only
             await within(peer.client.ping())
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_reader_of_changes_gives_its_database_a_home_and_follows_it(
+    redis: RedisServer, tmp_path: Path
+) -> None:
+    async with relays(redis, tmp_path, limits=Limits(history_messages=100)) as servers:
+        url = servers[0].url.replace("ws", "http", 1) + "/read_data/changes?path=orders"
+        response = await within(treq.get(url, unbuffered=True))
+        assert response.code == 200
+        ended = treq.content(response)
+        home = home_of("read_data", servers)
+        assert home is not None
+        for _ in range(3):
+            cluster_of(home).tick()
+        assert home_of("read_data", servers) is home, "it is used, although it has no peer"
+        cluster_of(home).drain(True)
+        await within(ended)
+        assert home_of("read_data", servers) is not home

@@ -25,6 +25,9 @@ from acebase_ipc.websocket.upgrade import take_transport
 _NOT_REPLAYED: Final = frozenset({b"connection", b"expect", b"forwarded", b"x-forwarded-for"})
 """Headers that the relay of the client has used: it tells the home the client's address."""
 
+_CLAIMING: Final = frozenset({b"connect", b"changes"})
+"""The endpoints whose clients stay, and need a home for their database."""
+
 log = Logger()
 
 
@@ -68,7 +71,7 @@ class Passage:
         routing = Deferred.fromCoroutine(
             self._ask_all(request, tokens, gone)
             if database is None
-            else self._route(request, database, endpoint == b"connect", gone)
+            else self._route(request, database, endpoint in _CLAIMING, gone)
         )
         routing.addErrback(self._failed, request, gone)
         return True

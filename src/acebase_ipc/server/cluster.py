@@ -88,7 +88,7 @@ class Cluster:
             timing, store, lambda: secrets.token_hex(ID_BYTES), self.about, self, reactor, clock
         )
         self.links = Links(secret, reactor, self._tls)
-        self.moving = Moving(relay, self.node, self.links, journal, reactor, clock)
+        self.moving = Moving(relay, self.node, self.links, self._forget, reactor, clock)
         self._factory = LinkFactory(
             secret,
             self._decide,
@@ -179,7 +179,7 @@ class Cluster:
     def tick(self) -> None:
         """Give up databases that nobody uses; to be called about once a second."""
         registry = self._relay.registry
-        used = {each.name for each in registry.all_databases()}
+        used = {each.name for each in registry.all_databases()} | self._relay.histories.databases
         for each in self.node.tick(used.__contains__):
             self._journal.forget(each)
         self._move_what_is_left()
@@ -249,6 +249,9 @@ class Cluster:
     def lost(self, databases: Iterable[str]) -> None:
         """Close the connections of *databases*, which other relays may serve, and forget them."""
         for each in databases:
-            self._relay.forget(each, CLOSE_MOVED, "another relay serves the database")
-            self._journal.forget(each)
-        self._site.context.streams.close()
+            self._forget(each, "another relay serves the database")
+
+    def _forget(self, database: str, reason: str) -> None:
+        self._relay.forget(database, CLOSE_MOVED, reason)
+        self._journal.forget(database)
+        self._site.context.streams.close()  # their readers ask again, for this database elsewhere

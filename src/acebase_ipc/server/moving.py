@@ -19,7 +19,6 @@ from acebase_ipc.cluster.links import LinkFailed, Links
 from acebase_ipc.cluster.node import Node
 from acebase_ipc.relay.division import part_of
 from acebase_ipc.relay.relay import Relay
-from acebase_ipc.server.cluster_journal import ClusterJournal
 from acebase_ipc.server.state_codec import decode, encode
 
 CLOSE_MOVED: Final = 1012
@@ -37,6 +36,7 @@ log = Logger()
 class Moving:
     """Gives the databases of a relay to others, and takes over those of others.
 
+    :param forget: called with a database that has moved, and the reason to tell its clients.
     :param clock: returns monotonic seconds.
     """
 
@@ -45,12 +45,12 @@ class Moving:
         relay: Relay,
         node: Node,
         links: Links,
-        journal: ClusterJournal,
+        forget: Callable[[str, str], object],
         reactor: Any,
         clock: Callable[[], float],
     ) -> None:
         self._relay = relay
-        self._journal = journal
+        self._forget = forget
         self._node = node
         self._links = links
         self._reactor = reactor
@@ -123,8 +123,7 @@ class Moving:
         except LinkFailed:
             if await node.take_back(name):
                 return False  # with all that it has
-        self._relay.forget(name, CLOSE_MOVED, "the database has moved to another relay")
-        self._journal.forget(name)
+        self._forget(name, "the database has moved to another relay")
         return True
 
     # From other relays

@@ -62,6 +62,8 @@ async def test_relays_homes_epochs_and_links_are_shown(redis: RedisServer, tmp_p
         assert 0 < shown["lease_left"] < 1.0
         assert shown["store_answers"]
         assert 0 < shown["store_lag"] < 5
+        ready = await (await within(treq.get(f"{admin_of(other)}/readyz"))).json()
+        assert ready["checks"]["lease"] is True
         addresses = {cluster_of(each).address for each in servers}
         assert {each["address"] for each in seen["relays"]} == addresses
 

@@ -296,6 +296,8 @@ class Node:
         place = self._look(database, claims)
         if place is not None:
             return succeed(place)
+        if not self._ticking.running:
+            return fail(Overloaded("The relay is leaving its cluster"))
         found: Deferred[Place | None] = Deferred()
         key = f"{'c' if claims else 'f'}{database}"
         searches = self._searches.get(key)
@@ -342,7 +344,7 @@ class Node:
                 if not (claims or is_moving):
                     return None
                 reason = "the database has no home yet"
-            if self._clock() >= deadline:
+            if self._clock() >= deadline or not self._ticking.running:
                 raise Overloaded(f"No relay serves this database now: {reason}")
             await deferLater(self._reactor, self.timing.tick)
 
@@ -379,7 +381,7 @@ class Node:
     async def decide(self, ticket: Ticket) -> bool:
         """Return whether a client of another relay, with this ticket, is served here."""
         database, now = ticket.database, self._clock()
-        if database in self._moving or database in self._arriving:
+        if database in self._moving or database in self._arriving or not self._ticking.running:
             return False
         if self.member.heard_of(ticket.epoch, database):
             self._lose({database})

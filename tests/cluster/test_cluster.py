@@ -310,3 +310,33 @@ async def test_a_message_after_the_end_of_the_lease_is_not_accepted(
             assert "too late" not in receiver.bodies
     finally:
         await server.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_home_that_cannot_be_reached_keeps_its_databases_and_gets_no_more(
+    redis: RedisServer, tmp_path: Path
+) -> None:
+    async with relays(redis, tmp_path, 2) as servers:
+        keeper = Peer(servers[0].url, "shop_data")
+        async with peers(keeper):
+            (home,) = homes(servers, "shop_data")
+            there = other_than(home, servers)
+            at_home, away = (Peer(each.url, "shop_data") for each in (home, there))
+            async with peers(at_home, away):
+                # As if the network between the two was cut.
+                port = cluster_of(home)._port
+                assert port is not None
+                await port.stopListening()
+                cluster_of(there).links.close()
+                cluster_of(home).links.close()
+                response = await within(
+                    treq.get(there.url.replace("ws", "http", 1) + "/shop_data/clients")
+                )
+                assert response.code == 503
+                assert await response.text() == "The relay of this database does not answer"
+                await within(at_home.client.ping())
+                assert homes(servers, "shop_data") == [home]
+                new = [Peer(there.url, f"new{number}_data") for number in range(6)]
+                async with peers(*new):
+                    for number in range(6):
+                        assert homes(servers, f"new{number}_data") == [there]

@@ -22,6 +22,8 @@ from acebase_ipc.cluster.links import LinkFailed, Links, Tls
 from acebase_ipc.errors import ConfigError
 from acebase_ipc.relay.errors import Overloaded
 from acebase_ipc.relay.limits import Limits
+from acebase_ipc.server.handover.server import ReplaceableServer
+from acebase_ipc.server.handover.wire import HandOverError
 from acebase_ipc.testing.certificate import self_signed_pem
 from tests.cluster.redis_server import RedisServer
 from tests.cluster.relays import (
@@ -269,6 +271,16 @@ def test_what_a_cluster_needs(redis: RedisServer, tmp_path: Path) -> None:
     (tmp_path / "secret").unlink()
     with pytest.raises(ConfigError, match="cannot read the secret file"):
         AceBaseIPCServer(short, reactor)
+
+
+def test_a_relay_of_a_cluster_neither_hands_over_nor_takes_over(
+    redis: RedisServer, tmp_path: Path
+) -> None:
+    server = ReplaceableServer(cluster_config(redis, tmp_path), reactor)
+    with pytest.raises(HandOverError, match="is restarted"):
+        server.listening_sockets()
+    with pytest.raises(HandOverError, match="is restarted"):
+        server.adopt(server.arrive(), {}, None)
 
 
 def test_a_cluster_without_its_client_says_what_to_install(

@@ -35,10 +35,13 @@ class ReplaceableServer(AceBaseIPCServer):
         :raises ConfigError: if an endpoint has none of its own.
         :raises HandOverError: if it is a member of a cluster.
         """
-        if self._parts.cluster is not None:
-            raise HandOverError("a relay of a cluster is restarted: the others go on meanwhile")
+        self._check_alone()
         sockets = map(Listener.listening_socket, self._all_listeners)
         return [each for each in sockets if each is not None]
+
+    def _check_alone(self) -> None:
+        if self._parts.cluster is not None:
+            raise HandOverError("a relay of a cluster is restarted: the others go on meanwhile")
 
     @property
     def journal_lock(self) -> int | None:
@@ -113,6 +116,7 @@ class ReplaceableServer(AceBaseIPCServer):
         :raises Exception: if that is not possible; then the process has to end without closing a
             connection.
         """
+        self._check_alone()
         journal, takes_journal = self._parts.journal, False
         if journal is not None:
             takes_journal = journal.begin(journal_lock)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import pytest_twisted
 import treq
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import gatherResults, maybeDeferred
 from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -338,7 +338,7 @@ async def test_a_home_that_cannot_be_reached_keeps_its_databases_and_gets_no_mor
                 # As if the network between the two was cut.
                 port = cluster_of(home)._port
                 assert port is not None
-                await port.stopListening()
+                await maybeDeferred(port.stopListening)
                 cluster_of(there).links.close()
                 cluster_of(home).links.close()
                 response = await within(

@@ -346,6 +346,7 @@ async def test_a_home_that_cannot_be_reached_keeps_its_databases_and_gets_no_mor
                 )
                 assert response.code == 503
                 assert await response.text() == "The relay of this database does not answer"
+                await within(at_home.client.when_connected())
                 await within(at_home.client.ping())
                 assert homes(servers, "shop_data") == [home]
                 new = [Peer(there.url, f"new{number}_data") for number in range(6)]

@@ -15,7 +15,7 @@ from acebase_ipc.admin.families import METRICS
 from acebase_ipc.cli.main import cli
 from acebase_ipc.cli.shape import answer_schema, difference
 from tests.cluster.redis_server import RedisServer
-from tests.cluster.relays import Peer, cluster_of, peers, relays, until, within
+from tests.cluster.relays import LEASE, Peer, cluster_of, peers, relays, until, within
 
 
 def admin_of(server: AceBaseIPCServer) -> str:
@@ -59,7 +59,7 @@ async def test_relays_homes_epochs_and_links_are_shown(redis: RedisServer, tmp_p
         assert seen["links_total"] >= 1
         assert seen["homes"] == []
         assert shown["serving"]
-        assert 0 < shown["lease_left"] < 1.0
+        assert 0 < shown["lease_left"] < LEASE
         assert shown["store_answers"]
         assert 0 < shown["store_lag"] < 5
         ready = await (await within(treq.get(f"{admin_of(other)}/readyz"))).json()

@@ -229,9 +229,13 @@ class Links:
     """Opens links to other relays, and knows those that pass on something.
 
     :param tls: the certificate, if links use TLS.
+    :param timeout: seconds in which another relay has to accept a link; it may be suspended.
     """
 
-    def __init__(self, secret: bytes, reactor: Any, tls: Tls | None) -> None:
+    def __init__(
+        self, secret: bytes, reactor: Any, tls: Tls | None, timeout: float = TIMEOUT
+    ) -> None:
+        self._timeout = timeout
         self._secret = secret
         self._reactor = reactor
         self._tls = tls
@@ -284,11 +288,12 @@ class Links:
         except (TypeError, ValueError):
             raise LinkFailed(f"the relay at {address} gives no answer") from None
 
-    async def _ask(self, address: str, link: Link, timeout: float = TIMEOUT) -> bytes:
+    async def _ask(self, address: str, link: Link, timeout: float | None = None) -> bytes:
+        timeout = self._timeout if timeout is None else timeout
         factory = Factory.forProtocol(lambda: link)
         factory.noisy = False
         connecting = self._endpoint(address).connect(factory)
-        connecting.addTimeout(TIMEOUT, self._reactor)
+        connecting.addTimeout(self._timeout, self._reactor)
         try:
             await connecting
             return await link.verdict.addTimeout(timeout, self._reactor)

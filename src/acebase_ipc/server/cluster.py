@@ -87,7 +87,7 @@ class Cluster:
         self.node = Node(
             timing, store, lambda: secrets.token_hex(ID_BYTES), self.about, self, reactor, clock
         )
-        self.links = Links(secret, reactor, self._tls)
+        self.links = Links(secret, reactor, self._tls, timing.lease / 2)
         self.moving = Moving(relay, self.node, self.links, self._forget, reactor, clock)
         self._factory = LinkFactory(
             secret,

@@ -42,6 +42,10 @@ class LinkFailed(IPCError):
     """A relay cannot be reached, or does not serve the database; the text says why in one line."""
 
 
+class LinkRefused(LinkFailed):
+    """A relay that was reached does not serve the database, at least not yet."""
+
+
 @implementer(IOpenSSLClientConnectionCreator)
 class Tls:
     """The certificate that all relays of a cluster share, with its key.
@@ -106,7 +110,7 @@ class Link(BaseProtocol):
         try:
             self._advance()
         except HandshakeFailed as error:
-            self._fail(str(error))
+            self._fail(LinkFailed(str(error)))
 
     def _advance(self) -> None:
         if not self._is_proved:
@@ -122,7 +126,7 @@ class Link(BaseProtocol):
             verdict = bytes(self._received[:1])
             del self._received[:1]
             if verdict != handshake.ACCEPTED:
-                self._fail("it does not serve the database")
+                self._fail(LinkRefused("it does not serve the database"))
                 return
             self._head = b""
             if not self._ticket.size:
@@ -135,9 +139,9 @@ class Link(BaseProtocol):
         self.transport.write(handshake.ACCEPTED)
         return self.verdict
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, error: LinkFailed) -> None:
         if not self.verdict.called:
-            self.verdict.errback(LinkFailed(reason))
+            self.verdict.errback(error)
         self.transport.abortConnection()
 
     def pass_on(self, client: ClientEnd, transport: Any) -> None:
@@ -300,7 +304,8 @@ class Links:
         except TimeoutError:
             raise LinkFailed(f"the relay at {address} does not answer") from None
         except Exception as error:
-            raise LinkFailed(f"the relay at {address}: {error}") from None
+            kind = LinkRefused if isinstance(error, LinkRefused) else LinkFailed
+            raise kind(f"the relay at {address}: {error}") from None
 
     def _endpoint(self, address: str) -> IStreamClientEndpoint:
         host, _, port = address.rpartition(":")

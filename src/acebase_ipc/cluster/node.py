@@ -279,10 +279,13 @@ class Node:
         known = ((relay, parse_about(each.about)) for relay, each in self.member.records.items())
         return {relay: about for relay, about in known if about is not None}
 
-    def shun(self, relay: str | None, database: str) -> None:
-        """Note that *relay*, where *database* was expected, could not be reached or refused."""
+    def shun(self, relay: str | None, database: str, was_reached: bool) -> None:
+        """Note that *relay* does not serve *database*, which was expected there.
+
+        :param was_reached: whether it has said so; otherwise it could not be reached.
+        """
         self._known.pop(database, None)
-        if relay is not None:
+        if relay is not None and not was_reached:
             self._shunned[relay] = self._clock() + SHUN
 
     def find(self, database: str, claims: bool) -> Deferred[Place | None]:

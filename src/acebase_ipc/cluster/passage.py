@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import Request
 
 from acebase_ipc.cluster.handshake import Ticket
-from acebase_ipc.cluster.links import ClientEnd, LinkFailed, Links
+from acebase_ipc.cluster.links import ClientEnd, LinkFailed, LinkRefused, Links
 from acebase_ipc.cluster.node import Node, Place
 from acebase_ipc.http.auth import Access, presented_tokens, raw_query
 from acebase_ipc.http.resources import database_name
@@ -138,7 +138,7 @@ class Passage:
             try:
                 await self._pass_on(request, database, place, gone)
             except LinkFailed as error:
-                self._node.shun(place.relay, database)
+                self._node.shun(place.relay, database, isinstance(error, LinkRefused))
                 if self._clock() >= deadline:
                     log.warn(
                         "a client of {database} is not passed on: {reason}",

@@ -31,37 +31,48 @@ def pass_on(far: MemorySocket) -> MemorySocket:
 class Successors:
     """Relays in memory, each of which takes over from the one before.
 
+    :param kind: the class of each.
     :param options: of each.
     :ivar options: the same, for the next one.
     :ivar relay: the present one.
     """
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, kind: type[MemoryRelay] = MemoryRelay, **options: Any
+    ) -> None:
         self._monkeypatch = monkeypatch
+        self._kind = kind
         self.options = {"port": 0, **options}
-        self.relay = MemoryRelay(**self.options)
+        self.relay = kind(**self.options)
         self._all = [self.relay]
 
     def hand_over(self) -> snapshot.Snapshot:
         """Let a new relay take over all connections; returns what was handed over."""
         old = self.relay
-        departure = snapshot.Departure(old.server._parts, old.server.listeners)
+        departure = old.server.depart()
+        told = list(iter(lambda: departure.past(1), []))
         first = departure.announce(1)  # the others follow with the snapshot
-        taken = departure.take(old.now)
-        for part in ("relay", "websockets"):
-            assert departure.take(old.now).content[part] == taken.content[part]  # it is the same
+        taken, state = old.server.take_snapshot(departure), old.server.export()
+        again = old.server.take_snapshot(departure)
+        assert (again.content["websockets"], old.server.export()) == (
+            taken.content["websockets"],
+            state,
+        )
         transports: list[Any] = [each for _, each in (*taken.websockets, *taken.channels)]
         sockets = {each.fileno(): each.getHandle() for each in transports}
         self._monkeypatch.setattr(
             snapshot, "_socket", lambda family, descriptor: pass_on(sockets[descriptor])
         )
         reactor: MemoryReactor = old.reactor
-        self.relay = new = MemoryRelay(reactor=reactor, **self.options)
+        self.relay = new = self._kind(reactor=reactor, **self.options)
         self._all.append(new)
         arrival = new.server.arrive()
+        for events in told:
+            arrival.told_of(cbor2.loads(cbor2.dumps(events)))
         for opened, descriptors in (first, taken.batch):
             arrival.announced(cbor2.loads(cbor2.dumps(opened)), descriptors)
-        arrival.adopt(cbor2.loads(cbor2.dumps(taken.content)), new.now)
+        arrival.adopt_connections(cbor2.loads(cbor2.dumps(taken.content)))
+        arrival.adopt(state["relay"], new.now)
         assert len(arrival) == len(taken.websockets)
         taken.release()
         arrival.resume(new.server.listeners)

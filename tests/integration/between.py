@@ -22,6 +22,7 @@ ORDER = (
     Kind.BUILT,
     Kind.CONNECTIONS,
     Kind.TAKEN,
+    Kind.CONNECTION_STATE,
     Kind.STATE,
     Kind.READY,
     Kind.GO,

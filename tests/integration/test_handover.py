@@ -159,6 +159,11 @@ def test_a_socket_of_a_service_manager_is_handed_over() -> None:
                 relay.wait_ended(DEADLINE)
 
 
+def is_told(relay: Process, text: str, times: int) -> bool:
+    """Whether *text* is in the log of a relay and of its successors so many times."""
+    return relay.text().count(text) == times
+
+
 @pytest.mark.parametrize("which", ["", "index=0:"], ids=["all of them", "one of them"])
 def test_sockets_of_a_service_manager_with_tls_are_handed_over(tmp_path: Path, which: str) -> None:
     certificate = make_certificate(tmp_path)
@@ -170,13 +175,11 @@ def test_sockets_of_a_service_manager_with_tls_are_handed_over(tmp_path: Path, w
         relay = Process("relay", activated(sockets, *command), {}, descriptors)
         present = relay.pid
         try:
-            relay.wait_for("start", lambda: relay.text().count("#info] ready") == 1)
+            relay.wait_for("start", partial(is_told, relay, "#info] ready", 1))
             for count in (2, 3):
                 os.kill(present, signal.SIGUSR2)
-                relay.wait_for(
-                    "the successor",
-                    lambda count=count: relay.text().count("#info] ready") == count,  # type: ignore[misc]
-                )
+                for text, times in ("#info] ready", count), (" has taken over", count - 1):
+                    relay.wait_for(text, partial(is_told, relay, text, times))
                 told = relay.text().rpartition(" has taken over")[0]
                 present = int(told.rpartition(" ")[2])
                 for each in sockets:

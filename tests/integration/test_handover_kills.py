@@ -25,8 +25,8 @@ from tests.integration.relay_process import (
 )
 
 BETWEEN = Path(__file__).with_name("between.py")
-MESSAGES = 7
-STATE = 5
+MESSAGES = 8
+STATE = 6
 """The number of the message with which the successor has everything."""
 
 

@@ -105,9 +105,12 @@ class FakeConnection:
         for text in texts:
             self.send_text(text)
 
-    def send_each(self, message: Message, connections: Sequence[Connection]) -> None:
+    def send_each(
+        self, message: Message, connections: Sequence[Connection], but: Connection | None
+    ) -> None:
         for each in connections:
-            each.send(message)
+            if each is not but:
+                each.send(message)
 
     def flush(self) -> None:
         """Write the messages of this turn."""

@@ -10,6 +10,7 @@ import pytest
 from acebase_ipc.relay.events import PeerLeft, SessionExpired
 from acebase_ipc.relay.fences import Fenced
 from acebase_ipc.relay.peers import Peer, SessionState
+from acebase_ipc.relay.receivers import PER_UNIT
 from acebase_ipc.relay.sessions import END
 from acebase_ipc.relay.work import SLICE
 from tests.relay.core import DATABASE, MASTER, Core, Process
@@ -44,14 +45,14 @@ class Scene:
 def test_sessions_that_expire_together_end_in_slices() -> None:
     scene = Scene(session_timeout=15)
     witnesses = [scene.core.join(f"witness-{each}") for each in range(WITNESSES)]
-    workers = scene.suspended(30)
+    workers = scene.suspended(120)
     scene.core.hush()
     scene.core.wait(15)
     assert len(scene.core.reported(SessionExpired)) == len(workers)
     assert scene.core.reported(PeerLeft) == []
     steps = 1
     while scene.step():
-        assert len(scene.core.reported(PeerLeft)) <= steps * SLICE // WITNESSES + 1
+        assert len(scene.core.reported(PeerLeft)) <= steps * (SLICE // END + 1)
         steps += 1
     assert steps > 3
     gone = [f"disconnect:{each.peer.client_id}" for each in workers]
@@ -155,10 +156,10 @@ def test_telling_others_counts_as_work() -> None:
     work = core.relay.work
     before = work.units
     newcomer = core.join("newcomer")
-    assert work.units - before >= WITNESSES
+    assert work.units - before >= WITNESSES // PER_UNIT
     before = work.units
     newcomer.is_lost()
-    assert work.units - before >= WITNESSES
+    assert work.units - before >= WITNESSES // PER_UNIT
 
 
 def test_introducing_a_peer_counts_as_work() -> None:
@@ -167,4 +168,4 @@ def test_introducing_a_peer_counts_as_work() -> None:
         core.join_acebase(worker_id(each))
     before = core.relay.work.units
     core.join_acebase(worker_id(WITNESSES))
-    assert core.relay.work.units - before >= 2 * WITNESSES
+    assert core.relay.work.units - before >= WITNESSES

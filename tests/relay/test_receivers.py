@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 
 import pytest
 
 from acebase_ipc.protocol.dialect import Dialect
 from acebase_ipc.protocol.handshake import Resume
-from acebase_ipc.relay.limits import Limits
 from acebase_ipc.relay.peers import SessionState
 from tests.relay.core import DATABASE, Core, Process
 
@@ -126,13 +127,28 @@ def test_a_full_peer_receives_it_later_and_the_others_at_once() -> None:
     assert other.hears() == texts
 
 
-def test_a_peer_whose_session_has_expired_is_not_kept() -> None:
-    core = Core()
+def test_peers_whose_sessions_end_or_have_ended_are_no_receivers() -> None:
+    core = Core(session_timeout=15)
     sender, worker = core.join_acebase("sender"), core.join_acebase("worker")
+    receivers = core.relay.registry.databases[DATABASE].receivers
+    assert len(receivers) == 2
     worker.is_lost()
-    sender.says(ENVELOPE)
-    database = core.relay.registry.databases[DATABASE]
-    assert database.receivers is not None
-    core.wait(Limits().session_timeout + 1)
+    assert len(receivers) == 2
+    core.relay.delivery.end(worker.peer, may_run=False)
+    assert len(receivers) == 1
+    core.wait(1)
     assert worker.peer.state is SessionState.GONE
-    assert database.receivers is None
+    sender.is_lost(1000)
+    assert len(receivers) == 0
+
+
+def test_a_connection_that_was_full_is_not_kept() -> None:
+    core = Core()
+    sender, full = core.join("sender"), core.join_acebase("full1")
+    full.stops_reading()
+    sender.says("anything")
+    known = weakref.ref(full.connection)
+    full.is_lost()
+    del full.connection, full._known_as
+    gc.collect()
+    assert known() is None

@@ -20,6 +20,7 @@ from acebase_ipc.protocol.handshake import Handshake, Resume
 from acebase_ipc.protocol.numbers import ACK_AFTER, ACK_EVERY
 from acebase_ipc.relay.events import EvictedForMemory, ExpiryReason, SessionExpired
 from acebase_ipc.relay.memory import MESSAGE_OVERHEAD
+from acebase_ipc.relay.work import SLICE
 from tests.relay.core import AT, DATABASE, MASTER, Core, Process, bye, memory_of
 
 
@@ -391,12 +392,13 @@ def test_a_full_connection_is_told_when_it_has_room(core: Core, alice: Client) -
 def test_work_is_done_in_slices(core: Core, alice: Client, bobby: Process) -> None:
     for number in range(100):
         core.join(f"peer{number}")
-    texts = [f"n:{each + 1};x" for each in range(60)]
+    count = SLICE
+    texts = [f"n:{each + 1};x" for each in range(count)]
     taken = alice.process.says(*texts)
-    assert 0 < taken < 60
-    while taken < 60:
+    assert 0 < taken < count
+    while taken < count:
         taken += alice.process.says(*texts[taken:])
-    assert [each for each in bobby.hears() if each == "msg:x"] == ["msg:x"] * 60
+    assert [each for each in bobby.hears() if each == "msg:x"] == ["msg:x"] * count
 
 
 # Large messages

@@ -17,12 +17,17 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from acebase_ipc.server.handover import predecessor
 from acebase_ipc.server.handover import wire as wire_module
-from acebase_ipc.server.handover.predecessor import START_TIMEOUT, Door, HandOver
+from acebase_ipc.server.handover.predecessor import (
+    MAX_EVENTS,
+    START_TIMEOUT,
+    Door,
+    HandOver,
+)
 from acebase_ipc.server.handover.successor import Link, connect
 from acebase_ipc.server.handover.wire import (
     FORMAT,
-    MAX_DESCRIPTORS,
     Ended,
     HandOverError,
     Kind,
@@ -141,6 +146,7 @@ def test_all_is_handed_over(relay: MemoryRelay) -> None:
     assert successor.receive_all() == [
         Kind.SOCKETS,
         Kind.CONNECTIONS,
+        Kind.CONNECTION_STATE,
         Kind.STATE,
         Kind.GO,
     ]
@@ -149,6 +155,27 @@ def test_all_is_handed_over(relay: MemoryRelay) -> None:
     # Neither closed nor reset: the successor has the connection.
     assert [each.connection.writes for each in (peers.one, peers.two)]
     assert relay.reactor.getReaders() == [peers.one.connection, peers.two.connection]
+
+
+def test_the_events_of_the_past_are_told_of_while_the_relay_serves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with MemoryRelay(admin=("tcp:9164:interface=127.0.0.1",)) as relay:
+        for number in range(MAX_EVENTS // 2):
+            relay.join(f"peer{number:03}").leave()  # three events
+        peers = Peers(relay)
+        monkeypatch.setattr(relay.server, "listening_sockets", list)
+        successor = Successor(relay)
+        successor.send(Kind.BUILT, BUILT)
+        for _ in range(2):
+            relay.settle()
+            peers.check()
+            successor.send(Kind.TAKEN)
+        successor.send(Kind.TAKEN)
+        successor.send(Kind.READY, READY)
+        relay.settle()
+        told = [Kind.EVENTS, Kind.EVENTS, Kind.CONNECTIONS, Kind.CONNECTION_STATE, Kind.STATE]
+        assert successor.receive_all() == [Kind.SOCKETS, *told, Kind.GO]
 
 
 STEPS: dict[str, Callable[[Successor], object]] = {
@@ -348,22 +375,26 @@ def send_raw(wire: Wire, kind: Kind, content: Any) -> None:
     wire._socket.sendall(header + body)
 
 
-def test_more_connections_than_a_message_holds_are_handed_over(relay: MemoryRelay) -> None:
-    relay.join_all(*(f"peer{number:04}" for number in range(MAX_DESCRIPTORS + 10)), database="one")
+def test_more_connections_than_a_message_holds_are_handed_over(
+    relay: MemoryRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predecessor, "MAX_ANNOUNCED", 5)
+    monkeypatch.setattr(predecessor, "MAX_DESCRIPTORS", 10)
+    relay.join_all(*(f"peer{number}" for number in range(6)), database="one")
     successor = Successor(relay)
     successor.send(Kind.BUILT, BUILT)
     relay.settle()
     successor.send(Kind.TAKEN)
     relay.settle()
-    relay.join("latecomer", database="other")
-    successor.send(Kind.TAKEN)
-    successor.send(Kind.TAKEN)
+    relay.join_all(*(f"peer{number}" for number in range(11)), database="other")
+    for _ in range(3):
+        successor.send(Kind.TAKEN)
     successor.send(Kind.READY, READY)
     relay.settle()
     assert successor.failures == []
     assert successor.pids == [4711]
     kinds = successor.receive_all()
-    assert kinds.count(Kind.CONNECTIONS) == 3
+    assert kinds.count(Kind.CONNECTIONS) == 4
 
 
 # The socket at which a successor asks
@@ -480,14 +511,23 @@ def test_too_many_descriptors_on_their_way_are_a_failure() -> None:
 
 
 class Arrival:
-    """Receives connections."""
+    """Receives events and connections."""
 
     def __init__(self) -> None:
+        self.events: list[Any] = []
         self.descriptors: list[int] = []
+
+    def told_of(self, events: Any) -> None:
+        """Note the events."""
+        self.events += events
 
     def announced(self, opened: Any, descriptors: Any) -> None:
         """Note the descriptors."""
         self.descriptors += descriptors
+
+    def adopt_connections(self, content: Any) -> None:
+        """Fail: none are there."""
+        raise LookupError
 
     def close(self) -> None:
         """Close them."""
@@ -542,3 +582,14 @@ def test_descriptors_that_are_lost_on_their_way_are_noticed(
         with pytest.raises(HandOverError, match="descriptors were lost"):
             Wire(there, lambda: 0.0).receive(Kind.CONNECTIONS)
         assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_successor_is_told_of_events_before_it_takes_connections() -> None:
+    predecessor = Predecessor()
+    event = [1, 2.0, "PeerLeft", ["shop_data", "alice", "127.0.0.1:1"]]
+    predecessor.wire.send(Kind.EVENTS, [event])
+    predecessor.wire.send(Kind.STATE, {"since": 0.0})
+    arrival = Arrival()
+    assert predecessor.link.receive(arrival) == {"since": 0.0}
+    assert arrival.events == [event]
+    assert [predecessor.wire.receive(*Kind).kind for _ in range(2)] == [Kind.BUILT, Kind.TAKEN]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
+import platform
 import resource
 import signal
 import subprocess
@@ -22,8 +24,10 @@ from acebase_ipc.server.process import (
     PidFile,
     Signals,
     allow_files,
+    keep_freed_memory,
     remove_stale_pid_file,
 )
+from tests.programs import missing
 
 BOTH = (signal.SIGHUP, signal.SIGUSR1)
 
@@ -98,6 +102,49 @@ def test_unlimited_files_are_enough(limits: list[tuple[int, int]]) -> None:
     limits.append((resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     allow_files(1_000_000)
     assert len(limits) == 2
+
+
+# Memory
+
+COUNT_PAGE_FAULTS = """
+import resource
+from acebase_ipc.server.process import keep_freed_memory
+
+def use_memory():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(100):
+        [bytearray(500_000) for _ in range(8)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+use_memory()
+before = use_memory()
+keep_freed_memory()
+use_memory()
+print(before, use_memory())
+"""
+
+
+@pytest.mark.parametrize("set_by_user", [None, "MALLOC_TRIM_THRESHOLD_"])
+def test_freed_memory_is_used_again_unless_the_environment_sets_it(
+    set_by_user: str | None,
+) -> None:
+    if platform.libc_ver()[0] != "glibc":
+        missing("the C library is not glibc")
+    environment = {key: value for key, value in os.environ.items() if "MALLOC" not in key}
+    if set_by_user is not None:
+        environment[set_by_user] = "0"
+    command = [sys.executable, "-c", COUNT_PAGE_FAULTS]
+    output = subprocess.run(
+        command, env=environment, check=True, capture_output=True, text=True
+    ).stdout
+    before, after = map(int, output.split())
+    assert before > 1000
+    assert (after < 100) == (set_by_user is None)
+
+
+def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    keep_freed_memory()
 
 
 # The pid file

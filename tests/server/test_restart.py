@@ -154,6 +154,31 @@ def test_what_clients_send_until_they_have_closed_arrives(directory: Path) -> No
             assert second.received() == []
 
 
+@pytest.mark.parametrize("leaves", [False, True])
+def test_what_clients_have_sent_arrives_if_the_relay_has_no_time_to_read_it(
+    directory: Path, leaves: bool
+) -> None:
+    with running(directory) as relay:
+        _, first, _ = cluster(relay)
+        first.answers = False
+        stopped = stop(relay)
+        (connection,) = relay.server._parts.connections.factory.connections
+        connection.factory.pause_reading(connection, connection._source)
+        many = [f"{{{number}}}" for number in range(2000)]  # more than a slice of work
+        for each in many:
+            first.say(each)
+        first.send(b"{in part", 1, final=False)
+        if leaves:
+            first.leave(1000)
+        relay.pass_time(1.5)
+        assert stopped == []
+        relay.pass_time(1.0)
+        assert stopped == [None]
+        with running(directory, relay) as successor:
+            assert successor.join_acebase(W2).received() == many
+            assert successor.join_acebase(W1).received() == []
+
+
 def test_nothing_is_sent_after_the_close_frame(directory: Path) -> None:
     with running(directory, keepalive_interval=1, keepalive_timeout=1) as relay:
         _, first, second = cluster(relay)
@@ -421,7 +446,7 @@ class Disk:
         self.failures = 0
         self._times = time
         self._real = getattr(os, function)
-        monkeypatch.setattr(f"acebase_ipc.server.state_file.os.{function}", self)
+        monkeypatch.setattr(f"acebase_ipc.server.private_file.os.{function}", self)
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         self._times -= 1

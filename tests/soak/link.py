@@ -11,7 +11,6 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from time import monotonic
 from typing import Any
 
 from acebase_ipc.testing import FrameReader, client_frame
@@ -51,7 +50,6 @@ class Link(asyncio.Protocol):
     :ivar close_code: code of the relay's close frame.
     :ivar opened: set when the handshake is answered or the connection has ended.
     :ivar ended: set when the connection has ended.
-    :ivar ended_at: when that was, in monotonic seconds.
     :ivar has_rest: whether all has come that had waited for the peer.
     :ivar pings: number of ``ping`` messages sent.
     :ivar pongs: number of ``pong`` messages received.
@@ -64,7 +62,6 @@ class Link(asyncio.Protocol):
         self.close_code: int | None = None
         self.opened = asyncio.Event()
         self.ended = asyncio.Event()
-        self.ended_at = 0.0
         self.has_rest = False
         self.pings = self.pongs = 0
         self._target = target
@@ -122,7 +119,6 @@ class Link(asyncio.Protocol):
             self._take_frames()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.ended_at = monotonic()
         self.opened.set()
         self.ended.set()
 

@@ -142,14 +142,20 @@ class Member:
         self._serial = 0
         self._unsettled.clear()
 
-    async def resume(self) -> None:
-        """Connect again after the relay has restarted, in which nothing may be lost."""
+    async def resume(self) -> bool:
+        """Connect again after the relay has restarted, in which nothing may be lost.
+
+        :returns: whether it has come back in time for that.
+        """
+        last = self.receiver.presences[-1]
+        since = last.until or last.welcomed  # the relay has closed its connection after that
+        await self.connect(since, since + RESTARTED_TIMEOUT)
+        is_resumed = self.receiver.presences[-1].since == since
+        if not is_resumed:
+            self.gone(since)
         assert self.link is not None
-        last, ended = self.receiver.presences[-1], self.link.ended_at
-        await self.connect(last.until or last.welcomed, ended + RESTARTED_TIMEOUT)
-        if self.receiver.presences[-1].since > ended:
-            self.gone(ended)
         await self._skip_pongs(self.link)
+        return is_resumed
 
     async def _skip_pongs(self, link: Link) -> None:
         """Wait until all is received that has waited: answers to pings over the last link, too."""

@@ -21,6 +21,7 @@ OPTIONS: Final[dict[str, Any]] = {
         "max_payload": MAX_PAYLOAD,
         "max_backlog": 4 << 20,
         "session_timeout": SESSION_TIMEOUT,
+        "session_timeout_closed": SESSION_TIMEOUT,
         "message_ttl": 30.0,
         "keepalive_interval": KEEPALIVE / 2,
         "keepalive_timeout": KEEPALIVE / 2,

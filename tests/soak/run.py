@@ -30,7 +30,7 @@ from tests.soak.ledger import MEMORY, UNSETTLED, Ledger
 from tests.soak.link import Port
 from tests.soak.member import Member, Scene
 from tests.soak.process import Change, SoakedRelay
-from tests.soak.troubles import act, leave_finally, send_some
+from tests.soak.troubles import act, come_back, leave_finally, send_some
 
 DATABASES = 20
 PEERS = 10  # of each database
@@ -135,7 +135,9 @@ class Soak:
             await for_each(self.members, lambda member: act(member, end))
             changing.cancel()
             await asyncio.gather(changing, return_exceptions=True)
-            # Others still receive while a member leaves: first all confirm, then all leave.
+            # A restart may have closed the connections of members that had ended already. Others
+            # still receive while a member leaves: first all confirm, then all leave.
+            await for_each(self.members, come_back)
             await for_each(self.members, lambda member: member.confirm())
             await for_each(self.members, leave_finally)
         finally:

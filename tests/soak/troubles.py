@@ -100,7 +100,10 @@ async def leave(member: Member) -> None:
     begun = monotonic()
     if member.acebase:
         member.link.send(f'{{"type":"bye","from":"{member.id}"}}')
-    await member.link.leave(member.random.choice([1000, 1001]))
+    try:
+        await member.link.leave(member.random.choice([1000, 1001]))
+    finally:
+        member.link = None  # it has left, also if a restart has closed the connection meanwhile
     await asyncio.sleep(member.random.uniform(0, 1))
     await member.connect()
     member.gone(begun)
@@ -154,12 +157,14 @@ async def slow(member: Member) -> None:
         for each in member.scene.members[member.database]
         if each is not member and each.link and each.link.alive and not each.busy.locked()
     ]
-    if others and member.random.random() < 0.3:
-        await flood(member.random.choice(others), member.id, member.random.randint(1, ENOUGH))
-        member.scene.faults["floods"] += 1
-    else:
-        await asyncio.sleep(member.random.uniform(0.2, KEEPALIVE / 3))
-    link.resume_reading()
+    try:
+        if others and member.random.random() < 0.3:
+            await flood(member.random.choice(others), member.id, member.random.randint(1, ENOUGH))
+            member.scene.faults["floods"] += 1
+        else:
+            await asyncio.sleep(member.random.uniform(0.2, KEEPALIVE / 3))
+    finally:
+        link.resume_reading()
     await member.confirm()
 
 
@@ -182,10 +187,15 @@ async def freeze(member: Member) -> None:
     begun = monotonic()
     link.answers = False
     link.stop_reading()
-    await asyncio.sleep(member.random.uniform(KEEPALIVE, KEEPALIVE + SESSION_TIMEOUT))
-    await member.noticed()
-    link.resume_reading()
-    await member.until("the end of the frozen connection", lambda: not link.alive)
+    try:
+        await asyncio.sleep(member.random.uniform(KEEPALIVE, KEEPALIVE + SESSION_TIMEOUT))
+        await member.noticed()
+        link.resume_reading()
+        await member.until("the end of the frozen connection", lambda: not link.alive)
+    finally:
+        link.cut()
+        member.link = None  # it has left, also if a restart breaks this off
+        member.gone(begun)
     await member.connect()
     member.gone(begun)
 
@@ -286,35 +296,43 @@ ACTIONS: dict[Callable[[Member], Awaitable[None]], float] = {
 
 async def act(member: Member, end: float) -> None:
     """Perform random actions until *end*, in monotonic seconds."""
-    faults, ledger = member.scene.faults, member.ledger
+    faults = member.scene.faults
     await asyncio.sleep(member.random.uniform(0, ARRIVAL))
     while monotonic() < end:
         async with member.busy:
-            action: Callable[[Member], Awaitable[None]] = send_some
-            restarts = member.scene.restarts
-            try:
-                if member.link is None or not member.link.alive:
-                    await _return(member)
+            await come_back(member)
+            if member.link is not None and member.link.alive:
                 (action,) = member.random.choices(list(ACTIONS), list(ACTIONS.values()))
                 faults[action.__name__] += action not in (send_some, post)
-                await action(member)
-            except (Surprise, OSError, TimeoutError) as error:
-                if member.scene.is_restarting or member.scene.restarts != restarts:
-                    faults["actions that a restart has broken off"] += 1
-                elif not isinstance(error, Surprise) and member.scene.pause > LONG_PAUSE:
-                    faults["connections lost in a standstill of this machine"] += 1
-                else:
-                    ledger.record("surprises", f"{member.id} {action.__name__}: {error!r}")
+                await _attempt(member, action)
         await asyncio.sleep(member.random.expovariate(1 / PAUSE))
+
+
+async def _attempt(member: Member, action: Callable[[Member], Awaitable[None]]) -> None:
+    """Perform an *action*; it is no surprise if a restart or a standstill breaks it off."""
+    faults, restarts = member.scene.faults, member.scene.restarts
+    try:
+        await action(member)
+    except (Surprise, OSError, TimeoutError) as error:
+        if member.scene.is_restarting or member.scene.restarts != restarts:
+            faults["actions that a restart has broken off"] += 1
+        elif not isinstance(error, Surprise) and member.scene.pause > LONG_PAUSE:
+            faults["connections lost in a standstill of this machine"] += 1
+        else:
+            member.ledger.record("surprises", f"{member.id} {action.__name__}: {error!r}")
+
+
+async def come_back(member: Member) -> None:
+    """Connect, unless there is a connection."""
+    if member.link is None or not member.link.alive:
+        await _attempt(member, _return)
 
 
 async def _return(member: Member) -> None:
     """Connect after the relay has ended the connection, if there was one."""
     faults, link = member.scene.faults, member.link
     if link is not None and link.close_code == RESTART and member.acebase:
-        await member.resume()
-        is_resumed = member.receiver.presences[-1].since < link.ended_at
-        faults["sessions resumed after a restart"] += is_resumed
+        faults["sessions resumed after a restart"] += await member.resume()
         return
     faults["disconnected by the relay"] += link is not None
     begun = monotonic()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
 
+from acebase_ipc.protocol.messages import Message
 from acebase_ipc.relay.work import Work
-from acebase_ipc.websocket.coalescing import BUSY, WRITE, WriteCoalescer
+from acebase_ipc.websocket.coalescing import BUSY, FEW, WRITE, SharedBatch, WriteCoalescer
 
 
 class Line:
@@ -137,3 +141,31 @@ def test_a_mistake_costs_one_connection_once(
         clock.advance(1)
         receive(flushing, good)
     assert (bad.writes, good.writes) == (1, 2)
+
+
+class Sharer(Line):
+    """A connection that never collects together with others."""
+
+    def share(self, batch: SharedBatch) -> bool:
+        return False
+
+    def part_from(self, batch: SharedBatch) -> None:
+        pass
+
+    def send(self, message: Message) -> None:
+        pass
+
+    def write_shared(self, batch: SharedBatch, data: bytes, count: int) -> None:
+        pass
+
+
+def test_connections_that_were_sent_a_broadcast_are_not_kept(
+    flushing: WriteCoalescer, clock: Clock
+) -> None:
+    lines = [Sharer() for _ in range(FEW)]
+    flushing.send_each(Message(b"x"), lines, None)
+    clock.advance(0)
+    known = weakref.ref(lines[0])
+    lines.clear()
+    gc.collect()
+    assert known() is None

@@ -33,9 +33,9 @@ def receivers(factory: RecorderFactory) -> Receivers:
     return [connect(factory) for _ in range(COUNT)]
 
 
-def broadcast(receivers: Receivers, *texts: str) -> None:
+def broadcast(receivers: Receivers, *texts: str, but: Recorder | None = None) -> None:
     for text in texts:
-        receivers[0].send_each(Message(text.encode()), receivers)
+        receivers[0].send_each(Message(text.encode()), receivers, but)
 
 
 def read(receiver: Recorder) -> list[str]:
@@ -79,6 +79,42 @@ def test_broadcasts_to_others_keep_their_place(receivers: Receivers, clock: Cloc
     clock.advance(0)
     assert [read(each) for each in without_last] == [["a", "b", "c"]] * (COUNT - 1)
     assert read(receivers[-1]) == ["a", "c"]
+
+
+def test_a_sender_is_not_sent_its_own_but_those_of_others(
+    receivers: Receivers, clock: Clock
+) -> None:
+    first, second, *others = receivers
+    broadcast(receivers, "of first", but=first)
+    broadcast(receivers, "of second", but=second)
+    broadcast(receivers, "of first", but=first)
+    clock.advance(0)
+    assert read(first) == ["of second"]
+    assert read(second) == ["of first"] * 2
+    assert [read(each) for each in others] == [["of first", "of second", "of first"]] * (COUNT - 2)
+    assert [len(each.transport.writes) for each in receivers] == [1] * COUNT
+
+
+def test_one_that_is_added_is_sent_what_follows(
+    factory: RecorderFactory, receivers: Receivers, clock: Clock
+) -> None:
+    before = tuple(receivers)
+    broadcast(receivers, "a")
+    added = connect(factory)
+    receivers.append(added)
+    broadcast(receivers, "b", but=added)
+    broadcast(receivers, "c")
+    clock.advance(0)
+    assert read(added) == ["c"]
+    assert [read(each) for each in before] == [["a", "b", "c"]] * COUNT
+
+
+def test_few_are_sent_each_for_itself(receivers: Receivers, clock: Clock) -> None:
+    few = receivers[: FEW - 1]
+    broadcast(few, "a", but=few[0])
+    broadcast(few, "b")
+    clock.advance(0)
+    assert [read(each) for each in few] == [["b"], *[["a", "b"]] * (FEW - 2)]
 
 
 def test_much_is_written_before_the_turn_ends(receivers: Receivers, clock: Clock) -> None:
@@ -177,7 +213,9 @@ def test_one_that_is_sent_something_while_others_are_written_to_is_sent_all(
 
 OPERATIONS = st.lists(
     st.tuples(
-        st.sampled_from(["all", "all", "all", "few", "text", "texts", "turn", "reclaim", "ping"]),
+        st.sampled_from(
+            ["all", "all", "but", "but", "few", "text", "texts", "turn", "reclaim", "ping"]
+        ),
         st.integers(0, COUNT - 1),
     ),
     max_size=40,
@@ -200,11 +238,13 @@ def test_it_is_as_if_each_collected_by_itself(operations: list[tuple[str, int]])
 
     for number, (operation, index) in enumerate(operations):
         text = str(number)
-        if operation in {"all", "few"}:
-            chosen = receivers if operation == "all" else few
-            broadcast(chosen, text)
+        if operation in {"all", "but", "few"}:
+            chosen = few if operation == "few" else receivers
+            but = receivers[index] if operation == "but" else None
+            broadcast(chosen, text, but=but)
             for each in chosen:
-                pending[receivers.index(each)].append(text)
+                if each is not but:
+                    pending[receivers.index(each)].append(text)
         elif operation == "turn":
             clock.advance(0)
             for position in range(COUNT):

@@ -161,9 +161,12 @@ class _Ear:
         for text in texts:
             self._received(text)
 
-    def send_each(self, message: Message, connections: Sequence[Connection]) -> None:
+    def send_each(
+        self, message: Message, connections: Sequence[Connection], but: Connection | None
+    ) -> None:
         for each in connections:
-            each.send(message)
+            if each is not but:
+                each.send(message)
 
     def reclaim(self) -> list[Message]:
         return []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from heapq import merge
 from operator import attrgetter
@@ -87,6 +87,33 @@ class History:
         """Return the last *limit* connections that have ended, the newest first."""
         return list(self._closed)[: -limit - 1 : -1]
 
+    def past(self, after: int = 0) -> list[Noted[RelayEvent]]:
+        """Return all that is kept with an id above *after*, in the order in which it happened.
+
+        That is up to :data:`MAX_KEPT` events of each severity, and as many connections that have
+        ended.
+        """
+        found: dict[int, Noted[RelayEvent]] = {}
+        all_kept: list[Iterable[Noted[RelayEvent]]] = [reversed(self._closed)]
+        all_kept += map(reversed, self._events.values())
+        for newest_first in all_kept:
+            for noted in newest_first:
+                if noted.id <= after:
+                    break
+                found[noted.id] = noted
+        return [found[each] for each in sorted(found)]
+
+    def adopt(self, past: Iterable[Noted[RelayEvent]]) -> None:
+        """Keep the *past* of the relay before this one, too; later events have higher ids."""
+        events, closed = list(past), list[Closed]()
+        for noted in events:
+            self._last = max(self._last, noted.id)
+            if isinstance(noted.event, ConnectionClosed):
+                closed.append(Noted(noted.id, noted.time, noted.event))
+        for severity, kept in self._events.items():
+            _insert(kept, [each for each in events if each.event.severity is severity])
+        _insert(self._closed, closed)
+
     def subscribe(self, subscriber: Callable[[Noted[RelayEvent]], object]) -> None:
         """Call *subscriber*, which must not raise, with each event from now on."""
         self._subscribers[subscriber] = None
@@ -94,6 +121,13 @@ class History:
     def unsubscribe(self, subscriber: Callable[[Noted[RelayEvent]], object]) -> None:
         """Do not call *subscriber* any more."""
         self._subscribers.pop(subscriber, None)
+
+
+def _insert(kept: deque[Noted[E]], others: list[Noted[E]]) -> None:
+    if others:
+        both = sorted([*kept, *others], key=attrgetter("id"))
+        kept.clear()
+        kept.extend(both)
 
 
 def _shortened(event: RelayEvent) -> RelayEvent:

@@ -137,6 +137,8 @@ class Adoption:
         peer.last_address = state.address
         peer.said_bye = state.said_bye
         peer.state = SessionState[state.state]
+        if peer.state is SessionState.ENDING:
+            database.receivers.remove(peer)
         peer.traffic.adopt(state.traffic)
         database.peers[peer.id] = peer
         if state.unsubscribed:

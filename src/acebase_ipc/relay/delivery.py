@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from heapq import heapify, heappop
 
-from acebase_ipc.protocol.dialect import ACEBASE, DOCUMENTED
+from acebase_ipc.protocol.dialect import ACEBASE, DOCUMENTED, Dialect
 from acebase_ipc.protocol.locks import is_about_files, is_lock_request
 from acebase_ipc.protocol.messages import MASTER, Message, render
 from acebase_ipc.relay.events import (
@@ -32,6 +32,7 @@ from acebase_ipc.relay.peers import (
     SessionState,
 )
 from acebase_ipc.relay.queue import MessageQueue, memory_of
+from acebase_ipc.relay.receivers import PER_UNIT
 from acebase_ipc.relay.registry import Registry
 from acebase_ipc.relay.work import Work
 
@@ -106,6 +107,27 @@ class Delivery:
         else:
             self.keep(peer, message, sender)
 
+    def broadcast(self, sender: Peer, body: bytes) -> None:
+        """Send *body* to all other peers of the *sender*'s database."""
+        database = sender.database
+        self.work.units += 1 + len(database.receivers) // PER_UNIT
+        database.receivers.broadcast(sender, body, self.keep)
+
+    def tell(
+        self,
+        database: Database,
+        message: Message,
+        but: Peer | None = None,
+        dialect: Dialect | None = None,
+    ) -> None:
+        """Send a *message* of the relay to all peers of a *database*.
+
+        :param but: is not sent it.
+        :param dialect: of those that are sent it; ``None``: all.
+        """
+        self.work.units += len(database.receivers) // PER_UNIT
+        database.receivers.tell(message, self.keep, but, dialect)
+
     def keep(self, peer: Peer, message: Message, sender: Peer | None) -> None:
         """Queue *message* for *peer*, which cannot receive it now, if the limits allow it."""
         connection = peer.connection
@@ -165,18 +187,16 @@ class Delivery:
         """
         peer.detach()
         peer.state = SessionState.ENDING
+        peer.database.receivers.remove(peer)
         self.end_later(peer, may_run)
 
     def end_later(self, peer: Peer, may_run: bool) -> None:
         """Note that the session of *peer* has to be ended."""
-        if peer not in self.ending:
-            peer.database.ending += 1
         self.ending[peer] = may_run
 
     def forget(self, peer: Peer) -> None:
         """Note that the session of *peer* is ended."""
-        if self.ending.pop(peer, None) is not None:
-            peer.database.ending -= 1
+        self.ending.pop(peer, None)
 
     def drain(self, peer: Peer) -> None:
         """Hand *peer* the messages of its queue, in order, while its connection has room."""

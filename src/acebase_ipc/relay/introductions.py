@@ -12,7 +12,7 @@ subscriber receives 5 with introductions and none without.
 
 from __future__ import annotations
 
-from acebase_ipc.protocol.dialect import json_string
+from acebase_ipc.protocol.dialect import ACEBASE, json_string
 from acebase_ipc.protocol.messages import Message
 from acebase_ipc.relay.delivery import Delivery
 from acebase_ipc.relay.history import Histories
@@ -55,9 +55,15 @@ class Introductions:
         self._histories.joined(newcomer)
         if not self.enabled or not newcomer.is_introduced:
             return
-        about_newcomer = _introduction(newcomer)
-        self._delivery.work.units += len(newcomer.database.peers)
-        for other in newcomer.database.peers.values():
-            if other is not newcomer and other.is_introduced:
+        database, about_newcomer = newcomer.database, _introduction(newcomer)
+        others = [
+            each for each in database.peers.values() if each is not newcomer and each.is_introduced
+        ]
+        self._delivery.work.units += len(database.peers)
+        if len(others) + 1 == database.receivers.count(ACEBASE):
+            self._delivery.tell(database, about_newcomer, but=newcomer, dialect=ACEBASE)
+        else:  # some have broadcast bye
+            for other in others:
                 self._delivery.send(other, about_newcomer)
-                self._delivery.send(newcomer, _introduction(other))
+        for other in others:
+            self._delivery.send(newcomer, _introduction(other))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from acebase_ipc.protocol.dialect import ACEBASE, Dialect
 from acebase_ipc.protocol.handshake import Handshake
@@ -14,11 +14,9 @@ from acebase_ipc.relay.ledger import Account, Ledger
 from acebase_ipc.relay.memory import MemoryBudget
 from acebase_ipc.relay.numbering import Numbering
 from acebase_ipc.relay.queue import MessageQueue
+from acebase_ipc.relay.receivers import Receivers
 from acebase_ipc.relay.traffic import Traffic
 from acebase_ipc.relay.unsubscribed import Unsubscribed
-
-if TYPE_CHECKING:
-    from acebase_ipc.relay.receivers import Receivers
 
 FILES: Final = 1
 """Requests about files: the master may not have opened them yet."""
@@ -67,10 +65,14 @@ class Connection(Protocol):
     def send_texts(self, texts: Sequence[bytes]) -> None:
         """Send a message with each of these *texts*, as :meth:`send_text` does."""
 
-    def send_each(self, message: Message, connections: Sequence[Connection]) -> None:
+    def send_each(
+        self, message: Message, connections: Sequence[Connection], but: Connection | None
+    ) -> None:
         """Send *message* to each of these *connections*, of which this is one.
 
-        The next message to the same ones takes less time if it has the same sequence.
+        The next message takes less time if it has the same sequence, to which others may be added.
+
+        :param but: one that is not sent it.
         """
 
     def reclaim(self) -> list[Message]:
@@ -157,12 +159,12 @@ class Peer:
         self.id = handshake.client_id.encode()
         self.client_id = handshake.client_id
         self.database = database
-        self.connection: Connection | None
-        self.attach(connection)
+        self.connection = connection
         self.connected = connected
         self.last_address = ""
         self.traffic = Traffic()
-        self.speak(handshake.dialect, settled=handshake.dialect_settled)
+        self.dialect = handshake.dialect
+        self.dialect_settled = handshake.dialect_settled
         self.said_bye = False
         self.state = SessionState.CONNECTED
         self.queue = MessageQueue(budget)
@@ -171,6 +173,7 @@ class Peer:
         self.number = 0
         self.numbering: Numbering | None = None
         self.restarts = handshake.restarts
+        database.receivers.add(self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.client_id} of {self.database.name}>"
@@ -185,14 +188,20 @@ class Peer:
 
         :param settled: whether nothing that it sends can show that it speaks another one.
         """
+        receivers = self.database.receivers
+        is_receiver = receivers.remove(self)
         self.dialect = dialect
         self.dialect_settled = settled
-        self.database.receivers = None
+        if is_receiver:
+            receivers.add(self)
 
     def attach(self, connection: Connection | None) -> None:
         """Note its connection."""
+        receivers = self.database.receivers
+        is_receiver = receivers.remove(self)
         self.connection = connection
-        self.database.receivers = None
+        if is_receiver:
+            receivers.add(self)
 
     def detach(self) -> None:
         """Note that it has no connection any more."""
@@ -235,7 +244,6 @@ class Database:
     :ivar awaiting_master: messages addressed to the master while there is none, and requests that
         are withheld from it.
     :ivar awaiting_since: since when the first of these has waited, in monotonic seconds.
-    :ivar ending: how many peers have a session that is about to be ended.
     :ivar withheld: which requests wait although there may be a master: the sum of ``FILES`` and
         ``BEGINNINGS``, or 0.
     :ivar pings: how many pings its peers have sent to the relay.
@@ -243,14 +251,12 @@ class Database:
     :ivar traffic: the messages of the peers that have left; another object after each departure.
     :ivar ledger: what the peers have asked of the master; ``None`` until one asks.
     :ivar unsubscribed: what peers have unsubscribed from, by id, if they have.
-    :ivar receivers: of the broadcasts of the last peer that has broadcast something; ``None`` once
-        a peer has come or gone, or its connection or dialect is another.
+    :ivar receivers: of what is sent to all peers: those whose sessions do not end.
     """
 
     __slots__ = (
         "awaiting_master",
         "awaiting_since",
-        "ending",
         "ledger",
         "masters",
         "name",
@@ -267,14 +273,13 @@ class Database:
         self.peers: dict[bytes, Peer] = {}
         self.awaiting_master = MessageQueue(budget)
         self.awaiting_since = 0.0
-        self.ending = 0
         self.withheld = 0
         self.pings = 0
         self.masters = 0
         self.traffic = Traffic()
         self.ledger: Ledger | None = None
         self.unsubscribed: dict[bytes, Unsubscribed] = {}
-        self.receivers: Receivers | None = None
+        self.receivers = Receivers()
 
     @property
     def memory(self) -> int:

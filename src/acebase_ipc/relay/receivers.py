@@ -1,52 +1,84 @@
-"""Who receives the broadcasts of a peer.
+"""The receivers of what is sent to all peers of a database.
 
-A peer that broadcasts something often broadcasts more, and meanwhile nobody comes or goes. So the
-receivers are looked up once, and kept until something changes that decides who receives what
-(:attr:`acebase_ipc.relay.peers.Database.receivers`).
+They are not looked up for each message, but known: each peer is where its connection and its
+dialect put it (:meth:`acebase_ipc.relay.peers.Peer.attach` and ``speak``). So a message to all
+costs little more than the writes to their connections, and those of a turn of the reactor are
+written together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from acebase_ipc.protocol.dialect import ACEBASE, DOCUMENTED, Dialect
 from acebase_ipc.protocol.messages import Message, render
-from acebase_ipc.relay.peers import Connection, Peer
 
-Keep = Callable[[Peer, Message, None], object]
-"""Queues a message for a peer that cannot receive it now."""
+if TYPE_CHECKING:
+    from acebase_ipc.relay.peers import Connection, Peer
+
+    Keep = Callable[[Peer, Message, None], object]
+
+PER_UNIT: Final = 32
+"""Receivers of a message that count as a unit of work; their writes count besides."""
 
 
 class _Group:
-    """The receivers of one dialect, to which a broadcast is the same message.
+    """The peers of one dialect, to which a broadcast is the same message.
 
     :ivar connected: those that are sent it, by their connections.
     :ivar others: those that have no connection, or number what they are sent.
     """
 
-    __slots__ = ("_dialect", "_full", "_ready", "connected", "others")
+    __slots__ = ("_full", "_ready", "connected", "others")
 
-    def __init__(self, dialect: Dialect) -> None:
-        self._dialect = dialect
+    def __init__(self) -> None:
         self.connected: dict[Connection, Peer] = {}
-        self.others: list[Peer] = []
+        self.others: dict[Peer, None] = {}
         self._full: list[Connection] = []
-        self._ready: list[Connection] | None = None
+        self._ready: list[Connection] | None = None  # another one whenever one is removed
 
-    def send(self, body: bytes, keep: Keep) -> None:
-        """Send a message with *body* to each."""
-        message = Message(render(body, self._dialect))
+    def __len__(self) -> int:
+        return len(self.connected) + len(self.others)
+
+    def add(self, peer: Peer) -> None:
+        """Add *peer*."""
+        connection = peer.connection
+        if connection is None or peer.numbering is not None:
+            self.others[peer] = None
+            return
+        self.connected[connection] = peer
+        if self._ready is not None:
+            self._ready.append(connection)
+
+    def remove(self, peer: Peer) -> bool:
+        """Remove *peer*; returns whether it was there."""
+        connection = peer.connection
+        if connection is not None and self.connected.get(connection) is peer:
+            del self.connected[connection]
+            self._ready, self._full = None, []
+            return True
+        if peer in self.others:
+            del self.others[peer]
+            return True
+        return False
+
+    def send(self, message: Message, sender: Peer | None, keep: Keep) -> None:
+        """Send *message* to each but *sender*."""
         full = [each for each in self.connected if each.is_full]
         ready = self._ready
         if ready is None or full != self._full:
             self._full = full
             ready = self._ready = [each for each in self.connected if not each.is_full]
+        own = None if sender is None else sender.connection
         if ready:
-            ready[0].send_each(message, ready)
+            ready[0].send_each(message, ready, own if own in self.connected else None)
         for connection in full:
-            keep(self.connected[connection], message, None)
-        for peer in self.others:
+            if connection is not own:
+                keep(self.connected[connection], message, None)
+        for peer in tuple(self.others):
+            if peer is sender:
+                continue
             if peer.connection is not None and not peer.connection.is_full:
                 peer.connection.send(message)
             else:
@@ -54,30 +86,49 @@ class _Group:
 
 
 class Receivers:
-    """The receivers of what *sender* broadcasts, as long as none comes, goes or changes.
+    """The peers of a database, by what they are sent and how."""
 
-    :ivar sender: the peer that broadcasts.
-    """
+    __slots__ = ("_acebase", "_documented")
 
-    __slots__ = ("_groups", "sender")
+    def __init__(self) -> None:
+        self._acebase = _Group()
+        self._documented = _Group()
 
-    def __init__(self, sender: Peer) -> None:
-        self.sender: Final = sender
-        groups = {each: _Group(each) for each in (ACEBASE, DOCUMENTED)}
-        for peer in sender.database.peers.values():
-            if peer is sender:
-                continue
-            group = groups[peer.dialect]
-            if peer.connection is None or peer.numbering is not None:
-                group.others.append(peer)
-            else:
-                group.connected[peer.connection] = peer
-        self._groups = [each for each in groups.values() if each.connected or each.others]
+    def __len__(self) -> int:
+        return len(self._acebase) + len(self._documented)
 
-    def send(self, body: bytes, keep: Keep) -> None:
-        """Send *body* to each, rendered once for each dialect.
+    def _group(self, dialect: Dialect) -> _Group:
+        return self._acebase if dialect is ACEBASE else self._documented
+
+    def add(self, peer: Peer) -> None:
+        """Add *peer*, which has this connection and this dialect until it is removed."""
+        self._group(peer.dialect).add(peer)
+
+    def remove(self, peer: Peer) -> bool:
+        """Remove *peer*, for good or before it is another; returns whether it was there."""
+        return self._group(peer.dialect).remove(peer)
+
+    def count(self, dialect: Dialect) -> int:
+        """Return the number of peers of a *dialect*."""
+        return len(self._group(dialect))
+
+    def broadcast(self, sender: Peer, body: bytes, keep: Keep) -> None:
+        """Send *body* to each but *sender*, rendered once for each dialect.
 
         :param keep: queues it for those that cannot receive it now.
         """
-        for group in self._groups:
-            group.send(body, keep)
+        if self._acebase:
+            self._acebase.send(Message(render(body, ACEBASE)), sender, keep)
+        if self._documented:
+            self._documented.send(Message(render(body, DOCUMENTED)), sender, keep)
+
+    def tell(self, message: Message, keep: Keep, but: Peer | None, dialect: Dialect | None) -> None:
+        """Send *message* to each.
+
+        :param but: is not sent it.
+        :param dialect: of those that are sent it; ``None``: all.
+        """
+        if dialect is not DOCUMENTED:
+            self._acebase.send(message, but, keep)
+        if dialect is not ACEBASE:
+            self._documented.send(message, but, keep)

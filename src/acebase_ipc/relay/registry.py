@@ -67,6 +67,7 @@ class Registry:
         """
         database = peer.database
         del database.peers[peer.id]
+        database.receivers.remove(peer)
         database.unsubscribed.pop(peer.id, None)
         self.leave(database)
 

@@ -92,10 +92,13 @@ class NumberedConnection:
         for text in texts:
             self.send(Message(text))
 
-    def send_each(self, message: Message, connections: Sequence[Connection]) -> None:
+    def send_each(
+        self, message: Message, connections: Sequence[Connection], but: Connection | None
+    ) -> None:
         """Send *message* to each of these *connections*."""
         for each in connections:
-            each.send(message)
+            if each is not but:
+                each.send(message)
 
     def reclaim(self) -> list[Message]:
         """Return the messages that are not acknowledged."""

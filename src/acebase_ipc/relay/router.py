@@ -33,7 +33,6 @@ from acebase_ipc.relay.introductions import Introductions
 from acebase_ipc.relay.limits import MAX_UTF8_PER_UNIT, Limits
 from acebase_ipc.relay.peers import Peer
 from acebase_ipc.relay.quiesce import Quiesce
-from acebase_ipc.relay.receivers import Receivers
 from acebase_ipc.relay.recovery import LockRecovery
 from acebase_ipc.relay.store import MessageStore
 from acebase_ipc.relay.work import SLICE
@@ -200,7 +199,7 @@ class Router:
 
     def _deliver(self, sender: Peer, addressee: bytes | Audience, body: bytes) -> None:
         if addressee is OTHERS:
-            self._broadcast(sender, body)
+            self._delivery.broadcast(sender, body)
         elif addressee is RELAY:
             sender.database.pings += 1
             self._delivery.send(sender, self._pong)
@@ -236,14 +235,6 @@ class Router:
             self._delivery.keep_for_master(database, Message(render(body, ACEBASE)), sender)
         elif not self._histories.received(sender, addressee, body):
             self._drop(database.name, addressee.decode(), DropReason.UNKNOWN_ADDRESSEE)
-
-    def _broadcast(self, sender: Peer, body: bytes) -> None:
-        database = sender.database
-        self._work.units += len(database.peers)
-        receivers = database.receivers
-        if receivers is None or receivers.sender is not sender:
-            receivers = database.receivers = Receivers(sender)
-        receivers.send(body, self._keep)
 
     def send_own(self, recipients: Sequence[Peer], body: bytes, now: float) -> None:
         """Send *body*, valid UTF-8 of any size, to peers of one database, as the relay's own.

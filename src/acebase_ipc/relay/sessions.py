@@ -13,7 +13,7 @@ disconnect is deferred and none when it is sent at once.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from hmac import compare_digest
@@ -49,6 +49,7 @@ from acebase_ipc.relay.limits import Limits
 from acebase_ipc.relay.numbering import Numbering, Window
 from acebase_ipc.relay.peers import FILES, Connection, Database, Peer, SessionState
 from acebase_ipc.relay.quiesce import Quiesce
+from acebase_ipc.relay.receivers import PER_UNIT
 from acebase_ipc.relay.recovery import LockRecovery
 from acebase_ipc.relay.registry import Registry, encode_id
 from acebase_ipc.relay.resumption import NumberedConnection
@@ -228,20 +229,19 @@ class Sessions:
     def welcome(self, admitted: Admitted) -> None:
         """Welcome a peer, tell the others if it is new, and deliver its queue."""
         peer, database = admitted.peer, admitted.peer.database
-        others = [each for each in database.peers.values() if each is not peer]
         if self._farewell is not None and peer.connection is not None:
             self._send_welcome(admitted)
             peer.connection.suspend(*self._farewell)
             if admitted.arrival is Arrival.JOINED:
-                self._introduce(peer, others)
+                self._introduce(peer)
             return  # it receives its queue from the next relay, so that it can answer
         queued = peer.queue.take_all()
         self._send_welcome(admitted)
         if admitted.arrival is Arrival.JOINED:
-            self._introduce(peer, others)
+            self._introduce(peer)
         elif admitted.arrival is Arrival.RESTARTED:
-            self._tell(others, disconnected(peer.id))
-            self._tell(others, connected(peer.id))
+            self._delivery.tell(database, Message(disconnected(peer.id)), but=peer)
+            self._delivery.tell(database, Message(connected(peer.id)), but=peer)
             self._introductions.introduce(peer)
         if peer.is_master:
             database.awaiting_master.move_to(queued)
@@ -266,9 +266,9 @@ class Sessions:
             )
         self._delivery.send(peer, message)
 
-    def _introduce(self, newcomer: Peer, others: Collection[Peer]) -> None:
-        """Tell the *others* of a new peer, and introduce them to each other."""
-        self._tell(others, connected(newcomer.id))
+    def _introduce(self, newcomer: Peer) -> None:
+        """Tell the others of a new peer, and introduce them to each other."""
+        self._delivery.tell(newcomer.database, Message(connected(newcomer.id)), but=newcomer)
         name, dialect = newcomer.database.name, newcomer.dialect.value
         self._observer.report(PeerJoined(name, newcomer.client_id, dialect, newcomer.address))
         self._introductions.introduce(newcomer)
@@ -470,11 +470,8 @@ class Sessions:
             self._forget(peer)
             left.setdefault(peer.database, []).append(peer)
         for database, gone in left.items():
-            others = [
-                each for each in database.peers.values() if each.state is not SessionState.ENDING
-            ]
             for peer in gone:
-                self._tell(others, disconnected(peer.id))
+                self._delivery.tell(database, Message(disconnected(peer.id)))
                 self._observer.report(PeerLeft(database.name, peer.client_id, peer.address))
 
     def kick(self, peer: Peer, now: float, end_process: bool) -> None:
@@ -505,7 +502,7 @@ class Sessions:
         units = 0
         some: dict[Peer, float | None] = {}
         for peer, may_run in ending.items():
-            units += END + len(peer.database.peers) - peer.database.ending
+            units += END + len(peer.database.receivers) // PER_UNIT
             some[peer] = now if may_run else None
             if units >= SLICE:
                 break
@@ -537,12 +534,6 @@ class Sessions:
             self._observer.report(
                 MessageDropped(name, peer.client_id, DropReason.RECIPIENT_GONE, undelivered)
             )
-
-    def _tell(self, peers: Collection[Peer], text: bytes) -> None:
-        message = Message(text)
-        self._delivery.work.units += len(peers)
-        for peer in peers:
-            self._delivery.send(peer, message)
 
     def expire(self, now: float) -> None:
         """End the sessions that have expired; to be called about once a second.

@@ -13,8 +13,7 @@ were received together should fit, so that each receiver gets them in one write.
 class Work:
     """A meter of work, by which :mod:`acebase_ipc.rotation` divides time among connections.
 
-    A unit is about a microsecond of Python: one receiver of a broadcast. Other work counts
-    as several.
+    A unit is about a microsecond of Python.
 
     :ivar units: the work done so far.
     """

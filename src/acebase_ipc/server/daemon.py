@@ -27,7 +27,14 @@ from acebase_ipc.server.handover.snapshot import Arrival
 from acebase_ipc.server.handover.successor import Link
 from acebase_ipc.server.handover.wire import Ended, HandOverError, Wire, without_collection
 from acebase_ipc.server.logging import FileOutput, LineObserver
-from acebase_ipc.server.process import OTHER_FILES, Launch, PidFile, Signals, allow_files
+from acebase_ipc.server.process import (
+    OTHER_FILES,
+    Launch,
+    PidFile,
+    Signals,
+    allow_files,
+    keep_freed_memory,
+)
 from acebase_ipc.server.service import TICK, State
 from acebase_ipc.server.settings import Settings, Sources
 from acebase_ipc.server.systemd import Notifier
@@ -120,6 +127,7 @@ class Daemon(Service):
         if self._reactor.seconds is runtime.seconds:
             self._reactor.seconds = time.monotonic
         allow_files(self.server.config.effective_limits.max_connections)
+        keep_freed_memory()
         self._report_settings()
         if self._link is not None:
             return  # the predecessor listens until all is handed over
@@ -197,9 +205,8 @@ class Daemon(Service):
         If the predecessor has ended, this process starts as any other.
         """
         self._link = None
-        arrival = self.server.arrive()
         try:
-            self.server.rehearse()
+            arrival = self.server.arrive()
             with without_collection():
                 state = link.receive(arrival)
                 takes_journal = self.server.adopt(arrival, state, link.take_lock())

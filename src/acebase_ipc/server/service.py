@@ -33,6 +33,7 @@ from acebase_ipc.server.admin import Admin, Control
 from acebase_ipc.server.clients import Client, Speech
 from acebase_ipc.server.composition import compose
 from acebase_ipc.server.config import AceBaseIPCServerConfig
+from acebase_ipc.server.events_file import EventsFile
 from acebase_ipc.server.expansion import expand
 from acebase_ipc.server.expiry import CertificateWatch
 from acebase_ipc.server.handover.sockets import InheritedSockets
@@ -109,8 +110,11 @@ class AceBaseIPCServer(Service):
         self._has_journal = False
         self._clock = clock
         self._reactor = reactor
-        history = History(wall) if self.config.admin else None
+        self._history = history = History(wall) if self.config.admin else None
         counts = MetricsObserver() if self.config.admin else None
+        self._past: EventsFile | None = None
+        if history is not None and self.config.state_dir is not None:
+            self._past = EventsFile(self.config.state_dir, history)
         given = (self._log, history, counts, observer)
         observers = Observers([each for each in given if each is not None], self._report_observer)
         self._files = WatchedFiles(self.config.reloaded_files)
@@ -263,6 +267,8 @@ class AceBaseIPCServer(Service):
                 self._stop()
                 raise
             self._has_journal = True
+            if self._past is not None:
+                self._past.restore()
         if self._state is not State.RUNNING:
             self._report_configuration()
             self._state = State.RUNNING
@@ -392,6 +398,8 @@ class AceBaseIPCServer(Service):
             # Only now, as a connection may have been accepted until its port is closed.
             await _attempt(self._parts.site.close(SHUTDOWN_TIMEOUT))
             await _attempt(peers)
+        if self._past is not None:
+            self._past.save()
         self._parts.close_journal()
         self._has_journal = False
         self._state = State.STOPPED

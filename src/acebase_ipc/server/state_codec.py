@@ -15,13 +15,13 @@ from zlib import crc32
 
 import cbor2
 
-from acebase_ipc.errors import IPCError
 from acebase_ipc.protocol.dialect import Dialect
 from acebase_ipc.protocol.handshake import check_client_id, check_database_name
 from acebase_ipc.relay.histogram import SECONDS
 from acebase_ipc.relay.peers import SessionState
 from acebase_ipc.relay.state import DatabaseState, RelayState
 from acebase_ipc.server.columns import InvalidColumn, column_of
+from acebase_ipc.server.private_file import InvalidFile
 
 MAGIC: Final = b"acebase-ipc state 2\n"
 """The format and its version."""
@@ -34,7 +34,7 @@ _DIALECTS: Final = frozenset(each.value for each in Dialect)
 _COLUMN: Final = column_of(RelayState)
 
 
-class InvalidState(IPCError):
+class InvalidState(InvalidFile):
     """These bytes are no state that this version can use; the text says why in one line."""
 
 

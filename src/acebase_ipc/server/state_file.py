@@ -1,16 +1,9 @@
-"""The state of a relay that has stopped, in a file for the next one.
-
-It is written to a file of another name, which then takes the place of the former one: at no
-moment is there half a state. It belongs to its owner alone, because it holds messages.
-"""
+"""The state of a relay that has stopped, in a file for the next one."""
 
 from __future__ import annotations
 
 import math
-import os
-import stat
 from collections.abc import Callable
-from contextlib import suppress
 from struct import Struct
 from typing import Final
 from zlib import crc32
@@ -18,6 +11,7 @@ from zlib import crc32
 from twisted.logger import Logger
 
 from acebase_ipc.relay.state import RelayState
+from acebase_ipc.server.private_file import InvalidFile, PrivateFile
 from acebase_ipc.server.state_codec import InvalidState, decode, encode
 
 _MAGIC: Final = b"acebase-ipc restart 1\n"
@@ -41,8 +35,7 @@ class StateFile:
 
     def __init__(self, directory: str, wall: Callable[[], float]) -> None:
         self._directory = directory
-        self._path = os.path.join(directory, "state")
-        self._new = f"{self._path}.new"
+        self._file = PrivateFile(directory, "state")
         self._wall = wall
 
     def read(self, session_timeout: float) -> RelayState | None:
@@ -54,13 +47,13 @@ class StateFile:
             than these and the time that its relay took to stop is of no use.
         """
         try:
-            saved, took, state = _parse(self._load())
+            saved, took, state = _parse(self._file.read())
         except FileNotFoundError:
             return None
         except OSError as error:
-            log.warn("cannot read {path}: {reason}", path=self._path, reason=error.strerror)
+            log.warn("cannot read {path}: {reason}", path=self._file.path, reason=error.strerror)
             return None
-        except InvalidState as error:
+        except InvalidFile as error:
             self.set_aside(str(error))
             return None
         age = self._wall() - saved
@@ -75,57 +68,30 @@ class StateFile:
             return state
         log.warn(
             "the state in {path} is {age} s old: the sessions in it have expired",
-            path=self._path,
+            path=self._file.path,
             age=round(age),
         )
         self.remove()
         return None
 
-    def _load(self) -> bytes:
-        """Return what is in the file.
-
-        :raises InvalidState: if it is none, or was put there by another user.
-        """
-
-        def open_at_once(path: str, flags: int) -> int:
-            return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
-
-        with open(self._path, "rb", opener=open_at_once) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise InvalidState("it is no file")
-            if status.st_uid not in (os.geteuid(), 0):
-                raise InvalidState("it belongs to another user")
-            return file.read()
-
     def set_aside(self, reason: str) -> None:
         """Keep the file under another name, and warn of the *reason*."""
-        kept = f"{self._path}.unusable"
-        try:
-            os.replace(self._path, kept)
-        except OSError:
-            kept = self._path
         log.warn(
             "the state of the relay before this one cannot be used: {reason}; it is kept as {path}",
             reason=reason,
-            path=kept,
+            path=self._file.set_aside(),
         )
 
     def remove(self) -> None:
         """Remove the file, whose state is used or of no use; a failure is logged."""
-        try:
-            os.unlink(self._path)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            log.error("cannot remove {path}: {reason}", path=self._path, reason=error.strerror)
+        self._file.remove()
 
     def prepare(self, state: RelayState) -> bool:
         """Write *state* under another name, to see whether there is room for it.
 
         :returns: whether there is; if not, an error is logged.
         """
-        return self._attempt(lambda: self._write(b"", encode(state)))
+        return self._attempt(lambda: self._file.prepare(encode(state)))
 
     def save(self, state: RelayState, took: float) -> bool:
         """Save *state* for the next relay.
@@ -144,28 +110,13 @@ class StateFile:
                 directory=self._directory,
                 reason=error.strerror or str(error),
             )
-            with suppress(OSError):
-                os.unlink(self._new)
+            self._file.discard()
             return False
         return True
 
     def _save(self, state: RelayState, took: float) -> None:
         times = _TIMES.pack(self._wall(), took)
-        self._write(_MAGIC + times + _CHECKSUM.pack(crc32(times)), encode(state))
-        os.replace(self._new, self._path)
-        directory = os.open(self._directory, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-
-    def _write(self, head: bytes, data: bytes) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-        with open(os.open(self._new, flags, 0o600), "wb") as file:
-            file.write(head)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        self._file.write(_MAGIC, times, _CHECKSUM.pack(crc32(times)), encode(state))
 
 
 def _parse(data: bytes) -> tuple[float, float, RelayState]:

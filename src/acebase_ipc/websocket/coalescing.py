@@ -62,6 +62,9 @@ class Sharing(Flushable, Protocol):
         (:meth:`SharedBatch.leave`).
         """
 
+    def part_from(self, batch: SharedBatch) -> None:
+        """Leave *batch*, if it takes part, and go on to collect by itself."""
+
     def write_shared(self, batch: SharedBatch, data: bytes, count: int) -> None:
         """Write *data*, all *count* messages of *batch*, unless it has left."""
 
@@ -69,7 +72,8 @@ class Sharing(Flushable, Protocol):
 class SharedBatch:
     """Messages of broadcasts, collected once for all that have not left.
 
-    :ivar connections: those for which it was begun; none once it was flushed.
+    :ivar connections: those that are sent them, to which others may be added; none once it was
+        flushed.
     :ivar frames: the messages that were collected.
     :ivar size: their bytes.
     """
@@ -80,15 +84,25 @@ class SharedBatch:
         self.size = 0
         self.last_flush = connections[0].last_flush
         self._others = [each for each in connections if not each.share(self)]
+        self._known = len(connections)
         self._work = work
 
-    def send(self, message: Message) -> None:
-        """Collect *message*; those that have left collect it by themselves."""
+    def send(self, message: Message, but: Sharing | None) -> None:
+        """Collect *message*; those that have left, or were added, collect it by themselves.
+
+        :param but: one that is not sent it.
+        """
+        if self._known < len(self.connections):
+            self._others += self.connections[self._known :]
+            self._known = len(self.connections)
+        if but is not None:
+            but.part_from(self)
         frame = message.frame or message.make_frame()
         self.frames.append(frame)
         self.size += len(frame)
         for each in tuple(self._others):  # more may leave meanwhile, with this message
-            each.send(message)
+            if each is not but:
+                each.send(message)
 
     def leave(self, connection: Sharing) -> tuple[list[bytes], int]:
         """Note that *connection* takes part no longer; returns what it has to write, and its size.
@@ -108,7 +122,7 @@ class SharedBatch:
                 each.write_shared(self, data, count)
             except Exception:
                 _abort(each)
-        self.frames, self.size = [], 0
+        self.frames, self.size, self._others = [], 0, []  # it holds no connection any more
 
     def abort(self) -> None:
         """End all connections, because of a defect."""
@@ -142,20 +156,25 @@ class WriteCoalescer:
         else:
             self._flush_later(connection)
 
-    def send_each(self, message: Message, connections: Sequence[Sharing]) -> None:
+    def send_each(
+        self, message: Message, connections: Sequence[Sharing], but: Sharing | None
+    ) -> None:
         """Send *message* to each of these *connections*.
 
         If this is the sequence of the last message, too, it is collected once for all.
+
+        :param but: one that is not sent it.
         """
         shared = self._shared
         if shared is None or shared.connections is not connections:
             if len(connections) < FEW:
                 for each in connections:
-                    each.send(message)
+                    if each is not but:
+                        each.send(message)
                 return
             shared = self._shared = SharedBatch(connections, self._work)
             self.flush_soon(shared)
-        shared.send(message)
+        shared.send(message, but)
         if shared.size >= BATCH:
             shared.flush()
 

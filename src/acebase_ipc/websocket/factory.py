@@ -42,8 +42,8 @@ class Connection(Protocol):
     def is_within_message(self) -> bool:
         """Return whether a message was received in part."""
 
-    def abort(self) -> None:
-        """End it at once."""
+    def expire(self) -> None:
+        """End it, as the other end has not closed in time."""
 
 
 C = TypeVar("C", bound=Connection)
@@ -133,16 +133,16 @@ class WebSocketFactory(WebSocketServerFactory, Generic[C]):
     def wait_closed(self, timeout: float) -> Deferred[None]:
         """Return a Deferred that fires when all connections have ended.
 
-        After *timeout* seconds they are aborted.
+        After *timeout* seconds they are ended.
         """
         if not self.connections:
             return succeed(None)
 
-        def abort() -> None:
+        def expire() -> None:
             for connection in tuple(self.connections):
-                connection.abort()
+                connection.expire()
 
-        deadline = self.reactor.callLater(timeout, abort)
+        deadline = self.reactor.callLater(timeout, expire)
         closed: Deferred[None] = Deferred()
         closed.addCallback(lambda _: deadline.cancel() if deadline.active() else None)
         self._when_closed.append(closed)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from autobahn.twisted.websocket import WebSocketServerProtocol
@@ -39,6 +40,10 @@ from acebase_ipc.websocket.factory import WebSocketFactory
 from acebase_ipc.websocket.incoming import FEED, MAX_FRAGMENTS, TEXT, Incoming, unmask_long
 from acebase_ipc.websocket.slices import SLICE_BYTES, Slices
 from acebase_ipc.websocket.tls import TLSSocket, tls_socket
+
+REST = 4 * BATCH
+"""Bytes that are received at most of a client that has not closed in time when the relay restarts:
+a client that sends very much must not delay the restart."""
 
 FRAME = 16
 """Units of work of a frame that Autobahn parses: it takes about 25 microseconds."""
@@ -443,9 +448,12 @@ class WebSocketConnection(_autobahn.ServerProtocol):
         if self._batched_bytes >= BATCH:
             self.flush()
 
-    def send_each(self, message: Message, connections: Sequence[Any]) -> None:
-        """Send *message* to each of these *connections*."""
-        self.factory.coalescer.send_each(message, connections)
+    def send_each(self, message: Message, connections: Sequence[Any], but: Any) -> None:
+        """Send *message* to each of these *connections*.
+
+        :param but: one that is not sent it.
+        """
+        self.factory.coalescer.send_each(message, connections, but)
 
     def share(self, batch: SharedBatch) -> bool:
         """Take part in *batch* if nothing is collected; returns whether it does."""
@@ -453,6 +461,13 @@ class WebSocketConnection(_autobahn.ServerProtocol):
             return False
         self._shared = batch
         return True
+
+    def part_from(self, batch: SharedBatch) -> None:
+        """Leave *batch*, if it takes part, and go on to collect by itself."""
+        if self._shared is batch:
+            self._leave(batch)
+            if self._batch:
+                self.factory.coalescer.flush_soon(self)
 
     def _begin_batch(self) -> None:
         if self._shared is not None:
@@ -703,16 +718,37 @@ class WebSocketConnection(_autobahn.ServerProtocol):
             log.failure("{doing} failed", doing="closing a connection")
 
     def _set_deadline(self, seconds: float) -> None:
-        self._deadline = self.factory.reactor.callLater(seconds, self._expire)
+        self._deadline = self.factory.reactor.callLater(seconds, self.expire)
 
     def _cancel_deadline(self) -> None:
         deadline, self._deadline = self._deadline, None
         if deadline is not None and deadline.active():
             deadline.cancel()
 
-    def _expire(self) -> None:
+    def expire(self) -> None:
+        """End the connection, whose other end has not closed in time; receive the rest before.
+
+        A relay with thousands of connections may not have found the time to read that.
+        """
         self._deadline = None
+        if self._is_suspended and isinstance(self._socket, socket.socket):
+            self._receive_rest(self._socket)
         self.abort()
+
+    def _receive_rest(self, handle: socket.socket) -> None:
+        """Receive what has arrived, but not more than :data:`REST` bytes."""
+        left = REST
+        with suppress(OSError):  # also that nothing else has arrived
+            while left > 0 and not self.is_closed_down:
+                while self.step():
+                    pass
+                data = handle.recv(BATCH)
+                if not data:
+                    return
+                left -= len(data)
+                self.dataReceived(data)
+        while self.step():
+            pass
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Clean up after the transport, which has ended."""

@@ -9,7 +9,9 @@ the successor                  the predecessor
 builds everything
 ``BUILT``: how many
 descriptors it can take        from now on it reads nothing and writes nothing
-``TAKEN`` after each           ``CONNECTIONS``, some hundred at a time; ``STATE``
+``TAKEN`` after each           ``EVENTS`` of the past and ``CONNECTIONS``, some
+                               hundred at a time; ``CONNECTION_STATE``, and ``STATE``,
+                               made while the successor adopts that
 adopts everything
 ``READY``                      ``GO``, and releases everything
 =============================  ====================================================

@@ -35,6 +35,12 @@ START_TIMEOUT: Final = 60.0
 TIMEOUT: Final = 5.0
 """Seconds in which a successor has to take over everything; the relay does nothing meanwhile."""
 
+MAX_ANNOUNCED: Final = 64
+"""Connections that are announced at a time: 1 ms, in which the relay does not serve."""
+
+MAX_EVENTS: Final = 250
+"""Events of the past that are told of at a time: 2 ms, in which the relay does not serve."""
+
 WORD: Final = 1.0
 """Seconds for a message that has begun to come."""
 
@@ -61,10 +67,13 @@ class Server(Protocol):
         """Return the connections that it hands over."""
 
     def take_snapshot(self, departure: Departure) -> Snapshot:
-        """Return all that it hands over; it changes nothing.
+        """Return all connections that it hands over; it changes nothing.
 
         :raises HandOverError: if it is about to stop.
         """
+
+    def export(self) -> dict[str, Any]:
+        """Return all else that it hands over."""
 
     def release(self, snapshot: Snapshot, journal_is_taken: bool) -> None:
         """Forget what a successor has now."""
@@ -194,7 +203,7 @@ class HandOver:
         prepared.addErrback(lambda failure: self._fail_with(failure.value))
 
     def _announce(self, wire: Wire, built: dict[str, Any], departure: Departure | None) -> None:
-        """Announce some connections, and when all are, hand over."""
+        """Tell of some events, or announce some connections; when all are, hand over."""
         if self._wire is not wire:
             return  # it was given up
         wire.limit(TIMEOUT)
@@ -205,11 +214,14 @@ class HandOver:
                     f"the successor may open {built['room']} more files, but there are"
                     f" {departure.total} connections (ulimit -n, LimitNOFILE=)"
                 )
-        opened, descriptors = departure.announce(MAX_DESCRIPTORS)
-        if not opened:
-            self._hand_over(wire, built, departure)
-            return
-        wire.send(Kind.CONNECTIONS, opened, descriptors)
+        if events := departure.past(MAX_EVENTS):
+            wire.send(Kind.EVENTS, events)
+        else:
+            opened, descriptors = departure.announce(MAX_ANNOUNCED)
+            if not opened:
+                self._hand_over(wire, built, departure)
+                return
+            wire.send(Kind.CONNECTIONS, opened, descriptors)
 
         def taken(wire: Wire) -> None:
             wire.receive(Kind.TAKEN)  # descriptors on their way count for this process's limit
@@ -226,7 +238,8 @@ class HandOver:
                 some = slice(begin, begin + MAX_DESCRIPTORS)
                 wire.send(Kind.CONNECTIONS, opened[some], descriptors[some])
                 wire.receive(Kind.TAKEN)
-            wire.send(Kind.STATE, snapshot.content)
+            wire.send(Kind.CONNECTION_STATE, snapshot.content)
+            wire.send(Kind.STATE, self._server.export())
             ready = wire.receive(Kind.READY).content
             wire.send(Kind.GO)
         outcome, self._outcome = self._outcome, None

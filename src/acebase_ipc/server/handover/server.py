@@ -23,11 +23,12 @@ class ReplaceableServer(AceBaseIPCServer):
 
     What it does for that is called in this order: by a server that hands over
     :meth:`listening_sockets`, :meth:`prepare`, :meth:`depart`, :meth:`take_snapshot`,
-    :meth:`release` and :meth:`finish_requests`, or :meth:`go_on` if that fails; by its successor
-    :meth:`arrive`, :meth:`rehearse`, :meth:`adopt` and :meth:`resume`.
+    :meth:`export`, :meth:`release` and :meth:`finish_requests`, or :meth:`go_on` if that fails; by
+    its successor :meth:`arrive`, :meth:`adopt` and :meth:`resume`.
     """
 
     _preparation: Preparation | None = None
+    _paused_at = 0.0
 
     def listening_sockets(self) -> list[ListeningSocket]:
         """Return the sockets that it listens on, for a successor.
@@ -61,19 +62,26 @@ class ReplaceableServer(AceBaseIPCServer):
 
     def depart(self) -> Departure:
         """Return the connections that a hand-over takes along."""
-        return Departure(self._parts, self.listeners)
+        return Departure(self._parts, self.listeners, self._history)
 
     def take_snapshot(self, departure: Departure) -> Snapshot:
-        """Return all that a successor needs; it changes nothing, but that messages are written.
+        """Return the connections; it changes nothing, but that messages are written.
 
         :raises HandOverError: if it is about to stop.
         """
         if self._state is not State.RUNNING:
             raise HandOverError("it is about to stop")
-        snapshot = departure.take(self._clock())
-        snapshot.content["counted"] = None if self._admin is None else self._admin.export()
-        snapshot.content["is_draining"] = self._parts.admission.is_draining
-        return snapshot
+        self._paused_at = self._clock()
+        return departure.take(self._paused_at)
+
+    def export(self) -> dict[str, Any]:
+        """Return all else that a successor needs."""
+        return {
+            "relay": encode(self._parts.relay.export(self._paused_at)),
+            "counted": None if self._admin is None else self._admin.export(),
+            "is_draining": self._parts.admission.is_draining,
+            "since": self._paused_at,
+        }
 
     def release(self, snapshot: Snapshot, journal_is_taken: bool) -> None:
         """Forget what a successor has now; nothing of it is closed."""
@@ -99,18 +107,19 @@ class ReplaceableServer(AceBaseIPCServer):
         closing = self._parts.connections.wait_closed(SHUTDOWN_TIMEOUT)
         return gatherResults([self._parts.site.close(timeout), closing], consumeErrors=True)
 
-    def rehearse(self) -> None:
-        """Do once what :meth:`adopt` does with a state, as the first time takes longest."""
-        decode(encode(self._parts.relay.export(self._clock())))
-
     def arrive(self) -> Arrival:
-        """Return what receives the connections of a predecessor."""
-        return Arrival(self._parts)
+        """Listen, but accept nothing yet; returns what receives the connections of a predecessor.
+
+        :raises CannotListenError: if a port cannot be opened.
+        """
+        self.privilegedStartService()
+        decode(encode(self._parts.relay.export(self._clock())))  # the first time takes longest
+        return Arrival(self._parts, self._history)
 
     def adopt(self, arrival: Arrival, state: dict[str, Any], journal_lock: int | None) -> bool:
-        """Start in the place of a predecessor, but use none of its connections yet.
+        """Go on in the place of a predecessor, but use none of its connections yet.
 
-        :param state: of all its connections, and of what else it knows.
+        :param state: what it has exported beside its connections, which have arrived.
         :param journal_lock: the descriptor of its locked state directory.
         :returns: whether its journal goes on here.
         :raises Exception: if that is not possible; then the process has to end without closing a
@@ -123,10 +132,7 @@ class ReplaceableServer(AceBaseIPCServer):
         elif journal_lock is not None:
             os.close(journal_lock)
         self._has_journal = True
-        error = self._begin()  # before, as a failure closes whatever is there
-        if error is not None:
-            raise error
-        arrival.adopt(state, self._clock())
+        arrival.adopt(state["relay"], self._clock())
         if self._admin is not None and state["counted"] is not None:
             self._admin.adopt(state["counted"])
         self._parts.admission.is_draining = state["is_draining"]

@@ -1,4 +1,4 @@
-"""All that a relay hands over beside its listening sockets: connections, and what it knows."""
+"""The connections that a relay hands over, and what it knows."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from twisted.internet import unix
 from twisted.internet.tcp import Server
 from twisted.logger import Logger
 
+from acebase_ipc.admin.history import History
+from acebase_ipc.admin.past_events import Plain, noted_of, plain
 from acebase_ipc.http.relay_channel import RelayChannel
 from acebase_ipc.proxy_protocol import ProxiedProtocol
 from acebase_ipc.relay.peers import Connection
 from acebase_ipc.server.composition import Parts
 from acebase_ipc.server.listener import Listener
-from acebase_ipc.server.state_codec import decode, encode
+from acebase_ipc.server.state_codec import decode
 from acebase_ipc.websocket import _autobahn
 from acebase_ipc.websocket.connection import watch_network
 from acebase_ipc.websocket.fastpath import WebSocketConnection
@@ -56,11 +58,17 @@ class Departure:
     time to build them. Then a snapshot is taken, with what has changed since.
 
     :param listeners: of the peers' ports.
+    :param history: has the events of the past, if the relay keeps them.
     """
 
-    def __init__(self, parts: Parts, listeners: Sequence[Listener]) -> None:
+    def __init__(
+        self, parts: Parts, listeners: Sequence[Listener], history: History | None
+    ) -> None:
         self._parts = parts
         self._listeners = listeners
+        self._history = history
+        self._untold = deque(() if history is None else history.past())
+        self._told = 0 if history is None else history.last
         self._numbers: dict[WebSocketConnection, int] = {}
         self._unannounced = deque(movable(parts.connections))
         self._count = 0
@@ -69,6 +77,11 @@ class Departure:
     def total(self) -> int:
         """How many connections there are, with those that cannot be handed over."""
         return len(self._parts.connections.factory.connections) + len(self._parts.site.channels)
+
+    def past(self, most: int) -> list[Plain]:
+        """Return the next events of the past, at most so many; none if all are told of."""
+        untold = self._untold
+        return [plain(untold.popleft()) for _ in range(min(most, len(untold)))]
 
     def announce(self, most: int) -> Batch:
         """Return the next connections, at most so many; none if all are announced."""
@@ -93,11 +106,11 @@ class Departure:
         descriptors.append(transport.fileno())
 
     def take(self, now: float) -> Snapshot:
-        """Return what is handed over; it changes nothing, but that messages are written.
+        """Return all connections; it changes nothing, but that messages are written.
 
         :param now: monotonic seconds.
         """
-        parts = self._parts
+        parts, history = self._parts, self._history
         for connection in parts.connections.factory.connections:
             connection.flush()
         frames = Frames()
@@ -124,11 +137,10 @@ class Departure:
                 opened.append(None)
                 descriptors.append(transport.fileno())
         content = {
-            "relay": encode(parts.relay.export(now)),
             "websockets": list(zip(*states, strict=True)),  # a list of each value takes less time
             "frames": frames.frames,
             "channels": heads,
-            "since": now,
+            "events": [] if history is None else list(map(plain, history.past(self._told))),
             "dead_after": parts.connections.surroundings.dead_after,
         }
         return Snapshot(websockets, channels, (opened, descriptors), content)
@@ -139,7 +151,7 @@ class Snapshot:
     """All connections of a relay, and their state.
 
     :ivar batch: those that were not announced.
-    :ivar content: the state as plain values.
+    :ivar content: the state of all as plain values.
     """
 
     websockets: Sequence[tuple[WebSocketConnection, Server]]
@@ -179,14 +191,23 @@ class Arrival:
     """The connections of a predecessor on their way to this relay.
 
     They are used only from :meth:`resume` on.
+
+    :param history: keeps the events of the past, too, if the relay keeps events.
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, history: History | None) -> None:
         self._parts = parts
+        self._history = history
         self._announced: list[WebSocketConnection | int] = []
         self._frames: list[bytes] = []
         self._websockets: list[tuple[WebSocketConnection, ConnectionState]] = []
         self._channels: list[tuple[str, Address, bytes, socket.socket]] = []
+
+    def told_of(self, events: Sequence[Any]) -> None:
+        """Note *events* of the past; those that this version does not know are left out."""
+        if self._history is not None:
+            known = map(noted_of, events)
+            self._history.adopt([each for each in known if each is not None])
 
     def announced(self, opened: Sequence[Sequence[Any] | None], descriptors: Sequence[int]) -> None:
         """Build connections of which the predecessor has sent the *descriptors*."""
@@ -198,28 +219,22 @@ class Arrival:
                 handle = _socket(known.family, descriptor)
                 self._announced.append(build(self._parts.connections, known, handle))
 
-    def adopt(self, content: dict[str, Any], now: float) -> None:
-        """Adopt the state of the predecessor.
+    def adopt_connections(self, content: dict[str, Any]) -> None:
+        """Adopt the state of all connections.
 
-        :param now: monotonic seconds.
         :raises Exception: if it cannot be used.
         """
         parts, announced = self._parts, self._announced
+        now = parts.site.context.clock()
+        self.told_of(content["events"])
         self._frames = content["frames"]
-        connections: dict[tuple[str, str], Connection] = {}
         for state in map(ConnectionState._make, zip(*content["websockets"], strict=True)):
             connection: Any = announced[state.number]
             adopt(parts.connections, connection, state, now)
             self._websockets.append((connection, state))
-            handshake = connection.listener.handshake
-            connections[handshake.database, handshake.client_id] = connection
         for number, place, family, address, received in content["channels"]:
             handle = _socket(family, announced[number])
             self._channels.append((place, tuple(address), received, handle))
-        parts.relay.adopt(decode(content["relay"]), now, connections)
-        for (database, client_id), connection in connections.items():
-            peer = parts.relay.registry.peer(database, client_id)
-            connection.listener.belong_to(peer, connection)
         dead_after = parts.connections.surroundings.dead_after
         if dead_after != content["dead_after"]:
             for connection, _ in self._websockets:
@@ -228,6 +243,25 @@ class Arrival:
         for left in announced:
             if isinstance(left, WebSocketConnection) and left not in adopted:
                 discard(left)
+        self._announced = []
+
+    def adopt(self, relay: bytes, now: float) -> None:
+        """Adopt what the relay of the predecessor knows of the peers, and of all else.
+
+        :param now: monotonic seconds.
+        :raises Exception: if it cannot be used.
+        """
+        connections: dict[tuple[str, str], Connection] = {}
+        for connection, _ in self._websockets:
+            listener: Any = connection.listener
+            handshake = listener.handshake
+            connections[handshake.database, handshake.client_id] = connection
+        self._parts.relay.adopt(decode(relay), now, connections)
+        for connection, _ in self._websockets:
+            listener = connection.listener
+            handshake = listener.handshake
+            peer = self._parts.relay.registry.peer(handshake.database, handshake.client_id)
+            listener.belong_to(peer, connection)
 
     def close(self) -> None:
         """Close the descriptors, as the predecessor has ended too early."""
@@ -236,6 +270,10 @@ class Arrival:
                 os.close(each)
             else:
                 discard(each)
+        for connection, _ in self._websockets:
+            release(connection, connection.transport)
+        for _, _, _, handle in self._channels:
+            handle.close()
 
     def __len__(self) -> int:
         return len(self._websockets)

@@ -68,8 +68,14 @@ def connect(
 class Receiver(Protocol):
     """Receives the connections of the predecessor."""
 
+    def told_of(self, events: Sequence[Any]) -> None:
+        """Note *events* of the past."""
+
     def announced(self, opened: Sequence[Any], descriptors: Sequence[int]) -> None:
         """Build connections of which the predecessor has sent the *descriptors*."""
+
+    def adopt_connections(self, content: dict[str, Any]) -> None:
+        """Adopt the state of all connections."""
 
     def close(self) -> None:
         """Close the descriptors, as the predecessor has ended too early."""
@@ -100,7 +106,7 @@ class Link:
         self._lock: int | None = next(numbers) if offer.content["journal"] else None
 
     def receive(self, connections: Receiver) -> dict[str, Any]:
-        """Tell that everything is built, and receive all *connections*; returns their state.
+        """Tell that everything is built, and receive all *connections*; returns all other state.
 
         :raises Ended: if the predecessor has ended, so that this process has to start as any.
         :raises HandOverError: if it does not hand over.
@@ -112,11 +118,20 @@ class Link:
                     Kind.BUILT, {"format": FORMAT, "pid": os.getpid(), "room": free_descriptors()}
                 )
             while True:
-                received = self.wire.receive(Kind.CONNECTIONS, Kind.STATE)
-                if received.kind is Kind.STATE:
-                    state: dict[str, Any] = received.content
-                    return state
-                connections.announced(received.content, received.descriptors)
+                received = self.wire.receive(
+                    Kind.EVENTS, Kind.CONNECTIONS, Kind.CONNECTION_STATE, Kind.STATE
+                )
+                match received.kind:
+                    case Kind.STATE:
+                        state: dict[str, Any] = received.content
+                        return state
+                    case Kind.CONNECTION_STATE:
+                        connections.adopt_connections(received.content)
+                        continue
+                    case Kind.EVENTS:
+                        connections.told_of(received.content)
+                    case _:
+                        connections.announced(received.content, received.descriptors)
                 self.wire.limit(ANSWER_TIMEOUT)
                 self.wire.send(Kind.TAKEN)
         except Ended:

@@ -21,7 +21,7 @@ import cbor2
 
 from acebase_ipc.relay.limits import MIB
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """The version of the messages, which both sides have to know."""
 
 MAX_DESCRIPTORS: Final = 253
@@ -49,6 +49,8 @@ class Kind(IntEnum):
     POSTED = 10
     ANSWERED = 11
     FETCHED = 12
+    EVENTS = 13
+    CONNECTION_STATE = 14
 
 
 class HandOverError(Exception):

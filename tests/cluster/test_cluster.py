@@ -280,7 +280,7 @@ def test_a_relay_of_a_cluster_neither_hands_over_nor_takes_over(
     with pytest.raises(HandOverError, match="is restarted"):
         server.listening_sockets()
     with pytest.raises(HandOverError, match="is restarted"):
-        server.adopt(server.arrive(), {}, None)
+        server.arrive()
 
 
 def test_a_cluster_without_its_client_says_what_to_install(

@@ -111,7 +111,9 @@ class ReplaceableServer(AceBaseIPCServer):
         """Listen, but accept nothing yet; returns what receives the connections of a predecessor.
 
         :raises CannotListenError: if a port cannot be opened.
+        :raises HandOverError: if it is a member of a cluster.
         """
+        self._check_alone()
         self.privilegedStartService()
         decode(encode(self._parts.relay.export(self._clock())))  # the first time takes longest
         return Arrival(self._parts, self._history)
@@ -125,7 +127,6 @@ class ReplaceableServer(AceBaseIPCServer):
         :raises Exception: if that is not possible; then the process has to end without closing a
             connection.
         """
-        self._check_alone()
         journal, takes_journal = self._parts.journal, False
         if journal is not None:
             takes_journal = journal.begin(journal_lock)

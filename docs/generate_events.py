@@ -269,6 +269,46 @@ LINES = {
         "The relay works, but more slowly: this version of Autobahn or Twisted is newer than"
         " this relay supports. Report it."
     ),
+    "a member of the cluster, as {relay}": "Nothing: the relay serves databases from now on.",
+    "the lease is over: {databases} database(s) are not served until Redis answers": (
+        "Redis did not answer for 0.7 of ``--cluster-lease``, or this process was suspended or"
+        " busy for so long: connections are closed with 1012. Look at Redis, the network and the"
+        " load."
+    ),
+    "other relays may serve {databases} database(s) of this one: they are forgotten": (
+        "The relay was taken for dead: see the line before this one."
+    ),
+    "no answer of the cluster's store: {reason}": (
+        "Look at Redis: databases without a home get 503, and the lease may end."
+    ),
+    "the cluster's store answers again": "Nothing.",
+    "a client of {database} is not passed on: {reason}": (
+        "The relay that serves the database cannot be reached at its ``--cluster-address``, or has"
+        " another secret or certificate. The client has got 503."
+    ),
+    "passing on a request failed": "A defect of the relay: report it with the traceback.",
+    "keeping the lease failed": (
+        "A defect of the relay: restart it, and report it with the traceback."
+    ),
+    "{moved} of {databases} database(s) have moved to other relays": (
+        "Nothing. A relay that drains tries again after 5 s to move the others."
+    ),
+    "{database} stays here: {reason}": "The relay that was to serve it cannot, for this reason.",
+    "moving databases failed": "A defect of the relay: report it with the traceback.",
+    "it is not known whether {database} was given away: {reason}": (
+        "Nothing: the two relays find out as soon as Redis answers."
+    ),
+    "the state of {database} is not taken: {reason}": (
+        "Use the same version for all relays of a cluster. The database stays where it is."
+    ),
+    "the state of a database cannot be used": (
+        "A defect of the relay: the database is served as after a crash. Report it with the"
+        " traceback."
+    ),
+    "the journal of {database} cannot be used": (
+        "A defect of the relay, or another version has written it: locks of lost workers stay until"
+        " they expire. Report it with the traceback."
+    ),
     "the server does not start: {error}": (
         "The port is in use or not permitted, or a file cannot be read: the line says which."
     ),

@@ -40,6 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # Floor 1: adapters. Every private name of Autobahn and Twisted is in one module, which
     # serves all three; a peer is made of a client.
     "addresses": {"loopback"},
+    "proxy_protocol": set(),
     "rotation": {*FLOOR_0},
     "websocket": {"addresses", "rotation", *FLOOR_0},
     "http": {"addresses", "rotation", "websocket._autobahn", *FLOOR_0},
@@ -47,7 +48,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "peer": {"client", *FLOOR_0},
     # Floor 2: what shows and controls a server, and composition.
     "admin": {"addresses", "http", "rotation", "websocket", *FLOOR_0},
-    "server": {"addresses", "admin", "http", "rotation", "websocket", *FLOOR_0},
+    "cluster": {
+        *("addresses", "http", "proxy_protocol", "rotation", "websocket.upgrade"),
+        *FLOOR_0,
+    },
+    "server": {
+        *("addresses", "admin", "cluster", "http", "proxy_protocol", "rotation", "websocket"),
+        *FLOOR_0,
+    },
     # Floor 3: what people run, and what they test with.
     "tap": {"server", *FLOOR_0},
     "serve": {"server", "tap", *FLOOR_0},
@@ -62,6 +70,12 @@ PURE_MODULES = {
     "client.errors",
     "client.outbox",
     "client.url",
+    "cluster.handshake",
+    "cluster.leases",
+    "cluster.placement",
+    "cluster.redis_url",
+    "cluster.settings",
+    "cluster.store",
     "peer.errors",
     "peer.subscriptions",
     "websocket.keepalive",

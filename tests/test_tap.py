@@ -356,7 +356,8 @@ def test_help_has_a_text_for_every_option(usage: str) -> None:
 
 def test_help_has_groups(usage: str) -> None:
     groups = re.findall(r"^(\S+):$", usage, re.MULTILINE)
-    assert groups == ["Listen", "Access", "AceBase", "Log", "Process", "Limits", "General"]
+    expected = ["Listen", "Access", "AceBase", "Log", "Process", "Cluster", "Limits", "General"]
+    assert groups == expected
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,8 @@ def test_a_token_revoked_during_the_check_is_refused(token_file: Path) -> None:
 class SlowRelay:
     """A relay in which each id is in conflict, until :attr:`decide` is called."""
 
+    gate = None
+
     def __init__(self) -> None:
         self.sessions = self.registry = self
 

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
-from acebase_ipc.server.proxy_protocol import MAX_V1, V2_PREFIX, Header, parse_header
+from acebase_ipc.proxy_protocol import MAX_V1, V2_PREFIX, Header, parse_header
 from acebase_ipc.testing import MemoryRelay, http_head
 
 IPV4 = (IPv4Address("TCP", "192.0.2.1", 1111), IPv4Address("TCP", "192.0.2.2", 2222))

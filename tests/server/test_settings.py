@@ -54,6 +54,15 @@ def example_of(name: str) -> Any:
     return tomllib.loads(f"value = {BY_NAME[name].example}")["value"]
 
 
+def needed_by(name: str) -> list[str]:
+    """The options without which an option cannot be given."""
+    if name == "admin_token_file":
+        return ["admin"]
+    needed = ["cluster", "cluster_address", "cluster_secret_file"]
+    is_of_cluster = name.startswith("cluster") and name != "cluster_lease"
+    return [each for each in needed if each != name] if is_of_cluster else []
+
+
 # The file
 
 
@@ -82,8 +91,8 @@ max_connections = 10
 
 @pytest.mark.parametrize("name", [each.name for each in OPTIONS])
 def test_every_option_can_stand_in_a_file(file: Path, name: str) -> None:
-    needed = 'admin = ["9164"]\n' if name == "admin_token_file" else ""
-    file.write_text(f"{needed}{name} = {BY_NAME[name].example}\n")
+    lines = [f"{each} = {BY_NAME[each].example}\n" for each in (*needed_by(name), name)]
+    file.write_text("".join(lines))
 
     assert name in read(file).values
 
@@ -190,8 +199,10 @@ def test_every_option_can_be_a_variable(name: str) -> None:
     value = example_of(name)
     text = value[0] if isinstance(value, list) else str(value)
     environment = {f"ACEBASE_IPC_{name.upper()}": text}
-    if name == "admin_token_file":
-        environment["ACEBASE_IPC_ADMIN"] = "9164"
+    for each in needed_by(name):
+        needed = example_of(each)
+        one = needed[0] if isinstance(needed, list) else str(needed)
+        environment[f"ACEBASE_IPC_{each.upper()}"] = one
 
     given = read(environment=environment).values[name]
 

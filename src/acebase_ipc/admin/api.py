@@ -144,6 +144,8 @@ class API(Resource):
                 return Description(self._context)
             case ["status"]:
                 return self._get(self._status)
+            case ["cluster"]:
+                return self._get(self._cluster)
             case ["databases"]:
                 return self._get(self._databases)
             case ["databases", name]:
@@ -183,6 +185,11 @@ class API(Resource):
             return (yield from respond_in_steps(request, encode_in_steps(status, {})))
 
         return answer_with_census(self._context, request, make, "making the status")
+
+    def _cluster(self, request: Request) -> int:
+        shown = view.cluster(self._context.server.facts())
+        pieces = respond_in_steps(request, encode_in_steps(shown, {}))
+        return answer_in_steps(self._context, request, pieces, "showing the cluster")
 
     def _databases(self, request: Request) -> int:
         def make(census: RelayCensus) -> Pieces:

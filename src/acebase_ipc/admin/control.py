@@ -9,6 +9,48 @@ from twisted.internet.defer import Deferred
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterRelay:
+    """A relay of a cluster.
+
+    :ivar address: where the other relays reach it.
+    :ivar databases: how many it serves.
+    :ivar free: how many connections it has room for.
+    """
+
+    id: str
+    address: str
+    databases: int
+    free: int
+    draining: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterFacts:
+    """What a relay knows of its cluster.
+
+    :ivar id: its own id.
+    :ivar serving: whether its lease is valid.
+    :ivar lease_left: seconds; 0 if it is over.
+    :ivar store_answers: whether Redis has answered the last command.
+    :ivar store_lag: seconds that Redis has taken to answer; ``None`` before the first answer.
+    :ivar links: open connections of clients that are passed on to other relays.
+    :ivar links_total: how many there have been.
+    :ivar relays: all relays.
+    :ivar homes: the epoch of each database that it serves.
+    """
+
+    id: str
+    serving: bool
+    lease_left: float
+    store_answers: bool
+    store_lag: float | None
+    links: int
+    links_total: int
+    relays: tuple[ClusterRelay, ...]
+    homes: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """What a server knows of itself and its process.
 
@@ -28,6 +70,7 @@ class Facts:
     :ivar limits: every limit by its name.
     :ivar certificates: from and until when those of all ports are valid, in seconds since 1970, by
         the path of the file.
+    :ivar cluster: what it knows of its cluster; ``None`` if it is no member of one.
     """
 
     version: str
@@ -45,6 +88,7 @@ class Facts:
     resident: int | None
     limits: dict[str, float | None]
     certificates: dict[str, tuple[float, float]]
+    cluster: ClusterFacts | None
 
 
 class Server(Protocol):

@@ -170,6 +170,15 @@ PEER_LAG = _histogram(
 )
 LOOP_LAG = _histogram("event_loop_lag_seconds", "By how much the relay's event loop was late.")
 
+CLUSTER_RELAYS = _gauge("cluster_relays", "Relays of the cluster, this one too.")
+CLUSTER_SERVING = _gauge("cluster_serving", "1 while the relay's lease is valid, 0 else.")
+CLUSTER_STORE = _gauge("cluster_store_up", "1 if Redis has answered the last command, 0 else.")
+CLUSTER_LAG = _gauge("cluster_store_lag_seconds", "What Redis has taken for its last answer.")
+CLUSTER_HOMES = _gauge("cluster_homes", "Databases whose home the relay is.")
+CLUSTER_EPOCH = _gauge("cluster_epoch", "The highest epoch of these; it rises with each claim.")
+CLUSTER_LINKS = _gauge("cluster_links", "Clients' connections that are passed on to other relays.")
+CLUSTER_LINKS_OPENED = _counter("cluster_links_opened", "How many there have been.")
+
 METRICS: Final = tuple(
     each
     for value in tuple(vars().values())

@@ -186,12 +186,17 @@ class _Ear:
 
 
 def readiness(
-    is_listening: bool, is_draining: bool, lag: float, age: float | None
+    is_listening: bool,
+    is_draining: bool,
+    lag: float,
+    age: float | None,
+    has_lease: bool | None = None,
 ) -> dict[str, Any]:
     """Return whether a relay is ready for peers, and each check.
 
     :param lag: the event loop's highest lag of the last seconds.
     :param age: seconds since a canary message arrived; ``None`` if none has.
+    :param has_lease: whether a member of a cluster may serve; ``None`` if it is none.
     """
     checks: dict[str, Any] = {
         "listening": is_listening,
@@ -199,5 +204,7 @@ def readiness(
         "loop_lag": {"ok": lag < MAX_LAG, "seconds": lag},
         "canary": {"ok": age is not None and age <= MAX_CANARY_AGE, "seconds_ago": age},
     }
+    if has_lease is not None:
+        checks["lease"] = has_lease
     ready = all(each["ok"] if isinstance(each, dict) else each for each in checks.values())
     return {"ready": ready, "checks": checks}

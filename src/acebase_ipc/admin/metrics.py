@@ -22,7 +22,7 @@ import twisted
 from acebase_ipc.admin import families as f
 from acebase_ipc.admin.answers import Pieces, answer_with_census
 from acebase_ipc.admin.census import Figures, RelayCensus
-from acebase_ipc.admin.control import Facts
+from acebase_ipc.admin.control import ClusterFacts, Facts
 from acebase_ipc.admin.counts import MetricsObserver
 from acebase_ipc.admin.endpoint import Context, Endpoint
 from acebase_ipc.relay.events import OversizedMessage, SessionExpired
@@ -66,6 +66,8 @@ class RelayMetrics:
         valid = facts.certificates.items()
         yield f.CERTIFICATE_BEGIN.family(*(((path,), begin) for path, (begin, _) in valid))
         yield f.CERTIFICATE_END.family(*(((path,), end) for path, (_, end) in valid))
+        if facts.cluster is not None:
+            yield from _cluster(facts.cluster)
         yield f.DATABASES.family(((), len(census.databases)))
         yield from _by_database(census.labels)
         yield from self._memory(facts)
@@ -112,6 +114,17 @@ class RelayMetrics:
             (("expired",), dropped["expired"]),
             (("too_large",), events[OversizedMessage.__name__, ""]),
         )
+
+
+def _cluster(facts: ClusterFacts) -> Iterator[Family]:
+    yield f.CLUSTER_RELAYS.family(((), len(facts.relays)))
+    yield f.CLUSTER_SERVING.family(((), facts.serving))
+    yield f.CLUSTER_STORE.family(((), facts.store_answers))
+    yield f.CLUSTER_LAG.family(*() if facts.store_lag is None else [((), facts.store_lag)])
+    yield f.CLUSTER_HOMES.family(((), len(facts.homes)))
+    yield f.CLUSTER_EPOCH.family(((), max(facts.homes.values(), default=0)))
+    yield f.CLUSTER_LINKS.family(((), facts.links))
+    yield f.CLUSTER_LINKS_OPENED.family(((), facts.links_total))
 
 
 def _by_database(figures: dict[str, Figures]) -> Iterator[Family]:

@@ -77,7 +77,11 @@ class Readyz(Endpoint):
         """Return whether peers should be sent here, and why not."""
         context, facts = self.context, self.context.server.facts()
         answer = readiness(
-            facts.is_listening, facts.state != "serving", context.lag.recent, context.canary.age
+            facts.is_listening,
+            facts.state != "serving",
+            context.lag.recent,
+            context.canary.age,
+            None if facts.cluster is None else facts.cluster.serving,
         )
         status = HTTPStatus.OK if answer["ready"] else HTTPStatus.SERVICE_UNAVAILABLE
         return respond_json(request, status, answer)

@@ -81,6 +81,16 @@ def server(relay: Relay, facts: Facts, lag: LoopLag, census: RelayCensus) -> Obj
     }
 
 
+def cluster(facts: Facts) -> Object:
+    """Return what is known of the cluster."""
+    found = facts.cluster
+    if found is None:
+        return {"cluster": None}
+    homes = [{"database": name, "epoch": epoch} for name, epoch in sorted(found.homes.items())]
+    relays = [members(each) for each in found.relays]
+    return {"cluster": {**members(found), "relays": relays, "homes": homes}}
+
+
 def database(name: str, figures: Figures) -> Object:
     """Return a database in a list."""
     return {

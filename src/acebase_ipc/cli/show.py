@@ -73,6 +73,54 @@ def status_fields(status: dict[str, Any]) -> list[tuple[str, object]]:
 @click.command()
 @json_option
 @pass_admin
+def cluster(admin: Admin, as_json: bool) -> None:
+    """Show the cluster of relays, as this relay sees it.
+
+    \b
+    Example:
+      acebase-ipc cluster
+    """
+    answer = admin.get("cluster")
+    if as_json:
+        show_json(answer)
+        return
+    found = answer["cluster"]
+    if found is None:
+        show(Text("The relay is no member of a cluster."))
+        return
+    lag = found["store_lag"]
+    show(
+        fields(
+            ("this relay", found["id"]),
+            ("serving", "yes" if found["serving"] else "no: Redis does not answer"),
+            ("lease", f"{duration(found['lease_left'])} left"),
+            ("Redis", "no answer" if not found["store_answers"] else f"answers in {duration(lag)}"),
+            ("links", f"{found['links']:,} open, {found['links_total']:,} so far"),
+        ),
+        Text(""),
+        table(
+            ("RELAY", "ADDRESS", ">DATABASES", ">FREE", "DRAINING"),
+            (
+                (
+                    each["id"],
+                    each["address"],
+                    f"{each['databases']:,}",
+                    f"{each['free']:,}",
+                    "yes" if each["draining"] else "no",
+                )
+                for each in found["relays"]
+            ),
+        ),
+        Text(""),
+        table(
+            ("HOME OF", ">EPOCH"), ((each["database"], each["epoch"]) for each in found["homes"])
+        ),
+    )
+
+
+@click.command()
+@json_option
+@pass_admin
 def databases(admin: Admin, as_json: bool) -> None:
     """List the databases that have peers.
 
@@ -243,4 +291,4 @@ def _purpose(lock: dict[str, Any]) -> str:
     return "write" if lock["write"] else "read"
 
 
-COMMANDS = (status, databases, peers, locks)
+COMMANDS = (status, cluster, databases, peers, locks)

@@ -158,6 +158,8 @@ class Admission:
                     self._handshake(request, database, tokens)
                 if not free:
                     raise ConflictingId
+                if self._relay.gate is not None and not self._relay.gate(database):
+                    raise Overloaded("The database is not served now: try again")
                 self._relay.sessions.check_fence(handshake, newcomer, self._clock())
                 self._check_draining(handshake)
                 self._check_room(request.getClientAddress())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -29,6 +30,16 @@ PREFLIGHT_MAX_AGE = 600
 """Seconds for which a browser may remember that an origin is allowed."""
 
 
+class Passage(Protocol):
+    """Passes requests on to other relays."""
+
+    def takes(self, request: Request) -> bool:
+        """Return whether *request*, whose headers are complete, has to wait or is passed on.
+
+        If so, it is paused, and resumed if it is to be answered here.
+        """
+
+
 @dataclass(slots=True)
 class Context:
     """What all resources of one relay share.
@@ -38,6 +49,7 @@ class Context:
     :ivar proxies: the proxies that are trusted.
     :ivar upgrade: turns a request into the WebSocket of an admitted handshake.
     :ivar clock: monotonic seconds.
+    :ivar passage: passes requests on to the relays that serve their databases, in a cluster.
     :ivar pass_on: passes a message of a peer on to a successor, when there is one; fires with the
         status and the text of the answer.
     """
@@ -55,6 +67,7 @@ class Context:
     reactor: IReactorTime
     clock: Callable[[], float]
     warned_of_proxy: bool = field(default=False, init=False)
+    passage: Passage | None = field(default=None, init=False)
     pass_on: Callable[[str, str, bytes], Deferred[tuple[int, str]]] | None = field(
         default=None, init=False
     )

@@ -72,6 +72,7 @@ class RelayRequest(Request):
     _complete = False
     _answered = False
     _paused = False
+    _may_be_passed_on = False
     _expired: RequestRefused | None = None
 
     @property
@@ -105,7 +106,10 @@ class RelayRequest(Request):
         self._length = length
         try:
             self._check_room()
-            if length != 0:
+            passage = self.channel.site.context.passage
+            if passage is not None and passage.takes(self):
+                self._may_be_passed_on = True
+            elif length != 0:
                 self._admit(length)
         except RequestRefused as refusal:
             self._fail(refusal)
@@ -247,9 +251,21 @@ class RelayRequest(Request):
         self.channel.release(self._complete)
         if self._expired is not None:
             self._fail(self._expired)
+        elif self._may_be_passed_on:
+            self._is_answered_here()
         elif self._complete:
             self._process()
         return False
+
+    def _is_answered_here(self) -> None:
+        self._may_be_passed_on = False
+        try:
+            if self._length != 0:
+                self._admit(self._length)
+        except RequestRefused as refusal:
+            self._fail(refusal)
+        if self._complete and not (self._paused or self._discards):
+            self._process()
 
     def abort(self) -> None:
         """End the connection at once."""

@@ -67,13 +67,19 @@ class Adoption:
         self._window = Window(0)
 
     def restore(self, state: RelayState, sessions: Sessions, store: MessageStore) -> None:
-        """Restore all of *state*."""
+        """Restore all of *state*, in the place of the other relay."""
         recovery = self._recovery
-        self._window = sessions.window
         sessions.epoch = state.epoch
         recovery.own.go_on(state.own_prefix, state.own_number)
         recovery.sessions.next_id = state.own_lock
-        recovery.sessions.answered = state.locks_answered
+        self.add(state, sessions, store)
+
+    def add(self, state: RelayState, sessions: Sessions, store: MessageStore) -> None:
+        """Restore the databases of *state*, beside those that are there."""
+        recovery = self._recovery
+        self._window = sessions.window
+        recovery.sessions.next_id = max(recovery.sessions.next_id, state.own_lock)
+        recovery.sessions.answered += state.locks_answered
         recovery.lock_waits.adopt(state.lock_waits)
         recovery.answer_times.adopt(state.answer_times)
         self._registry.departed.adopt(state.departed)

@@ -198,6 +198,11 @@ class Histories:
         if history is not None and history.feeds:
             self._ask(peer, list(history.feeds.values()))
 
+    @property
+    def databases(self) -> set[str]:
+        """The names of the databases whose changes are kept."""
+        return set(self._histories)
+
     def interrupted(self, peer: Peer) -> None:
         """Note that something that *peer* has sent may be lost."""
         if is_writer(peer):

@@ -151,6 +151,11 @@ class Quiesce:
         for database in waiting:
             self._delivery.release(database, BEGINNINGS)
 
+    def discard(self, name: str) -> None:
+        """Forget a database, which is no more."""
+        for database in [each for each in self._waiting if each.name == name]:
+            del self._waiting[database]
+
     def clear(self) -> None:
         """Forget the databases, which are no more."""
         self._waiting.clear()

@@ -80,6 +80,11 @@ class Registry:
         """Keep *database*, which has no peers, until then, in monotonic seconds."""
         self._left[database.name] = database, until
 
+    def discard(self, name: str) -> None:
+        """Forget a database with its peers."""
+        self.databases.pop(name, None)
+        self._left.pop(name, None)
+
     def clear(self) -> None:
         """Forget all databases."""
         self.databases.clear()
@@ -130,17 +135,17 @@ class Registry:
         :raises NotFound: if no database has.
         :raises AmbiguousPeer: if several have.
         """
-        peer_id = encode_id(client_id)
-        found = [
-            each.name
-            for each in self.databases.values()
-            if peer_id in each.peers and may_open(each.name)
-        ]
+        found = [each for each in self.databases_of(client_id) if may_open(each)]
         if not found:
             raise NotFound("No database has a peer of this id")
         if len(found) > 1:
             raise AmbiguousPeer
         return found[0]
+
+    def databases_of(self, client_id: str) -> list[str]:
+        """Return the names of the databases that have a peer of this id."""
+        peer_id = encode_id(client_id)
+        return [each.name for each in self.databases.values() if peer_id in each.peers]
 
     def clients(self, database: str) -> list[ConnectedPeer]:
         """Return the peers of that database, in the order in which they joined.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from acebase_ipc.relay.adoption import Adoption
 from acebase_ipc.relay.connection import Connection
 from acebase_ipc.relay.delivery import Delivery
+from acebase_ipc.relay.errors import Overloaded
 from acebase_ipc.relay.events import (
     DropReason,
     MessageDropped,
@@ -69,6 +70,7 @@ class Relay:
     :ivar answer_times: how long they have waited for other answers of the master.
     :ivar lock_sessions: grants and releases locks in the place of masters.
     :ivar work: counts the work that broadcasts cause.
+    :ivar gate: tells whether messages for a database are accepted at this moment; ``None``: always.
     """
 
     def __init__(
@@ -147,12 +149,26 @@ class Relay:
         )
 
         self._resumption = Resumption(self.router, self.delivery, call_later)
+        self.gate: Callable[[str], bool] | None = None
 
     def receiver(self, peer: Peer) -> Callable[[list[bytes]], int]:
         """Return what receives the texts from the WebSocket of *peer*: see `Router.receive`."""
         if peer.numbering is None:
-            return partial(self.router.receive, peer)
-        return partial(self._resumption.receive, peer)
+            receive = partial(self.router.receive, peer)
+        else:
+            receive = partial(self._resumption.receive, peer)
+        return receive if self.gate is None else self._gated(peer.database.name, receive)
+
+    def _gated(
+        self, database: str, receive: Callable[[list[bytes]], int]
+    ) -> Callable[[list[bytes]], int]:
+        """Return what drops the texts that come while *database* is not served."""
+
+        def receive_or_drop(texts: list[bytes]) -> int:
+            is_open = self.gate is None or self.gate(database)
+            return receive(texts) if is_open else len(texts)
+
+        return receive_or_drop
 
     def post(self, peer: Peer, message: bytes, now: float) -> None:
         """Relay a message, valid UTF-8 of any size, that *peer* has posted.
@@ -160,7 +176,10 @@ class Relay:
         :param now: monotonic seconds.
         :raises MessageRefused: for a malformed ``to:``, or, in a resumable session, without a valid
             number.
+        :raises Overloaded: while its database is not served.
         """
+        if self.gate is not None and not self.gate(peer.database.name):
+            raise Overloaded("The database is not served now: try again")
         post = self.router.post if peer.numbering is None else self._resumption.post
         post(peer, message, now)
 
@@ -227,6 +246,35 @@ class Relay:
         self.store.clear()
         self.histories.clear()
 
+    def connections(self, names: Iterable[str]) -> list[Connection]:
+        """Return the connections of the peers of these databases."""
+        databases = [self.registry.databases.get(each) for each in names]
+        peers = [peer for each in databases if each is not None for peer in each.peers.values()]
+        return [each.connection for each in peers if each.connection is not None]
+
+    def suspend(self, code: int, reason: str, names: Iterable[str] | None = None) -> None:
+        """Close the connections of these databases, by default of all; sessions may go on.
+
+        What a client sends before it has closed its connection, too, is received.
+        """
+        chosen = tuple(self.registry.databases) if names is None else names
+        for connection in self.connections(chosen):
+            connection.suspend(code, reason)
+
+    def forget(self, name: str, code: int, reason: str) -> None:
+        """Forget a database, which another relay may serve, and close its connections."""
+        database = self.registry.databases.get(name)
+        peers = () if database is None else tuple(database.peers.values())
+        for peer in peers:
+            connection = peer.connection
+            self.store.forget(name, peer.id)
+            self.sessions.drop(peer)
+            if connection is not None:
+                connection.close(code, reason)
+        self.histories.interrupt(name)
+        self.registry.discard(name)
+        self.quiesce.discard(name)
+
     def export(self, now: float) -> RelayState:
         """Return all that another relay has to know to go on in the place of this one.
 
@@ -249,7 +297,23 @@ class Relay:
         :param now: monotonic seconds.
         :param connections: the connections that live on, by database and client id.
         """
-        adoption = Adoption(
+        self._adoption(now, connections).restore(state, self.sessions, self.store)
+
+    def add(self, state: RelayState, now: float) -> None:
+        """Go on where another relay has ended to serve the databases of *state*.
+
+        They are unknown here, and none of their peers is connected.
+
+        :param now: monotonic seconds.
+        """
+        self._adoption(now, {}).add(state, self.sessions, self.store)
+        for each in state.databases:
+            database = self.registry.databases.get(each.name)
+            if database is not None and database.ledger is not None:
+                database.ledger.asks_who = True
+
+    def _adoption(self, now: float, connections: Mapping[tuple[str, str], Connection]) -> Adoption:
+        return Adoption(
             self.registry,
             self.delivery,
             self._recovery,
@@ -260,7 +324,6 @@ class Relay:
             now,
             connections,
         )
-        adoption.restore(state, self.sessions, self.store)
 
     def resume(self) -> None:
         """Go on after :meth:`adopt`: withhold nothing, and find out which masters are the same."""

@@ -365,6 +365,7 @@ class Sessions:
         peer.drop_messages()
         peer.database.awaiting_master.clear()
         peer.state = SessionState.GONE
+        self._expiries.pop(peer, None)
         self._delivery.forget(peer)
 
     def clear(self) -> None:

@@ -201,6 +201,7 @@ class Control:
             resident=resident_memory(),
             limits=self._limits,
             certificates=self._certificates(),
+            cluster=None if parts.cluster is None else parts.cluster.facts(),
         )
 
     def kick(self, database: str, client_id: str, end_process: bool) -> bool:
@@ -214,6 +215,8 @@ class Control:
     def drain(self, draining: bool) -> None:
         """Refuse new peers with 503 from now on, or accept them again."""
         self._parts.admission.is_draining = draining
+        if self._parts.cluster is not None:
+            self._parts.cluster.drain(draining)
 
     def reload(self) -> bool:
         """Read the configuration again; returns whether it could be used."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -25,10 +26,14 @@ from acebase_ipc.relay.events import Observer
 from acebase_ipc.relay.relay import Relay
 from acebase_ipc.relay.work import Work
 from acebase_ipc.rotation import Rotation
+from acebase_ipc.server.cluster_journal import ClusterJournal
 from acebase_ipc.server.config import AceBaseIPCServerConfig
 from acebase_ipc.server.journal import FileJournal
 from acebase_ipc.server.state_file import StateFile
 from acebase_ipc.websocket.connections import PeerConnections
+
+if TYPE_CHECKING:
+    from acebase_ipc.server.cluster import Cluster
 
 CLOSE_GOING_AWAY = 1001
 
@@ -49,6 +54,7 @@ class Parts:
     uploads: UploadAdmission
     connections: PeerConnections
     site: RelaySite
+    cluster: Cluster | None
 
     @property
     def root(self) -> IResource:
@@ -121,6 +127,7 @@ class Parts:
             self.connections.sweep,
             lambda: self.site.sweep(now),
             self.site.context.streams.tick,
+            *(() if self.cluster is None else (self.cluster.tick,)),
         ):
             try:
                 task()
@@ -177,6 +184,9 @@ def compose(
     journal = None if config.state_dir is None else FileJournal(config.state_dir, clock)
     state_file = None if config.state_dir is None else StateFile(config.state_dir, wall)
     rotation = Rotation(reactor, Work())
+    shared = None
+    if config.cluster is not None:
+        shared = ClusterJournal(partial(reactor.callLater, 0), clock)
     relay = Relay(
         clock,
         limits,
@@ -184,7 +194,7 @@ def compose(
         config.introductions,
         config.lock_recovery,
         config.lock_sessions,
-        journal,
+        shared if config.lock_recovery and shared is not None else journal,
         rotation.work,
         rotation.do,
         reactor.callLater,
@@ -213,6 +223,13 @@ def compose(
         clock=clock,
     )
     site = RelaySite(context, limits, observer, connections.count)
+    cluster = None
+    if shared is not None:
+        from acebase_ipc.server.cluster import Cluster  # loads what nobody else needs
+
+        cluster = Cluster(
+            config, relay, site, admission, connections.count, shared, observer, reactor, clock
+        )
     relay.memory.register("uploads", lambda: uploads.reserved)
     relay.memory.register("http", lambda: site.memory)
     relay.memory.register("history", lambda: context.streams.memory)
@@ -227,4 +244,5 @@ def compose(
         uploads,
         connections,
         site,
+        cluster,
     )

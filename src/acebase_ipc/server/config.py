@@ -7,6 +7,9 @@ import stat
 from dataclasses import InitVar, dataclass, field, replace
 from typing import Final
 
+from acebase_ipc.cluster.leases import DEFAULT_LEASE
+from acebase_ipc.cluster.redis_url import parse_redis_url
+from acebase_ipc.cluster.settings import check_lease, split_address
 from acebase_ipc.errors import ConfigError
 from acebase_ipc.http.proxies import UNIX
 from acebase_ipc.http.tokens import Rule, read_token_file
@@ -116,6 +119,16 @@ class AceBaseIPCServerConfig:
     :param admin_token_file: a file with tokens for the admin endpoint, needed over TCP then; as
         *token_file*.
     :param admin_bodies: show the bodies of messages to those who watch them.
+    :param cluster: the URL of a Redis, by which several relays act as one: ``redis://``,
+        ``rediss://`` or ``unix://``. It needs *cluster_address* and *cluster_secret_file*, and
+        takes no *state_dir*.
+    :param cluster_address: where the other relays reach this one, as ``host:port``; it listens
+        there.
+    :param cluster_secret_file: a file with a secret that the relays of the cluster share.
+    :param cluster_certificate: a PEM file with a key and a certificate that they share, for TLS
+        between them; default: no TLS.
+    :param cluster_lease: the seconds after which the databases of a relay that was killed are
+        served by another one.
     :param limits: all other bounds.
     :raises ConfigError: for a value that cannot be used.
 
@@ -141,6 +154,11 @@ class AceBaseIPCServerConfig:
     admin: tuple[str, ...] = field(default=(), repr=False)  # may hold a passphrase
     admin_token_file: str | None = None
     admin_bodies: bool = False
+    cluster: str | None = field(default=None, repr=False)  # may hold a password
+    cluster_address: str | None = None
+    cluster_secret_file: str | None = None
+    cluster_certificate: str | None = None
+    cluster_lease: float = DEFAULT_LEASE
     limits: Limits = field(default_factory=Limits)
     parsed_admin: tuple[ParsedEndpoint, ...] = field(init=False, repr=False, compare=False)
     parsed_endpoints: tuple[ParsedEndpoint, ...] = field(init=False, repr=False, compare=False)
@@ -149,6 +167,7 @@ class AceBaseIPCServerConfig:
     def __post_init__(self, max_payload: int | None) -> None:
         self._check_types()
         self._clean_access()
+        self._clean_cluster()
         self._set("limits", self._merge(max_payload))
         self._set("parsed_endpoints", tuple(map(parse_endpoint, self.descriptions)))
         self._check_proxies()
@@ -212,6 +231,30 @@ class AceBaseIPCServerConfig:
         self._set("allow_hosts", tuple(map(clean_host, self.allow_hosts)))
         self._set("trust_proxy", tuple(map(clean_network, self.trust_proxy)))
 
+    def _clean_cluster(self) -> None:
+        names = ("cluster_address", "cluster_secret_file", "cluster_certificate")
+        if self.cluster is None:
+            for name in names:
+                if getattr(self, name) is not None:
+                    option = "--" + name.replace("_", "-")
+                    raise ConfigError(f"{name} ({option}) needs cluster (--cluster)")
+            return
+        parse_redis_url(self.cluster)
+        if self.cluster_address is None or self.cluster_secret_file is None:
+            raise ConfigError(
+                "cluster (--cluster) needs cluster_address (--cluster-address) and"
+                " cluster_secret_file (--cluster-secret-file)"
+            )
+        if self.state_dir is not None:
+            raise ConfigError(
+                "cluster (--cluster) takes no state_dir (--state-dir): another relay goes on"
+            )
+        split_address(self.cluster_address)
+        check_lease(self.cluster_lease)
+        self._set("cluster_secret_file", os.path.abspath(self.cluster_secret_file))
+        if self.cluster_certificate is not None:
+            self._set("cluster_certificate", os.path.abspath(self.cluster_certificate))
+
     def _check_proxies(self) -> None:
         """Refuse an endpoint for proxies that would refuse every connection."""
         for each in self.parsed_endpoints:
@@ -256,9 +299,13 @@ class AceBaseIPCServerConfig:
     @property
     def secret_files(self) -> tuple[str, ...]:
         """The files that only the relay should be able to read."""
-        token_files = (each for each in (self.token_file, self.admin_token_file) if each)
+        files = (
+            *(self.token_file, self.admin_token_file),
+            *(self.cluster_secret_file, self.cluster_certificate),
+        )
+        given = (each for each in files if each)
         endpoints = (*self.parsed_endpoints, *self.parsed_admin)
-        return (*token_files, *(path for each in endpoints for path in each.secret_files))
+        return (*given, *(path for each in endpoints for path in each.secret_files))
 
     @property
     def reloaded_files(self) -> tuple[str, ...]:

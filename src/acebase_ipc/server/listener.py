@@ -24,6 +24,7 @@ from twisted.python.failure import Failure
 
 from acebase_ipc.addresses import format_address, is_loopback
 from acebase_ipc.errors import ConfigError
+from acebase_ipc.proxy_protocol import ProxiedEndpoint
 from acebase_ipc.relay.events import Observer, Refused
 from acebase_ipc.server.certificates import RENEWABLE, Certificate, listen_with, with_tls
 from acebase_ipc.server.endpoints import ParsedEndpoint
@@ -37,7 +38,6 @@ from acebase_ipc.server.handover.sockets import (
     place_of,
 )
 from acebase_ipc.server.inherited import InheritedEndpoint
-from acebase_ipc.server.proxy_protocol import ProxiedEndpoint
 from acebase_ipc.server.unix_socket import AdoptedEndpoint, LockedUnixEndpoint, UnixPort
 
 ACCEPTS: Final = 32

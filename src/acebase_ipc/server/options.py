@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
+from acebase_ipc.cluster.leases import DEFAULT_LEASE
+from acebase_ipc.cluster.redis_url import parse_redis_url
+from acebase_ipc.cluster.settings import check_lease, split_address
 from acebase_ipc.protocol.dialect import Dialect
 from acebase_ipc.relay.limits import Limit, Limits, describe_limits, format_size
 from acebase_ipc.server.access import (
@@ -37,6 +40,7 @@ class Group(Enum):
     ACEBASE = "AceBase"
     LOG = "Log"
     PROCESS = "Process"
+    CLUSTER = "Cluster"
     LIMITS = "Limits"
 
 
@@ -324,6 +328,47 @@ OPTIONS: Final[tuple[Option, ...]] = (
         metavar="SOCKET",
         help="Take over all connections of the relay with the same option, if one is running.",
         example='"/run/acebase-ipc/successor.sock"',
+    ),
+    Option(
+        name="cluster",
+        kind=Kind.TEXT,
+        group=Group.CLUSTER,
+        metavar="URL",
+        help="Act as one with the other relays that use this Redis.",
+        example='"redis://192.0.2.1:6379"',
+        check=parse_redis_url,
+    ),
+    Option(
+        name="cluster_address",
+        kind=Kind.TEXT,
+        group=Group.CLUSTER,
+        metavar="HOST:PORT",
+        help="Listen here for the other relays, which reach this one at this address.",
+        example='"192.0.2.10:9165"',
+        check=split_address,
+    ),
+    Option(
+        name="cluster_secret_file",
+        kind=Kind.PATH,
+        group=Group.CLUSTER,
+        help="Read the secret that the relays share from this file.",
+        example='"/etc/acebase-ipc/cluster-secret"',
+    ),
+    Option(
+        name="cluster_certificate",
+        kind=Kind.PATH,
+        group=Group.CLUSTER,
+        help="Use TLS between the relays, with the key and the certificate in this PEM file.",
+        example='"/etc/acebase-ipc/cluster.pem"',
+    ),
+    Option(
+        name="cluster_lease",
+        kind=Kind.SECONDS,
+        group=Group.CLUSTER,
+        help="Let another relay serve the databases of a relay that was killed after so long.",
+        example=f"{DEFAULT_LEASE:g}",
+        default=f"{DEFAULT_LEASE:g}",
+        check=check_lease,
     ),
     *(
         _limit_option(name, limit, getattr(Limits(), name))

@@ -288,6 +288,8 @@ class AceBaseIPCServer(Service):
             opening = [each.open(self._parts.site) for each in self.listeners]
             if self._admin is not None:
                 opening += self._admin.open()
+            if self._parts.cluster is not None:
+                opening.append(self._parts.cluster.open())
             await gatherResults(opening, consumeErrors=True)
         except FirstError as first:
             error = first.subFailure.value
@@ -374,9 +376,13 @@ class AceBaseIPCServer(Service):
 
     async def _close(self, stop: QuietStop) -> None:
         """Close everything that is open; what does not close in time is aborted."""
+        if self._parts.cluster is not None:
+            await _attempt(self._parts.cluster.move_away())
         await _attempt(stop.wait_quiet())
         stop.prepare()
         self._ticking.stop()
+        if self._parts.cluster is not None:
+            await _attempt(self._parts.cluster.leave())
         if stop.is_saved:
             await _attempt(self._close_ports())
             # Who was accepted before is still admitted: a refusal would end its process.
@@ -402,6 +408,8 @@ class AceBaseIPCServer(Service):
         ports = [each.close() for each in self.listeners]
         if self._admin is not None:
             ports += self._admin.close()
+        if self._parts.cluster is not None:
+            ports.append(self._parts.cluster.close())
         closing = gatherResults(ports, consumeErrors=True)
         closing.addTimeout(SHUTDOWN_TIMEOUT, self._reactor)
         try:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from typing import Any, Final
 
+from acebase_ipc.cluster.redis_url import parse_redis_url
 from acebase_ipc.errors import ConfigError
 from acebase_ipc.protocol.dialect import Dialect
 from acebase_ipc.relay.limits import Limits
@@ -104,7 +105,9 @@ class Sources:
 
 def _holds_secret(values: Mapping[str, Any]) -> bool:
     endpoints = (*values.get("port", ()), *values.get("admin", ()))
-    return "token" in values or any(redact(each) != each for each in endpoints)
+    url = values.get("cluster")
+    has_password = url is not None and parse_redis_url(url).password is not None
+    return "token" in values or has_password or any(redact(each) != each for each in endpoints)
 
 
 def find_sources(arguments: Mapping[str, Any], environment: Mapping[str, str]) -> Sources:

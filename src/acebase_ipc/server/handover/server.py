@@ -34,9 +34,15 @@ class ReplaceableServer(AceBaseIPCServer):
         """Return the sockets that it listens on, for a successor.
 
         :raises ConfigError: if an endpoint has none of its own.
+        :raises HandOverError: if it is a member of a cluster.
         """
+        self._check_alone()
         sockets = map(Listener.listening_socket, self._all_listeners)
         return [each for each in sockets if each is not None]
+
+    def _check_alone(self) -> None:
+        if self._parts.cluster is not None:
+            raise HandOverError("a relay of a cluster is restarted: the others go on meanwhile")
 
     @property
     def journal_lock(self) -> int | None:
@@ -105,7 +111,9 @@ class ReplaceableServer(AceBaseIPCServer):
         """Listen, but accept nothing yet; returns what receives the connections of a predecessor.
 
         :raises CannotListenError: if a port cannot be opened.
+        :raises HandOverError: if it is a member of a cluster.
         """
+        self._check_alone()
         self.privilegedStartService()
         decode(encode(self._parts.relay.export(self._clock())))  # the first time takes longest
         return Arrival(self._parts, self._history)

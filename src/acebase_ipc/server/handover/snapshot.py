@@ -16,10 +16,10 @@ from twisted.logger import Logger
 from acebase_ipc.admin.history import History
 from acebase_ipc.admin.past_events import Plain, noted_of, plain
 from acebase_ipc.http.relay_channel import RelayChannel
+from acebase_ipc.proxy_protocol import ProxiedProtocol
 from acebase_ipc.relay.connection import Connection
 from acebase_ipc.server.composition import Parts
 from acebase_ipc.server.listener import Listener
-from acebase_ipc.server.proxy_protocol import ProxiedProtocol
 from acebase_ipc.server.state_codec import decode
 from acebase_ipc.websocket import _autobahn
 from acebase_ipc.websocket.connection import watch_network

@@ -124,6 +124,26 @@ def _addresses(family: int, data: bytes) -> tuple[IAddress | None, IAddress | No
     return None, None
 
 
+def render_header(source: IAddress | None, destination: IAddress | None) -> bytes:
+    """Return a header of version 2 that tells a client's address, if that is an IP address.
+
+    :param destination: the address that the client has connected to; if it is of the other family,
+        the header tells none.
+    """
+    addresses = b""
+    family = 0
+    for kind, code, parse in ((IPv4Address, 0x11, IPv4), (IPv6Address, 0x21, IPv6)):
+        if isinstance(source, kind):
+            packed = parse(source.host).packed
+            to, port = bytes(len(packed)), 0
+            if isinstance(destination, kind):
+                to, port = parse(destination.host).packed, destination.port
+            family = code
+            addresses = packed + to + struct.pack("!2H", source.port, port)
+    command = 0x21 if family else 0x20
+    return _V2_HEAD.pack(V2_PREFIX, command, family, len(addresses)) + addresses
+
+
 class ProxiedProtocol(ProtocolWrapper):
     """Reads a PROXY header, then passes data on; has the addresses of the header.
 

@@ -375,6 +375,13 @@ LINES = {
         "Make room on the disk of ``--state-dir``, or give the relay the right to write there. If"
         " writes hang, restart the master."
     ),
+    "the events of the relay before this one are not known: {path}: {reason}": (
+        "Nothing was lost but what ``acebase-ipc events`` and the status page show of the past."
+        " If it comes again, check the disk of ``--state-dir``."
+    ),
+    "the events cannot be saved in {path}: {reason}": (
+        "Make room on the disk of ``--state-dir``. The next relay shows no events of this one."
+    ),
     "cannot read {path}: {reason}": (
         "Give the relay the right to read the file. If writes hang, restart the master."
     ),

@@ -15,6 +15,7 @@ from tests.acebase.cluster import UNLUCKY_PORT, Address, Cluster, Peer, PeerDied
 from tests.acebase.link import Link
 from tests.activation import ActivatedRelay, listening_socket
 from tests.certificates import Certificate
+from tests.ports import free_port
 
 WORKERS = 4
 PROGRESS = 3
@@ -121,8 +122,7 @@ class Forwarded(Alone):
 
 def _free_port() -> int:
     while True:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port: int = listener.getsockname()[1]
+        port = free_port()
         if not UNLUCKY_PORT.search(str(port)):
             return port
 

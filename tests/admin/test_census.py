@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from twisted.python.failure import Failure
 
-from acebase_ipc.admin.census import PEERS, SHARE, LatestCensus, RelayCensus
+from acebase_ipc.admin.census import MAX_AGE, PEERS, SHARE, LatestCensus, RelayCensus
 from acebase_ipc.admin.turns import Turns
 from acebase_ipc.relay.traffic import MAX_NAMED, OTHER, DepartedTraffic, Traffic
 from acebase_ipc.relay.work import Work
@@ -274,6 +274,19 @@ def test_a_census_that_took_long_is_used_for_a_while(monkeypatch: pytest.MonkeyP
     shared.reactor.settle()
     assert second != first
     assert shared.begun == 2
+
+
+def test_a_census_that_took_very_long_is_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shared = Shared(monkeypatch)
+    shared.seconds = 1.0
+    first = shared.get()
+    shared.reactor.settle()
+    shared.reactor.pass_time(MAX_AGE - 0.01)
+    assert shared.get() == first
+    shared.reactor.pass_time(0.02)
+    assert shared.latest.is_due
 
 
 def test_a_census_that_fails_is_an_error_for_all_that_wait(

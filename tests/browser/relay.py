@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tests.integration.relay_process import Twistd, endpoint
+from tests.ports import free_port
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +28,11 @@ class Ports:
 
 
 def free_ports() -> Ports:
-    """Return two ports that nobody listens on."""
-    with (
-        socket.create_server(("127.0.0.1", 0)) as one,
-        socket.create_server(("127.0.0.1", 0)) as other,
-    ):
-        return Ports(one.getsockname()[1], other.getsockname()[1])
+    """Return two ports that nobody uses."""
+    peers = admin = free_port()
+    while admin == peers:
+        admin = free_port()
+    return Ports(peers, admin)
 
 
 @contextmanager

@@ -31,6 +31,10 @@ DATABASES: Final = 128
 SHARE: Final = 50
 """A census is taken again after so many times the time that it took: it may use 2 % of the time."""
 
+MAX_AGE: Final = 5.0
+"""Seconds after which another one is taken even so: it may have taken long because other processes
+have used the processor."""
+
 CONNECTED: Final = "connected"
 
 STATES: Final = {
@@ -261,7 +265,7 @@ class LatestCensus:
             taken += ended - begun
             if not more:
                 self._latest = census
-                self._next = ended + SHARE * taken
+                self._next = ended + min(SHARE * taken, MAX_AGE)
                 self._fire(census)
             return more
 

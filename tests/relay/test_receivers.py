@@ -10,8 +10,10 @@ import pytest
 
 from acebase_ipc.protocol.dialect import Dialect
 from acebase_ipc.protocol.handshake import Resume
+from acebase_ipc.relay.events import EvictedForMemory
 from acebase_ipc.relay.peers import SessionState
-from tests.relay.core import DATABASE, Core, Process
+from acebase_ipc.relay.receivers import APART
+from tests.relay.core import DATABASE, WELCOME, Core, Process, bye
 
 ENVELOPE = '{"type":"notification","from":"sender"}'
 
@@ -152,3 +154,65 @@ def test_a_connection_that_was_full_is_not_kept() -> None:
     del full.connection, full._known_as
     gc.collect()
     assert known() is None
+
+
+def test_a_full_peer_that_is_evicted_meanwhile_takes_nothing_from_others() -> None:
+    core = Core(max_memory=1 << 20, max_backlog=1 << 30)
+    sender = core.join("sender")
+    slow = [core.join(f"slow{each}") for each in range(4)]
+    other = core.join("other")
+    for each in slow:
+        each.stops_reading()
+    core.hush()
+    count = 400
+    for _ in range(count):
+        sender.says(f"to:slow3;{'y' * 6000}")
+        sender.says("z" * 3000)
+    assert core.reported(EvictedForMemory)
+    assert [each for each in other.hears() if each[:4] == "msg:"] == ["msg:" + "z" * 3000] * count
+
+
+@pytest.mark.parametrize("kind", ["full", "numbered", "suspended"])
+def test_receivers_that_are_served_one_by_one_count_as_work(kind: str) -> None:
+    core = Core()
+    sender = core.join_acebase("sender")
+    count = 100
+    for each in range(count):
+        if kind == "numbered":
+            core.join(f"peer{each}", resume=Resume())
+        else:
+            process = core.join_acebase(f"peer{each}")
+            if kind == "full":
+                process.stops_reading()
+            else:
+                process.is_lost()
+    before = core.relay.work.units
+    sender.says(ENVELOPE)
+    assert core.relay.work.units - before >= APART * count
+
+
+def test_one_that_has_said_bye_is_not_introduced_to_newcomers_while_another_one_ends() -> None:
+    core = Core(in_steps=lambda step: None)
+    first, second = core.join_acebase("first"), core.join_acebase("second")
+    first.says(bye("first"))
+    core.relay.delivery.cut(second.peer)
+    core.hush()
+    core.join_acebase("third")
+    assert first.hears() == ["connect:third"]
+
+
+def test_a_session_that_ends_while_its_connection_is_replaced_is_not_resumed() -> None:
+    core = Core()
+    core.join_acebase("other")
+    former = core.join_acebase("worker")
+
+    def close(code: int, reason: str) -> None:
+        core.relay.delivery.end(former.peer, may_run=True)
+        core.wait(0)
+
+    former.connection.close = close  # type: ignore[method-assign]
+    again = core.join_acebase("worker")
+    assert former.peer.state is SessionState.GONE
+    assert again.peer is not former.peer
+    assert core.relay.registry.peer(DATABASE, "worker") is again.peer
+    assert again.hears()[0] == WELCOME

@@ -146,6 +146,21 @@ def test_each_write_counts_as_work(
     assert factory.work.units - before >= WRITE * COUNT
 
 
+def test_broadcasts_to_two_audiences_by_turns_are_each_collected_once(
+    factory: RecorderFactory, receivers: Receivers, clock: Clock
+) -> None:
+    others: Receivers = [connect(factory) for _ in range(COUNT)]
+    before = factory.work.units
+    for each in "abc":
+        broadcast(receivers, each)
+        broadcast(others, each.upper())
+    clock.advance(0)
+    assert [read(each) for each in receivers] == [["a", "b", "c"]] * COUNT
+    assert [read(each) for each in others] == [["A", "B", "C"]] * COUNT
+    assert len({id(each.transport.writes[0]) for each in receivers + others}) == 2
+    assert factory.work.units - before < 3 * WRITE * COUNT
+
+
 def test_idle_receivers_are_written_to_when_the_data_is_dealt_with(
     factory: RecorderFactory, receivers: Receivers
 ) -> None:

@@ -26,7 +26,6 @@ from acebase_ipc.relay.limits import KIB, Limits
 from acebase_ipc.relay.memory import MemoryBudget
 from acebase_ipc.relay.peers import BEGINNINGS, FILES, Database, Peer, SessionState
 from acebase_ipc.relay.queue import MessageQueue, memory_of
-from acebase_ipc.relay.receivers import PER_UNIT
 from acebase_ipc.relay.registry import Registry
 from acebase_ipc.relay.work import Work
 
@@ -103,9 +102,7 @@ class Delivery:
 
     def broadcast(self, sender: Peer, body: bytes) -> None:
         """Send *body* to all other peers of the *sender*'s database."""
-        database = sender.database
-        self.work.units += 1 + len(database.receivers) // PER_UNIT
-        database.receivers.broadcast(sender, body, self.keep)
+        self.work.units += sender.database.receivers.broadcast(sender, body, self.keep)
 
     def tell(
         self,
@@ -119,8 +116,7 @@ class Delivery:
         :param but: is not sent it.
         :param dialect: of those that are sent it; ``None``: all.
         """
-        self.work.units += len(database.receivers) // PER_UNIT
-        database.receivers.tell(message, self.keep, but, dialect)
+        self.work.units += database.receivers.tell(message, self.keep, but, dialect)
 
     def keep(self, peer: Peer, message: Message, sender: Peer | None) -> None:
         """Queue *message* for *peer*, which cannot receive it now, if the limits allow it."""

@@ -56,11 +56,14 @@ class Introductions:
         if not self.enabled or not newcomer.is_introduced:
             return
         database, about_newcomer = newcomer.database, _introduction(newcomer)
-        others = [
-            each for each in database.peers.values() if each is not newcomer and each.is_introduced
+        acebase = [
+            each
+            for each in database.peers.values()
+            if each.dialect is ACEBASE and each is not newcomer
         ]
+        others = [each for each in acebase if not each.said_bye]
         self._delivery.work.units += len(database.peers)
-        if len(others) + 1 == database.receivers.count(ACEBASE):
+        if len(others) == len(acebase):
             self._delivery.tell(database, about_newcomer, but=newcomer, dialect=ACEBASE)
         else:  # some have broadcast bye
             for other in others:

@@ -18,6 +18,9 @@ from acebase_ipc.relay.connection import Connection
 PER_UNIT: Final = 32
 """Receivers of a message that count as a unit of work; their writes count besides."""
 
+APART: Final = 4
+"""Units of work of a receiver for which the message is queued or numbered."""
+
 
 class Receiver(Protocol):
     """A peer, as far as it matters here."""
@@ -80,8 +83,8 @@ class _Group(Generic[P]):
             return True
         return False
 
-    def send(self, message: Message, sender: P | None, keep: Keep[P]) -> None:
-        """Send *message* to each but *sender*."""
+    def send(self, message: Message, sender: P | None, keep: Keep[P]) -> int:
+        """Send *message* to each but *sender*; returns the units of work."""
         full = [each for each in self.connected if each.is_full]
         ready = self._ready
         if ready is None or full != self._full:
@@ -90,16 +93,24 @@ class _Group(Generic[P]):
         own = None if sender is None else sender.connection
         if ready:
             ready[0].send_each(message, ready, own if own in self.connected else None)
+        others = tuple(self.others)
         for connection in full:
-            if connection is not own:
-                keep(self.connected[connection], message, None)
-        for peer in tuple(self.others):
+            peer = self.connected.get(connection)  # what is kept may end the sessions of others
+            if peer is not None and connection is not own:
+                keep(peer, message, None)
+        for peer in others:
             if peer is sender:
                 continue
             if peer.connection is not None and not peer.connection.is_full:
                 peer.connection.send(message)
             else:
                 keep(peer, message, None)
+        return self.units
+
+    @property
+    def units(self) -> int:
+        """The units of work of a message to all."""
+        return len(self) // PER_UNIT + APART * (len(self._full) + len(self.others))
 
 
 class Receivers(Generic[P]):
@@ -117,6 +128,11 @@ class Receivers(Generic[P]):
     def _group(self, dialect: Dialect) -> _Group[P]:
         return self._acebase if dialect is ACEBASE else self._documented
 
+    @property
+    def units(self) -> int:
+        """The units of work of a message to all."""
+        return self._acebase.units + self._documented.units
+
     def add(self, peer: P) -> None:
         """Add *peer*, which has this connection and this dialect until it is removed."""
         self._group(peer.dialect).add(peer)
@@ -125,27 +141,29 @@ class Receivers(Generic[P]):
         """Remove *peer*, for good or before it is another; returns whether it was there."""
         return self._group(peer.dialect).remove(peer)
 
-    def count(self, dialect: Dialect) -> int:
-        """Return the number of peers of a *dialect*."""
-        return len(self._group(dialect))
-
-    def broadcast(self, sender: P, body: bytes, keep: Keep[P]) -> None:
+    def broadcast(self, sender: P, body: bytes, keep: Keep[P]) -> int:
         """Send *body* to each but *sender*, rendered once for each dialect.
 
         :param keep: queues it for those that cannot receive it now.
+        :returns: the units of work.
         """
+        units = 1
         if self._acebase:
-            self._acebase.send(Message(render(body, ACEBASE)), sender, keep)
+            units += self._acebase.send(Message(render(body, ACEBASE)), sender, keep)
         if self._documented:
-            self._documented.send(Message(render(body, DOCUMENTED)), sender, keep)
+            units += self._documented.send(Message(render(body, DOCUMENTED)), sender, keep)
+        return units
 
-    def tell(self, message: Message, keep: Keep[P], but: P | None, dialect: Dialect | None) -> None:
+    def tell(self, message: Message, keep: Keep[P], but: P | None, dialect: Dialect | None) -> int:
         """Send *message* to each.
 
         :param but: is not sent it.
         :param dialect: of those that are sent it; ``None``: all.
+        :returns: the units of work.
         """
+        units = 0
         if dialect is not DOCUMENTED:
-            self._acebase.send(message, but, keep)
+            units += self._acebase.send(message, but, keep)
         if dialect is not ACEBASE:
-            self._documented.send(message, but, keep)
+            units += self._documented.send(message, but, keep)
+        return units

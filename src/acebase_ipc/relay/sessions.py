@@ -50,7 +50,6 @@ from acebase_ipc.relay.limits import Limits
 from acebase_ipc.relay.numbering import Numbering, Window
 from acebase_ipc.relay.peers import FILES, Database, Peer, SessionState
 from acebase_ipc.relay.quiesce import Quiesce
-from acebase_ipc.relay.receivers import PER_UNIT
 from acebase_ipc.relay.recovery import LockRecovery
 from acebase_ipc.relay.registry import Registry, encode_id
 from acebase_ipc.relay.resumption import NumberedConnection
@@ -81,6 +80,7 @@ END = 32
 """Units of work that ending a session counts, beside telling the others."""
 
 _ENDED = frozenset({SessionState.ENDING, SessionState.RESTORED})
+_OVER = frozenset({SessionState.ENDING, SessionState.GONE})
 """The states of a session that ends when its peer is back."""
 
 
@@ -205,8 +205,10 @@ class Sessions:
         :param connected_at: milliseconds since 1970.
         """
         previous = self._registry.find(handshake.database, handshake.client_id)
-        if previous is not None and self._continues(previous, handshake):
-            self._take_connection(previous)
+        continues = previous is not None and self._continues(previous, handshake)
+        if previous is not None:
+            self._take_connection(previous)  # which may end its session: a close is written
+        if previous is not None and continues and previous.state not in _OVER:
             self._expiries.pop(previous, None)
             if handshake.resume is not None and previous.numbering is not None:
                 previous.numbering.resume(handshake.resume.last, previous.queue)
@@ -216,7 +218,6 @@ class Sessions:
             arrival = Arrival.RESTARTED if previous.is_master else Arrival.RESUMED
             return Admitted(previous, arrival)
         if previous is not None:
-            self._take_connection(previous)
             self.end({previous: None})
         peer = self._registry.add(handshake, connection, connected_at)
         if handshake.resume is not None and self._timeout > 0 and not peer.is_master:
@@ -503,7 +504,7 @@ class Sessions:
         units = 0
         some: dict[Peer, float | None] = {}
         for peer, may_run in ending.items():
-            units += END + len(peer.database.receivers) // PER_UNIT
+            units += END + peer.database.receivers.units
             some[peer] = now if may_run else None
             if units >= SLICE:
                 break

@@ -78,8 +78,13 @@ class SharedBatch:
     :ivar size: their bytes.
     """
 
-    def __init__(self, connections: Sequence[Sharing], work: Work) -> None:
+    def __init__(
+        self, connections: Sequence[Sharing], open_batches: dict[int, SharedBatch], work: Work
+    ) -> None:
+        """:param open_batches: those that are not flushed yet, by the identity of their sequence."""
         self.connections = connections
+        self._open_batches = open_batches
+        open_batches[id(connections)] = self
         self.frames: list[bytes] = []
         self.size = 0
         self.last_flush = connections[0].last_flush
@@ -113,20 +118,26 @@ class SharedBatch:
         return self.frames, self.size
 
     def flush(self) -> None:
-        """Write the messages to those that have not left."""
-        connections, self.connections = self.connections, ()
-        self._work.units += WRITE * len(connections)
+        """Write the messages to those that have not left, if that has not been done."""
         data, count = b"".join(self.frames), len(self.frames)
-        for each in connections:
+        for each in self._close():
             try:
                 each.write_shared(self, data, count)
             except Exception:
                 _abort(each)
         self.frames, self.size, self._others = [], 0, []  # it holds no connection any more
 
+    def _close(self) -> Sequence[Sharing]:
+        """Collect nothing more; returns the connections, of which some may have left."""
+        connections, self.connections = self.connections, ()
+        if connections:
+            del self._open_batches[id(connections)]
+            self._work.units += WRITE * max(self._known - len(self._others), 0)
+        return connections
+
     def abort(self) -> None:
         """End all connections, because of a defect."""
-        for each in self.connections:
+        for each in self._close():
             each.abort()
 
 
@@ -147,7 +158,7 @@ class WriteCoalescer:
         self._in_turn = False
         self._unflushed: list[Flushable] = []
         self._busy: list[Flushable] = []
-        self._shared: SharedBatch | None = None
+        self._shared: dict[int, SharedBatch] = {}
 
     def flush_soon(self, connection: Flushable) -> None:
         """Flush *connection* after the data that is being processed, or at the end of this turn."""
@@ -161,18 +172,18 @@ class WriteCoalescer:
     ) -> None:
         """Send *message* to each of these *connections*.
 
-        If this is the sequence of the last message, too, it is collected once for all.
+        As long as that is the same sequence, messages are collected once for all.
 
         :param but: one that is not sent it.
         """
-        shared = self._shared
-        if shared is None or shared.connections is not connections:
+        shared = self._shared.get(id(connections))
+        if shared is None:
             if len(connections) < FEW:
                 for each in connections:
                     if each is not but:
                         each.send(message)
                 return
-            shared = self._shared = SharedBatch(connections, self._work)
+            shared = SharedBatch(connections, self._shared, self._work)
             self.flush_soon(shared)
         shared.send(message, but)
         if shared.size >= BATCH:

@@ -164,7 +164,7 @@ def test_a_full_peer_that_is_evicted_meanwhile_takes_nothing_from_others() -> No
     for each in slow:
         each.stops_reading()
     core.hush()
-    count = 400
+    count = 150
     for _ in range(count):
         sender.says(f"to:slow3;{'y' * 6000}")
         sender.says("z" * 3000)

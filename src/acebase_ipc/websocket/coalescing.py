@@ -81,7 +81,7 @@ class SharedBatch:
     def __init__(
         self, connections: Sequence[Sharing], open_batches: dict[int, SharedBatch], work: Work
     ) -> None:
-        """:param open_batches: those that are not flushed yet, by the identity of their sequence."""
+        """:param open_batches: those that are not flushed, by the identity of their sequence."""
         self.connections = connections
         self._open_batches = open_batches
         open_batches[id(connections)] = self

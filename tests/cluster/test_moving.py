@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
 import pytest_twisted
 import treq
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from acebase_ipc import AceBaseIPCServer
 from acebase_ipc.relay.limits import Limits
 from tests.cluster.redis_server import RedisServer
-from tests.cluster.relays import Peer, cluster_of, peers, reactor, relays, within
+from tests.cluster.relays import Peer, cluster_of, peers, reactor, relays, until, within
 
 
 @pytest_twisted.async_yield_fixture
@@ -87,6 +89,42 @@ async def test_the_last_relay_has_nobody_to_give_to(redis: RedisServer, tmp_path
             await cluster_of(only).move_away()
             assert home_of("shop_data", [only]) is only
             await within(peer.client.ping())
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_relay_leaves_when_nothing_is_left_that_it_accepts(
+    redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with relays(redis, tmp_path, 1) as (only,):
+        peer = Peer(only.url, "shop_data")
+        async with peers(peer):
+            relay, left = only._parts.relay, list[int]()
+            leave = cluster_of(only).leave
+
+            def note_peers() -> Deferred[object]:
+                left.append(len(list(relay.registry.peers())))
+                return leave()
+
+            monkeypatch.setattr(cluster_of(only), "leave", note_peers)
+            await within(only.stop())
+            assert left == [0]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_relay_stays_the_home_of_a_database_that_refuses_a_worker(
+    redis: RedisServer, tmp_path: Path
+) -> None:
+    async with relays(redis, tmp_path, 1) as (only,):
+        peer = Peer(only.url, "shop_data")
+        async with peers(peer):
+            sessions, registry = only._parts.relay.sessions, only._parts.relay.registry
+            kicked = registry.find("shop_data", peer.client.id)
+            assert kicked is not None
+            sessions.kick(kicked, reactor.seconds(), end_process=True)
+        await until(lambda: "shop_data" not in registry.databases)
+        for _ in range(3):
+            cluster_of(only).tick()
+        assert home_of("shop_data", [only]) is only
 
 
 @pytest_twisted.ensureDeferred

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.internet.protocol import Protocol as BaseProtocol
+from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 
@@ -20,6 +21,8 @@ from acebase_ipc.cluster import handshake
 from acebase_ipc.cluster.handshake import HandshakeFailed, Ticket
 from acebase_ipc.cluster.links import MOVE_TIMEOUT, TIMEOUT, prepare
 from acebase_ipc.proxy_protocol import Header, parse_header
+
+log = Logger()
 
 
 class LinkedConnection(ProtocolWrapper):
@@ -132,7 +135,7 @@ class LinkServer(BaseProtocol):
         elif self._received:
             self._is_given = True
             self._deciding = mover.given(ticket.database)
-            self._deciding.addCallback(self._told_given)
+            self._deciding.addErrback(_log_failure).addCallback(self._told_given)
 
     def _told_given(self, is_home: bool) -> None:
         self.transport.write(handshake.ACCEPTED if is_home else handshake.REFUSED)
@@ -172,6 +175,11 @@ class LinkServer(BaseProtocol):
         self._stop_waiting()
         if self._has_state and not self._is_given and self._ticket is not None:
             self.factory.mover.not_given(self._ticket.database)
+
+
+def _log_failure(failure: Failure) -> bool:
+    log.failure("taking over a database failed", failure)
+    return False
 
 
 class Mover(Protocol):

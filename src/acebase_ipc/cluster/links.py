@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Callable
+from io import BytesIO
 from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred, TimeoutError
@@ -18,6 +20,8 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.internet.protocol import Protocol as BaseProtocol
 from twisted.internet.ssl import Certificate, PrivateCertificate
+from twisted.protocols.basic import FileSender
+from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -75,7 +79,7 @@ class Tls:
         return connection
 
 
-class Link(BaseProtocol):
+class Link(BaseProtocol, TimeoutMixin):
     """The end of a link at the relay that has the client.
 
     :ivar client: the client's transport, once both directions are passed on.
@@ -92,6 +96,7 @@ class Link(BaseProtocol):
         self._nonce = secrets.token_bytes(handshake.NONCE)
         self._received = bytearray()
         self._is_proved = False
+        self._is_lost = False
         self.verdict: Deferred[bytes] = Deferred(lambda _: self.transport.abortConnection())
         self.client: Any = None
         self.is_full = False
@@ -100,6 +105,8 @@ class Link(BaseProtocol):
         """Begin the handshake."""
         prepare(self.transport)
         self.transport.write(handshake.greet() + self._nonce)
+        if self._ticket.size:
+            self.setTimeout(self._links.timeout)
 
     def dataReceived(self, data: bytes) -> None:
         """Check what the other relay proves, wait for its verdict, then pass on what comes."""
@@ -121,7 +128,11 @@ class Link(BaseProtocol):
             del self._received[: handshake.ANSWER]
             self._is_proved = True
             ticket = handshake.render_ticket(self._secret, self._nonce, theirs, self._ticket)
-            self.transport.write(ticket + self._head)
+            if self._ticket.size:
+                self.transport.write(ticket)
+                self._send_state()
+            else:
+                self.transport.write(ticket + self._head)
         if self._received and not self._ticket.peer:
             verdict = bytes(self._received[:1])
             del self._received[:1]
@@ -129,15 +140,41 @@ class Link(BaseProtocol):
                 self._fail(LinkRefused("it does not serve the database"))
                 return
             self._head = b""
+            self.setTimeout(None)
             if not self._ticket.size:
                 self.transport.pauseProducing()  # until the client is there
             self.verdict.callback(verdict)
 
+    def _send_state(self) -> None:
+        """Send the state as fast as the other relay takes it, which counts as progress."""
+
+        def progress(chunk: bytes) -> bytes:
+            self.resetTimeout()
+            return chunk
+
+        sending = FileSender().beginFileTransfer(BytesIO(self._head), self.transport, progress)
+        sending.addErrback(lambda _: None)  # connectionLost() tells
+
     def given(self) -> Deferred[bytes]:
-        """Tell the other relay that the database is given to it; fires when it serves it."""
+        """Tell the other relay that the database is given to it; fires when it serves it.
+
+        Fails with :exc:`LinkFailed`, at once if the connection was lost meanwhile.
+        """
         self.verdict = Deferred(lambda _: self.transport.abortConnection())
-        self.transport.write(handshake.ACCEPTED)
+        if self._is_lost:
+            self.verdict.errback(LinkFailed("it has closed the connection"))
+        else:
+            self.setTimeout(self._links.timeout)
+            self.transport.write(handshake.ACCEPTED)
         return self.verdict
+
+    def callLater(self, period: float, func: Callable[[], object]) -> Any:
+        """Call a function later; TimeoutMixin asks for it."""
+        return self._links.reactor.callLater(period, func)
+
+    def timeoutConnection(self) -> None:
+        """Give up a relay that takes no more of a state, or does not answer."""
+        self._fail(LinkFailed("it does not answer"))
 
     def _fail(self, error: LinkFailed) -> None:
         if not self.verdict.called:
@@ -159,6 +196,8 @@ class Link(BaseProtocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """End the client's connection, too."""
+        self._is_lost = True
+        self.setTimeout(None)
         self._links.ended(self)
         if not self.verdict.called and self._ticket.peer and reason.check(ConnectionDone):
             self.verdict.callback(bytes(self._received))
@@ -239,9 +278,9 @@ class Links:
     def __init__(
         self, secret: bytes, reactor: Any, tls: Tls | None, timeout: float = TIMEOUT
     ) -> None:
-        self._timeout = timeout
+        self.timeout = timeout
         self._secret = secret
-        self._reactor = reactor
+        self.reactor = reactor
         self._tls = tls
         self._open: dict[Link, None] = {}
         self.total = 0
@@ -293,14 +332,14 @@ class Links:
             raise LinkFailed(f"the relay at {address} gives no answer") from None
 
     async def _ask(self, address: str, link: Link, timeout: float | None = None) -> bytes:
-        timeout = self._timeout if timeout is None else timeout
+        timeout = self.timeout if timeout is None else timeout
         factory = Factory.forProtocol(lambda: link)
         factory.noisy = False
         connecting = self._endpoint(address).connect(factory)
-        connecting.addTimeout(self._timeout, self._reactor)
+        connecting.addTimeout(self.timeout, self.reactor)
         try:
             await connecting
-            return await link.verdict.addTimeout(timeout, self._reactor)
+            return await link.verdict.addTimeout(timeout, self.reactor)
         except TimeoutError:
             raise LinkFailed(f"the relay at {address} does not answer") from None
         except Exception as error:
@@ -309,8 +348,8 @@ class Links:
 
     def _endpoint(self, address: str) -> IStreamClientEndpoint:
         host, _, port = address.rpartition(":")
-        plain = HostnameEndpoint(self._reactor, host.strip("[]"), int(port))
-        return plain if self._tls is None else wrapClientTLS(self._tls, plain, self._reactor)
+        plain = HostnameEndpoint(self.reactor, host.strip("[]"), int(port))
+        return plain if self._tls is None else wrapClientTLS(self._tls, plain, self.reactor)
 
     def begun(self, link: Link) -> None:
         """Note that *link* passes on something."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -438,12 +439,30 @@ class Node:
                 )
 
     async def take_back(self, database: str) -> bool:
-        """Be the home of *database* again, after :meth:`give`; returns whether it is."""
-        try:
-            await self.run(self.member.claim(database))
-        except StoreFailed:
-            return False
-        return self.member.epoch(database, self._clock()) is not None
+        """Be the home of *database* again, after :meth:`give`; returns whether it is.
+
+        The relay that it was given to may have ended: then that is possible within a lease.
+        """
+        return await self._become_home(database, is_awaiting_burial=True)
+
+    async def _become_home(self, database: str, is_awaiting_burial: bool) -> bool:
+        """Claim *database* until that has succeeded, for the time of a lease.
+
+        Somebody else may have served it if this relay was buried meanwhile.
+
+        :param is_awaiting_burial: whether to try again while another relay is the home.
+        """
+        relay, end = self.member.id, self._clock() + self.timing.lease
+        while True:
+            home = None
+            with suppress(StoreFailed):
+                home = (await self.run(self.member.claim(database))).home
+            if self.member.epoch(database, self._clock()) is not None:
+                return True
+            is_elsewhere = home is not None and home.relay != relay and not is_awaiting_burial
+            if self.member.id != relay or is_elsewhere or self._clock() >= end:
+                return False
+            await deferLater(self._reactor, self.timing.tick)
 
     def arrived(self, database: str, state: bytes) -> bool:
         """Note the state of a database that is about to be given to this relay.
@@ -458,10 +477,10 @@ class Node:
     async def given(self, database: str) -> bool:
         """Serve a database whose state has arrived; returns whether this relay does."""
         try:
-            is_home = await self.take_back(database)
+            is_home = await self._become_home(database, is_awaiting_burial=False)
         finally:
-            state = self._arriving.pop(database)
-        if is_home:
+            state = self._arriving.pop(database, None)
+        if is_home and state is not None:
             try:
                 self._surroundings.adopt(database, state)
             except Exception:

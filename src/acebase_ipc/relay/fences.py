@@ -101,6 +101,11 @@ class Fences:
             self._remove(key)
         raise Fenced
 
+    @property
+    def databases(self) -> set[str]:
+        """The databases in which ids are refused."""
+        return {database for database, _ in self._until}
+
     def __bool__(self) -> bool:
         return bool(self._until)
 

@@ -360,6 +360,11 @@ class Sessions:
         """Whether an id is refused."""
         return bool(self._fences)
 
+    @property
+    def fenced(self) -> set[str]:
+        """The databases in which an id is refused."""
+        return self._fences.databases
+
     def drop(self, peer: Peer) -> None:
         """Forget *peer*, whose session another relay goes on with."""
         peer.detach()

@@ -178,8 +178,9 @@ class Cluster:
 
     def tick(self) -> None:
         """Give up databases that nobody uses; to be called about once a second."""
-        registry = self._relay.registry
-        used = {each.name for each in registry.all_databases()} | self._relay.histories.databases
+        relay = self._relay
+        used = {each.name for each in relay.registry.all_databases()}
+        used |= relay.histories.databases | relay.sessions.fenced
         for each in self.node.tick(used.__contains__):
             self._journal.forget(each)
         self._move_what_is_left()

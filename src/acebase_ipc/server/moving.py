@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
@@ -55,11 +55,18 @@ class Moving:
         self._links = links
         self._reactor = reactor
         self._clock = clock
+        self._lock = DeferredLock()
 
     # To other relays
 
     async def move_all(self) -> None:
-        """Give all databases to other relays; those for which there is none stay."""
+        """Give all databases to other relays; those for which there is none stay.
+
+        Waits until an earlier call has ended.
+        """
+        await self._lock.run(lambda: Deferred.fromCoroutine(self._move_all()))
+
+    async def _move_all(self) -> None:
         names = {name for name in self._node.member.homes if self._node.choose(name) is not None}
         if not names:
             return
@@ -156,4 +163,8 @@ class Moving:
 
     def adopt(self, database: str, state: bytes) -> None:
         """Go on with a database where another relay has ended."""
-        self._relay.add(part_of(decode(state), database), self._clock())
+        try:
+            self._relay.add(part_of(decode(state), database), self._clock())
+        except Exception:
+            self._relay.forget(database, CLOSE_MOVED, "the state of the database cannot be used")
+            raise

@@ -381,8 +381,6 @@ class AceBaseIPCServer(Service):
         await _attempt(stop.wait_quiet())
         stop.prepare()
         self._ticking.stop()
-        if self._parts.cluster is not None:
-            await _attempt(self._parts.cluster.leave())
         if stop.is_saved:
             await _attempt(self._close_ports())
             # Who was accepted before is still admitted: a refusal would end its process.
@@ -398,6 +396,9 @@ class AceBaseIPCServer(Service):
             # Only now, as a connection may have been accepted until its port is closed.
             await _attempt(self._parts.site.close(SHUTDOWN_TIMEOUT))
             await _attempt(peers)
+        if self._parts.cluster is not None:
+            # Only now, as nothing that peers send is accepted any more.
+            await _attempt(self._parts.cluster.leave())
         if self._past is not None:
             self._past.save()
         self._parts.close_journal()

@@ -243,6 +243,7 @@ class Member:
 
     def _join(self, now: float) -> Command:
         self._renewed_at = now
+        self._counter += 1  # one that was sent before may be run without an answer
         homes = (each for home in self.homes.items() for each in home)
         about = self.about()
         return Command(Verb.JOIN, self.id, (self._counter, about, self.highest, *homes))

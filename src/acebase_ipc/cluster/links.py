@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from io import BytesIO
 from typing import Any, Final, Protocol
 
@@ -37,6 +37,9 @@ reports that it is full at 64 KiB, and one read of the sender may follow."""
 
 TIMEOUT: Final = 5.0
 """Seconds for the handshake of a link, and for the verdict of the home."""
+
+CLOSE_TIMEOUT: Final = 10.0
+"""Seconds in which a client has to read what is left for it when a link has ended."""
 
 MOVE_TIMEOUT: Final = 60.0
 """Seconds for the state of a database on its way: a gigabyte needs 10 s over 1 Gbit/s."""
@@ -83,6 +86,7 @@ class Link(BaseProtocol, TimeoutMixin):
     """The end of a link at the relay that has the client.
 
     :ivar client: the client's transport, once both directions are passed on.
+    :ivar relay: the id of the other relay, if that is known.
     """
 
     transport: Any
@@ -100,6 +104,7 @@ class Link(BaseProtocol, TimeoutMixin):
         self.verdict: Deferred[bytes] = Deferred(lambda _: self.transport.abortConnection())
         self.client: Any = None
         self.is_full = False
+        self.relay: str | None = None
 
     def connectionMade(self) -> None:
         """Begin the handshake."""
@@ -207,6 +212,7 @@ class Link(BaseProtocol, TimeoutMixin):
         if client is not None:
             client.unregisterProducer()
             _end(client, reason)
+            self._links.end_in_time(client)
 
 
 class ClientEnd(BaseProtocol):
@@ -283,6 +289,7 @@ class Links:
         self.reactor = reactor
         self._tls = tls
         self._open: dict[Link, None] = {}
+        self._missing: set[Link] = set()
         self.total = 0
 
     def __len__(self) -> int:
@@ -359,6 +366,20 @@ class Links:
     def ended(self, link: Link) -> None:
         """Note that *link* has ended."""
         self._open.pop(link, None)
+
+    def end_in_time(self, client: Any) -> None:
+        """End the connection of a client even if it does not read what is left for it."""
+        self.reactor.callLater(CLOSE_TIMEOUT, client.abortConnection)
+
+    def end_to_others(self, relays: Container[str]) -> None:
+        """End the links to relays that are not among *relays* now, nor were at the last call.
+
+        A relay may be missing once: when it has not joined yet a Redis that was restarted.
+        """
+        missing = {each for each in self._open if each.relay and each.relay not in relays}
+        for link in missing & self._missing:
+            link.transport.abortConnection()
+        self._missing = missing
 
     def close(self) -> None:
         """End all links at once, and the clients' connections."""

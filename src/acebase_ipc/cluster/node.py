@@ -187,6 +187,12 @@ class Node:
             self._surroundings.lost(databases)
 
     def _tick(self) -> None:
+        try:
+            self._keep_lease()
+        except Exception:  # the next tick follows even so
+            log.failure("keeping the lease failed")
+
+    def _keep_lease(self) -> None:
         now = self._clock()
         self._check_lease(now)
         self._lose(self.member.lapsed(now))

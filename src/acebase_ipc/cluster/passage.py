@@ -63,7 +63,7 @@ class Passage:
         if endpoint is None or (database is not None and self._node.may_admit(database)):
             return False
         tokens = presented_tokens(request)
-        if not self._access.tokens.allow(database, tokens):
+        if not self._is_allowed(request, database, tokens):
             return False  # it is refused here
         request.pause()
         gone: list[object] = []
@@ -75,6 +75,16 @@ class Passage:
         )
         routing.addErrback(self._failed, request, gone)
         return True
+
+    def _is_allowed(self, request: Any, database: str | None, tokens: tuple[str, ...]) -> bool:
+        access = self._access
+        try:
+            access.check_origin(request)
+            access.check_host(request)
+        except RequestRefused:
+            return False
+        is_served = database is None or access.serves(database)
+        return is_served and access.tokens.allow(database, tokens)
 
     @staticmethod
     def _failed(failure: Failure, request: Any, gone: list[object]) -> None:
@@ -156,6 +166,7 @@ class Passage:
         client, server = request.getClientAddress(), request.getHost()
         ticket = Ticket(database, place.epoch)
         link = await self._links.open(place.address, ticket, client, server, replay(request))
+        link.relay = place.relay
         if gone:
             link.transport.abortConnection()
             return
@@ -194,5 +205,5 @@ def replay(request: Any) -> bytes:
     for name, values in request.requestHeaders.getAllRawHeaders():
         if name.lower() not in _NOT_REPLAYED:
             lines += [b"%b: %b" % (name, each) for each in values]
-    lines.append(b"Connection: Upgrade" if is_upgrade else b"Connection: close")
+    lines.append(b"Connection: Upgrade, close" if is_upgrade else b"Connection: close")
     return b"\r\n".join(lines) + b"\r\n\r\n"

@@ -29,7 +29,6 @@ from acebase_ipc.cluster.store import (
     parse_reply,
 )
 from acebase_ipc.errors import ConfigError
-from acebase_ipc.loopback import is_loopback_ip
 
 _DIGEST: Final = sha1(SCRIPT.encode()).hexdigest()
 
@@ -83,8 +82,8 @@ class RedisStore:
         self._clock = clock
         self._keys = keys(prefix)
         self._endpoint = _endpoint(url, reactor)
-        # What is nobody but the kernel of this machine can refuse a connection in Redis' place.
-        self._is_near = url.socket is not None or is_loopback_ip(url.host)
+        # At a TCP address, a tunnel or a proxy may refuse the connection to a Redis that runs.
+        self._is_near = url.socket is not None
         self._factory = Factory.forProtocol(
             lambda: self._api.RedisProtocol(charset=None, convertNumbers=False)
         )

@@ -183,6 +183,8 @@ class Cluster:
         used |= relay.histories.databases | relay.sessions.fenced
         for each in self.node.tick(used.__contains__):
             self._journal.forget(each)
+        if self.node.has_store:
+            self.links.end_to_others(self.node.member.records.keys())
         self._move_what_is_left()
 
     async def move_away(self) -> None:

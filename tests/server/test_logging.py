@@ -413,6 +413,7 @@ texts = st.text(st.characters(), max_size=20)
 )
 @example({"x" * 10_000: 1}, "")
 @example({"a": 10**5000}, "{a}")
+@example({"log_failure": "no failure"}, "")
 @example({"a": "\ud800", "\udfff": "\u2028"}, "\ud800")
 def test_json_is_valid_whatever_is_logged(values: dict[str, Any], text: str) -> None:
     writer = Writer("json")

@@ -53,9 +53,15 @@ def printable(text: str, limit: int = MAX_TEXT) -> str:
     return _ESCAPED.sub(lambda match: ascii(match[0])[1:-1], cut)
 
 
+def failure_of(event: LogEvent) -> Failure | None:
+    """Return the failure that *event* is about, if it is about one."""
+    failure = event.get("log_failure")
+    return failure if isinstance(failure, Failure) else None
+
+
 def as_text(event: LogEvent) -> str:
     """Return *event* as a line, and the lines of its traceback; empty if it says nothing."""
-    failure = event.get("log_failure")
+    failure = failure_of(event)
     if failure is None and not formatEvent(event):
         return ""
     line = printable(eventAsText(event, includeTraceback=False), MAX_LINE)
@@ -64,7 +70,7 @@ def as_text(event: LogEvent) -> str:
 
 def as_json(event: LogEvent) -> str:
     """Return *event* as a flat JSON object in ASCII; empty if it says nothing."""
-    failure, message = event.get("log_failure"), formatEvent(event)
+    failure, message = failure_of(event), formatEvent(event)
     if failure is None and not message:
         return ""
     members: dict[str, str | float | None] = {

@@ -19,7 +19,7 @@ from twisted.python.logfile import LogFile
 from zope.interface import implementer
 
 from acebase_ipc.relay.events import RelayEvent, Severity
-from acebase_ipc.server.lines import as_json, as_text, printable
+from acebase_ipc.server.lines import as_json, as_text, failure_of, printable
 
 LINES_PER_PERIOD = 60
 """Lines of one kind per period: a flood must not fill the disk."""
@@ -216,5 +216,5 @@ def _is_of_twisted(event: LogEvent) -> bool:
 
 def _kind(event: LogEvent) -> str:
     kind = f"{event.get('log_namespace')}: {event.get('log_format')}"
-    failure = event.get("log_failure")
+    failure = failure_of(event)
     return printable(kind if failure is None else f"{kind} {failure.type.__name__}", 100)

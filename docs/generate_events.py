@@ -301,6 +301,9 @@ LINES = {
     "the state of {database} is not taken: {reason}": (
         "Use the same version for all relays of a cluster. The database stays where it is."
     ),
+    "taking over a database failed": (
+        "A defect: report it with the traceback. The database stays at the other relay."
+    ),
     "the state of a database cannot be used": (
         "A defect of the relay: the database is served as after a crash. Report it with the"
         " traceback."

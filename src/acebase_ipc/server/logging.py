@@ -217,4 +217,4 @@ def _is_of_twisted(event: LogEvent) -> bool:
 def _kind(event: LogEvent) -> str:
     kind = f"{event.get('log_namespace')}: {event.get('log_format')}"
     failure = failure_of(event)
-    return printable(kind if failure is None else f"{kind} {failure.type.__name__}", 100)
+    return printable(kind if failure is None else f"{kind} {type(failure.value).__name__}", 100)

@@ -80,8 +80,10 @@ END = 32
 """Units of work that ending a session counts, beside telling the others."""
 
 _ENDED = frozenset({SessionState.ENDING, SessionState.RESTORED})
-_OVER = frozenset({SessionState.ENDING, SessionState.GONE})
 """The states of a session that ends when its peer is back."""
+
+_OVER = frozenset({SessionState.ENDING, SessionState.GONE})
+"""The states of a session that cannot be resumed."""
 
 
 class Arrival(Enum):

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from acebase_ipc.protocol.dialect import Dialect
 from acebase_ipc.protocol.handshake import Handshake, Resume
 from acebase_ipc.protocol.messages import Message
-from acebase_ipc.relay.connection import Connection
+from acebase_ipc.relay.connection import Connection, send_one_by_one
 from acebase_ipc.relay.events import RelayEvent
 from acebase_ipc.relay.journal import Journal
 from acebase_ipc.relay.limits import Limits
@@ -109,9 +109,7 @@ class FakeConnection:
     def send_each(
         self, message: Message, connections: Sequence[Connection], but: Connection | None
     ) -> None:
-        for each in connections:
-            if each is not but:
-                each.send(message)
+        send_one_by_one(message, connections, but)
 
     def flush(self) -> None:
         """Write the messages of this turn."""

@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from acebase_ipc.protocol.dialect import DOCUMENTED
 from acebase_ipc.protocol.handshake import Handshake
 from acebase_ipc.protocol.messages import Message
-from acebase_ipc.relay.connection import Connection
+from acebase_ipc.relay.connection import Connection, send_one_by_one
 from acebase_ipc.relay.histogram import Histogram
 from acebase_ipc.relay.peers import Database, Peer
 from acebase_ipc.relay.relay import Relay
@@ -165,9 +165,7 @@ class _Ear:
     def send_each(
         self, message: Message, connections: Sequence[Connection], but: Connection | None
     ) -> None:
-        for each in connections:
-            if each is not but:
-                each.send(message)
+        send_one_by_one(message, connections, but)
 
     def reclaim(self) -> list[Message]:
         return []

@@ -8,6 +8,20 @@ from typing import Protocol
 from acebase_ipc.protocol.messages import Message
 
 
+def send_one_by_one(message: Message, connections: Sequence[Sender], but: Sender | None) -> None:
+    """Send *message* to each of these *connections* but one."""
+    for each in connections:
+        if each is not but:
+            each.send(message)
+
+
+class Sender(Protocol):
+    """What a message can be sent to."""
+
+    def send(self, message: Message) -> None:
+        """Send *message*."""
+
+
 class Connection(Protocol):
     """A peer's WebSocket. None of its methods raises or calls the relay back.
 

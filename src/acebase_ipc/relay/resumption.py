@@ -25,7 +25,7 @@ from acebase_ipc.protocol.numbers import (
     read_number,
     split_number,
 )
-from acebase_ipc.relay.connection import Connection
+from acebase_ipc.relay.connection import Connection, send_one_by_one
 from acebase_ipc.relay.delivery import Delivery
 from acebase_ipc.relay.numbering import Numbering
 from acebase_ipc.relay.peers import Peer
@@ -97,9 +97,7 @@ class NumberedConnection:
         self, message: Message, connections: Sequence[Connection], but: Connection | None
     ) -> None:
         """Send *message* to each of these *connections*."""
-        for each in connections:
-            if each is not but:
-                each.send(message)
+        send_one_by_one(message, connections, but)
 
     def reclaim(self) -> list[Message]:
         """Return the messages that are not acknowledged."""

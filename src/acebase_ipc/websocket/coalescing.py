@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from acebase_ipc.protocol.messages import Message
+from acebase_ipc.relay.connection import send_one_by_one
 from acebase_ipc.relay.limits import KIB
 from acebase_ipc.relay.work import Work
 
@@ -105,9 +106,8 @@ class SharedBatch:
         frame = message.frame or message.make_frame()
         self.frames.append(frame)
         self.size += len(frame)
-        for each in tuple(self._others):  # more may leave meanwhile, with this message
-            if each is not but:
-                each.send(message)
+        # More may leave meanwhile, with this message.
+        send_one_by_one(message, tuple(self._others), but)
 
     def leave(self, connection: Sharing) -> tuple[list[bytes], int]:
         """Note that *connection* takes part no longer; returns what it has to write, and its size.
@@ -179,9 +179,7 @@ class WriteCoalescer:
         shared = self._shared.get(id(connections))
         if shared is None:
             if len(connections) < FEW:
-                for each in connections:
-                    if each is not but:
-                        each.send(message)
+                send_one_by_one(message, connections, but)
                 return
             shared = SharedBatch(connections, self._shared, self._work)
             self.flush_soon(shared)

@@ -79,8 +79,7 @@ class Passage:
     def _is_allowed(self, request: Any, database: str | None, tokens: tuple[str, ...]) -> bool:
         access = self._access
         try:
-            access.check_origin(request)
-            access.check_host(request)
+            access.check_page(request)
         except RequestRefused:
             return False
         is_served = database is None or access.serves(database)

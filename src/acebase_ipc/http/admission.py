@@ -73,9 +73,7 @@ class Admission:
         :raises Unauthorized: for another web page.
         """
         self._check_open()
-        origin = self._access.check_origin(request)
-        self._access.check_host(request)
-        return origin
+        return self._access.check_page(request)
 
     def _check_open(self) -> None:
         if not self._is_running():

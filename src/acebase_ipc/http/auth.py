@@ -84,6 +84,15 @@ class Access:
             return "the token is not valid any more"
         return None if self.serves(database) else "the database is not served any more"
 
+    def check_page(self, request: Request) -> bytes | None:
+        """Refuse a web page that may not use the relay; returns the origin of one that may.
+
+        :raises Unauthorized: for another one.
+        """
+        origin = self.check_origin(request)
+        self.check_host(request)
+        return origin
+
     def check_origin(self, request: Request) -> bytes | None:
         """The web origin of the page that makes the request; ``None`` if no page does.
 

@@ -19,8 +19,9 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred, ensureDeferred
-from twisted.internet.task import react
+from twisted.internet.task import deferLater, react
 
 from acebase_ipc import AceBaseIPCServerConfig, IPCClient
 from tests.cluster.processes import RelayProcess, relay_processes
@@ -87,15 +88,24 @@ class Pair:
         return messages / (time.perf_counter() - began)
 
 
-async def measure(relays: Sequence[RelayProcess]) -> None:
-    """Print the latencies and rates of each place."""
-    keeper = IPCClient(relays[0].url, "bench_data")  # the first relay is the home, and stays it
+async def keep_home(relays: Sequence[RelayProcess], database: str) -> IPCClient:
+    """Let the first relay, which runs alone, be the home of *database*, and start the others.
+
+    Returns the client because of which it stays the home.
+    """
+    keeper = IPCClient(relays[0].url, database)
     keeper.startService()
     await keeper.when_connected()
     for each in relays[1:]:
         each.begin()
     for each in relays[1:]:
         each.wait_listening()
+    return keeper
+
+
+async def measure(relays: Sequence[RelayProcess]) -> None:
+    """Print the latencies and rates of each place."""
+    keeper = await keep_home(relays, "bench_data")
     for name, (first, second) in PLACES.items():
         pair = Pair(relays[first].url, relays[second].url, "bench_data")
         await pair.connect()
@@ -117,13 +127,7 @@ async def kill(config: AceBaseIPCServerConfig, times: int) -> None:
     took = []
     for number in range(times):
         with relay_processes([config] * 3, begun=1) as relays:
-            keeper = IPCClient(relays[0].url, "kill_data")
-            keeper.startService()
-            await keeper.when_connected()
-            for each in relays[1:]:
-                each.begin()
-            for each in relays[1:]:
-                each.wait_listening()
+            keeper = await keep_home(relays, "kill_data")
             pair = Pair(relays[1].url, relays[2].url, "kill_data")
             await pair.connect()
             for _ in range(10 + 37 * number % 50):
@@ -155,9 +159,6 @@ def took_over(pair: Pair) -> bool:
 
 async def pause() -> None:
     """Let the reactor turn."""
-    from twisted.internet import reactor
-    from twisted.internet.task import deferLater
-
     clock: Any = reactor
     await deferLater(clock, 0.005)
 

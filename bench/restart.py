@@ -26,13 +26,11 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from bench.hand_over import DEADLINE, HEAD, KEY, TWISTD, milliseconds
-
-BACKLOG: Final = 4096
-"""Connections that may wait to be accepted; as in contrib/systemd/acebase-ipc.socket."""
+from bench.processes import cpu_seconds
+from tests.activation import BACKLOG, activated
 
 PER_DATABASE: Final = 10
 
@@ -46,14 +44,6 @@ CONNECTING: Final = 1000
 CLOSE: Final = 0x88
 PING: Final = 0x89
 PONG: Final = 0x8A
-
-# sd_listen_fds(3): descriptor 3, for the process whose id is in the environment.
-LAUNCHER: Final = """
-import os, sys
-os.dup2(int(sys.argv[1]), 3)
-os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
-os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 
 @dataclass(eq=False)
@@ -183,17 +173,12 @@ class Clients:
 
 
 class Relay:
-    """A relay on a socket that listens already; returns when it serves.
-
-    :ivar began: when it was started.
-    """
+    """A relay on a socket that listens already; returns when it serves."""
 
     def __init__(self, listening: socket.socket, directory: str) -> None:
         relay = (TWISTD, "-n", "--pidfile=", "acebase-ipc", "--port", "systemd:")
-        options = (*relay, "--state-dir", directory)
-        self.began = time.perf_counter()
         self._process = subprocess.Popen(
-            [sys.executable, "-c", LAUNCHER, str(listening.fileno()), *map(str, options)],
+            activated([listening], *relay, "--state-dir", directory),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
@@ -214,8 +199,7 @@ class Relay:
 
     def cpu(self) -> float:
         """Return the seconds of CPU time that it has used."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(") ")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds(self._process.pid)
 
     def stop(self) -> float:
         """Stop it, and wait until it has ended; returns the CPU time that this has taken."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -127,14 +126,6 @@ BASELINE = _baseline("bench.stock_relay", has_http=True)
 
 PICOWS = _baseline("bench.picows_relay", has_http=False)
 """The bare relay on picows and uvloop."""
-
-
-def free_port() -> int:
-    """Return a port of loopback that nobody listens on."""
-    with socket.socket() as port:
-        port.bind(("127.0.0.1", 0))
-        number: int = port.getsockname()[1]
-    return number
 
 
 @contextmanager

@@ -29,8 +29,9 @@ from bench.attacks.measurement import MIB, TOKEN, Attack, measure, verdict
 from bench.attacks.stuck_peer import measure_stuck_peer
 from bench.attacks.swarms import SWARMS
 from bench.processes import BenchError, raise_file_limit
-from bench.servers import BACKLOG, THIS_PYTHON, Server, free_port, relay, running_server
+from bench.servers import BACKLOG, THIS_PYTHON, Server, relay, running_server
 from tests.certificates import make_certificate
+from tests.ports import free_port
 
 ATTACKS = (*SWARMS, *FLOODS)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -12,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import pytest
+from tests.programs import program
 
 START_SECONDS = 20.0
 """Seconds. It starts within hundredths of one; a loaded machine may take longer."""
@@ -21,15 +20,16 @@ START_SECONDS = 20.0
 class RedisServer:
     """A process of redis-server that can be killed, suspended and started again."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, executable: str) -> None:
         self._directory = directory
+        self._executable = executable
         self.socket = str(directory / "redis.sock")
         self.url = f"unix://{self.socket}"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        command = ["redis-server", "--port", "0", "--unixsocket", self.socket, "--save", ""]
+        command = [self._executable, "--port", "0", "--unixsocket", self.socket, "--save", ""]
         with open(self._directory / "redis.log", "ab") as log:
             self._process = subprocess.Popen(
                 command, cwd=self._directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -38,7 +38,7 @@ class RedisServer:
         while not self._answers():
             assert self._process.poll() is None, "redis-server has ended"
             assert time.monotonic() < deadline, "redis-server does not answer"
-            select_nothing()
+            os.sched_yield()
 
     def _answers(self) -> bool:
         with socket.socket(socket.AF_UNIX) as client, suppress(OSError):
@@ -67,19 +67,10 @@ class RedisServer:
         self._process.send_signal(signal.SIGCONT)
 
 
-def select_nothing() -> None:
-    """Let another process run."""
-    os.sched_yield()
-
-
 @contextmanager
 def redis_server(directory: Path) -> Iterator[RedisServer]:
     """Run a Redis until the end of the block; skip the test where there is none."""
-    if shutil.which("redis-server") is None:
-        if os.environ.get("CI"):
-            pytest.fail("redis-server is not installed: run .ci/install")
-        pytest.skip("redis-server is not installed")
-    server = RedisServer(directory)
+    server = RedisServer(directory, program("redis-server"))
     try:
         server.start()
         yield server

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import mmap
 from typing import Any
 
 import pytest
@@ -12,8 +11,8 @@ from acebase_ipc.protocol.dialect import Dialect
 from acebase_ipc.relay.events import LocksFreed, ReturnRefused, StateRestored
 from acebase_ipc.relay.fences import Fenced
 from acebase_ipc.relay.journal import Restored, RestoredWorker
-from acebase_ipc.server.journal import FileJournal
-from acebase_ipc.server.journal_records import replay
+from acebase_ipc.server.journal_records import State, replay
+from acebase_ipc.server.record_journal import RecordJournal
 from tests.relay.core import DATABASE, MASTER, Core
 from tests.relay.locks import (
     answer,
@@ -32,15 +31,18 @@ W1, W2, FRESH = map(worker_id, range(1, 4))
 PYTHON = "python-peer"
 
 
-class MemoryJournal(FileJournal):
+class MemoryJournal(RecordJournal):
     """A journal whose records are kept in memory."""
 
     def __init__(self) -> None:
-        super().__init__("", lambda: 0)
-        self._map = mmap.mmap(-1, 1)
+        super().__init__()
+        self.state = State()
         self.records: list[bytes] = []
 
-    def _append(self, mapped: mmap.mmap, payload: bytes) -> None:
+    def part_of(self, key: str | int) -> MemoryJournal:
+        return self
+
+    def write(self, payload: bytes) -> None:
         self.records.append(payload)
 
     @property

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
 from acebase_ipc.relay.journal import RestoredDatabase
 from acebase_ipc.server import journal_records as records
+from acebase_ipc.server.record_journal import RecordJournal
 
 COMPACTED: Final = 2_000
 """Records of a database from which on they may be replaced by what is still needed."""
@@ -29,19 +31,26 @@ Append = Callable[[str, list[bytes], bool], object]
 class _Part:
     """The journal of one database.
 
+    :ivar mark: called when there is something to send.
     :ivar pending: what has not been sent yet.
     :ivar begins_anew: whether what is sent next replaces what Redis has.
     :ivar limit: how many records Redis may have before they are replaced.
     """
 
+    mark: Callable[[], object]
     state: records.State = field(default_factory=records.State)
     pending: list[bytes] = field(default_factory=list)
     begins_anew: bool = True
     written: int = 0
     limit: int = COMPACTED
 
+    def write(self, payload: bytes) -> None:
+        """Send *payload* at the end of the turn."""
+        self.pending.append(payload)
+        self.mark()
 
-class ClusterJournal:
+
+class ClusterJournal(RecordJournal):
     """A :class:`~acebase_ipc.relay.journal.Journal` for all databases of a relay.
 
     :param soon: calls a function once at the end of the turn.
@@ -52,11 +61,11 @@ class ClusterJournal:
     def __init__(
         self, soon: Callable[[Callable[[], object]], object], clock: Callable[[], float]
     ) -> None:
+        super().__init__()
         self._soon = soon
         self._clock = clock
         self._parts: dict[str, _Part] = {}
         self._databases: dict[int, str] = {}
-        self._last_worker = 0
         self._dirty: set[str] = set()
         self.append: Append = lambda database, payloads, anew: None
 
@@ -133,83 +142,21 @@ class ClusterJournal:
 
     # What the core notes
 
-    def _note(self, database: str, payload: bytes) -> None:
-        self._parts[database].pending.append(payload)
-        self._mark(database)
-
-    def _part(self, database: str) -> records.State:
-        part = self._parts.get(database)
+    def part_of(self, key: str | int) -> _Part | None:
+        """Return the part of a database, or of the database of a worker."""
+        if isinstance(key, int):
+            database = self._databases.get(key)
+            return None if database is None else self._parts[database]
+        part = self._parts.get(key)
         if part is None:
-            part = self._parts[database] = _Part()
-        return part.state
+            part = self._parts[key] = _Part(partial(self._mark, key))
+        return part
 
     def joined(self, database: str, client_id: str, restarts: bool) -> int:
         """Note a new worker; returns its number."""
-        self._last_worker += 1
-        worker = self._last_worker
+        worker = super().joined(database, client_id, restarts)
         self._databases[worker] = database
-        self._part(database).joined(worker, database, client_id, restarts)
-        self._note(database, records.joined(worker, database, client_id, restarts))
         return worker
-
-    def left(self, worker: int) -> None:
-        """Note that a worker is gone."""
-        database = self._databases.get(worker)
-        if database is not None:
-            self._part(database).left(worker)
-            self._note(database, records.left(worker))
 
     def fenced(self, database: str, client_id: str, until: float) -> None:
         """Note nothing: the clock of another relay is another one."""
-
-    def master_arrived(self, database: str) -> None:
-        """Note that a master has joined."""
-        self._part(database).master_arrived(database)
-        self._note(database, records.master_arrived(database))
-
-    def counted(self, database: str, highest: int, former_highest: int) -> None:
-        """Note the highest ids of locks that the masters of a database have granted."""
-        self._part(database).database(database, highest, former_highest)
-        self._note(database, records.database(database, highest, former_highest))
-
-    def asked(self, worker: int, request_id: bytes, body: bytes) -> None:
-        """Note an open request for a lock."""
-        database = self._databases.get(worker)
-        if database is not None:
-            self._part(database).asked(worker, request_id, body)
-            self._note(database, records.asked(worker, request_id, body))
-
-    def closed(self, worker: int, request_id: bytes) -> None:
-        """Note that a request is answered."""
-        database = self._databases.get(worker)
-        if database is not None:
-            self._part(database).closed(worker, request_id)
-            self._note(database, records.closed(worker, request_id))
-
-    def granted(self, worker: int, request_id: bytes, lock_id: int) -> None:
-        """Note that the lock of an open request is granted."""
-        database = self._databases.get(worker)
-        if database is not None:
-            self._part(database).granted(worker, request_id, lock_id)
-            self._note(database, records.granted(worker, request_id, lock_id))
-
-    def locked(self, worker: int, lock_id: int, master_id: int, body: bytes) -> None:
-        """Note a lock."""
-        database = self._databases.get(worker)
-        if database is not None:
-            self._part(database).locked(worker, lock_id, master_id, body)
-            self._note(database, records.locked(worker, lock_id, master_id, body))
-
-    def confirmed(self, worker: int, lock_id: int, master_id: int) -> None:
-        """Note under which id a new master knows a lock."""
-        database = self._databases.get(worker)
-        if database is not None:
-            self._part(database).confirmed(worker, lock_id, master_id)
-            self._note(database, records.confirmed(worker, lock_id, master_id))
-
-    def released(self, worker: int, lock_id: int) -> None:
-        """Note that a lock is no more."""
-        database = self._databases.get(worker)
-        if database is not None:
-            self._part(database).released(worker, lock_id)
-            self._note(database, records.released(worker, lock_id))

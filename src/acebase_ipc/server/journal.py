@@ -25,6 +25,7 @@ from acebase_ipc.errors import ConfigError
 from acebase_ipc.relay.journal import Restored
 from acebase_ipc.relay.limits import MIB
 from acebase_ipc.server import journal_records as records
+from acebase_ipc.server.record_journal import RecordJournal
 
 _BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
 _MAGIC: Final = b"acebase-ipc journal 1\n"
@@ -48,16 +49,18 @@ _SLACK: Final = 4
 log = Logger()
 
 
-class FileJournal:
+class FileJournal(RecordJournal):
     """A :class:`~acebase_ipc.relay.journal.Journal` in a directory of its own.
 
     It ignores what it is told before :meth:`open` and after :meth:`close`.
 
     :param directory: its absolute path; made if its parent exists.
     :param clock: returns monotonic seconds.
+    :ivar state: what its records add up to.
     """
 
     def __init__(self, directory: str, clock: Callable[[], float]) -> None:
+        super().__init__()
         self._directory = directory
         self._path = os.path.join(directory, "journal")
         self._clock = clock
@@ -66,8 +69,7 @@ class FileJournal:
         self._is_pending = False
         self._end = 0
         self._size = 0
-        self._last_worker = 0
-        self._state = records.State()
+        self.state = records.State()
 
     def open(self) -> Restored:
         """Begin to write; returns what a relay has left that has not ended cleanly.
@@ -76,10 +78,10 @@ class FileJournal:
         """
         try:
             self._lock = _lock(self._directory)
-            self._state = records.replay(self._read())
-            self._last_worker = max(self._last_worker, self._state.last_worker)
-            restored = self._state.restored()
-            self._replace(self._state.records(self._clock()))
+            self.state = records.replay(self._read())
+            self._last_worker = max(self._last_worker, self.state.last_worker)
+            restored = self.state.restored()
+            self._replace(self.state.records(self._clock()))
         except ImportError:
             raise ConfigError("a state directory cannot be used on this system") from None
         except OSError as error:
@@ -153,7 +155,7 @@ class FileJournal:
 
         :raises ConfigError: if that is not possible.
         """
-        self._state = records.State()
+        self.state = records.State()
         try:
             self._replace(())
         except OSError as error:
@@ -173,7 +175,7 @@ class FileJournal:
         if self._map is not None:
             self._map.close()
             self._map = None
-            self._state = records.State()
+            self.state = records.State()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -228,20 +230,10 @@ class FileJournal:
             self._map.close()
         self._map, self._end, self._size = mapped, len(begin), size
 
-    def _append(self, mapped: mmap.mmap, payload: bytes) -> None:
-        """Write what is in the state already."""
-        record = records.frame(payload)
-        end = self._end + len(record)
-        if end > self._size:
-            self._compact()
-            return
-        mapped[self._end : end] = record
-        self._end = end
-
     def _compact(self) -> None:
         """Replace the full file by one with what is still needed."""
         try:
-            self._replace(self._state.records(self._clock()))
+            self._replace(self.state.records(self._clock()))
         except OSError as error:
             self._give_up(error)
 
@@ -255,74 +247,21 @@ class FileJournal:
 
     # What the core notes
 
-    def joined(self, database: str, client_id: str, restarts: bool) -> int:
-        """Note a new worker; returns its number."""
-        self._last_worker += 1
-        worker = self._last_worker
-        if self._map is not None:
-            self._state.joined(worker, database, client_id, restarts)
-            self._append(self._map, records.joined(worker, database, client_id, restarts))
-        return worker
+    def part_of(self, key: str | int) -> FileJournal | None:
+        """Return itself while it is open: it has one part for all."""
+        return None if self._map is None else self
 
-    def left(self, worker: int) -> None:
-        """Note that a worker is gone."""
-        if self._map is not None:
-            self._state.left(worker)
-            self._append(self._map, records.left(worker))
-
-    def fenced(self, database: str, client_id: str, until: float) -> None:
-        """Note that an id is refused until then."""
-        if self._map is not None:
-            self._state.fenced(database, client_id, until)
-            self._append(self._map, records.fenced(database, client_id, until))
-
-    def master_arrived(self, database: str) -> None:
-        """Note that a master has joined."""
-        if self._map is not None:
-            self._state.master_arrived(database)
-            self._append(self._map, records.master_arrived(database))
-
-    def counted(self, database: str, highest: int, former_highest: int) -> None:
-        """Note the highest ids of locks that the masters of a database have granted."""
-        if self._map is not None:
-            self._state.database(database, highest, former_highest)
-            self._append(self._map, records.database(database, highest, former_highest))
-
-    def asked(self, worker: int, request_id: bytes, body: bytes) -> None:
-        """Note an open request for a lock."""
-        if self._map is not None:
-            self._state.asked(worker, request_id, body)
-            self._append(self._map, records.asked(worker, request_id, body))
-
-    def closed(self, worker: int, request_id: bytes) -> None:
-        """Note that a request is answered."""
-        if self._map is not None:
-            self._state.closed(worker, request_id)
-            self._append(self._map, records.closed(worker, request_id))
-
-    def granted(self, worker: int, request_id: bytes, lock_id: int) -> None:
-        """Note that the lock of an open request is granted."""
-        if self._map is not None:
-            self._state.granted(worker, request_id, lock_id)
-            self._append(self._map, records.granted(worker, request_id, lock_id))
-
-    def locked(self, worker: int, lock_id: int, master_id: int, body: bytes) -> None:
-        """Note a lock."""
-        if self._map is not None:
-            self._state.locked(worker, lock_id, master_id, body)
-            self._append(self._map, records.locked(worker, lock_id, master_id, body))
-
-    def confirmed(self, worker: int, lock_id: int, master_id: int) -> None:
-        """Note under which id a new master knows a lock."""
-        if self._map is not None:
-            self._state.confirmed(worker, lock_id, master_id)
-            self._append(self._map, records.confirmed(worker, lock_id, master_id))
-
-    def released(self, worker: int, lock_id: int) -> None:
-        """Note that a lock is no more."""
-        if self._map is not None:
-            self._state.released(worker, lock_id)
-            self._append(self._map, records.released(worker, lock_id))
+    def write(self, payload: bytes) -> None:
+        """Write what is in the state already."""
+        if self._map is None:
+            return
+        record = records.frame(payload)
+        end = self._end + len(record)
+        if end > self._size:
+            self._compact()
+            return
+        self._map[self._end : end] = record
+        self._end = end
 
 
 def _boot_id() -> bytes:
